@@ -1,0 +1,288 @@
+"""The lab's database: the registry of experiments and their results, behind one interface.
+
+The URL's scheme is the name of the module here that serves it: `sqlite:///path` → `ems/databases/sqlite.py`,
+whose `connect(url, root)` returns a `Database`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
+
+from ems.errors import UserError
+from ems.node.spool import Batch
+
+
+class State(StrEnum):
+    REGISTERED = "registered"
+    PROVISIONING = "provisioning"
+    QUEUED = "queued"
+    RUNNING = "running"
+    LOST = "lost"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def finished(self) -> bool:
+        return self in FINISHED
+
+
+FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+RETRYABLE = FINISHED - {State.SUCCEEDED}
+
+
+@dataclass(frozen=True)
+class Experimenter:
+    id: str
+    name: str
+    email: str = ""
+    github: str = ""
+    gcp_account: str = ""
+    aws_account: str = ""
+
+
+@dataclass(frozen=True)
+class Project:
+    id: str
+    title: str
+    parent: str | None = None  # another project's id: the projects are a tree
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Funding:
+    id: str
+    agency: str
+    award: str = ""
+    budget_usd: float | None = None
+    expires: date | None = None
+    slurm_account: str = ""
+    gcp_project: str = ""
+    aws_account: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """A persistent place that experiments may name. `settings`: its `ems:cluster` as JSON."""
+
+    id: str
+    kind: str
+    settings: str
+
+
+Record = Experimenter | Project | Funding | ClusterRow
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is written about an experiment before it runs. Identity is `id` and `digest`; the rest may change."""
+
+    id: str
+    stack: str
+    digest: str
+    experimenter: str
+    project: str
+    funding: str
+    spec: str  # the validated `ems:experiment` as JSON
+    repository: str  # remote URL without credentials, or "" where there is no remote
+    commit: str
+    tree: str  # digest of the declared code paths at that commit
+    stack_file_commit: str
+    environment: str
+    environment_digest: str
+    python: str
+    cluster: str  # kind or persistent stack
+    results_table: str
+    points_total: int
+    max_hours: float | None = None
+    limit_usd: float | None = None
+    attempt: int = 1  # the spec's reviewed `attempt:`
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of `experiment` as it stands now. Times are UTC, on the database's clock.
+
+    `state` is the effective one: a run whose lease lapsed reads `lost`, one whose deadline passed `expired`, even if
+    nobody wrote it.
+    """
+
+    registration: Registration
+    state: State
+    attempt: int  # number of the latest run; 0 before the first
+    wanted_attempt: int  # the run that should happen at least; above `attempt` while one is due
+    points_done: int
+    points_failed: int
+    rows_stored: int
+    machines: int  # that this experiment holds now
+    cost_usd: float
+    cancel_requested: bool
+    registered_at: datetime
+    deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    finished_at: datetime | None = None
+    destroyed_at: datetime | None = None  # when its stack let go of the record
+    host: str = ""  # where the latest run's agent is, or was
+    error: str = ""
+    log_tail: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.registration.id
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run an experiment: `attempt` is the fencing number that each of its writes carries."""
+
+    experiment_id: str
+    attempt: int
+    results_table: str
+    deadline_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a heartbeat brings back."""
+
+    cancel: bool
+    expired: bool
+    deadline_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `state`: a finished one, or LOST for a run that stopped in order and may go on."""
+
+    state: State
+    points_done: int
+    points_failed: int
+    exit_code: int | None = None
+    error: str = ""
+    log_tail: str = ""
+    cost_usd: float = 0.0
+
+
+class Database(ABC):
+    """What every backend promises:
+
+    - Durable: a call that returned has survived a crash of client and server.
+    - Idempotent: any call may be repeated; the same key twice is one row.
+    - Fenced: `beat`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the claim
+      or the experiment is finished.
+    - Live: what is committed is readable at once by other clients, while writes go on.
+    - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
+      and the call may be repeated for ever.
+    - Read-only calls create nothing: neither a file nor a table.
+
+    The claim is one conditional write, so that each service can keep it:
+    SQL: `UPDATE experiment SET attempt = attempt + 1, … WHERE id = ? AND <claimable>` inside one transaction;
+    BigQuery: the same condition in one MERGE, whose affected-row count says who won;
+    DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
+    """
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the tables, or bring an older schema up to date in one transaction. DatabaseError if it is newer."""
+
+    @abstractmethod
+    def upsert(self, record: Record) -> None:
+        """Write a row of experimenter, project, funding or cluster. DatabaseError if a project's parent is missing."""
+
+    @abstractmethod
+    def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
+        """Of the three references, those with no row: (table, id, the ids there are)."""
+
+    @abstractmethod
+    def cluster(self, id: str) -> ClusterRow | None: ...
+
+    @abstractmethod
+    def register(self, registration: Registration) -> Experiment:
+        """Write an experiment's row, or what may change of it; clears `destroyed_at`.
+
+        A `registration.attempt` above the row's attempt reopens a failed, cancelled or expired experiment, and so
+        does a raised `max_hours` an expired one: the state becomes `registered`, `wanted_attempt` the next number.
+        DatabaseError names a missing experimenter, project or funding.
+        """
+
+    @abstractmethod
+    def reopen(self, experiment_id: str) -> Experiment:
+        """Let a failed, cancelled or expired experiment go on; others are left as they are."""
+
+    @abstractmethod
+    def experiment(self, experiment_id: str) -> Experiment | None: ...
+
+    @abstractmethod
+    def experiments(self, stack: str | None = None) -> list[Experiment]:
+        """Newest first; of one stack, or of all."""
+
+    @abstractmethod
+    def set_provisioning(self, experiment_id: str, machines: int) -> None:
+        """Say that a place is being made: only while no run holds the experiment and it is not finished."""
+
+    @abstractmethod
+    def claim(
+        self, experiment_id: str, *, agent: str, host: str, lease_s: float, dead_attempt: int | None = None
+    ) -> Claim | None:
+        """Become the one run of an experiment; None if it is finished or another run's lease holds.
+
+        `dead_attempt`: a run that the caller has proved dead, whose lease therefore does not count.
+        Sets `started_at` (first time), state `running`, machines 1, clears cancel and error; the deadline is now plus
+        `max_hours` less what earlier runs used (from claim to last heartbeat).
+        """
+
+    @abstractmethod
+    def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:
+        """Renew the lease, publish progress, hear orders."""
+
+    @abstractmethod
+    def store(self, claim: Claim, batch: Batch) -> None:
+        """Write rows into the results table, making or widening it: integer → double; other type conflicts raise
+        DatabaseError and change nothing. New columns are added. Counts `rows_stored` of the experiment."""
+
+    @abstractmethod
+    def release(self, claim: Claim, outcome: Outcome) -> None:
+        """End the run: state, counters, error, a `charge` row; machines 0. Idempotent for the same claim."""
+
+    @abstractmethod
+    def request_cancel(self, experiment_id: str) -> Experiment | None:
+        """Ask the run to stop. Without a live run (lease lapsed, or none yet) the experiment is `cancelled` at once."""
+
+    @abstractmethod
+    def mark_destroyed(self, experiment_id: str) -> None:
+        """Note that the stack let go of the record; the record stays."""
+
+    @abstractmethod
+    def results(
+        self, experiment_id: str, columns: Sequence[str] | None = None, chunk_rows: int = 10_000
+    ) -> Iterator[Batch]:
+        """Rows in (point, row) order, streamed; nothing if none were stored yet. DatabaseError: unknown column."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def schemes() -> list[str]:
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in {"tables"})
+
+
+def connect(url: str, root: Path) -> Database:
+    """The database at `url`; relative paths are taken from `root`. Opens lazily: nothing is created or read yet."""
+    scheme = url.partition(":")[0]
+    if scheme not in schemes():
+        raise UserError(
+            f"ems:database is {url!r}: no database of that kind.",
+            f"Allowed: {', '.join(name + '://…' for name in schemes())}",
+        )
+    module = importlib.import_module(f"ems.databases.{scheme}")
+    database: Database = module.connect(url, root)
+    return database

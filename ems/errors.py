@@ -1,0 +1,86 @@
+"""The tree of errors. `ems` turns each into one message and an exit code; anything else is a fault of EMS.
+
+    EmsError                       exit  meaning
+    ├── UserError                  2     a stack file, an option or a name is wrong
+    │   └── StackFileError         2     the same, with every fault of the file
+    ├── ProvenanceError            3     code, environment or lock is not in a state that can be reproduced
+    ├── DatabaseError              4     the lab's database cannot do what was asked
+    │   ├── DatabaseUnavailable    4     it does not answer now; the same call may work later
+    │   └── FencedOut              4     another attempt holds the experiment: this one must stop
+    ├── EngineError                5     Pulumi is missing or failed
+    ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
+    └── Busy                       7     somebody else is at work on this stack or experiment
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class EmsError(Exception):
+    """Something a person can mend. `hint` names the next command or the allowed values."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UserError(EmsError):
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong in a stack file. `line` counts from 1; 0 when it is not known."""
+
+    key: str
+    problem: str
+    file: str = ""
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.key, self.problem) if part)
+
+
+class StackFileError(UserError):
+    """All faults of one stack file at once."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = tuple(faults)
+
+
+class ProvenanceError(EmsError):
+    exit_code = 3
+
+
+class DatabaseError(EmsError):
+    exit_code = 4
+
+
+class DatabaseUnavailable(DatabaseError):
+    pass
+
+
+class FencedOut(DatabaseError):
+    pass
+
+
+class EngineError(EmsError):
+    exit_code = 5
+
+
+class ExperimentFailed(EmsError):
+    exit_code = 6
+
+
+class Busy(EmsError):
+    exit_code = 7

@@ -1,0 +1,40 @@
+"""The one way to run an outside command: it fails with the command, its exit code and both streams."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ems.errors import EmsError
+
+
+class CommandFailed(EmsError):
+    def __init__(self, command: Sequence[str], code: int, stdout: str, stderr: str) -> None:
+        shown = "\n".join(part.rstrip() for part in (stdout, stderr) if part.strip())
+        super().__init__(f"`{shlex.join(command)}` ended with exit code {code}:\n{shown}")
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float | None = None,
+) -> str:
+    """Standard output of `command`; CommandFailed unless it exits with 0."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(
+            words, cwd=cwd, env=env, timeout=timeout_s, capture_output=True, text=True, errors="replace",
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError as error:
+        raise CommandFailed(words, 127, "", f"{words[0]}: not found") from error
+    except subprocess.TimeoutExpired as error:
+        raise CommandFailed(words, 124, "", f"no end within {timeout_s} s") from error
+    if done.returncode:
+        raise CommandFailed(words, done.returncode, done.stdout, done.stderr)
+    return done.stdout
