@@ -1,15 +1,15 @@
 """The tree of errors. `ems` turns each into one message and an exit code; anything else is a fault of EMS.
 
-    EmsError                       exit  meaning
-    ├── UserError                  2     a stack file, an option or a name is wrong
-    │   └── StackFileError         2     the same, with every fault of the file
-    ├── ProvenanceError            3     code, environment or lock is not in a state that can be reproduced
-    ├── DatabaseError              4     the lab's database cannot do what was asked
-    │   ├── DatabaseUnavailable    4     it does not answer now; the same call may work later
-    │   └── FencedOut              4     another attempt holds the experiment: this one must stop
-    ├── EngineError                5     Pulumi is missing or failed
-    ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
-    └── Busy                       7     somebody else is at work on this stack or experiment
+EmsError                       exit  meaning
+├── UserError                  2     a stack file, an option or a name is wrong
+│   └── StackFileError         2     the same, with every fault of the file
+├── ProvenanceError            3     code, environment or lock is not in a state that can be reproduced
+├── DatabaseError              4     the lab's database cannot do what was asked
+│   ├── DatabaseUnavailable    4     it does not answer now; the same call may work later
+│   └── FencedOut              4     another attempt holds the experiment: this one must stop
+├── EngineError                5     Pulumi is missing or failed
+├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
+└── Busy                       7     somebody else is at work on this stack or experiment
 """
 
 from __future__ import annotations

@@ -28,7 +28,14 @@ def run(
     words = [str(word) for word in command]
     try:
         done = subprocess.run(
-            words, cwd=cwd, env=env, timeout=timeout_s, capture_output=True, text=True, errors="replace",
+            words,
+            check=False,
+            cwd=cwd,
+            env=env,
+            timeout=timeout_s,
+            capture_output=True,
+            text=True,
+            errors="replace",
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:

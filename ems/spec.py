@@ -32,7 +32,7 @@ class ProjectSpec(Strict):
 class FundingSpec(Strict):
     agency: str
     award: str = ""
-    budget_usd: float | None = Field(None, ge=0)
+    budget_usd: float | None = Field(default=None, ge=0)
     expires: date | None = None
     slurm_account: str = ""
     gcp_project: str = ""
@@ -52,7 +52,7 @@ class ClusterSpec(Strict):
 
     kind: Name
     title: str = ""
-    workers: int | None = Field(None, ge=1, le=10_000)
+    workers: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class CodeSpec(Strict):
@@ -66,7 +66,7 @@ class CommandJob(Strict):
 
     command: tuple[str, ...] = Field(min_length=1)
     parameters: dict[str, Scalar | list[Scalar]] = {}
-    threads: int = Field(1, ge=1, le=1024)
+    threads: int = Field(default=1, ge=1, le=1024)
 
 
 class ResultsSpec(Strict):
@@ -78,12 +78,12 @@ class PlaceSpec(Strict):
 
     kind: Name | None = None
     stack: Name | None = None
-    workers: int | None = Field(None, ge=1, le=10_000)
+    workers: int | None = Field(default=None, ge=1, le=10_000)
 
 
 class LimitsSpec(Strict):
-    max_hours: float | None = Field(None, gt=0, le=8760)
-    limit_usd: float | None = Field(None, gt=0)
+    max_hours: float | None = Field(default=None, gt=0, le=8760)
+    limit_usd: float | None = Field(default=None, gt=0)
 
 
 class ExperimentSpec(Strict):
@@ -101,7 +101,7 @@ class ExperimentSpec(Strict):
     cluster: PlaceSpec = PlaceSpec(kind="laptop")
     limits: LimitsSpec = LimitsSpec()
     env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
-    attempt: int = Field(1, ge=1)
+    attempt: int = Field(default=1, ge=1)
 
 
 Kind = Literal["lab", "cluster", "experiment"]

@@ -131,7 +131,7 @@ class Experiment:
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
     destroyed_at: datetime | None = None  # when its stack let go of the record
-    host: str = ""  # where the latest run's agent is, or was
+    agent: str = ""  # the latest run's
     error: str = ""
     log_tail: str = ""
 
@@ -230,12 +230,11 @@ class Database(ABC):
         """Say that a place is being made: only while no run holds the experiment and it is not finished."""
 
     @abstractmethod
-    def claim(
-        self, experiment_id: str, *, agent: str, host: str, lease_s: float, dead_attempt: int | None = None
-    ) -> Claim | None:
-        """Become the one run of an experiment; None if it is finished or another run's lease holds.
+    def claim(self, experiment_id: str, *, agent: str, lease_s: float) -> Claim | None:
+        """Become the one run of an experiment; None if it is finished or another agent's lease holds.
 
-        `dead_attempt`: a run that the caller has proved dead, whose lease therefore does not count.
+        A lease of the same `agent` does not count: by a lock that one process alone can hold, the caller vouches
+        that nobody else of that name lives.
         Sets `started_at` (first time), state `running`, machines 1, clears cancel and error; the deadline is now plus
         `max_hours` less what earlier runs used (from claim to last heartbeat).
         """

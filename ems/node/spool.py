@@ -23,8 +23,8 @@ class Column:
 class Batch:
     """Rows of one experiment, keyed by (point, row).
 
-    `replace`: the points in `replaces` lose all rows stored before, in the same transaction, so that a point's
-    rows change as a unit. Storing the same batch twice leaves the same rows.
+    The points in `replaces` lose all rows stored before, in the same transaction, so that a point's rows change as
+    a unit; it may name points of which the batch has no row. Storing the same batch twice leaves the same rows.
     """
 
     points: array[int]  # 'q': the index of each row's point in the grid
