@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import uv as uv_package
 
 from ems.errors import EmsError
 
@@ -45,3 +48,8 @@ def run(
     if done.returncode:
         raise CommandFailed(words, done.returncode, done.stdout, done.stderr)
     return done.stdout
+
+
+def uv(*arguments: str | Path, cwd: Path | None = None) -> str:
+    """Run the `uv` of this environment; it trusts the certificates that the machine trusts."""
+    return run([uv_package.find_uv_bin(), *arguments], cwd=cwd, env={"UV_SYSTEM_CERTS": "true", **os.environ})

@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
+BIN := .venv/bin
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/bootstrapped:
+	@scripts/make-venv $(PYTHON)
+	@touch $@
+
+.venv/demo: .venv/bootstrapped requirements/ems.txt
+	@scripts/install requirements/ems.txt
+	@touch $@
+
+.venv/dev: .venv/bootstrapped requirements/dev.txt
+	@scripts/install requirements/dev.txt
+	@touch $@ .venv/demo
+
+demo: .venv/demo  ## Run the main job: a learning curve on handwritten digits, on this laptop
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
+
+test: .venv/dev  ## Run all tests, installing what they need
+	@scripts/debian-packages r-base-core
+	@$(BIN)/python -m ems.engine
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
+
+check: .venv/dev  ## Ruff, mypy and the guard tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest tests/test_guards.py
+
+drill: .venv/dev  ## The full kill matrix: every process killed at every phase (half an hour)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest tests/end_to_end/test_kills.py -n 2
+
+lock:  ## Pin the requirements anew
+	@scripts/lock
+
+.PHONY: help demo test check drill lock
