@@ -1,0 +1,113 @@
+"""What a run needs, in one file that is named after its own SHA-256.
+
+    code/…                                      the declared files at the exact commit, with modes and symbolic links
+    environment/{requirements.txt,python-version}
+    spec.json                                   the experiment's stack file, validated
+    ems.zip                                     EMS's own code for `python -m ems.node`
+
+A zip without compression: what a compressor writes differs between versions of zlib, stored bytes do not.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import git
+
+import ems
+from ems.cache import exclusive
+from ems.environment import LOCK, PYTHON, Environment
+from ems.provenance import Code
+from ems.repository import stream, streaming
+
+FILE = stat.S_IFREG | 0o644
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    sha256: str
+
+
+def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> Bundle:
+    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine."""
+    small = {
+        f"environment/{LOCK}": environment.lock.encode(),
+        f"environment/{PYTHON}": f"{environment.python}\n".encode(),
+        "spec.json": spec_json.encode(),
+        "ems.zip": _node_code(),
+    }
+    aside = folder / "unfinished.part"
+    with exclusive(folder / ".lock"):
+        with ZipFile(aside, "w", ZIP_STORED) as archive:
+            with streaming(code.git_dir) as objects:
+                _add_code(archive, objects, code)
+            for name, content in small.items():
+                _add(archive, name, FILE, len(content), io.BytesIO(content))
+        with aside.open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        return Bundle(aside.replace(folder / f"{sha256}.zip"), sha256)
+
+
+def _add_code(archive: ZipFile, objects: git.Git, code: Code) -> None:
+    for entry in code.entries:
+        size, content = stream(objects, entry.blob)
+        _add(archive, f"code/{entry.path}", int(entry.mode, 8), size, content)
+
+
+def _add(archive: ZipFile, name: str, mode: int, size: int, content: IO[bytes] | git.Git.CatFileContentStream) -> None:
+    """Nothing of this machine goes in: no times, no owner, no umask."""
+    about = ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    about.create_system = 3  # Unix, whose modes are in the upper half of the attributes
+    about.external_attr = mode << 16
+    about.file_size = size
+    with archive.open(about, "w") as member:
+        shutil.copyfileobj(content, member, 1 << 20)
+
+
+def _node_code() -> bytes:
+    written = io.BytesIO()
+    top = Path(ems.__file__).parents[1]
+    with ZipFile(written, "w", ZIP_STORED) as archive:
+        for file in sorted(_node_files(top)):
+            _add(archive, file.relative_to(top).as_posix(), FILE, file.stat().st_size, io.BytesIO(file.read_bytes()))
+    return written.getvalue()
+
+
+def _node_files(top: Path) -> set[Path]:
+    """What runs on a node, with all of EMS that it imports; and the kinds of places, whose names the schema lists."""
+    nodes = {file for folder in ("node", "databases") for file in (top / "ems" / folder).rglob("*.py")}
+    found, waiting = set((top / "ems" / "clusters").glob("*.py")), list(nodes)
+    while waiting:
+        file = waiting.pop()
+        if file not in found:
+            found.add(file)
+            waiting += [path for name in _imports(file, deep=file in nodes) for path in _files_of(top, name)]
+    return found
+
+
+def _imports(file: Path, *, deep: bool) -> Iterator[str]:
+    """Dotted names that a module imports when it is imported; `deep`: also those that its functions import."""
+    tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree) if deep else tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _files_of(top: Path, name: str) -> Iterator[Path]:
+    """The files of EMS that importing the dotted `name` runs: its module and the packages around it."""
+    words = name.split(".") if name.split(".", 1)[0] == "ems" else []
+    for count in range(1, len(words) + 1):
+        path = top.joinpath(*words[:count])
+        yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())

@@ -1,0 +1,205 @@
+"""Git as EMS reads it: the objects of a commit, the state of a working tree, clones of other repositories.
+
+Everything runs the user's own git through GitPython; its exceptions leave here as ProvenanceError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else the mere import fails on a machine without git
+
+import git
+
+from ems.cache import cache_dir, exclusive
+from ems.errors import ProvenanceError
+
+SYMLINK = "120000"
+SUBMODULE = "160000"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a commit. `mode`: git's, six octal digits; `blob`: the object's id; `path`: with forward slashes."""
+
+    path: str
+    mode: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class WorkTree:
+    """The repository that a lab's folder lies in. `prefix`: the folder below the repository's top, "" or "a/b/"."""
+
+    repo: git.Repo
+    root: Path
+    prefix: str
+    head: str  # full hash
+
+    @property
+    def git_dir(self) -> Path:
+        """Where the objects are: of a linked worktree, the main repository, which outlives it."""
+        return Path(self.repo.common_dir).resolve()
+
+    def below_top(self, file: Path) -> str:
+        """The path of a file of the lab as git names it, from the repository's top."""
+        return self.prefix + Path(os.path.relpath(file, self.root)).as_posix()
+
+
+@contextmanager
+def mapped(doing: str, hint: str = "") -> Iterator[None]:
+    """Turn a failure of git into a ProvenanceError that shows what git said."""
+    try:
+        yield
+    except git.GitCommandNotFound as error:
+        raise ProvenanceError(f"{doing}: git is not installed, or not on PATH.", "Install git.") from error
+    except git.CommandError as error:
+        raise ProvenanceError(f"{doing}: git failed: {error.stderr.strip() or error}", hint) from error
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[WorkTree]:
+    """The repository of the lab in `root`; ProvenanceError if there is none, or it has no commit."""
+    here = shlex.quote(str(root))
+    first_commit = f"git -C {here} add . && git -C {here} commit -m 'First version'"
+    try:
+        repo = git.Repo(root, search_parent_directories=True)
+    except (git.InvalidGitRepositoryError, git.NoSuchPathError) as error:
+        hint = f"git -C {here} init && {first_commit}"
+        raise ProvenanceError(f"{root} is not in a git repository, so its code has no version.", hint) from error
+    with repo, mapped(f"{root}"):
+        if repo.working_tree_dir is None:
+            raise ProvenanceError(f"{root} is a bare git repository: a lab needs its files.", "git clone it first.")
+        # Without optional locks two commands at once never meet on index.lock.
+        repo.git.update_environment(GIT_OPTIONAL_LOCKS="0", GIT_LITERAL_PATHSPECS="1")
+        below = root.resolve().relative_to(Path(repo.working_tree_dir).resolve()).as_posix()
+        yield WorkTree(repo, root, "" if below == "." else f"{below}/", _head(repo, root, first_commit))
+
+
+def _head(repo: git.Repo, root: Path, first_commit: str) -> str:
+    code, head, _ = repo.git.rev_parse(
+        "--verify", "--quiet", "HEAD^{commit}", with_extended_output=True, with_exceptions=False
+    )
+    if code == 1:
+        raise ProvenanceError(f"{root}: the git repository has no commit yet.", first_commit)
+    return str(head) if code == 0 else str(repo.git.rev_parse("--verify", "HEAD^{commit}"))
+
+
+def changes(tree: WorkTree, paths: list[str]) -> list[tuple[str, str]]:
+    """(git's two letters, path from the top) of what differs from HEAD or is untracked, in `paths` from the top."""
+    options = ("--porcelain=v1", "-z", "--untracked-files=all", "--no-renames")
+    listing = tree.repo.git.status(*options, "--", *paths, strip_newline_in_stdout=False)
+    return [(line[:2], line[3:]) for line in str(listing).split("\0") if line]
+
+
+def reader(git_dir: Path) -> git.Git:
+    """Git commands that read the objects of one repository, wherever its working tree is."""
+    command = git.Git(git_dir)
+    command.set_persistent_git_options(git_dir=str(git_dir))
+    command.update_environment(GIT_LITERAL_PATHSPECS="1")
+    return command
+
+
+@contextmanager
+def streaming(git_dir: Path) -> Iterator[git.Git]:
+    """A `reader` whose object streams share one git process, which ends with the block."""
+    objects = reader(git_dir)
+    try:
+        with mapped(str(git_dir)):
+            yield objects
+    finally:
+        objects.clear_cache()
+
+
+def stream(objects: git.Git, blob: str) -> tuple[int, git.Git.CatFileContentStream]:
+    """Size in bytes and content of a blob, which must be read to its end before the next."""
+    try:
+        _, _, size, content = objects.stream_object_data(blob)
+    except ValueError as error:
+        hint = "The repository is incomplete: see git fsck, then git fetch."
+        raise ProvenanceError(f"Object {blob} cannot be read: {error}", hint) from error
+    return size, content
+
+
+def has_commit(git_dir: Path, commit: str) -> bool:
+    wanted = f"{commit}^{{commit}}"
+    code, _, _ = reader(git_dir).cat_file("-e", wanted, with_extended_output=True, with_exceptions=False)
+    return bool(code == 0)
+
+
+def entries(git_dir: Path, commit: str, path: str = "") -> list[Entry]:
+    """All files of a commit, or the one at `path`, by one listing that opens no blob. [] if `path` is not there."""
+    only = ("--", path) if path else ()
+    with mapped(f"commit {commit}"):
+        listing: bytes = reader(git_dir).ls_tree(
+            "-r", "-z", "--full-tree", commit, *only, stdout_as_string=False, strip_newline_in_stdout=False
+        )
+    return [_entry(line) for line in listing.split(b"\0") if line]
+
+
+def _entry(line: bytes) -> Entry:
+    about, _, path = line.partition(b"\t")
+    mode, _, blob = about.decode("ascii").split()
+    return Entry(path.decode("utf-8", "surrogateescape"), mode, blob)
+
+
+def read_blob(git_dir: Path, blob: str) -> bytes:
+    with mapped(f"object {blob}"):
+        data: bytes = reader(git_dir).cat_file("blob", blob, stdout_as_string=False, strip_newline_in_stdout=False)
+    return data
+
+
+def read_file(git_dir: Path, commit: str, path: str) -> bytes | None:
+    """The content of `path`, from the top, at a commit; None if the commit has no such file."""
+    found = [entry for entry in entries(git_dir, commit, path) if entry.path == path]
+    return read_blob(git_dir, found[0].blob) if found else None
+
+
+def remote_name(repo: git.Repo) -> str:
+    """`origin`, or the first other remote; "" where there is none."""
+    names = [remote.name for remote in repo.remotes]
+    return "origin" if "origin" in names else next(iter(names), "")
+
+
+def remote_url(repo: git.Repo) -> str:
+    """The remote's URL without credentials; "" where there is no remote."""
+    url = repo.config_reader().get_value(f'remote "{remote_name(repo)}"', "url", "")
+    return without_credentials(str(url))
+
+
+def without_credentials(url: str) -> str:
+    """Drops user and password of a web address; of an SSH one the password alone, as its user names no secret."""
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not parts.scheme or not at:
+        return url
+    kept = "" if parts.scheme in {"http", "https"} else user.partition(":")[0] + "@"
+    return parts._replace(netloc=kept + host).geturl()
+
+
+def cached_clone(url: str, commit: str) -> Path:
+    """The bare repository in the user's cache that has `commit` of `url`, fetched if it is missing."""
+    git_dir = cache_dir() / "repos" / f"{hashlib.sha256(url.encode()).hexdigest()}.git"
+    with exclusive(git_dir.with_suffix(".lock")):
+        if git_dir.is_dir() and has_commit(git_dir, commit):
+            return git_dir
+        with mapped(str(git_dir)):
+            git.Repo.init(git_dir, bare=True)  # may be repeated after an interruption
+        _fetch(git_dir, url, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        if not has_commit(git_dir, commit):
+            _fetch(git_dir, url, commit)  # one that no branch or tag reaches; servers may refuse
+    return git_dir
+
+
+def _fetch(git_dir: Path, url: str, *references: str) -> None:
+    unattended = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"} | dict(os.environ)
+    hint = f"Check the address, the commit and your access: git ls-remote {shlex.quote(url)}"
+    with mapped(f"code.repo {url} cannot be fetched", hint):
+        reader(git_dir).fetch("--quiet", "--no-tags", "--", url, *references, env=unattended)
