@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from ems.errors import UserError
 from ems.node.spool import Batch
@@ -79,6 +80,7 @@ class ClusterRow:
 
 
 Record = Experimenter | Project | Funding | ClusterRow
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)
@@ -184,8 +186,10 @@ class Database(ABC):
       and the call may be repeated for ever.
     - Read-only calls create nothing: neither a file nor a table.
 
+    What a service forces to differ: SQLite stores NaN as NULL.
+
     The claim is one conditional write, so that each service can keep it:
-    SQL: `UPDATE experiment SET attempt = attempt + 1, … WHERE id = ? AND <claimable>` inside one transaction;
+    SQL: the row read under its lock (BEGIN IMMEDIATE; SELECT … FOR UPDATE), judged and written in one transaction;
     BigQuery: the same condition in one MERGE, whose affected-row count says who won;
     DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
     """
@@ -196,14 +200,18 @@ class Database(ABC):
 
     @abstractmethod
     def upsert(self, record: Record) -> None:
-        """Write a row of experimenter, project, funding or cluster. DatabaseError if a project's parent is missing."""
+        """Write a row of experimenter, project, funding or cluster.
+
+        DatabaseError if a project's parent is missing or lies below the project itself.
+        """
 
     @abstractmethod
     def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
         """Of the three references, those with no row: (table, id, the ids there are)."""
 
     @abstractmethod
-    def cluster(self, id: str) -> ClusterRow | None: ...
+    def record(self, kind: type[R], id: str) -> R | None:
+        """The row of this kind and id."""
 
     @abstractmethod
     def register(self, registration: Registration) -> Experiment:
@@ -211,7 +219,10 @@ class Database(ABC):
 
         A `registration.attempt` above the row's attempt reopens a failed, cancelled or expired experiment, and so
         does a raised `max_hours` an expired one: the state becomes `registered`, `wanted_attempt` the next number.
-        DatabaseError names a missing experimenter, project or funding.
+        "The row's attempt" is the greater of `attempt` and `wanted_attempt`, so that a cancelled experiment stays so.
+        A changed `max_hours` moves the deadline of a run that is under way.
+        DatabaseError names a missing experimenter, project or funding, a results table that EMS or the service keeps
+        for itself, or one that is not where the experiment's rows already are.
         """
 
     @abstractmethod
@@ -236,21 +247,30 @@ class Database(ABC):
         A lease of the same `agent` does not count: by a lock that one process alone can hold, the caller vouches
         that nobody else of that name lives.
         Sets `started_at` (first time), state `running`, machines 1, clears cancel and error; the deadline is now plus
-        `max_hours` less what earlier runs used (from claim to last heartbeat).
+        `max_hours` less what earlier runs used (from claim to last heartbeat). Where that leaves nothing, the
+        experiment is `expired`. The run that is taken over reads `lost`.
         """
 
     @abstractmethod
     def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:
-        """Renew the lease, publish progress, hear orders."""
+        """Renew the lease, publish progress, hear orders. A run whose experiment was reopened hears `expired`."""
 
     @abstractmethod
     def store(self, claim: Claim, batch: Batch) -> None:
-        """Write rows into the results table, making or widening it: integer → double; other type conflicts raise
-        DatabaseError and change nothing. New columns are added. Counts `rows_stored` of the experiment."""
+        """Write rows into the results table, making or widening it. Counts `rows_stored` of the experiment.
+
+        The table's key is (experiment_id, point, row); new columns are added; a column that is null in the whole
+        batch fits every type; int64 and float64 become float64 if each integer is an exact double. DatabaseError,
+        and nothing changed: other conflicts of types, names that are empty, differ only by case or are those of the
+        keys (`rowid` too), text that is not Unicode, more columns than the service allows.
+        """
 
     @abstractmethod
     def release(self, claim: Claim, outcome: Outcome) -> None:
-        """End the run: state, counters, error, a `charge` row; machines 0. Idempotent for the same claim."""
+        """End the run: state, counters, error, a `charge` row; machines 0. Idempotent for the same claim.
+
+        A passed deadline does not hinder it. If the experiment was reopened meanwhile, that stays due.
+        """
 
     @abstractmethod
     def request_cancel(self, experiment_id: str) -> Experiment | None:
@@ -264,14 +284,18 @@ class Database(ABC):
     def results(
         self, experiment_id: str, columns: Sequence[str] | None = None, chunk_rows: int = 10_000
     ) -> Iterator[Batch]:
-        """Rows in (point, row) order, streamed; nothing if none were stored yet. DatabaseError: unknown column."""
+        """Rows in (point, row) order, streamed in batches of `chunk_rows` from one snapshot; nothing if none were
+        stored yet. All columns of the table, or those named. DatabaseError: unknown column or experiment."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
+HELPERS = frozenset({"columns", "rules", "schema", "sql", "sqlite_results", "tables"})
+
+
 def schemes() -> list[str]:
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in {"tables"})
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS)
 
 
 def connect(url: str, root: Path) -> Database:

@@ -1,0 +1,88 @@
+"""Rows a second that the SQLite database stores, against the driver's own keyed inserts in the same run.
+
+python benchmarks/sqlite_rows.py [ROWS]
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import tempfile
+import time
+from array import array
+from contextlib import closing
+from itertools import repeat
+from pathlib import Path
+
+from ems.databases import Database, Experimenter, Funding, Project, Registration, connect
+from ems.node.spool import Batch, Column
+
+DOUBLES = 12
+BATCH_ROWS = 10_000
+ROUNDS = 3
+
+
+def batches(rows: int) -> list[Batch]:
+    values = [array("d", (k + i / 7 for i in range(BATCH_ROWS))) for k in range(DOUBLES)]
+    columns = tuple(Column(f"x{k}", "float64", values[k]) for k in range(DOUBLES))
+    zeros = array("q", bytes(8 * BATCH_ROWS))
+    starts = range(0, rows, BATCH_ROWS)
+    ranges = [range(start, start + BATCH_ROWS) for start in starts]
+    return [Batch(array("q", points), zeros, columns, replaces=tuple(points)) for points in ranges]
+
+
+def raw(file: Path, work: list[Batch]) -> float:
+    """Seconds for the same rows by `executemany` into a rowid table with the same primary key."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        doubles = ", ".join(f"x{k} REAL" for k in range(DOUBLES))
+        keys = "experiment_id TEXT NOT NULL, point INTEGER NOT NULL, row INTEGER NOT NULL"
+        connection.execute(f"CREATE TABLE t ({keys}, {doubles}, PRIMARY KEY (experiment_id, point, row))")
+        sql = f"INSERT INTO t VALUES ({', '.join('?' * (DOUBLES + 3))})"
+        start = time.perf_counter()
+        for batch in work:
+            connection.execute("BEGIN IMMEDIATE")
+            columns = [column.values for column in batch.columns]
+            connection.executemany(sql, zip(repeat("e" * 36), batch.points, batch.rows, *columns, strict=False))
+            connection.execute("COMMIT")
+        return time.perf_counter() - start
+
+
+def ready(folder: Path) -> Database:
+    database = connect("sqlite:///ems.db", folder)
+    database.create()
+    for record in (Experimenter("researcher", "R"), Project("study", "S"), Funding("grant", "A")):
+        database.upsert(record)
+    names = {name: name for name in ("digest", "spec", "repository", "commit", "tree", "stack_file_commit")}
+    place = {"environment": "e", "environment_digest": "d", "python": "3.11", "cluster": "laptop"}
+    money = {"experimenter": "researcher", "project": "study", "funding": "grant"}
+    database.register(
+        Registration(id="e" * 36, stack="s", results_table="rows", points_total=1, **names, **place, **money)
+    )
+    return database
+
+
+def stored(folder: Path, work: list[Batch]) -> float:
+    with closing(ready(folder)) as database:
+        claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
+        assert claim is not None
+        start = time.perf_counter()
+        for batch in work:
+            database.store(claim, batch)
+        return time.perf_counter() - start
+
+
+def main(rows: int) -> None:
+    work = batches(rows)
+    ratios = []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory() as folder:
+            raw_s, store_s = raw(Path(folder) / "raw.db", work), stored(Path(folder), work)
+        ratios.append(raw_s / store_s)
+        sys.stdout.write(f"raw {rows / raw_s:,.0f} rows/s, store() {rows / store_s:,.0f} rows/s: {ratios[-1]:.2f}\n")
+    sys.stdout.write(f"ratio, middle of {ROUNDS}: {sorted(ratios)[ROUNDS // 2]:.2f} (aim: 0.70)\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300_000)

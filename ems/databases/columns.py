@@ -1,0 +1,104 @@
+"""How the columns of a batch meet those of a results table: the same rules for every database. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ems.errors import DatabaseError
+from ems.node.spool import Batch, Column, ColumnType, Value
+
+KEYS = ("experiment_id", "point", "row")
+RESERVED = frozenset({*KEYS, "rowid"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a results table needs before it can take a batch. `widened`: integer columns that become double."""
+
+    added: dict[str, ColumnType]
+    widened: tuple[str, ...]
+
+
+def meet(table: str, stored: Mapping[str, ColumnType], arriving: Sequence[Column]) -> Change:
+    """DatabaseError: a name that cannot be a column, or a type that is neither the stored one nor int64/float64."""
+    check_names(table, stored, [column.name for column in arriving])
+    known = [column for column in arriving if column.name in stored]
+    for column in known:
+        _check_type(table, column, stored[column.name])
+    return Change(
+        {column.name: column.type for column in arriving if column.name not in stored},
+        tuple(c.name for c in known if (stored[c.name], c.type) == ("int64", "float64") and not is_null(c)),
+    )
+
+
+def check_names(table: str, stored: Mapping[str, ColumnType], names: Sequence[str]) -> None:
+    seen = {name.lower(): name for name in stored}
+    fresh = [name for name in names if name not in stored]
+    if len(set(names)) < len(names):
+        raise DatabaseError(f"results table {table!r}: a column comes twice in one batch: {sorted(names)}.")
+    for name in fresh:
+        if not name or "\0" in name or name.lower() in RESERVED:
+            allowed = f"Any name but an empty one and {', '.join(sorted(RESERVED))}: rename it in the job's output."
+            raise DatabaseError(f"results table {table!r}: {name!r} cannot be the name of a column.", allowed)
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise DatabaseError(
+                f"results table {table!r}: columns {other!r} and {name!r} differ only by case.",
+                "Databases take them for the same: rename one in the job's output.",
+            )
+
+
+def _check_type(table: str, column: Column, stored: ColumnType) -> None:
+    if column.type == stored or {column.type, stored} == {"int64", "float64"} or is_null(column):
+        return
+    raise DatabaseError(
+        f"results table {table!r}: column {column.name!r} is {stored} and cannot take {column.type}.",
+        "Allowed: the same type, or int64 with float64. Let the job write one type, or use another results table.",
+    )
+
+
+def is_null(column: Column) -> bool:
+    """Whether no row has a value: such a column fits every type."""
+    return isinstance(column.values, list) and all(value is None for value in column.values)
+
+
+def as_stored(table: str, column: Column, stored: ColumnType) -> Column:
+    """The column with its integers as doubles if it is stored so; DatabaseError if one would not stay exact."""
+    if stored != "float64" or (column.type == "float64" and not isinstance(column.values, list)):
+        return column
+    doubles: list[Value] = [None if value is None else _double(table, column.name, value) for value in column.values]
+    return replace(column, type="float64", values=doubles)
+
+
+def _double(table: str, name: str, value: Value) -> float:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, str) or value is None or int(float(value)) != value:
+        raise inexact(table, name, value)
+    return float(value)
+
+
+def inexact(table: str, name: str, value: Value) -> DatabaseError:
+    return DatabaseError(
+        f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is no exact double.",
+        "Integers beyond 2^53 meet doubles only if exact. Let the job write one type, or use another results table.",
+    )
+
+
+def check_batch(batch: Batch) -> None:
+    """DatabaseError unless every column has one value per row."""
+    for name, length in [("row", len(batch.rows)), *((c.name, len(c.values)) for c in batch.columns)]:
+        if length != len(batch):
+            raise DatabaseError(f"column {name!r} of a batch has {length} values for {len(batch)} rows.")
+
+
+def spans(points: Sequence[int]) -> list[tuple[int, int]]:
+    """The points as inclusive ranges of neighbours, ascending: [3, 1, 2, 7] → [(1, 3), (7, 7)]."""
+    ranges: list[tuple[int, int]] = []
+    for point in sorted(set(points)):
+        if ranges and ranges[-1][1] == point - 1:
+            ranges[-1] = (ranges[-1][0], point)
+        else:
+            ranges.append((point, point))
+    return ranges

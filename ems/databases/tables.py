@@ -1,0 +1,160 @@
+"""The registry's tables, readable without EMS: plain names, UTC times, one row per thing.
+
+`experiment` points to its `experimenter`, `project` and `funding`; a `run` is one attempt at an experiment; a
+`charge` is what a run cost. Results are in tables of their own, named by `experiment.results_table`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Date,
+    DateTime,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.engine import Dialect
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC time: text such as `2026-01-31 12:00:00.000000` where a service has no type for it."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+metadata = MetaData()
+
+
+def _text(name: str, *args: Any) -> Column[str]:
+    return Column(name, Text, *args, nullable=False)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _time(name: str, *, required: bool = False) -> Column[datetime]:
+    return Column(name, UtcTime, nullable=not required)
+
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+experimenter = Table(
+    "experimenter",
+    metadata,
+    Column("id", Text, primary_key=True),
+    *(_text(name) for name in ("name", "email", "github", "gcp_account", "aws_account")),
+)
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("title"),
+    Column("parent", Text, ForeignKey("project.id")),
+    _text("description"),
+)
+
+funding = Table(
+    "funding",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("agency"),
+    _text("award"),
+    Column("budget_usd", Double),
+    Column("expires", Date),
+    *(_text(name) for name in ("slurm_account", "gcp_project", "aws_account")),
+)
+
+cluster = Table(
+    "cluster",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _text("kind"),
+    _text("settings"),
+)
+
+experiment = Table(
+    "experiment",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("stack", Text, nullable=False, index=True),
+    _text("digest"),
+    _text("experimenter", ForeignKey("experimenter.id")),
+    _text("project", ForeignKey("project.id")),
+    _text("funding", ForeignKey("funding.id")),
+    *(_text(name) for name in ("spec", "repository", "commit", "tree", "stack_file_commit")),
+    *(_text(name) for name in ("environment", "environment_digest", "python", "cluster", "results_table")),
+    _number("points_total"),
+    Column("max_hours", Double),
+    Column("limit_usd", Double),
+    _number("reviewed_attempt"),
+    _text("state"),
+    _number("attempt"),
+    _number("wanted_attempt"),
+    *(_number(name) for name in ("points_done", "points_failed", "rows_stored", "machines")),
+    Column("cost_usd", Double, nullable=False),
+    Column("cancel_requested", Boolean, nullable=False),
+    _time("registered_at", required=True),
+    *(_time(name) for name in ("deadline_at", "started_at", "finished_at", "destroyed_at")),
+    _text("error"),
+    _text("log_tail"),
+)
+
+run = Table(
+    "run",
+    metadata,
+    Column("experiment_id", Text, ForeignKey("experiment.id"), primary_key=True),
+    Column("attempt", BigInteger, primary_key=True, autoincrement=False),
+    _text("agent"),
+    _text("state"),
+    _time("claimed_at", required=True),
+    _time("heartbeat_at", required=True),
+    _time("lease_until", required=True),
+    _time("finished_at"),
+    Column("exit_code", Integer),
+    _text("error"),
+)
+
+point = Table(
+    "point",
+    metadata,
+    Column("experiment_id", Text, ForeignKey("experiment.id"), primary_key=True),
+    Column("point", BigInteger, primary_key=True, autoincrement=False),
+    _text("state"),
+    Column("parameters", JSON, nullable=False),
+    _text("error"),
+)
+
+charge = Table(
+    "charge",
+    metadata,
+    Column("experiment_id", Text, primary_key=True),
+    Column("attempt", BigInteger, primary_key=True, autoincrement=False),
+    _text("funding", ForeignKey("funding.id")),
+    Column("hours", Double, nullable=False),
+    Column("usd", Double, nullable=False),
+    _time("at", required=True),
+    ForeignKeyConstraint(["experiment_id", "attempt"], ["run.experiment_id", "run.attempt"]),
+)
