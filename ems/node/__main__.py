@@ -1,0 +1,27 @@
+"""`python -m ems.node RUN_DIR`: an agent's process. It logs to standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from ems.errors import EmsError, UserError
+from ems.node.agent import Agent
+
+
+def main(arguments: list[str]) -> int:
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(level=logging.INFO, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
+    try:
+        if len(arguments) != 1:
+            raise UserError(f"python -m ems.node takes one run folder, not {arguments}.")
+        return Agent(Path(arguments[0])).run()
+    except EmsError as error:
+        logging.error("%s", error)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

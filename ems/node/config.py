@@ -1,0 +1,49 @@
+"""What an agent is told: `agent.json` in its run folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ems.errors import UserError
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one."""
+
+    experiment_id: str
+    database: str
+    root: str
+    bundle: str
+    environment: str
+    lease_s: float = 30.0
+    beat_s: float = 2.0
+    grace_s: float = 5.0  # between SIGTERM and SIGKILL
+    spool_limit_mb: float = 256.0  # above it results wait in the job's own files
+
+    @staticmethod
+    def exists(run_dir: Path) -> bool:
+        return _file(run_dir).exists()
+
+    @staticmethod
+    def read(run_dir: Path) -> AgentConfig:
+        """UserError if `run_dir` has no such file, or one of another version."""
+        try:
+            return AgentConfig(**json.loads(_file(run_dir).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{_file(run_dir)} does not describe a run: {error}.", "`ems up STACK` writes it anew."
+            ) from error
+
+    def write(self, run_dir: Path) -> None:
+        """Written aside and renamed."""
+        run_dir.mkdir(parents=True, exist_ok=True)
+        aside = _file(run_dir).with_suffix(".tmp")
+        aside.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        aside.replace(_file(run_dir))
+
+
+def _file(run_dir: Path) -> Path:
+    return run_dir / "agent.json"

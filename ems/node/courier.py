@@ -1,0 +1,119 @@
+"""The courier: the agent's thread that does all work with the database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+from ems.databases import Claim, Database, Orders, Outcome, State
+from ems.errors import DatabaseUnavailable, EmsError, FencedOut
+from ems.node import spool
+from ems.node.spool import Spool
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+MOST_FAILED_RELEASES = 12  # about 45 s
+
+log = logging.getLogger(__name__)
+
+
+def explain(error: Exception) -> str:
+    """What an experiment's row says about an error."""
+    if isinstance(error, EmsError):
+        return str(error)
+    return f"EMS failed: {type(error).__name__}: {error}. See agent.log in the run's folder."
+
+
+class Courier(threading.Thread):
+    """Beats, stores the spool's batches in order, hears orders, and at last releases the claim.
+
+    While the database is away it waits, for ever; the spool grows meanwhile. Ends after the release, or when another
+    attempt holds the claim (`fenced`).
+    """
+
+    def __init__(
+        self, connect: Callable[[], Database], claim: Claim, waiting: Spool, lease_s: float, beat_s: float
+    ) -> None:
+        super().__init__(name="courier", daemon=True)
+        self._connect, self._claim, self._spool = connect, claim, waiting
+        self._lease_s, self._beat_s = lease_s, beat_s
+        self._next_beat = 0.0
+        self._wake = threading.Event()
+        self._outcome: Outcome | None = None
+        self._store_until = float("inf")
+        self._failed_releases = 0
+        self.orders: Orders | None = None  # the last ones heard
+        self.failure = ""  # why batches cannot be stored
+        self.fenced = False
+        self.released = False
+
+    def wake(self) -> None:
+        """A batch was spooled."""
+        self._wake.set()
+
+    def finish(self, outcome: Outcome, within_s: float = float("inf")) -> None:
+        """Store what is spooled, for `within_s` at most, and release."""
+        self._store_until = time.monotonic() + within_s
+        self._outcome = outcome
+        self._wake.set()
+
+    def run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        with closing(self._connect()) as database:
+            while not self.released and not self.fenced and self._failed_releases < MOST_FAILED_RELEASES:
+                if self._try(database):
+                    pause_s = FIRST_PAUSE_S
+                else:
+                    time.sleep(pause_s)
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _try(self, database: Database) -> bool:
+        """One round; False if the database did not do what it was asked."""
+        try:
+            self._round(database)
+        except DatabaseUnavailable as error:
+            log.warning("The database is away, going on without: %s", error)
+            return False
+        except FencedOut as error:
+            log.warning("Fenced out: %s", error)
+            self.fenced = True
+        except Exception as error:  # whatever it is, the row must tell of it
+            log.exception("Storing failed")
+            self.failure = self.failure or explain(error)
+            self._failed_releases += self._outcome is not None
+            return False
+        return True
+
+    def _round(self, database: Database) -> None:
+        outcome = self._outcome  # before the spool is looked at: what was spooled before the end is stored
+        self._beat(database)
+        self._store_all(database)
+        if outcome:
+            self._release(database, outcome)
+        else:
+            self._wake.wait(max(0.0, self._next_beat - time.monotonic()))
+            self._wake.clear()
+
+    def _beat(self, database: Database) -> None:
+        if time.monotonic() < self._next_beat:
+            return
+        self.orders = database.beat(self._claim, self._lease_s)
+        self._next_beat = time.monotonic() + self._beat_s
+
+    def _store_all(self, database: Database) -> None:
+        for path in self._spool.waiting():
+            if self.failure or time.monotonic() > self._store_until:
+                return
+            database.store(self._claim, spool.read(path))
+            path.unlink()
+            self._beat(database)
+
+    def _release(self, database: Database, outcome: Outcome) -> None:
+        if self.failure and outcome.state is State.SUCCEEDED:
+            outcome = replace(outcome, state=State.FAILED, error=self.failure, points_done=0, points_failed=1)
+        database.release(self._claim, outcome)
+        self.released = True
+        log.info("Released: %s %s", outcome.state, outcome.error)
