@@ -1,0 +1,130 @@
+"""The machine that `ems up` runs on: environments are built in the user's cache, the agent is a process of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ems import bundle, environment, provenance, spec
+from ems.clusters import Place
+from ems.databases import Experiment, Registration, State
+from ems.engine import Progress, quiet
+from ems.errors import EmsError, ProvenanceError
+from ems.lab import Lab
+from ems.node.agent_lock import agent_name
+from ems.node.config import AgentConfig
+from ems.provider.resource import Operation, Properties, Resource
+from ems.spec import ExperimentSpec
+
+MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to mend
+
+
+class LaptopResource(Resource):
+    """This machine, made ready for one experiment: its environment built, its code at the commit bundled."""
+
+    token = "ems:index:Laptop"
+    key = "experiment_id"
+    inputs = {"experiment_id": "string", "environment": "string", "python": "string", "commit": "string"}  # noqa: RUF012
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+            if experiment is None:
+                raise EmsError(f"Experiment {inputs['id']} has no row.", "Run `ems up` again: it registers it.")
+            database.set_provisioning(experiment.id, machines=1)
+        prepare(operation.lab, experiment.registration, operation.say)
+        return {}
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        return {} if AgentConfig.exists(operation.lab.run_dir(inputs["experiment_id"])) else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        shutil.rmtree(operation.lab.run_dir(inputs["experiment_id"]) / "code", ignore_errors=True)
+
+
+class Laptop(Place):
+    cluster = LaptopResource.token
+    needs_remote = False
+    stops_with_its_command = True
+
+    def __init__(self) -> None:
+        self._agents: dict[str, list[subprocess.Popen[bytes]]] = {}
+
+    def resources(self) -> Sequence[Resource]:
+        return [LaptopResource()]
+
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
+        started = self._agents.setdefault(experiment.id, [])
+        run_dir = lab.run_dir(experiment.id)
+        if (started and started[-1].poll() is None) or _attended(run_dir, experiment):
+            return
+        if len(started) >= MOST_STARTS:
+            raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
+        if not AgentConfig.exists(run_dir):
+            prepare(lab, experiment.registration, quiet)
+        started.append(start_agent(run_dir))
+
+
+PLACE = Laptop()
+
+
+def prepare(lab: Lab, registration: Registration, progress: Progress) -> None:
+    """Build the environment and the bundle (both once), and write down what the agent needs."""
+    run_dir = lab.run_dir(registration.id)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    described = spec.from_json("experiment", registration.spec)
+    assert isinstance(described, ExperimentSpec)
+    code = provenance.at_commit(lab.root, described.code.model_copy(update={"commit": registration.commit}))
+    pinned = environment.of(lab.root, code, registration.environment)
+    if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
+        raise ProvenanceError(
+            f"environments/{registration.environment} has changed since the experiment was registered.",
+            f"Repeat: ems up {registration.stack}",
+        )
+    folder = environment.build(pinned, progress)
+    progress("bundling the code")
+    package = bundle.make(lab.work_dir / "bundles", code, pinned, registration.spec)
+    AgentConfig(
+        experiment_id=registration.id,
+        database=lab.database_url,
+        root=str(lab.root),
+        bundle=str(package.path),
+        environment=str(folder),
+    ).write(run_dir)
+
+
+def start_agent(run_dir: Path) -> subprocess.Popen[bytes]:
+    """An agent in a session of its own: neither Ctrl-C nor a closed terminal reaches it."""
+    with (run_dir / "agent.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ems.node", str(run_dir)],
+            cwd=run_dir,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _attended(run_dir: Path, experiment: Experiment) -> bool:
+    """Whether a living agent holds the run: one of this folder by its lock, one elsewhere by its lease."""
+    if experiment.state is State.LOST:
+        return False
+    if experiment.state is State.RUNNING and experiment.agent != agent_name(run_dir):
+        return True
+    return _locked(run_dir / "agent.lock")
+
+
+def _locked(file: Path) -> bool:
+    if not file.exists():
+        return False
+    with file.open() as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -1,0 +1,147 @@
+"""One experiment's run as a resource: start it or attach to it, watch its row, stop it."""
+
+from __future__ import annotations
+
+import time
+
+from ems import clusters
+from ems.databases import Experiment, State
+from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
+from ems.provider.resource import Difference, Operation, Properties, Resource
+from ems.views.line import progress_line
+
+POLL_S = 0.25
+STOP_S = 30.0  # how long a stop may take before it is reported as still under way
+SLOWEST_LINE_S = 60.0
+
+
+class Run(Resource):
+    """The run of an experiment. What it is follows from id and digest, whether there is something to do from `due`."""
+
+    token = "ems:index:Run"
+    key = "experiment_id"
+    inputs = {  # noqa: RUF012
+        "experiment_id": "string",
+        "digest": "string",
+        "due": "boolean",
+        "attempt": "number",
+        "cluster": "string",
+        "commit": "string",
+        "environment": "string",
+        "points": "number",
+    }
+    outputs = {  # noqa: RUF012
+        "state": "string",
+        "points_done": "number",
+        "points_failed": "number",
+        "rows": "number",
+        "error": "string",
+    }
+
+    def diff(self, old_inputs: Properties, old_outputs: Properties, new: Properties) -> Difference:
+        replacing = tuple(key for key in ("experiment_id", "digest") if old_inputs.get(key) != new.get(key))
+        if replacing:
+            return Difference(replacing, replacing)
+        if new.get("due"):
+            return Difference(("due",))
+        return Difference(() if _finished(old_outputs) else ("attempt",))
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        experiment = _row(operation, inputs)
+        if not experiment.state.finished:
+            experiment = _attend(operation, experiment, inputs["cluster"])
+        return _outputs(experiment)
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+        return _outputs(experiment) if experiment else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        """Cancel what is alive and wait a bounded time for its rows to be stored."""
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+        if experiment and not experiment.state.finished:
+            _stop(operation, experiment)
+
+
+def _finished(outputs: Properties) -> bool:
+    return outputs.get("state") in {str(state) for state in State if state.finished}
+
+
+def _row(operation: Operation, inputs: Properties) -> Experiment:
+    with operation.database() as database:
+        experiment = database.experiment(inputs["experiment_id"])
+    if experiment is None:
+        raise DatabaseError(f"Experiment {inputs['id']} has no row.", "Run `ems up` again: it registers it.")
+    return experiment
+
+
+def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
+    """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
+    place = clusters.place(kind)
+    line, shown_at, began = "", 0.0, time.monotonic()
+    while not experiment.state.finished and operation.listening():
+        if operation.cancelled.is_set():
+            return _interrupt(operation, experiment, place)
+        place.ensure_running(operation.lab, experiment)
+        if operation.detach and experiment.state is State.RUNNING:
+            operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
+            return experiment
+        now = time.monotonic()
+        pause = min(max((now - began) / 100, 0.5), SLOWEST_LINE_S)
+        if now - shown_at >= pause and line != progress_line(experiment):
+            line, shown_at = progress_line(experiment), now
+            operation.say(line)
+        operation.cancelled.wait(POLL_S)
+        experiment = _again(operation, experiment)
+    _conclude(operation, experiment)
+    return experiment
+
+
+def _again(operation: Operation, experiment: Experiment) -> Experiment:
+    """The row as it is now; while the database is away, as it was."""
+    try:
+        with operation.database() as database:
+            return database.experiment(experiment.id) or experiment
+    except DatabaseUnavailable as error:
+        operation.say(f"the database is away, trying on: {error.message}")
+        return experiment
+
+
+def _conclude(operation: Operation, experiment: Experiment) -> None:
+    if experiment.state is State.SUCCEEDED:
+        operation.note(progress_line(experiment))
+    elif experiment.state.finished:
+        operation.complain(f"{progress_line(experiment)}\n{experiment.error}\n{experiment.log_tail}".rstrip())
+
+
+def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Place) -> Experiment:
+    if not place.stops_with_its_command:
+        operation.note("detached: the run goes on; `ems stop` ends it")
+        return experiment
+    return _stop(operation, experiment)
+
+
+def _stop(operation: Operation, experiment: Experiment) -> Experiment:
+    operation.say("stopping; what was computed is being stored")
+    with operation.database() as database:
+        experiment = database.request_cancel(experiment.id) or experiment
+    deadline = time.monotonic() + STOP_S
+    while not experiment.state.finished and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        experiment = _again(operation, experiment)
+    if not experiment.state.finished:
+        raise EmsError(f"The run did not stop within {STOP_S:.0f} s.", "Look at `ems logs`, then repeat the command.")
+    operation.note(progress_line(experiment))
+    return experiment
+
+
+def _outputs(experiment: Experiment) -> Properties:
+    return {
+        "state": str(experiment.state),
+        "points_done": experiment.points_done,
+        "points_failed": experiment.points_failed,
+        "rows": experiment.rows_stored,
+        "error": experiment.error,
+    }

@@ -1,0 +1,190 @@
+"""A lab of its own for each test, driven through the command line and the real engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from ems import engine, scaffold
+
+JOB = """
+import csv, json, os, pathlib, sys, time
+p = json.loads(pathlib.Path(os.environ["EMS_PARAMETERS"]).read_text())
+with open(os.path.join(os.environ["EMS_RESULTS_DIR"], "rows.csv"), "w", newline="", buffering=1) as file:
+    writer = csv.writer(file)
+    writer.writerow(["i", "value"])
+    for i in range(p["rows"]):
+        writer.writerow([i, i / 3])
+        print("row", i, flush=True)
+        time.sleep(p["pause_s"])
+if p["trouble"] and os.path.exists(p["trouble"]):
+    sys.exit("in trouble")
+"""
+EMS = (sys.executable, "-m", "ems.cli")
+
+
+@dataclass
+class User:
+    """Somebody at work in a lab: runs commands, changes files, looks at the database."""
+
+    root: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def ems(self, *words: str, expect: int | None = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run `ems`; with `expect`, assert its exit code."""
+        done = subprocess.run(
+            [*EMS, *words],
+            check=False,
+            cwd=self.root,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            stdin=subprocess.DEVNULL,
+        )
+        if expect is not None:
+            assert done.returncode == expect, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def pulumi(self, *words: str, expect: int | None = 0, **env: str) -> str:
+        done = self.ems("pulumi", *words, expect=expect, **env)
+        return done.stdout + done.stderr
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Begin `ems …` in a session of its own."""
+        with (self.root / ".ems" / f"command-{len(self.started)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [*EMS, *words],
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                text=True,
+            )
+        self.started.append(process)
+        return process
+
+    def said(self, process: subprocess.Popen[str]) -> str:
+        return (self.root / ".ems" / f"command-{self.started.index(process)}.log").read_text()
+
+    def experiment(self, **parameters: Any) -> None:
+        """Write the stack file and the code of stack `e`, and commit them."""
+        limits = parameters.pop("limits", {})
+        job = {"rows": 6, "pause_s": 0.0, "trouble": ""} | parameters
+        described = {
+            "project": "first",
+            "experimenter": "me",
+            "funding": "unfunded",
+            "code": {"paths": ["experiments/e"]},
+            "environment": "pi",
+            "job": {"command": ["python", "experiments/e/job.py"], "parameters": job},
+            "results": {"table": "e"},
+            "limits": limits,
+        }
+        self.write("stacks/Pulumi.e.yaml", json.dumps({"config": {"ems:experiment": described}}, indent=2))
+        if not (self.root / "experiments/e/job.py").exists():
+            self.write("experiments/e/job.py", JOB)
+        self.commit("An experiment")
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def commit(self, message: str) -> None:
+        identity = ["-c", "user.name=EMS", "-c", "user.email=ems@localhost"]
+        subprocess.run(["git", "add", "-A"], cwd=self.root, check=True)
+        subprocess.run(["git", *identity, "commit", "-qm", message, "--allow-empty"], cwd=self.root, check=True)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        connection = sqlite3.connect(f"file:{self.root}/.ems/ems.db?mode=ro", uri=True, timeout=20)
+        try:
+            return connection.execute(sql).fetchall()
+        finally:
+            connection.close()
+
+    def state(self, stack: str = "e") -> str:
+        ((state,),) = self.query(f"SELECT state FROM experiment WHERE stack = '{stack}'")
+        return str(state)
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        return self.query("SELECT i, value FROM e ORDER BY point, row")
+
+    def stored(self) -> int:
+        try:
+            ((count,),) = self.query("SELECT rows_stored FROM experiment WHERE stack = 'e'")
+        except (sqlite3.OperationalError, ValueError):
+            return 0
+        return int(count)
+
+    def resources(self, stack: str = "e") -> list[str]:
+        """Types of the resources in the stack's state."""
+        exported = json.loads(self.pulumi("stack", "export", "--stack", stack))
+        return [resource["type"] for resource in exported["deployment"].get("resources") or []]
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Living processes of this lab whose command line contains all `words`."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                line = " ".join(process.cmdline())
+                ours = str(self.root) in line or process.cwd().startswith(str(self.root))
+                if ours and all(word in line for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def agents(self) -> list[psutil.Process]:
+        return self.processes("ems.node")
+
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if result := condition():
+                return result
+            time.sleep(0.05)
+        logs = "\n".join(self.said(process) for process in self.started)
+        raise AssertionError(f"not within {timeout_s} s: {condition}\n{logs}")
+
+    def end(self) -> None:
+        for process in self.processes():
+            process.send_signal(signal.SIGKILL)
+        for process in self.started:
+            process.wait()
+
+
+def expected(rows: int) -> list[tuple[int, float]]:
+    return [(i, i / 3) for i in range(rows)]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab whose stack `lab` is up, to be copied."""
+    engine.ensure()
+    root = tmp_path_factory.mktemp("template") / "lab"
+    scaffold.init(root, "lab")
+    User(root).ems("up", "lab")
+    return root
+
+
+@pytest.fixture
+def user(template: Path, tmp_path: Path) -> Iterator[User]:
+    root = tmp_path / "lab"
+    subprocess.run(["cp", "-a", str(template), str(root)], check=True)
+    somebody = User(root)
+    yield somebody
+    somebody.end()

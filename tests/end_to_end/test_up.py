@@ -1,0 +1,190 @@
+"""What `ems up` and plain `pulumi up` do to one experiment, on the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from tests.end_to_end.conftest import User, expected
+
+CLUSTER, RUN, EXPERIMENT = "ems:index:Laptop", "ems:index:Run", "ems:index:Experiment"
+
+
+def test_a_run_stores_its_rows_lets_its_cluster_go_and_never_runs_again(user: User) -> None:
+    user.experiment(rows=50)
+    user.ems("up", "e")
+    assert user.rows() == expected(50)
+    assert {EXPERIMENT, RUN} <= set(user.resources()) and CLUSTER not in user.resources()
+    shown = user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
+    assert "unchanged" in shown and "created" not in shown and "deleted" not in shown
+    assert user.query("SELECT count(*), max(attempt) FROM run") == [(1, 1)]
+    assert not user.agents()
+
+
+def test_plain_pulumi_up_runs_and_the_next_one_lets_the_cluster_go(user: User) -> None:
+    user.experiment()
+    user.pulumi("stack", "init", "e")
+    user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
+    assert user.rows() == expected(6) and CLUSTER in user.resources()
+    assert user.query("SELECT machines FROM experiment") == [(0,)]
+    user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
+    assert CLUSTER not in user.resources()
+    assert user.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_preview_writes_nothing(user: User) -> None:
+    user.experiment()
+    user.pulumi("stack", "init", "e")
+    before = (user.root / ".ems/ems.db").read_bytes()
+    shown = user.pulumi("preview", "--stack", "e", "--diff")
+    assert "ems:index:Laptop" in shown and "commit" in shown and "experiments/e/job.py" in shown
+    assert (user.root / ".ems/ems.db").read_bytes() == before
+    assert not (user.root / ".ems/runs").exists()
+
+
+def test_a_registry_that_cannot_be_read_is_an_error(user: User) -> None:
+    user.experiment()
+    user.pulumi("stack", "init", "e")
+    shutil.rmtree(user.root / ".ems")
+    user.pulumi("stack", "init", "e", expect=None)
+    shown = user.pulumi("preview", "--stack", "e", expect=255)
+    assert "no tables yet" in shown and "ems up lab" in shown and "Traceback" not in shown
+    assert not (user.root / ".ems/ems.db").exists()
+
+
+def test_a_failed_job_fails_once_and_retry_goes_on(user: User) -> None:
+    trouble = user.root / ".ems/trouble"
+    trouble.touch()
+    user.experiment(trouble=str(trouble))
+    user.pulumi("stack", "init", "e")
+    shown = user.pulumi("up", "--yes", "--skip-preview", "--stack", "e", expect=255)
+    assert "exit code 1" in shown and "in trouble" in shown and "Traceback" not in shown
+    assert user.state() == "failed"
+    user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")  # clean state: it only deletes
+    assert CLUSTER not in user.resources()
+    trouble.unlink()
+    done = user.ems("up", "e", expect=6)  # finished is finished
+    assert "--retry" in done.stderr
+    user.ems("up", "e", "--retry")
+    assert user.rows() == expected(6) and user.state() == "succeeded"
+    assert user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "failed"), (2, "succeeded")]
+
+
+def test_a_reviewed_attempt_goes_on(user: User) -> None:
+    trouble = user.root / ".ems/trouble"
+    trouble.touch()
+    user.experiment(trouble=str(trouble))
+    user.ems("up", "e", expect=6)
+    trouble.unlink()
+    path = user.root / "stacks/Pulumi.e.yaml"
+    text = path.read_text().replace('"environment":', '"attempt": 2,\n"environment":')
+    path.write_text(text)
+    user.commit("Go on")
+    user.ems("up", "e")
+    assert user.rows() == expected(6)
+    assert user.query("SELECT count(*) FROM experiment") == [(1,)]
+
+
+def test_detach_then_plain_up_attaches(user: User) -> None:
+    user.experiment(rows=50, pause_s=0.3)
+    user.ems("up", "e", "--detach")
+    assert user.state() == "running"
+    user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
+    assert user.state() == "succeeded" and user.rows() == expected(50)
+    assert user.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_refresh_in_mid_run_then_up_attaches(user: User) -> None:
+    user.experiment(rows=30, pause_s=0.4)
+    user.ems("up", "e", "--detach")
+    user.pulumi("refresh", "--yes", "--skip-preview", "--stack", "e")
+    assert {EXPERIMENT, RUN, CLUSTER} <= set(user.resources())
+    user.ems("up", "e")
+    assert user.rows() == expected(30)
+    user.pulumi("refresh", "--yes", "--skip-preview", "--stack", "e")
+    assert user.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_a_second_up_attaches(user: User) -> None:
+    user.experiment(rows=40, pause_s=0.3)
+    first = user.start("up", "e")
+    user.wait(lambda: user.stored() > 2)
+    user.ems("up", "e")
+    assert user.rows() == expected(40)
+    assert first.wait(60) == 0
+    assert user.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_what_runs_is_the_commit_not_the_working_tree(user: User) -> None:
+    user.experiment(rows=12, pause_s=0.3)
+    user.ems("up", "e", "--detach")
+    user.write("experiments/e/job.py", "raise SystemExit('edited')")
+    user.wait(lambda: user.state() == "succeeded")
+    assert user.rows() == expected(12)
+    done = user.ems("up", "e", expect=3)
+    assert "experiments/e/job.py" in done.stderr and "git commit" in done.stderr
+
+
+def test_an_edited_readme_runs_nothing_and_changed_code_does(user: User) -> None:
+    user.experiment()
+    user.ems("up", "e")
+    user.write("README.md", "Edited")
+    user.commit("Edit the README")
+    shown = user.pulumi("preview", "--stack", "e")
+    assert "unchanged" in shown and "create" not in shown
+    user.write("experiments/e/note.txt", "code, as it is declared")
+    user.commit("Change the code")
+    shown = user.pulumi("preview", "--stack", "e", "--diff")
+    assert "replace" in shown and "experiment_id" in shown
+    user.ems("up", "e")
+    assert user.query("SELECT count(*) FROM experiment") == [(2,)]
+    assert user.query("SELECT count(*) FROM experiment WHERE destroyed_at IS NOT NULL") == [(1,)]
+
+
+def test_destroy_leaves_the_records_marked(user: User) -> None:
+    user.experiment()
+    user.ems("up", "e")
+    user.pulumi("destroy", "--yes", "--skip-preview", "--stack", "e")
+    assert user.resources() == []
+    assert user.rows() == expected(6) and user.state() == "succeeded"
+    assert user.query("SELECT destroyed_at IS NOT NULL FROM experiment") == [(1,)]
+    user.ems("up", "e")
+    assert user.query("SELECT destroyed_at IS NULL, attempt FROM experiment") == [(1, 1)]
+
+
+def test_destroy_in_mid_run_stops_it(user: User) -> None:
+    user.experiment(rows=600, pause_s=0.3)
+    user.ems("up", "e", "--detach")
+    user.wait(lambda: user.stored() > 0)
+    user.pulumi("destroy", "--yes", "--skip-preview", "--stack", "e")
+    assert user.state() == "cancelled" and not user.agents()
+    assert user.rows() == expected(len(user.rows())) and user.rows()
+
+
+def test_unknown_references_are_refused_before_anything_is_made(user: User) -> None:
+    user.experiment()
+    path = user.root / "stacks/Pulumi.e.yaml"
+    path.write_text(path.read_text().replace('"first"', '"frist"').replace('"unfunded"', '"nobody"'))
+    user.commit("Name what does not exist")
+    done = user.ems("up", "e", expect=2)
+    assert "frist" in done.stderr and "first" in done.stderr and "nobody" in done.stderr
+    user.pulumi("stack", "init", "e")
+    shown = user.pulumi("preview", "--stack", "e", expect=255)
+    assert "frist" in shown and "Traceback" not in shown
+
+
+def test_the_schema_is_served(user: User) -> None:
+    shown = json.loads(user.pulumi("package", "get-schema", "./plugins/pulumi-resource-ems"))
+    assert {EXPERIMENT, RUN, CLUSTER} <= set(shown["resources"])
+    assert "commit" in shown["resources"][EXPERIMENT]["properties"]
+
+
+def test_raised_hours_resume_the_same_experiment(user: User) -> None:
+    user.experiment(rows=40, pause_s=0.25, limits={"max_hours": 4 / 3600})
+    done = user.ems("up", "e", expect=6)
+    assert "max_hours" in done.stderr
+    stored = len(user.rows())
+    assert 0 < stored < 40
+    user.experiment(rows=40, pause_s=0.25, limits={"max_hours": 1})
+    user.ems("up", "e")
+    assert user.rows() == expected(40) and user.query("SELECT count(*) FROM experiment") == [(1,)]
