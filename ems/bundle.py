@@ -10,7 +10,6 @@ A zip without compression: what a compressor writes differs between versions of 
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import shutil
@@ -83,31 +82,9 @@ def _node_code() -> bytes:
     return written.getvalue()
 
 
-def _node_files(top: Path) -> set[Path]:
-    """What runs on a node, with all of EMS that it imports; and the kinds of places, whose names the schema lists."""
-    nodes = {file for folder in ("node", "databases") for file in (top / "ems" / folder).rglob("*.py")}
-    found, waiting = set((top / "ems" / "clusters").glob("*.py")), list(nodes)
-    while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
-            waiting += [path for name in _imports(file, deep=file in nodes) for path in _files_of(top, name)]
-    return found
-
-
-def _imports(file: Path, *, deep: bool) -> Iterator[str]:
-    """Dotted names that a module imports when it is imported; `deep`: also those that its functions import."""
-    tree = ast.parse(file.read_bytes())
-    for node in ast.walk(tree) if deep else tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-
-
-def _files_of(top: Path, name: str) -> Iterator[Path]:
-    """The files of EMS that importing the dotted `name` runs: its module and the packages around it."""
-    words = name.split(".") if name.split(".", 1)[0] == "ems" else []
-    for count in range(1, len(words) + 1):
-        path = top.joinpath(*words[:count])
-        yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file())
+def _node_files(top: Path) -> Iterator[Path]:
+    """What `python -m ems.node` needs, whatever it imports when."""
+    package = top / "ems"
+    yield from (package / "__init__.py", package / "errors.py")
+    for folder in ("node", "databases"):
+        yield from (package / folder).rglob("*.py")
