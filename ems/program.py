@@ -14,7 +14,7 @@ from ems import lab as laboratory
 from ems import spec, stackfile
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
-from ems.errors import EmsError, Fault, StackFileError
+from ems.errors import Busy, EmsError, Fault, StackFileError
 from ems.lab import Lab
 from ems.provider.records import from_properties, to_properties
 from ems.registration import registration
@@ -90,6 +90,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     else:
         row = registration(lab, stack, described, kind)
     plan = _invoke("plan", to_properties(row))
+    if reconciled and plan["due"]:
+        raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
     _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 

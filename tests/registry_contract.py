@@ -145,6 +145,15 @@ class RegistryContract(DatabaseCase):
         assert [found.id for found in database.experiments("a")] == ["3", "1"]
         assert database.experiment("4") is None
 
+    def test_an_experiment_that_its_stack_holds_again_comes_first(self, database):
+        for id in ("1", "2"):
+            database.register(replace(REGISTRATION, id=id))
+            time.sleep(0.01)
+        database.mark_destroyed("1")
+        database.mark_destroyed("2")
+        database.register(replace(REGISTRATION, id="1"))
+        assert [found.id for found in database.experiments()] == ["1", "2"]
+
     @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
     def test_reopen_makes_the_next_run_due(self, database, state):
         claim = claimed(database)

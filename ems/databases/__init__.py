@@ -234,7 +234,7 @@ class Database(ABC):
 
     @abstractmethod
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        """Newest first; of one stack, or of all."""
+        """Of one stack, or of all: first those that their stack holds now, newest first; then those it let go."""
 
     @abstractmethod
     def set_provisioning(self, experiment_id: str, machines: int) -> None:

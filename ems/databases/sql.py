@@ -96,7 +96,8 @@ class SqlDatabase(SqlTables):
         return None if row is None else _experiment(row)
 
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        statement = self._select().order_by(experiment.c.registered_at.desc(), experiment.c.id)
+        let_go = experiment.c.destroyed_at.is_not(None)
+        statement = self._select().order_by(let_go, experiment.c.registered_at.desc(), experiment.c.id)
         if stack is not None:
             statement = statement.where(experiment.c.stack == stack)
         with self._reading() as connection:
