@@ -137,6 +137,13 @@ class RegistryContract(DatabaseCase):
         with pytest.raises(DatabaseError, match="has 1 rows in results table 'digits'"):
             database.register(replace(REGISTRATION, results_table="elsewhere"))
 
+    def test_the_commit_stays_the_one_that_ran(self, database):
+        database.register(replace(REGISTRATION, commit="a" * 40))
+        assert database.register(REGISTRATION).registration.commit == REGISTRATION.commit
+        claimed(database)
+        later = database.register(replace(REGISTRATION, commit="b" * 40, max_hours=9.0)).registration
+        assert (later.commit, later.max_hours) == (REGISTRATION.commit, 9.0)
+
     def test_experiments_newest_first_by_stack(self, database):
         for id, stack in (("1", "a"), ("2", "b"), ("3", "a")):
             database.register(replace(REGISTRATION, id=id, stack=stack))

@@ -220,7 +220,8 @@ class Database(ABC):
         A `registration.attempt` above the row's attempt reopens a failed, cancelled or expired experiment, and so
         does a raised `max_hours` an expired one: the state becomes `registered`, `wanted_attempt` the next number.
         "The row's attempt" is the greater of `attempt` and `wanted_attempt`, so that a cancelled experiment stays so.
-        A changed `max_hours` moves the deadline of a run that is under way.
+        A changed `max_hours` moves the deadline of a run that is under way. Once it has run, the commit stays the one
+        that did: a later one with the same tree is the same experiment.
         DatabaseError names a missing experimenter, project or funding, a results table that EMS or the service keeps
         for itself, or one that is not where the experiment's rows already are.
         """

@@ -71,6 +71,8 @@ class SqlDatabase(SqlTables):
                 f"Set back `results: {{table: {old.results_table}}}` in the stack file of {registration.stack}.",
             )
         values = _columns(registration) | {"destroyed_at": None}
+        if found.attempt:
+            values |= {"commit": old.commit, "repository": old.repository}
         if rules.reopened_by(found, registration):
             return values | _reopened(found.attempt)
         if registration.max_hours != old.max_hours and not State(row["state"]).finished and row["claimed_at"]:
