@@ -5,6 +5,7 @@ import math
 import struct
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from pathlib import Path
@@ -179,3 +180,25 @@ def test_the_module_is_python_3_9_and_standard_library_alone() -> None:
     loaded = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True).stdout
     foreign = {name.partition(".")[0] for name in loaded.split()} - sys.stdlib_module_names - {"ems", "__main__"}
     assert {name for name in foreign if not name.startswith("_")} == set()
+
+
+def test_bytes_are_counted_while_batches_come_and_go(tmp_path):
+    waiting = Spool(tmp_path / "spool")
+    stopping = threading.Event()
+
+    def come_and_go():
+        while not stopping.is_set():
+            waiting.write(Batch(array("q", [0]), array("q", [0]), ()))
+            for path in waiting.waiting():
+                path.unlink()
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        seen = {waiting.waiting_bytes() for _ in range(3000)}
+    finally:
+        stopping.set()
+        other.join()
+    assert 0 in seen
+    waiting.write(Batch(array("q", [0]), array("q", [0]), ()))
+    assert waiting.waiting_bytes() > 0

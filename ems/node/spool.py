@@ -108,11 +108,19 @@ class Spool:
         return sorted(self.folder.glob("*.batch"), key=lambda path: int(path.stem))
 
     def waiting_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.waiting())
+        return sum(map(_size, self.waiting()))
 
     def clear(self) -> None:
         for path in self.waiting():
             path.unlink()
+
+
+def _size(batch: Path) -> int:
+    """In bytes; 0 for one that was stored and removed meanwhile."""
+    try:
+        return batch.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def sync_folder(folder: Path) -> None:
