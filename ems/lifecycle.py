@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ems import clusters, databases, preflight
-from ems.databases import Experiment, State
-from ems.errors import Busy, DatabaseError, EmsError, EngineError, ExperimentFailed
+from ems.databases import Experiment
+from ems.errors import DatabaseError, EmsError, EngineError, ExperimentFailed
 from ems.lab import Lab
 from ems.process import CommandFailed
 from ems.runner import Pulumi, export, make_ready
-from ems.views.line import progress_line
+from ems.turn import refuse, turn
+from ems.views.line import Pace, progress_line
 
-UP = ("up", "--yes", "--skip-preview", "--suppress-permalink")
-STOP_S = 30.0
+UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
+STOP_S = 45.0  # more than an agent's lease, after which a run without one is cancelled
 POLL_S = 0.5
 
 Say = Callable[[str], None]
@@ -33,21 +34,31 @@ def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
 def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: bool = False) -> Experiment | None:
     """Bring a stack to what its file says; of an experiment, returns the row.
 
-    Everything that can be known to be wrong is told before Pulumi starts. If another `up` is at work on the experiment,
-    its run is watched instead.
+    Everything that can be known to be wrong is told before Pulumi starts. If another command is at work on the stack,
+    the run is watched until that one has ended, and what it left undone is done. With `detach` that is Busy.
     """
     registration = preflight.require(pulumi.lab, stack)
     if registration is None:
-        _describe(pulumi, stack)
+        with turn(pulumi, stack):
+            _describe(pulumi, stack)
         return None
+    before = find(pulumi.lab, registration.id)
+    retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
+    waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
     try:
-        return run_experiment(pulumi, stack, registration.id, detach=detach, retry=retry)
-    except Busy as busy:
-        experiment = find(pulumi.lab, registration.id)
-        if experiment is None or detach:
-            raise
-        say(busy.message)
-        return watch(pulumi.lab, experiment, say)
+        with turn(pulumi, stack, waiting):
+            return run_experiment(pulumi, stack, registration.id, detach=detach, retry=retry)
+    except KeyboardInterrupt:
+        say(_after_interrupt(pulumi.lab, stack, registration.id))
+        raise
+
+
+def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
+    experiment = find(lab, experiment_id)
+    if experiment is None:
+        return f"interrupted before anything was registered. Go on with: ems up {stack}"
+    retry = " --retry" if experiment.state in databases.RETRYABLE else ""
+    return f"interrupted: {progress_line(experiment)}. Go on with: ems up {stack}{retry}"
 
 
 def _describe(pulumi: Pulumi, stack: str) -> None:
@@ -61,7 +72,7 @@ def _describe(pulumi: Pulumi, stack: str) -> None:
 def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bool, retry: bool) -> Experiment:
     """Have an experiment finished and its cluster gone; with `detach`, only have it running. Returns its row.
 
-    Busy if somebody else updates the stack; EngineError if Pulumi fails before the run is finished.
+    EngineError if Pulumi fails otherwise than by a run that did.
     """
     before = find(pulumi.lab, experiment_id)
     make_ready(pulumi, stack)
@@ -70,11 +81,30 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
             before = database.reopen(experiment_id)
     code = pulumi.attached(*UP, "--stack", stack, **({"EMS_DETACH": "1"} if detach else {}))
     experiment = find(pulumi.lab, experiment_id)
-    if experiment is None or (code and not experiment.state.finished):
+    ended = experiment is not None and experiment.state.finished and not (before and before.state.finished)
+    if experiment is None or (code and not ended):
         raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
-    if experiment.state.finished and not (before and before.state.finished):
+    if ended:
         reconcile(pulumi, stack, experiment_id)
     return experiment
+
+
+class _Follower:
+    """Shows an experiment's progress while somebody else attends to it."""
+
+    def __init__(self, lab: Lab, experiment_id: str, say: Say) -> None:
+        self._lab, self._experiment_id, self._say = lab, experiment_id, say
+        self._pace = Pace()
+        self._holder = ""
+
+    def __call__(self, holder: str) -> None:
+        if holder != self._holder:
+            self._holder = holder
+            self._say(f"{holder}; watching its run")
+        experiment = find(self._lab, self._experiment_id)
+        if experiment and self._pace.shows(progress_line(experiment)):
+            self._say(progress_line(experiment))
+        time.sleep(POLL_S)
 
 
 def find(lab: Lab, experiment_id: str) -> Experiment | None:
@@ -119,23 +149,15 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
         )
 
 
-def watch(lab: Lab, experiment: Experiment, say: Say) -> Experiment:
-    """Follow a run that somebody else attends until it is finished or lost."""
-    while not experiment.state.finished and experiment.state is not State.LOST:
-        say(progress_line(experiment))
-        time.sleep(POLL_S)
-        experiment = find(lab, experiment.id) or experiment
-    return experiment
-
-
 def stop(lab: Lab, experiment: Experiment) -> Experiment:
     """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
+    deadline = time.monotonic() + STOP_S
     with _database(lab) as database:
         now = database.request_cancel(experiment.id) or experiment
-    deadline = time.monotonic() + STOP_S
-    while not now.state.finished and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-        now = find(lab, experiment.id) or now
+        while not now.state.finished and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+            # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
+            now = database.request_cancel(experiment.id) or now
     return now
 
 
@@ -193,8 +215,9 @@ def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, st
     if not leftover.clusters:
         return 0, "nothing left"
     try:
-        make_ready(pulumi, leftover.stack)
-        reconcile(pulumi, leftover.stack, experiment.id)
+        with turn(pulumi, leftover.stack):
+            make_ready(pulumi, leftover.stack)
+            reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
         return leftover.clusters, f"failed: {error.message}"
     return 0, "let go"

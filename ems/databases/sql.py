@@ -290,6 +290,7 @@ def _reopened(attempt: int) -> dict[str, Any]:
         "wanted_attempt": attempt + 1,
         "cancel_requested": False,
         "deadline_at": None,
+        "points_failed": 0,
         "finished_at": None,
         "error": "",
     }
