@@ -1,4 +1,4 @@
-"""Rows a second that the SQLite database stores, against the driver's own keyed inserts in the same run.
+"""Rows of 12 and of 1,000 doubles a second that the SQLite database stores, against the driver's own keyed inserts.
 
 python benchmarks/sqlite_rows.py [ROWS]
 """
@@ -17,17 +17,16 @@ from pathlib import Path
 from ems.databases import Database, Experimenter, Funding, Project, Registration, connect
 from ems.node.spool import Batch, Column
 
-DOUBLES = 12
-BATCH_ROWS = 10_000
+BATCH_ROWS = {12: 10_000, 1000: 500}  # by the number of doubles in a row
 ROUNDS = 3
 
 
-def batches(rows: int) -> list[Batch]:
-    values = [array("d", (k + i / 7 for i in range(BATCH_ROWS))) for k in range(DOUBLES)]
-    columns = tuple(Column(f"x{k}", "float64", values[k]) for k in range(DOUBLES))
-    zeros = array("q", bytes(8 * BATCH_ROWS))
-    starts = range(0, rows, BATCH_ROWS)
-    ranges = [range(start, start + BATCH_ROWS) for start in starts]
+def batches(rows: int, doubles: int) -> list[Batch]:
+    size = BATCH_ROWS[doubles]
+    values = [array("d", (k + i / 7 for i in range(size))) for k in range(doubles)]
+    columns = tuple(Column(f"x{k}", "float64", values[k]) for k in range(doubles))
+    zeros = array("q", bytes(8 * size))
+    ranges = [range(start, start + size) for start in range(0, rows, size)]
     return [Batch(array("q", points), zeros, columns, replaces=tuple(points)) for points in ranges]
 
 
@@ -36,10 +35,11 @@ def raw(file: Path, work: list[Batch]) -> float:
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        doubles = ", ".join(f"x{k} REAL" for k in range(DOUBLES))
+        names = [column.name for column in work[0].columns]
+        doubles = ", ".join(f"{name} REAL" for name in names)
         keys = "experiment_id TEXT NOT NULL, point INTEGER NOT NULL, row INTEGER NOT NULL"
         connection.execute(f"CREATE TABLE t ({keys}, {doubles}, PRIMARY KEY (experiment_id, point, row))")
-        sql = f"INSERT INTO t VALUES ({', '.join('?' * (DOUBLES + 3))})"
+        sql = f"INSERT INTO t VALUES ({', '.join('?' * (len(names) + 3))})"
         start = time.perf_counter()
         for batch in work:
             connection.execute("BEGIN IMMEDIATE")
@@ -73,16 +73,18 @@ def stored(folder: Path, work: list[Batch]) -> float:
         return time.perf_counter() - start
 
 
-def main(rows: int) -> None:
-    work = batches(rows)
+def compare(rows: int, doubles: int) -> None:
+    work = batches(rows, doubles)
     ratios = []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
             raw_s, store_s = raw(Path(folder) / "raw.db", work), stored(Path(folder), work)
         ratios.append(raw_s / store_s)
         sys.stdout.write(f"raw {rows / raw_s:,.0f} rows/s, store() {rows / store_s:,.0f} rows/s: {ratios[-1]:.2f}\n")
-    sys.stdout.write(f"ratio, middle of {ROUNDS}: {sorted(ratios)[ROUNDS // 2]:.2f} (aim: 0.70)\n")
+    sys.stdout.write(f"{doubles} doubles: ratio, middle of {ROUNDS}: {sorted(ratios)[ROUNDS // 2]:.2f} (aim: 0.70)\n")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300_000)
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else 300_000
+    compare(wanted, 12)
+    compare(wanted // 50, 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 import shlex
 from datetime import date, datetime
@@ -33,7 +34,7 @@ RESERVED_TABLES = frozenset(
 
 def _table_problem(text: str) -> str | None:
     if text in RESERVED_TABLES or text.startswith(("sqlite_", "pg_")):
-        return f"is {show(text)}: the database keeps that name for itself; allowed is another one, as {text}_results"
+        return f"is {show(text)}: the database keeps that name for itself; allowed is another one, as results_{text}"
     return None
 
 
@@ -49,6 +50,27 @@ def _variable_problem(text: str) -> str | None:
 
 
 VARIABLE = matching("[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and `_`, no digit first", _variable_problem)
+
+
+RESERVED_COLUMNS = frozenset(["experiment_id", "point", "row", "rowid"])
+
+
+def _axis_problem(text: str) -> str | None:
+    if text.lower() in RESERVED_COLUMNS:
+        return f"is {show(text)}: results tables keep that name for themselves; allowed is another one, as {text}_"
+    if text == "zip":
+        return "is zip, the key of axes that move together: allowed is another name"
+    if keyword.iskeyword(text):
+        return f"is {show(text)}, a word of Python that no function can take: allowed is another one, as {text}_"
+    return None
+
+
+AXIS = matching(
+    "[A-Za-z][A-Za-z0-9_]{0,62}", "a name of up to 63 letters, digits and `_`, with a letter first", _axis_problem
+)
+FUNCTION = matching(
+    r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "a function as module:function, as package.module:name"
+)
 
 
 def _check_day(value: object) -> date:
@@ -134,9 +156,8 @@ def _check_repository(value: object) -> str:
 REPOSITORY = Checked(_check_repository, {"type": "string", "pattern": r"^(https://|ssh://|file:///|/|[^@/]+@[^:]+:)"})
 
 
-def _check_scalar(value: object) -> Scalar:
+def check_scalar(value: object, allowed: str) -> Scalar:
     """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits."""
-    allowed = "text, a number, true, false, null, or a list of these"
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
@@ -158,12 +179,13 @@ def _as_pulumi_writes(value: float) -> float:
 
 
 def _check_parameter(value: object) -> Scalar | list[Scalar]:
+    allowed = "text, a number, true, false, null, or a list of these"
     if not isinstance(value, list | tuple):
-        return _check_scalar(value)
+        return check_scalar(value, allowed)
     kept = []
     for position, item in enumerate(value):
         try:
-            kept.append(_check_scalar(item))
+            kept.append(check_scalar(item, allowed))
         except ValueError as error:
             raise ValueError(f"item {position} {error}") from error
     return kept

@@ -33,6 +33,11 @@ def digest(
     return hashlib.sha256(_canonical(parts)).hexdigest()
 
 
+def job_digest(*, job: Mapping[str, object], inputs: Mapping[str, str], env: Mapping[str, str]) -> str:
+    """SHA-256 of a sweep's job without its grids: points of equal parameters, code and environment are the same."""
+    return hashlib.sha256(_canonical({"job": dict(job), "inputs": dict(inputs), "env": dict(env)})).hexdigest()
+
+
 def experiment_id(lab_id: uuid.UUID, stack: str, digest: str) -> str:
     """UUIDv5 text. The digest has a fixed length, so no two pairs of stack and digest give the same name."""
     return str(uuid.uuid5(lab_id, f"{stack}:{digest}"))

@@ -3,14 +3,56 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from ems.checks import nearest, plain, show
 from ems.errors import Fault
 
 Location = tuple[int | str, ...]
+Problem = tuple[Location, str]
+T = TypeVar("T")
+
+
+class Problems(ValueError):
+    """Several problems of one value, each with the keys that lead from the value to it."""
+
+    def __init__(self, located: Sequence[Problem]) -> None:
+        super().__init__("; ".join(problem for _, problem in located))
+        self.located = tuple(located)
+
+
+@dataclass
+class Collector:
+    """Goes on after a problem, so that all are found."""
+
+    located: list[Problem] = field(default_factory=list)
+
+    def at(self, where: Location, check: Callable[[Any], T], value: object) -> T | None:
+        """What `check` makes of `value`; None, and its problems noted, if it refuses."""
+        try:
+            return check(value)
+        except Problems as several:
+            self.located += [((*where, *below), problem) for below, problem in several.located]
+        except ValueError as error:
+            self.located.append((where, str(error)))
+        return None
+
+    def of_each(self, where: Location, check: Callable[[Any], T], value: object, allowed: str) -> dict[Location, T]:
+        """What `check` makes of `value`, or of its items if it is a list, by where they stand."""
+        if isinstance(value, list | tuple):
+            if not value:
+                self.located.append((where, f"is empty: allowed is {allowed}"))
+            items: list[tuple[Location, object]] = [((*where, place), item) for place, item in enumerate(value)]
+        else:
+            items = [(where, value)]
+        return {place: kept for place, item in items if (kept := self.at(place, check, item)) is not None}
+
+    def finish(self) -> None:
+        if self.located:
+            raise Problems(self.located)
 
 
 def dotted(location: Location) -> str:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from ems import environment, identity, provenance, spec
 from ems.clusters import place
 from ems.databases import Registration
+from ems.environment import Environment
 from ems.lab import Lab
-from ems.spec import ExperimentSpec
+from ems.provenance import Code
+from ems.spec import CommandJob, ExperimentSpec, SweepJob
+from ems.sweep import Sweep
 
 
 def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) -> Registration:
@@ -15,22 +22,14 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) ->
     ProvenanceError if its code, environment or stack file is not in a state that can be reproduced.
     """
     stack_file = lab.stack_file(stack)
+    needed = place(kind).needs_remote
     code = provenance.resolve(
-        lab.root,
-        experiment.code,
-        environment=experiment.environment,
-        stack_file=stack_file,
-        remote_needed=place(kind).needs_remote,
+        lab.root, experiment.code, environment=experiment.environment, stack_file=stack_file, remote_needed=needed
     )
     built = environment.of(lab.root, code, experiment.environment)
-    digest = identity.digest(
-        tree=code.tree,
-        job=experiment.job.model_dump(mode="json"),
-        environment=built.digest,
-        python=built.python,
-        inputs={},
-        env=experiment.env,
-    )
+    environment.refuse(built)
+    job = _job(experiment.job)
+    digest = _digest(job, code, built, experiment)
     return Registration(
         id=identity.experiment_id(lab.id, stack, digest),
         stack=stack,
@@ -48,8 +47,41 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) ->
         python=built.python,
         cluster=experiment.cluster.stack or kind,
         results_table=experiment.results.table,
-        points_total=1,
+        points_total=job.points,
+        job_digest=_job_digest(job, experiment),
         max_hours=experiment.limits.max_hours,
         limit_usd=experiment.limits.limit_usd,
         attempt=experiment.attempt,
     )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What decides a job's results: a sweep's grids apart from the rest, and no retries, limits and memory."""
+
+    described: Mapping[str, Any]
+    grids: Mapping[str, Any] = field(default_factory=dict)
+    points: int = 1
+
+
+def _job(job: CommandJob | SweepJob) -> _Job:
+    if isinstance(job, CommandJob):
+        return _Job(job.model_dump(mode="json"))
+    sweep = Sweep.of(job.sweep)
+    return _Job({"function": job.function, "threads": job.threads}, {"grids": sweep.identity()}, len(sweep))
+
+
+def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpec) -> str:
+    return identity.digest(
+        tree=code.tree,
+        job={**job.described, **job.grids},
+        environment=built.digest,
+        python=built.python,
+        inputs={},
+        env=experiment.env,
+    )
+
+
+def _job_digest(job: _Job, experiment: ExperimentSpec) -> str:
+    """Of what a point's rows depend on beside its parameters, the code and the environment; a command has no points."""
+    return identity.job_digest(job=job.described, inputs={}, env=experiment.env) if job.grids else ""

@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+)
 from pydantic.json_schema import models_json_schema
 
-from ems import checks, fields
+from ems import checks, fields, grids
 from ems.checks import nearest, show
 from ems.errors import Fault, StackFileError
 from ems.fields import Name, Scalar
-from ems.keys import Location, across, below, dotted, secrets
+from ems.keys import Location, Problem, Problems, across, below, dotted, secrets
 
 MOST_FAULTS = 100
 
@@ -41,6 +50,7 @@ Title = Annotated[str, checks.words()]
 Said = Annotated[str, checks.words(required=True)]
 Lines = Annotated[str, checks.words(lines=True)]
 Workers = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
+Threads = Annotated[int, checks.number(low=1, high=1024, whole=True)]
 ClusterKind = Annotated[Name, AfterValidator(_check_cluster_kind)]
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
@@ -122,9 +132,49 @@ class CommandJob(Strict):
     parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
         default={}, description="Values that the program reads; whole numbers arrive as such (2.0 as 2)."
     )
-    threads: Annotated[int, checks.number(low=1, high=1024, whole=True)] = Field(
-        1, description="Threads of BLAS and OpenMP in each process."
+    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each process.")
+
+
+class SweepJob(Strict):
+    """A function, called once for each point of a grid of parameters; what it returns becomes the point's rows."""
+
+    function: Annotated[str, fields.FUNCTION] = Field(
+        description="What is called with a point's parameters by name, as package.module:name; it returns a dict, "
+        "a list of dicts or a data frame."
     )
+    sweep: Annotated[tuple[dict[str, Any], ...], grids.SWEEP] = Field(
+        description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
+        "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it, "
+        "{linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names whose values "
+        "move together. The last name in the order of the alphabet varies fastest."
+    )
+    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
+    retries: Annotated[int, checks.number(low=0, high=100, whole=True)] = Field(
+        0, description="How often a point that raises is tried again before it counts as failed."
+    )
+    max_failures: Annotated[int, checks.number(low=0, high=grids.MOST_POINTS, whole=True)] | None = Field(
+        None, description="How many points may fail before the run ends as failed; left out: any number."
+    )
+    point_timeout_s: Annotated[float, checks.number(low=0, high=31_536_000, above=True)] | None = Field(
+        None, description="Seconds after which a point is stopped and counts as failed; left out: no limit."
+    )
+    memory_mb: Annotated[int, checks.number(low=128, high=100_000_000, whole=True)] | None = Field(
+        None, description="Memory of each worker in MB (10^6 bytes), beyond which it is ended; left out: no limit."
+    )
+
+
+JOBS: Mapping[str, type[CommandJob] | type[SweepJob]] = {"command": CommandJob, "function": SweepJob}
+
+
+def _job_kind(job: object) -> str | None:
+    """The key that tells a job's kind; None if it has both or neither."""
+    if not isinstance(job, dict):
+        return next((key for key, model in JOBS.items() if isinstance(job, model)), None)
+    given = [key for key in JOBS if key in job]
+    return given[0] if len(given) == 1 else None
+
+
+Job = Annotated[Annotated[CommandJob, Tag("command")] | Annotated[SweepJob, Tag("function")], Discriminator(_job_kind)]
 
 
 class ResultsSpec(Strict):
@@ -144,7 +194,9 @@ class PlaceSpec(Strict):
         None, description="Kind of place, made for this run.", json_schema_extra={"enum": [*cluster_kinds(), None]}
     )
     stack: Name | None = Field(None, description="Stack of a persistent place.")
-    workers: Workers | None = Field(None, description="How many processes compute at once.")
+    workers: Workers | None = Field(
+        None, description="How many processes compute at once; left out: one for each CPU of the place."
+    )
 
 
 class LimitsSpec(Strict):
@@ -168,7 +220,7 @@ class ExperimentSpec(Strict):
     funding: Name = Field(description="Who pays, a funding account of the lab.")
     code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
     environment: Name = Field(description="Folder under environments/ with the pinned packages.")
-    job: CommandJob = Field(description="What runs.")
+    job: Job = Field(description="What runs: a program (`command`) or a function over a grid (`function`).")
     results: ResultsSpec = Field(description="Where the rows go.")
     cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
@@ -260,8 +312,17 @@ SECRET = (
 
 def _faults(kind: Kind, error: ValidationError) -> Iterator[Fault]:
     for detail in error.errors(include_url=False):
-        location = tuple(part for part in detail["loc"] if part != "[key]")
-        yield Fault(dotted((f"ems:{kind}", *location)), _problem(MODELS[kind], location, detail))
+        tagged = tuple(part for part in detail["loc"] if part != "[key]")
+        location = (*tagged[:1], *tagged[2:]) if tagged[:1] == ("job",) else tagged
+        for inside, problem in _problems(MODELS[kind], tagged, detail):
+            yield Fault(dotted((f"ems:{kind}", *location, *inside)), problem)
+
+
+def _problems(model: type[Strict], location: Location, detail: Any) -> Iterable[Problem]:
+    if detail["type"] == "union_tag_not_found":
+        return [((), _no_job(detail["input"]))]
+    error = detail.get("ctx", {}).get("error")
+    return error.located if isinstance(error, Problems) else [((), _problem(model, location, detail))]
 
 
 def _problem(model: type[Strict], location: Location, detail: Any) -> str:
@@ -282,9 +343,20 @@ def _problem(model: type[Strict], location: Location, detail: Any) -> str:
             return f"is {show(value)}: allowed is a mapping, as {{name: …}}"
 
 
+def _no_job(value: object) -> str:
+    allowed = "a mapping with exactly one of `command` (a program) and `function` (called over a grid, `sweep`)"
+    if not isinstance(value, dict):
+        return f"is {show(value)}: allowed is {allowed}"
+    given = "both command and" if "command" in value else "neither command nor"
+    return f"has {given} function: allowed is {allowed}"
+
+
 def _model_at(model: Any, location: Location) -> type[Strict]:
-    """The type of what stands at `location`; on the way there are only models and mappings of names."""
+    """The type of what stands at `location`; on the way there are models, mappings of names and the kinds of jobs."""
     for part in location:
+        if model == ExperimentSpec.model_fields["job"].annotation:
+            model = JOBS[str(part)]
+            continue
         in_model = isinstance(model, type) and issubclass(model, Strict)
         model = model.model_fields[part].annotation if in_model else get_args(model)[1]
     found: type[Strict] = model

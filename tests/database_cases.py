@@ -28,7 +28,7 @@ from ems.databases import (
     connect,
 )
 from ems.errors import FencedOut
-from ems.node.spool import Batch, Column
+from ems.node.spool import Batch, Column, Mark
 
 Address = tuple[str, Path]
 
@@ -71,8 +71,30 @@ def claimed(database: Database, id: str = "5f0c", agent: str = "a", lease_s: flo
     return claim
 
 
-def batch(points: list[int], *columns: Column, replaces: tuple[int, ...] = (), rows: list[int] | None = None) -> Batch:
-    return Batch(array("q", points), array("q", rows or [0] * len(points)), columns, replaces)
+def batch(
+    points: list[int],
+    *columns: Column,
+    replaces: tuple[int, ...] = (),
+    rows: list[int] | None = None,
+    marks: tuple[Mark, ...] = (),
+) -> Batch:
+    return Batch(array("q", points), array("q", rows or [0] * len(points)), columns, replaces, marks)
+
+
+def empty(point: int, **parameters) -> Mark:
+    return Mark(point, "empty", parameters)
+
+
+def failed(point: int, error: str = "ValueError: no", **parameters) -> Mark:
+    return Mark(point, "failed", parameters, error)
+
+
+def states(database: Database, id: str = "5f0c") -> dict[str, list[int]]:
+    """Which points are stored, empty or failed."""
+    found: dict[str, list[int]] = {}
+    for state, points in database.points(id):
+        found.setdefault(state, []).extend(points)
+    return found
 
 
 def ints(name: str, *values) -> Column:
@@ -144,16 +166,16 @@ def store_without_end(address: Address, told: Connection) -> None:
 
 
 def assert_fenced(database: Database, claim: Claim) -> None:
-    before = now(database)
+    before = now(database), states(database)
     calls = [
         lambda: database.beat(claim, LONG_S, points_done=5),
-        lambda: database.store(claim, batch([0], ints("zombie", 1))),
+        lambda: database.store(claim, batch([0], ints("zombie", 1), marks=(failed(1),))),
         lambda: database.release(claim, Outcome(State.FAILED, 5, 0, error="zombie")),
     ]
     for call in calls:
         with pytest.raises(FencedOut):
             call()
-    assert now(database) == before
+    assert (now(database), states(database)) == before
 
 
 class DatabaseCase:

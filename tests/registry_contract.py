@@ -102,7 +102,7 @@ class RegistryContract(DatabaseCase):
     # Registering
 
     def test_register_writes_every_field(self, database, connect_again):
-        wanted = replace(REGISTRATION, max_hours=2.5, limit_usd=9.0, attempt=3)
+        wanted = replace(REGISTRATION, max_hours=2.5, limit_usd=9.0, attempt=3, job_digest="j1")
         before = datetime.now(UTC) - timedelta(minutes=1)
         database.register(wanted)
         found = now(connect_again())
@@ -117,7 +117,7 @@ class RegistryContract(DatabaseCase):
         assert now(database).destroyed_at is not None
         database.upsert(Funding("grant2", "Another agency"))
         found = database.register(replace(REGISTRATION, funding="grant2", commit="f" * 40))
-        assert (found.registration.funding, found.registration.commit) == ("grant2", "f" * 40)
+        assert (found.registration.funding, found.registration.commit) == ("grant2", REGISTRATION.commit)
         assert (found.state, found.attempt, found.destroyed_at) == (State.RUNNING, 1, None)
         assert len(database.experiments()) == 1
 
@@ -319,6 +319,10 @@ class RegistryContract(DatabaseCase):
             lambda: database.set_provisioning("ghost", 1),
             lambda: database.mark_destroyed("ghost"),
             lambda: list(database.results("ghost")),
+            lambda: list(database.points("ghost")),
+            lambda: list(database.failures("ghost")),
+            lambda: list(database.origins("ghost")),
+            lambda: database.copy_points(claimed(database), "ghost", [(0, 0)]),
         ]
         for call in calls:
             with pytest.raises(DatabaseError, match="no experiment 'ghost'"):

@@ -1,10 +1,13 @@
+import itertools
 from array import array
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ems.databases import Experiment, State, columns, connect, rules, schemes
+from ems.databases import Experiment, State, columns, connect, marks, rules, schemes
 from ems.errors import DatabaseError, UserError
 from ems.node.spool import Column
 from tests.database_cases import REGISTRATION, floats, ints, texts
@@ -71,3 +74,21 @@ def test_integers_fit_doubles_only_if_exact():
 )
 def test_spans(points, expected):
     assert columns.spans(points) == expected
+
+
+@given(st.sets(st.integers(0, 30)), st.sets(st.integers(0, 30)))
+def test_ranges_are_whole_and_what_is_left_of_them(points, others):
+    found = list(columns.ranges(sorted(points)))
+    assert {point for part in found for point in part} == points
+    assert all(one.stop < other.start for one, other in itertools.pairwise(found))
+    for part in found:
+        left = marks.without(part, columns.spans(others))
+        assert [point for rest in left for point in rest] == sorted(set(part) - others)
+        assert all(left)
+
+
+def test_pairs_come_in_mappings_of_bounded_size():
+    pairs = [(n, n + 1) for n in range(marks.PAIRS + 1)] + [(0, 7), (0, 8)]
+    found = list(marks.chunks(iter(pairs)))
+    assert [len(chunk) for chunk in found] == [marks.PAIRS, 2, 1]
+    assert [pair for chunk in found for pair in chunk.items()] == pairs

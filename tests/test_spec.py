@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ems import spec
 from ems.checks import UnquotedDate
 from ems.errors import StackFileError
-from ems.spec import ExperimentSpec, FundingSpec, LabSpec
+from ems.spec import CommandJob, ExperimentSpec, FundingSpec, LabSpec, SweepJob
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 EXPERIMENT = {
@@ -314,6 +314,86 @@ def test_parameter_names_are_names():
 def test_environment_names_refused(name):
     found = faults("experiment", changed(EXPERIMENT, "env", {name: "x"}))
     assert "allowed is a name of letters" in next(iter(found.values()))
+
+
+SWEEP = {"function": "svd.model:leading", "sweep": {"n": [100, 200], "seed": {"count": 50}}}
+
+
+def test_a_job_is_a_command_or_a_function_over_a_sweep():
+    found = experiment("job", SWEEP).job
+    assert isinstance(found, SweepJob)
+    assert (found.function, found.sweep) == (SWEEP["function"], (SWEEP["sweep"],))
+    assert (found.threads, found.retries, found.max_failures, found.point_timeout_s, found.memory_mb) == (
+        *[1, 0, None, None, None],
+    )
+    assert isinstance(experiment("title", "x").job, CommandJob)
+
+
+@pytest.mark.parametrize(
+    "job, said",
+    [
+        (SWEEP | {"command": "x"}, "has both command and function: allowed is a mapping with exactly one of `command`"),
+        ({}, "has neither command nor function: allowed is"),
+        ({"sweep": {"n": [1]}}, "has neither command nor function"),
+        (None, "is empty (null): allowed is a mapping with exactly one of `command`"),
+        ("python fit.py", 'is "python fit.py": allowed is a mapping with exactly one'),
+    ],
+)
+def test_a_job_is_one_of_the_two(job, said):
+    assert said in problem("job", job)
+
+
+@pytest.mark.parametrize(
+    "key, value, below, said",
+    [
+        ("function", "svd.model", "", 'is "svd.model": allowed is a function as module:function, as package.module:na'),
+        ("function", "a/b.py:f", "", "allowed is a function as module:function"),
+        ("retries", -1, "", "is -1: allowed is a whole number of 0 or more, up to 100"),
+        ("max_failures", 1.5, "", "allowed is a whole number"),
+        ("point_timeout_s", 0, "", "allowed is a number above 0"),
+        ("memory_mb", 1, "", "allowed is a whole number of 128 or more"),
+        ("threads", 0, "", "allowed is a whole number of 1 or more"),
+        ("retry", 1, "", "did you mean retries?"),
+        ("parameters", {}, "", "is not a key here: "),
+        ("sweep", 3, "", "is 3: allowed is a grid"),
+        ("sweep", {"n": 3}, ".n", "is 3: allowed is a list of values"),
+        ("sweep", [{"n": [1]}, {"n": {"range": [1, 2, -1]}}], "[1].n.range[2]", "turn its sign"),
+        ("sweep", {"n": {"secure": "x"}}, ".n", "`secure:`"),
+    ],
+)
+def test_sweeps_refused(key, value, below, said):
+    found = faults("experiment", changed(EXPERIMENT, "job", SWEEP | {key: value}))
+    assert list(found) == [f"ems:experiment.job.{key}{below}"]
+    assert said in found[f"ems:experiment.job.{key}{below}"]
+
+
+def test_a_sweep_has_all_its_faults_at_once_beside_others():
+    data = changed(EXPERIMENT, "job", {"function": 3, "sweep": {"a": [], "b": [None], "point": [1]}, "retries": -1})
+    assert set(faults("experiment", data | {"title": 3})) == {
+        f"ems:experiment.{key}"
+        for key in ["title", *(f"job.{key}" for key in ["function", "sweep.a", "sweep.b[0]", "sweep.point", "retries"])]
+    }
+    assert problem("job", {"function": "a:b"}, "job.sweep").startswith("is missing: The grid")
+
+
+def test_json_brings_the_same_sweep_back_and_knows_no_order_of_names():
+    grid = {"z": [1, 2.5], "zip": {"b": ["x"], "a": [True]}, "n": {"range": [0, 1, 0.1]}, "seed": {"count": 9}}
+    found = experiment("job", SWEEP | {"sweep": [grid, {"z": [3]}]})
+    text = spec.to_json(found)
+    assert spec.from_json("experiment", text) == found
+    turned = experiment("job", SWEEP | {"sweep": [dict(reversed(grid.items())), {"z": [3.0]}]})
+    assert spec.to_json(turned) == text
+
+
+def test_the_schema_tells_the_forms_of_an_axis():
+    job = spec.json_schema()["$defs"]["SweepJob"]["properties"]
+    grid, several = job["sweep"]["oneOf"]
+    assert several["items"] == grid
+    forms = next(iter(grid["patternProperties"].values()))["oneOf"]
+    assert [list(form.get("properties", [form["type"]])) for form in forms] == [
+        *[["array"], ["range"], ["linspace"], ["count", "root"]]
+    ]
+    assert "varies fastest" in job["sweep"]["description"]
 
 
 def test_names_of_ems_are_refused_in_env():

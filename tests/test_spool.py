@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from array import array
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems.node import spool
-from ems.node.spool import Batch, Column, Spool, SpoolError
+from ems.node.spool import Batch, Column, Mark, Spool, SpoolError
 
 VALUES = {
     "int64": st.integers(-(2**63), 2**63 - 1),
@@ -23,6 +24,16 @@ VALUES = {
     "text": st.text(st.characters(exclude_categories=["Cs"])),
     "bool": st.booleans(),
 }
+
+
+PARAMETERS = st.dictionaries(st.text(max_size=5), st.one_of(*VALUES.values(), st.none()), max_size=4)
+MARKS = st.builds(
+    Mark,
+    point=st.integers(0, 2**62),
+    state=st.sampled_from(["failed", "empty"]),
+    parameters=PARAMETERS,
+    error=st.text(st.characters(exclude_categories=["Cs"])),
+)
 
 
 @st.composite
@@ -34,7 +45,8 @@ def batches(draw: st.DrawFn) -> Batch:
         value = VALUES[type_] | st.none() if draw(st.booleans()) else VALUES[type_]
         columns.append(Column(name, type_, draw(st.lists(value, min_size=rows, max_size=rows))))
     replaces = tuple(draw(st.lists(st.integers(0, 2**62), max_size=3)))
-    return Batch(array("q", [7] * rows), array("q", range(rows)), tuple(columns), replaces)
+    marks = tuple(draw(st.lists(MARKS, max_size=3)))
+    return Batch(array("q", [7] * rows), array("q", range(rows)), tuple(columns), replaces, marks)
 
 
 def bits(value: object) -> object:
@@ -47,7 +59,11 @@ def bits(value: object) -> object:
 def same(one: Batch, other: Batch) -> bool:
     def plain(batch: Batch) -> object:
         columns = [(c.name, c.type, [bits(value) for value in c.values]) for c in batch.columns]
-        return list(batch.points), list(batch.rows), columns, batch.replaces
+        marks = [
+            (mark.point, mark.state, {name: bits(value) for name, value in mark.parameters.items()}, mark.error)
+            for mark in batch.marks
+        ]
+        return list(batch.points), list(batch.rows), columns, batch.replaces, marks
 
     return plain(one) == plain(other)
 
@@ -55,6 +71,10 @@ def same(one: Batch, other: Batch) -> bool:
 def numbers(*values: int) -> Batch:
     count = len(values)
     return Batch(array("q", bytes(8 * count)), array("q", range(count)), (Column("n", "int64", array("q", values)),))
+
+
+def marked(*marks: Mark) -> Batch:
+    return Batch(array("q"), array("q"), (), (), marks)
 
 
 @given(batches())
@@ -88,9 +108,60 @@ def test_the_format_is_the_documented_one() -> None:
     magic, _, length = struct.unpack_from("<8sII", data)
     assert magic == b"EMSBAT01"
     assert data[16 : 16 + length] == (
-        b'{"rows": 1, "replaces": [4], "columns": [{"name": "t", "type": "text", "nulls": false}]}'
+        b'{"rows": 1, "replaces": [4], "columns": [{"name": "t", "type": "text", "nulls": false}], "marks": []}'
     )
     assert data[16 + length :] == struct.pack("<qqqq", 4, 2, 0, 2) + "é".encode()
+
+
+def header_of(data: bytes) -> bytes:
+    (length,) = struct.unpack_from("<I", data, 12)
+    return data[16 : 16 + length]
+
+
+def test_marks_are_valid_json_with_exact_parameters() -> None:
+    parameters = {"a": math.nan, "b": -math.inf, "c": 0.1, "d": -0.0, "e": "nan", "f": 2**63 - 1, "g": True}
+    header = header_of(spool.encode(marked(Mark(3, "failed", parameters, "no"))))
+    assert header == (
+        b'{"rows": 0, "replaces": [], "columns": [], "marks": [{"point": 3, "state": "failed", "parameters": '
+        b'{"a": {"float64": "nan"}, "b": {"float64": "-inf"}, "c": 0.1, "d": -0.0, "e": "nan", '
+        b'"f": 9223372036854775807, "g": true}, "error": "no"}]}'
+    )
+
+
+def test_a_file_from_before_there_were_marks_is_read() -> None:
+    header = b'{"rows": 1, "replaces": [4], "columns": []}'
+    body = struct.pack("<I", len(header)) + header + struct.pack("<qq", 4, 0)
+    decoded = spool.decode(struct.pack("<8sI", b"EMSBAT01", zlib.crc32(body)) + body)
+    assert decoded == Batch(array("q", [4]), array("q", [0]), (), (4,), ())
+
+
+@pytest.mark.parametrize(
+    "error", ["Traceback\n" + "é" * 10_000_000 + "\nValueError: x", "Traceback\n" + "x" * 4087 + "\nValueError: x"]
+)
+def test_a_long_traceback_keeps_its_beginning_and_end(error: str) -> None:
+    (kept,) = spool.decode(spool.encode(marked(Mark(0, "failed", {}, error)))).marks
+    assert 4000 < len(kept.error.encode()) <= spool.ERROR_BYTES
+    assert kept.error.startswith("Traceback\n")
+    assert kept.error.endswith("\nValueError: x")
+    assert "\n...\n" in kept.error
+    assert spool.decode(spool.encode(marked(kept))).marks == (kept,)
+
+
+def test_an_error_that_is_no_unicode_is_kept_readable() -> None:
+    (kept,) = spool.decode(spool.encode(marked(Mark(0, "failed", {"t": "\ud800"}, "bad name: \udcff")))).marks
+    assert (kept.error, kept.parameters) == ("bad name: \\udcff", {"t": "\ud800"})
+
+
+def test_parameters_of_other_types_are_refused() -> None:
+    with pytest.raises(SpoolError, match=r"cannot be written(.|\n)*Python's int, float"):
+        spool.encode(marked(Mark(0, "empty", {"a": b"bytes"})))  # type: ignore[dict-item]
+
+
+def test_what_was_encoded_elsewhere_is_appended(tmp_path: Path) -> None:
+    target = Spool(tmp_path)
+    target.write(numbers(1))
+    target.write_encoded(spool.encode(marked(Mark(5, "empty", {"a": 1}))))
+    assert [spool.read(path).marks for path in target.waiting()] == [(), (Mark(5, "empty", {"a": 1}),)]
 
 
 def test_nulls_are_bits() -> None:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import tracemalloc
 from contextlib import closing
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,11 @@ import pytest
 from sqlalchemy import text
 
 from ems.databases import Experimenter, Outcome, State, connect
+from ems.databases.migrations import MIGRATIONS
 from ems.databases.sqlite import SqliteDatabase, filesystem
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests.contracts import DatabaseContract
-from tests.database_cases import REGISTRATION, Address, batch, claimed, fill_lab, floats, now, table
+from tests.database_cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
 
 URL = "sqlite:///data/ems.db"
 LOCK = """
@@ -246,16 +248,16 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, file):
         connection.execute(text("ALTER TABLE experiment ADD COLUMN note TEXT"))
 
     made.register(REGISTRATION)
-    with closing(SqliteDatabase(file, migrations=[add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+    with closing(SqliteDatabase(file, migrations=[*MIGRATIONS, add_note])) as newer:
+        with pytest.raises(DatabaseError, match=r"version 2; this EMS needs version 3(.|\n)*ems up lab"):
             newer.experiments()
         newer.create()
         newer.create()
         assert now(newer).registration == REGISTRATION
     with closing(SqliteDatabase(file)) as older, closing(sqlite3.connect(file)) as raw:
-        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(2, None)]
+        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(3, None)]
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 2; this EMS knows versions up to 1(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=r"version 3; this EMS knows versions up to 2(.|\n)*Upgrade EMS"):
                 call()
 
 
@@ -264,11 +266,69 @@ def test_a_migration_that_fails_changes_nothing(made, file):
         connection.execute(text("ALTER TABLE experiment ADD COLUMN note TEXT"))
         raise OSError(errno.EIO, "half done")
 
-    with closing(SqliteDatabase(file, migrations=[half])) as newer, pytest.raises(OSError, match="half done"):
+    with (
+        closing(SqliteDatabase(file, migrations=[*MIGRATIONS, half])) as newer,
+        pytest.raises(OSError, match="half done"),
+    ):
         newer.create()
     made.register(REGISTRATION)
     with closing(sqlite3.connect(file)) as raw:
         assert "note" not in [row[1] for row in raw.execute("PRAGMA table_info(experiment)")]
+
+
+@pytest.fixture
+def version_1(file) -> Path:
+    """A lab's database that the first version of EMS made."""
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as raw:
+        raw.executescript((Path(__file__).parent / "records" / "database_version_1.sql").read_text(encoding="utf-8"))
+    return file
+
+
+def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
+    with closing(connect(URL, tmp_path)) as database:
+        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+            database.experiments()
+        database.create()
+        assert now(database).registration == replace(REGISTRATION, points_total=4, max_hours=2.0)
+        assert (now(database).state, now(database).rows_stored, now(database).cost_usd) == (State.FAILED, 2, 0.0)
+        assert table(database) == {
+            "point": [0, 1],
+            "row": [0, 0],
+            "n": [1, 2],
+            "loss": [0.25, None],
+            "t": ["a", "é"],
+            "ok": [True, None],
+        }
+        assert states(database) == {"stored": [0, 1], "failed": [3]}
+        assert list(database.failures("5f0c")) == [failed(3, seed=3)]
+        database.reopen("5f0c")
+        claim = database.claim("5f0c", agent="b", lease_s=60)
+        database.store(claim, batch([3], floats("loss", 1.5), marks=(failed(2, seed=2),), replaces=(2, 3)))
+        assert states(database) == {"stored": [0, 1, 3], "failed": [2]}
+        assert database.copy_points(claimed(database, id="other"), "5f0c", [(3, 0)]) == 1
+        assert [origin.source for origin in database.origins("other")] == ["5f0c"]
+
+
+def test_a_migrated_database_has_the_tables_of_a_new_one(version_1, tmp_path):
+    with closing(connect(URL, tmp_path)) as old, closing(connect("sqlite:///new.db", tmp_path)) as new:
+        old.create()
+        new.create()
+    assert described(version_1, but="digits") == described(tmp_path / "new.db")
+
+
+def described(file: Path, but: str = "") -> dict[str, tuple]:
+    """Columns, in no order, foreign keys and indices of each table."""
+    with closing(sqlite3.connect(file)) as raw:
+        names = [name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            name: tuple(
+                sorted(row[1:] for row in raw.execute(f"SELECT * FROM {pragma}(?)", (name,)))
+                for pragma in ("pragma_table_info", "pragma_foreign_key_list", "pragma_index_list")
+            )
+            for name in names
+            if name != but
+        }
 
 
 def test_tables_read_without_ems(made, file):
@@ -298,7 +358,7 @@ def test_foreign_keys_hold(made, file):
         pytest.raises(DatabaseError, match="FOREIGN KEY"),
         made._transaction(write=True) as connection,  # as a fault in EMS would
     ):
-        connection.execute(text("INSERT INTO point VALUES ('ghost', 0, 'failed', '{}', '')"))
+        connection.execute(text("INSERT INTO point VALUES ('ghost', 0, 'failed', '{}', '', 1)"))
 
 
 def test_charges_and_runs_are_recorded(made, file):
@@ -336,6 +396,23 @@ def test_memory_is_flat_when_reading(made):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(1, 10_000_000), (100, 25_000_000)])
+def test_memory_is_flat_when_copying(made, rows, limit):
+    source = claimed(made)
+    for start in range(0, 50_000, 10_000):
+        numbers = range(start, start + 10_000)
+        columns = (floats(name, *map(float, numbers)) for name in "abcdefgh")
+        made.store(source, batch([n // rows for n in numbers], *columns, rows=[n % rows for n in numbers]))
+    points = 50_000 // rows
+    target = claimed(made, id="target")
+    tracemalloc.start()
+    assert made.copy_points(target, "5f0c", ((n, n + 1) for n in range(points))) == points
+    assert list(made.points("target")) == [("stored", range(1, points + 1))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < limit  # all rows would take 40 MB
 
 
 def test_the_file_system_of_a_path(tmp_path):

@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ems.errors import UserError
-from ems.node.spool import Batch
+from ems.node.spool import Batch, Mark
 
 
 class State(StrEnum):
@@ -107,6 +107,7 @@ class Registration:
     max_hours: float | None = None
     limit_usd: float | None = None
     attempt: int = 1  # the spec's reviewed `attempt:`
+    job_digest: str = ""  # of the job but its grid, with inputs and `env:`; "" where no point can be reused
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,18 @@ class Outcome:
     cost_usd: float = 0.0
 
 
+PointState = Literal["stored", "empty", "failed"]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Points that were not computed but copied: the n-th of `points` is the n-th of `source_points`."""
+
+    points: range
+    source: str  # the experiment that computed them
+    source_points: range
+
+
 class Database(ABC):
     """What every backend promises:
 
@@ -186,12 +199,19 @@ class Database(ABC):
       and the call may be repeated for ever.
     - Read-only calls create nothing: neither a file nor a table.
 
+    - Whole: a point is stored, empty or failed, never two of these; what a call says of it changes at once.
+    - Streamed: iterators hold neither all rows nor all points in memory, and read one snapshot.
+
     What a service forces to differ: SQLite stores NaN as NULL.
 
     The claim is one conditional write, so that each service can keep it:
     SQL: the row read under its lock (BEGIN IMMEDIATE; SELECT … FOR UPDATE), judged and written in one transaction;
     BigQuery: the same condition in one MERGE, whose affected-row count says who won;
     DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
+
+    So are points: SQL: rows, marks and counters in the claim's transaction; BigQuery: the rows' load job into a table
+    of its own, then one multi-statement transaction; DynamoDB: a batch's number on each item, which counts once the
+    experiment's item, written last and on condition, names it.
     """
 
     @abstractmethod
@@ -258,13 +278,49 @@ class Database(ABC):
 
     @abstractmethod
     def store(self, claim: Claim, batch: Batch) -> None:
-        """Write rows into the results table, making or widening it. Counts `rows_stored` of the experiment.
+        """Write rows into the results table, making or widening it, and marks. Counts `rows_stored`.
 
+        The points in `batch.replaces`, and those marked, first lose their rows, marks and origins.
         The table's key is (experiment_id, point, row); new columns are added; a column that is null in the whole
         batch fits every type; int64 and float64 become float64 if each integer is an exact double. DatabaseError,
         and nothing changed: other conflicts of types, names that are empty, differ only by case or are those of the
-        keys (`rowid` too), text that is not Unicode, more columns than the service allows.
+        keys (`rowid` too), text that is not Unicode, more columns than the service allows, a point with both rows
+        and a mark, or with two marks.
         """
+
+    @abstractmethod
+    def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
+        """The points that are stored (have rows), empty or failed; those never stored are absent.
+
+        Ranges of neighbours, as long as can be: first the stored ones, then those marked, each in ascending order.
+        1.5 million stored points take some 2 s at most; the key (experiment_id, point, row) makes it a scan of keys
+        on every service (BigQuery: clustering; DynamoDB: a query of the sort key alone).
+        """
+
+    @abstractmethod
+    def failures(self, experiment_id: str) -> Iterator[Mark]:
+        """The failed points with parameters and error, in order of points. They outlive a reopening, until a batch
+        that replaces them is stored."""
+
+    @abstractmethod
+    def reusable(self, registration: Registration) -> list[Experiment]:
+        """Other experiments that ever ran and whose points are valid for this one too, newest first.
+
+        Valid: of the same `tree`, `environment_digest`, `python` and `job_digest`; none where `job_digest` is "".
+        """
+
+    @abstractmethod
+    def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
+        """Copy points of the experiment `source` that are stored or empty; how many were.
+
+        `pairs`: (point there, point here) of equal parameters, read as a stream; a pair whose point there is failed or
+        absent changes nothing. Values stay, the point's number changes, the origin is recorded. Points come in
+        fenced transactions of some thousand rows: a call that was interrupted may be repeated, or go on with the rest.
+        """
+
+    @abstractmethod
+    def origins(self, experiment_id: str) -> Iterator[Origin]:
+        """The points that were copied, in ascending order."""
 
     @abstractmethod
     def release(self, claim: Claim, outcome: Outcome) -> None:
@@ -292,7 +348,9 @@ class Database(ABC):
     def close(self) -> None: ...
 
 
-HELPERS = frozenset({"columns", "rules", "schema", "sql", "sqlite_results", "tables"})
+HELPERS = frozenset(
+    {"columns", "marks", "migrations", "rules", "schema", "sql", "sql_runs", "sqlite_results", "tables"}
+)
 
 
 def schemes() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ems.errors import DatabaseError
@@ -87,18 +88,34 @@ def inexact(table: str, name: str, value: Value) -> DatabaseError:
 
 
 def check_batch(batch: Batch) -> None:
-    """DatabaseError unless every column has one value per row."""
+    """DatabaseError unless every column has one value per row, and every marked point no row and one mark."""
     for name, length in [("row", len(batch.rows)), *((c.name, len(c.values)) for c in batch.columns)]:
         if length != len(batch):
             raise DatabaseError(f"column {name!r} of a batch has {length} values for {len(batch)} rows.")
+    states = Counter([*(mark.point for mark in batch.marks), *set(batch.points)])
+    point, count = states.most_common(1)[0] if batch.marks else (0, 1)
+    if count > 1:
+        raise DatabaseError(
+            f"point {point} of a batch has a mark and rows, or two marks.",
+            "A point is stored, empty or failed: the batch's writer must tell which.",
+        )
 
 
-def spans(points: Sequence[int]) -> list[tuple[int, int]]:
+def spans(points: Iterable[int]) -> list[tuple[int, int]]:
     """The points as inclusive ranges of neighbours, ascending: [3, 1, 2, 7] → [(1, 3), (7, 7)]."""
-    ranges: list[tuple[int, int]] = []
-    for point in sorted(set(points)):
-        if ranges and ranges[-1][1] == point - 1:
-            ranges[-1] = (ranges[-1][0], point)
-        else:
-            ranges.append((point, point))
-    return ranges
+    return [(found[0], found[-1]) for found in ranges(sorted(set(points)))]
+
+
+def ranges(points: Iterable[int]) -> Iterator[range]:
+    """Neighbours among ascending points: [1, 2, 3, 7] → range(1, 4), range(7, 8)."""
+    remaining = iter(points)
+    first = next(remaining, None)
+    if first is None:
+        return
+    last = first
+    for point in remaining:
+        if point != last + 1:
+            yield range(first, last + 1)
+            first = point
+        last = point
+    yield range(first, last + 1)

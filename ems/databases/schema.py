@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -11,11 +11,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, insert, inspect, select, update
 
 from ems.databases import Claim, ClusterRow, Database, Experimenter, Funding, Project, R, Record, tables
+from ems.databases.migrations import MIGRATIONS, Migration
 from ems.errors import DatabaseError
 from ems.node.spool import Batch
-
-Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = ()  # the n-th brings version n to n + 1
 
 TABLE_OF: dict[type[Any], Table] = {
     Experimenter: tables.experimenter,
@@ -44,7 +42,15 @@ class SqlTables(Database):
 
     @abstractmethod
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
-        """Write the batch into its results table; by how many rows the table grew."""
+        """Write the batch's rows into its results table; by how many rows the table grew."""
+
+    @abstractmethod
+    def _stored_points(self, connection: Connection, row: Any) -> Iterator[int]:
+        """The points that have rows, ascending; `row`: the experiment's."""
+
+    @abstractmethod
+    def _rows_of(self, connection: Connection, row: Any, points: Sequence[int]) -> Iterator[Batch]:
+        """The rows of these points, in batches of whole points; `row`: the experiment's."""
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:

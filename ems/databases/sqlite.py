@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from ems.databases import Claim, sqlite_results
-from ems.databases.schema import MIGRATIONS, Migration
+from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.sql import SqlDatabase
 from ems.databases.tables import UtcTime
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
@@ -154,6 +154,12 @@ class SqliteDatabase(SqlDatabase):
 
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
         return sqlite_results.store(_raw(connection), claim.results_table, claim.experiment_id, batch)
+
+    def _stored_points(self, connection: Connection, row: Any) -> Iterator[int]:
+        return sqlite_results.stored_points(_raw(connection), row["results_table"], row["id"], row["rows_stored"])
+
+    def _rows_of(self, connection: Connection, row: Any, points: Sequence[int]) -> Iterator[Batch]:
+        return sqlite_results.read_points(_raw(connection), row["results_table"], row["id"], points)
 
     def results(
         self, experiment_id: str, columns: Sequence[str] | None = None, chunk_rows: int = 10_000

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import groupby, repeat
+from operator import itemgetter
 from typing import Any
 
 from ems.databases import columns
@@ -17,6 +19,8 @@ TYPE_OF: dict[str, ColumnType] = {declared: type for type, declared in DECLARED.
 NOTE = {"": " /* DOUBLE, untyped to keep -0.0 */"}
 KEY_TYPES: dict[str, ColumnType] = {"experiment_id": "text", "point": "int64", "row": "int64"}
 KEY = "experiment_id = ? AND point = ? AND row = ?"
+MANY_ROWS = 20  # of a point: from here on, looking for the next point is quicker than reading all rows
+CELLS = 200_000  # in one batch of copied points
 
 
 def store(connection: sqlite3.Connection, table: str, experiment_id: str, batch: Batch) -> int:
@@ -158,9 +162,60 @@ def read(
     where = "WHERE experiment_id = ? ORDER BY point, row"
     cursor = connection.execute(f"SELECT {selected} FROM {_quoted(table)} {where}", (experiment_id,))
     while rows := cursor.fetchmany(chunk_rows):
-        points, numbers, *values = zip(*rows, strict=True)
-        typed = (_column(name, stored[name], column) for name, column in zip(names, values, strict=True))
-        yield Batch(array("q", points), array("q", numbers), tuple(typed))
+        yield _batch(rows, [(name, stored[name]) for name in names])
+
+
+def _batch(rows: list[Any], types: list[tuple[str, ColumnType]]) -> Batch:
+    points, numbers, *values = zip(*rows, strict=True)
+    typed = (_column(name, type, column) for (name, type), column in zip(types, values, strict=True))
+    return Batch(array("q", points), array("q", numbers), tuple(typed))
+
+
+def read_points(
+    connection: sqlite3.Connection, table: str, experiment_id: str, wanted: Sequence[int]
+) -> Iterator[Batch]:
+    """All columns of these points' rows, in batches of whole points of some CELLS."""
+    stored = _stored_types(connection, table)
+    if stored is None:
+        return
+    selected = ", ".join(["point", "row", *map(_quoted, stored)])
+    where = "WHERE experiment_id = ? AND point IN (SELECT value FROM json_each(?)) ORDER BY point, row"
+    points = json.dumps(list(wanted))
+    cursor = connection.execute(f"SELECT {selected} FROM {_quoted(table)} {where}", (experiment_id, points))
+    for rows in _whole_points(cursor, CELLS // (len(stored) + 1)):
+        yield _batch(rows, list(stored.items()))
+
+
+def _whole_points(cursor: Iterator[Any], least_rows: int) -> Iterator[list[Any]]:
+    rows: list[Any] = []
+    for _, of_point in groupby(cursor, key=itemgetter(0)):
+        rows += of_point
+        if len(rows) >= least_rows:
+            yield rows
+            rows = []
+    if rows:
+        yield rows
+
+
+def stored_points(connection: sqlite3.Connection, table: str, experiment_id: str, rows: int) -> Iterator[int]:
+    """The points that have rows, ascending; `rows`: how many there are in all."""
+    if _stored_types(connection, table) is None:
+        return iter(())
+    mine = f"FROM {_quoted(table)} WHERE experiment_id = :id"
+    (last,) = connection.execute(f"SELECT max(point) {mine}", {"id": experiment_id}).fetchone()
+    sql = f"SELECT DISTINCT point {mine} ORDER BY point"
+    if last is not None and rows > MANY_ROWS * (last + 1):
+        sql = _skipping(mine)
+    return map(itemgetter(0), connection.execute(sql, {"id": experiment_id}))
+
+
+def _skipping(mine: str) -> str:
+    """SQLite reads every row for DISTINCT; a look-up per point reads as many as there are points."""
+    following = f"SELECT (SELECT min(point) {mine} AND point > found) FROM each WHERE found IS NOT NULL"
+    return (
+        f"WITH RECURSIVE each(found) AS (SELECT min(point) {mine} UNION ALL {following}) "
+        "SELECT found FROM each WHERE found IS NOT NULL"
+    )
 
 
 def _check_known(table: str, stored: dict[str, ColumnType], names: Sequence[str]) -> None:

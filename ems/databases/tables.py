@@ -1,7 +1,9 @@
 """The registry's tables, readable without EMS: plain names, UTC times, one row per thing.
 
 `experiment` points to its `experimenter`, `project` and `funding`; a `run` is one attempt at an experiment; a
-`charge` is what a run cost. Results are in tables of their own, named by `experiment.results_table`.
+`charge` is what a run cost; a `point` is one without rows, empty or failed; `copied` says which points (from
+`first_point` to `last_point`) were taken from another experiment (there from `source_point` on). Results are in
+tables of their own, named by `experiment.results_table`.
 """
 
 from __future__ import annotations
@@ -120,6 +122,7 @@ experiment = Table(
     *(_time(name) for name in ("deadline_at", "started_at", "finished_at", "destroyed_at")),
     _text("error"),
     _text("log_tail"),
+    Column("job_digest", Text, nullable=False, server_default=""),
 )
 
 run = Table(
@@ -145,6 +148,18 @@ point = Table(
     _text("state"),
     Column("parameters", JSON, nullable=False),
     _text("error"),
+    Column("attempt", BigInteger, nullable=False, server_default="0"),
+)
+
+copied = Table(
+    "copied",
+    metadata,
+    Column("experiment_id", Text, ForeignKey("experiment.id"), primary_key=True),
+    Column("first_point", BigInteger, primary_key=True, autoincrement=False),
+    _number("last_point"),
+    _text("source", ForeignKey("experiment.id")),
+    _number("source_point"),
+    _number("attempt"),
 )
 
 charge = Table(

@@ -21,6 +21,7 @@ from ems.node.agent_lock import agent_name, take_lock
 from ems.node.attempt import Attempt, forget_outcome, seconds_left
 from ems.node.config import AgentConfig
 from ems.node.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from ems.node.sweep_attempt import SweepAttempt, is_sweep
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
@@ -62,7 +63,8 @@ class Agent:
 
     def _attempt(self, claim: Claim, database: Database) -> Attempt:
         deadline_s = seconds_left(claim, database)
-        return Attempt(
+        kind = SweepAttempt if is_sweep(Path(self._config.bundle)) else Attempt
+        return kind(
             self._dir,
             self._config,
             claim,

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ems.databases import Claim, Database, Outcome, State
 from ems.errors import EmsError
@@ -50,9 +51,9 @@ class Attempt:
         deadline_s: float,
     ) -> None:
         self._dir, self._config, self._claim = run_dir, config, claim
-        self._told_to_stop = told_to_stop
+        self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
-        self._results = run_dir / "results"
+        self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
         self._spool = Spool(run_dir / "spool")
         self._courier = Courier(connect, claim, self._spool, config.lease_s, config.beat_s)
 
@@ -97,18 +98,22 @@ class Attempt:
             unpack(Path(self._config.bundle), unpacked)
             spec = json.loads((unpacked / "spec.json").read_bytes())
             job = spec["job"]
-            parameters = self._dir / "parameters.json"
-            parameters.write_text(json.dumps(job["parameters"]), encoding="utf-8")
+            command = self._command(job, unpacked)
             with (self._dir / "job.log").open("a", encoding="utf-8") as file:
                 file.write(self._mark)
         ems = {
             "EMS_EXPERIMENT_ID": self._config.experiment_id,
-            "EMS_PARAMETERS": str(parameters),
+            "EMS_PARAMETERS": str(self._parameters),
             "EMS_RESULTS_DIR": str(self._results),
         }
         variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, spec["env"])
-        log.info("Attempt %d: %s", self._claim.attempt, job["command"])
-        return Job(job["command"], unpacked / "code", variables, self._dir, self._config.grace_s)
+        log.info("Attempt %d: %s", self._claim.attempt, command)
+        return Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
+
+    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
+        """The words of the command, and the files that it needs."""
+        self._parameters.write_text(json.dumps(job["parameters"]), encoding="utf-8")
+        return list(job["command"])
 
     def _follow(self, job: Job, reader: ResultsReader) -> Outcome:
         while True:

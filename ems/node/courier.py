@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ems.databases import Claim, Database, Orders, Outcome, State
 from ems.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.node import spool
-from ems.node.spool import Spool
+from ems.node.spool import Batch, Spool
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_FAILED_RELEASES = 12  # about 45 s
@@ -25,6 +25,19 @@ def explain(error: Exception) -> str:
     if isinstance(error, EmsError):
         return str(error)
     return f"EMS failed: {type(error).__name__}: {error}. See agent.log in the run's folder."
+
+
+@dataclass
+class PointCount:
+    """A sweep's points that the database has: with a result (rows or none), and failed."""
+
+    done: int = 0
+    failed: int = 0
+
+    def add(self, batch: Batch) -> None:
+        failed = sum(mark.state == "failed" for mark in batch.marks)
+        self.failed += failed
+        self.done += len(batch.replaces) - failed
 
 
 class Courier(threading.Thread):
@@ -45,6 +58,7 @@ class Courier(threading.Thread):
         self._outcome: Outcome | None = None
         self._store_until = float("inf")
         self._failed_releases = 0
+        self.count: PointCount | None = None  # of a sweep: each point counts, not the job as one
         self.orders: Orders | None = None  # the last ones heard
         self.failure = ""  # why batches cannot be stored
         self.fenced = False
@@ -100,20 +114,26 @@ class Courier(threading.Thread):
     def _beat(self, database: Database) -> None:
         if time.monotonic() < self._next_beat:
             return
-        self.orders = database.beat(self._claim, self._lease_s)
+        counts = (self.count.done, self.count.failed) if self.count else (0, 0)
+        self.orders = database.beat(self._claim, self._lease_s, *counts)
         self._next_beat = time.monotonic() + self._beat_s
 
     def _store_all(self, database: Database) -> None:
         for path in self._spool.waiting():
             if self.failure or time.monotonic() > self._store_until:
                 return
-            database.store(self._claim, spool.read(path))
+            batch = spool.read(path)
+            database.store(self._claim, batch)
             path.unlink()
+            if self.count:
+                self.count.add(batch)
             self._beat(database)
 
     def _release(self, database: Database, outcome: Outcome) -> None:
         if self.failure and outcome.state is State.SUCCEEDED:
             outcome = replace(outcome, state=State.FAILED, error=self.failure, points_done=0, points_failed=1)
+        if self.count:
+            outcome = replace(outcome, points_done=self.count.done, points_failed=self.count.failed)
         database.release(self._claim, outcome)
         self.released = True
         log.info("Released: %s %s", outcome.state, outcome.error)

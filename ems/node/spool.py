@@ -8,7 +8,8 @@ A batch file, all numbers little-endian:
     8 bytes   magic `EMSBAT01`
     uint32    CRC-32 of all that follows
     uint32    length of the header in bytes
-    header    UTF-8 JSON: {"rows": n, "replaces": [point, …], "columns": [{"name", "type", "nulls"}, …]}
+    header    UTF-8 JSON: {"rows": n, "replaces": [point, …], "columns": [{"name", "type", "nulls"}, …],
+              "marks": [{"point", "state", "parameters", "error"}, …]}; files without "marks" have none
     n int64   point of each row
     n int64   row within the point
     then, for each column of the header in turn:
@@ -18,18 +19,22 @@ A batch file, all numbers little-endian:
       "bool"    n bytes, 0 or 1    (0 where null)
       "text"    n + 1 int64 offsets, then the UTF-8 text of all rows (empty where null)
 
+In "parameters", floats are written so that they read back the same; those that JSON has no number for are objects:
+{"float64": "nan"}, {"float64": "inf"}, {"float64": "-inf"}.
+
 Standard library alone, Python 3.9 or newer: drivers in other environments write spools too.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -38,8 +43,11 @@ from typing import Any, Literal, Union
 from ems.errors import EmsError
 
 ColumnType = Literal["int64", "float64", "text", "bool"]
+MarkState = Literal["failed", "empty"]
 Value = Union[int, float, str, bool, None]  # noqa: UP007  (evaluated when imported: Python 3.9 knows no `|` here)
 
+ERROR_BYTES = 4096
+_CUT = b"\n...\n"
 _MAGIC = b"EMSBAT01"
 _PREFIX = struct.Struct("<8sI")
 _LENGTH = struct.Struct("<I")
@@ -60,17 +68,32 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Rows of one experiment, keyed by (point, row).
+class Mark:
+    """A point without rows: it raised (`error` says how, with its traceback), or its function returned nothing.
 
-    The points in `replaces` lose all rows stored before, in the same transaction, so that a point's rows change as
-    a unit; it may name points of which the batch has no row. Storing the same batch twice leaves the same rows.
+    Of an error beyond ERROR_BYTES, a batch file keeps the beginning and the end.
+    """
+
+    point: int
+    state: MarkState
+    parameters: Mapping[str, Value]
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one experiment, keyed by (point, row), and marks of points that have none.
+
+    The points in `replaces`, and those marked, lose all rows and marks stored before, in the same transaction, so
+    that a point changes as a unit; `replaces` may name points of which the batch has nothing else. Storing the same
+    batch twice leaves the same rows and marks.
     """
 
     points: array[int]  # 'q': the index of each row's point in the grid
     rows: array[int]  # 'q': the index of each row within its point
     columns: tuple[Column, ...]
     replaces: tuple[int, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
     def __len__(self) -> int:
         return len(self.points)
@@ -89,7 +112,10 @@ class Spool:
 
     def write(self, batch: Batch) -> None:
         """Append `batch`; it is on the disk on return. OSError (disk full, …) leaves the spool as it was."""
-        data = encode(batch)
+        self.write_encoded(encode(batch))
+
+    def write_encoded(self, data: bytes) -> None:
+        """Append what `encode` made of a batch, maybe in another process; otherwise as `write`."""
         aside = self.folder / f"{self._number + 1:08d}.tmp"
         try:
             with aside.open("wb") as file:
@@ -146,8 +172,9 @@ def encode(batch: Batch) -> bytes:
         "rows": len(batch),
         "replaces": list(batch.replaces),
         "columns": [{"name": c.name, "type": c.type, "nulls": _has_nulls(c)} for c in batch.columns],
+        "marks": list(map(_encode_mark, batch.marks)),
     }
-    text = json.dumps(header).encode()
+    text = _json(header)
     parts = [text, _numbers("q", batch.points), _numbers("q", batch.rows)]
     for column in batch.columns:
         if len(column.values) != len(batch):
@@ -173,7 +200,51 @@ def decode(data: bytes) -> Batch:
     cursor = _Cursor(body, end, header["rows"])
     points, rows = cursor.ints(cursor.rows), cursor.ints(cursor.rows)
     columns = tuple(_decode_column(entry, cursor) for entry in header["columns"])
-    return Batch(points, rows, columns, tuple(header["replaces"]))
+    marks = tuple(map(_decode_mark, header.get("marks", ())))
+    return Batch(points, rows, columns, tuple(header["replaces"]), marks)
+
+
+def jsonable(parameters: Mapping[str, Value]) -> dict[str, Any]:
+    """A point's parameters as a batch file's header has them: valid JSON, and exact."""
+    return {
+        name: {"float64": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in parameters.items()
+    }
+
+
+def from_jsonable(values: Mapping[str, Any]) -> dict[str, Value]:
+    return {
+        name: float(value["float64"]) if isinstance(value, dict) else value  # no parameter is an object otherwise
+        for name, value in values.items()
+    }
+
+
+def _encode_mark(mark: Mark) -> dict[str, Any]:
+    parameters = jsonable(mark.parameters)
+    return {"point": mark.point, "state": mark.state, "parameters": parameters, "error": _clipped(mark.error)}
+
+
+def _decode_mark(entry: dict[str, Any]) -> Mark:
+    return Mark(entry["point"], entry["state"], from_jsonable(entry["parameters"]), entry["error"])
+
+
+def _clipped(error: str) -> str:
+    """Valid Unicode of at most ERROR_BYTES: a traceback says first where, and last what."""
+    data = error.encode(errors="backslashreplace")
+    if len(data) > ERROR_BYTES:
+        part = (ERROR_BYTES - len(_CUT)) // 2
+        data = data[:part] + _CUT + data[-part:]
+    return data.decode(errors="ignore")
+
+
+def _json(header: dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(header).encode()
+    except TypeError as error:
+        raise SpoolError(
+            f"The batch's points or parameters cannot be written: {error}.",
+            "Allowed: Python's int, float, str, bool and None.",
+        ) from error
 
 
 def _has_nulls(column: Column) -> bool:

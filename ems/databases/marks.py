@@ -1,0 +1,156 @@
+"""What the tables `point` and `copied` say of points, in SQLAlchemy Core, inside the caller's transaction."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby, takewhile
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
+
+from ems.databases import Claim, Origin, PointState, columns
+from ems.databases.tables import copied, point
+from ems.node.spool import Batch, Mark, from_jsonable, jsonable
+
+PAIRS = 5_000  # of one query
+STREAMED = {"yield_per": 10_000}
+
+Span = tuple[int, int]
+
+
+def record(connection: Connection, claim: Claim, batch: Batch) -> None:
+    """Write the batch's marks; what was said before of the points it replaces is forgotten."""
+    replaced = columns.spans(batch.replaces)
+    if replaced:
+        _forget_marks(connection, claim.experiment_id, replaced)
+        _forget_origins(connection, claim.experiment_id, replaced)
+    if batch.marks:
+        key = {"experiment_id": claim.experiment_id, "attempt": claim.attempt}
+        connection.execute(insert(point), [key | _mark_values(mark) for mark in batch.marks])
+
+
+def _mark_values(mark: Mark) -> dict[str, Any]:
+    return {
+        "point": mark.point,
+        "state": mark.state,
+        "parameters": jsonable(mark.parameters),
+        "error": mark.error,
+    }
+
+
+def _forget_marks(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+    mine = point.c.experiment_id == experiment_id
+    near = select(point.c.point).where(mine, point.c.point.between(replaced[0][0], replaced[-1][1])).limit(1)
+    if connection.execute(near).first() is None:
+        return
+    within = point.c.point.between(bindparam("first"), bindparam("last"))
+    spans = [{"first": first, "last": last} for first, last in replaced]
+    connection.execute(delete(point).where(mine, within), spans)
+
+
+def _forget_origins(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+    gone, left = [], []
+    for row in _overlapping(connection, experiment_id, replaced[0][0], replaced[-1][1]):
+        known = range(row.first_point, row.last_point + 1)
+        kept = without(known, replaced)
+        if kept != [known]:
+            gone.append({"first": row.first_point})
+            left += [_moved_origin(row, part) for part in kept]
+    if gone:
+        key = and_(copied.c.experiment_id == experiment_id, copied.c.first_point == bindparam("first"))
+        connection.execute(delete(copied).where(key), gone)
+    if left:
+        connection.execute(insert(copied), left)
+
+
+def _overlapping(connection: Connection, experiment_id: str, first: int, last: int) -> Sequence[Any]:
+    """Origins lie in order and apart, so the newest that begins before `first` is the only one to reach into it."""
+    mine = copied.c.experiment_id == experiment_id
+    before = select(func.max(copied.c.first_point)).where(mine, copied.c.first_point <= first).scalar_subquery()
+    begins = copied.c.first_point.between(func.coalesce(before, first), last)
+    return connection.execute(select(copied).where(mine, begins, copied.c.last_point >= first)).all()
+
+
+def without(points: range, spans: Sequence[Span]) -> list[range]:
+    """What is left of `points`; `spans` ascend and are inclusive."""
+    start, left = points.start, []
+    begin = bisect_left(spans, points.start, key=itemgetter(1))
+    following = map(spans.__getitem__, range(begin, len(spans)))
+    for first, last in takewhile(lambda span: span[0] < points.stop, following):
+        left.append(range(start, first))
+        start = last + 1
+    return [part for part in (*left, range(start, points.stop)) if part]
+
+
+def _moved_origin(row: Any, part: range) -> dict[str, Any]:
+    source_point = row.source_point + part.start - row.first_point
+    moved = {"first_point": part.start, "last_point": part[-1], "source_point": source_point}
+    return {"experiment_id": row.experiment_id, "source": row.source, "attempt": row.attempt, **moved}
+
+
+def marked(connection: Connection, experiment_id: str) -> Iterator[tuple[PointState, range]]:
+    statement = select(point.c.point, point.c.state).where(point.c.experiment_id == experiment_id)
+    rows = connection.execute(statement.order_by(point.c.point), execution_options=STREAMED)
+    for state, alike in groupby(rows, key=attrgetter("state")):
+        for found in columns.ranges(row.point for row in alike):
+            yield state, found
+
+
+def failures(connection: Connection, experiment_id: str) -> Iterator[Mark]:
+    mine = point.c.experiment_id == experiment_id, point.c.state == "failed"
+    rows = connection.execute(select(point).where(*mine).order_by(point.c.point), execution_options=STREAMED)
+    return map(_mark, rows)
+
+
+def empties(connection: Connection, experiment_id: str, points: Sequence[int]) -> tuple[Mark, ...]:
+    mine = point.c.experiment_id == experiment_id, point.c.state == "empty", point.c.point.in_(points)
+    return tuple(map(_mark, connection.execute(select(point).where(*mine))))
+
+
+def _mark(row: Any) -> Mark:
+    return Mark(row.point, row.state, from_jsonable(row.parameters), row.error)
+
+
+# Copies
+
+
+def chunks(pairs: Iterable[tuple[int, int]]) -> Iterator[dict[int, int]]:
+    """The pairs as mappings of at most PAIRS; a point that stands first in two pairs comes in two mappings."""
+    chunk: dict[int, int] = {}
+    for source_point, here in pairs:
+        if len(chunk) == PAIRS or source_point in chunk:
+            yield chunk
+            chunk = {}
+        chunk[source_point] = here
+    if chunk:
+        yield chunk
+
+
+def moved(batch: Batch, to: Mapping[int, int]) -> Batch:
+    """The batch with other points, which it replaces. Columns without a value belong to other experiments."""
+    points = array("q", map(to.__getitem__, batch.points))
+    valued = tuple(column for column in batch.columns if not columns.is_null(column))
+    marks = tuple(replace(mark, point=to[mark.point]) for mark in batch.marks)
+    replaces = tuple(dict.fromkeys([*points, *(mark.point for mark in marks)]))
+    return Batch(points, batch.rows, valued, replaces, marks)
+
+
+def note_origins(connection: Connection, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> None:
+    """`pairs`: (point there, point here)."""
+    ascending = enumerate(sorted(pairs, key=itemgetter(1)))
+    runs = groupby(ascending, key=lambda item: (item[1][0] - item[0], item[1][1] - item[0]))
+    spans = ([pair for _, pair in run] for _, run in runs)
+    key = {"experiment_id": claim.experiment_id, "source": source, "attempt": claim.attempt}
+    values = [{"source_point": span[0][0], "first_point": span[0][1], "last_point": span[-1][1]} for span in spans]
+    connection.execute(insert(copied), [key | value for value in values])
+
+
+def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:
+    statement = select(copied).where(copied.c.experiment_id == experiment_id).order_by(copied.c.first_point)
+    for row in connection.execute(statement, execution_options=STREAMED):
+        points = range(row.first_point, row.last_point + 1)
+        yield Origin(points, row.source, range(row.source_point, row.source_point + len(points)))

@@ -1,0 +1,29 @@
+"""How tables that an older EMS made become those of `tables`. A migration never changes once it was released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, text
+
+Migration = Callable[[Connection], None]
+
+
+def _points(connection: Connection) -> None:
+    for statement in (
+        "ALTER TABLE experiment ADD COLUMN job_digest TEXT DEFAULT '' NOT NULL",
+        "ALTER TABLE point ADD COLUMN attempt BIGINT DEFAULT '0' NOT NULL",
+        """CREATE TABLE copied (
+            experiment_id TEXT NOT NULL REFERENCES experiment (id),
+            first_point BIGINT NOT NULL,
+            last_point BIGINT NOT NULL,
+            source TEXT NOT NULL REFERENCES experiment (id),
+            source_point BIGINT NOT NULL,
+            attempt BIGINT NOT NULL,
+            PRIMARY KEY (experiment_id, first_point)
+        )""",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_points,)  # the n-th brings version n to n + 1

@@ -1,0 +1,164 @@
+"""One run of a sweep: what the database lacks is computed by the driver, a job like any other, point by point."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile
+
+from ems.databases import Database, Outcome, State
+from ems.errors import DatabaseUnavailable
+from ems.node.attempt import POLL_S, Attempt
+from ems.node.courier import LONGEST_PAUSE_S, PointCount
+from ems.node.job import Ended, Job, kill_leftovers
+from ems.node.points import Order
+from ems.node.results_reader import ResultsReader
+from ems.sweep import Sweep
+
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver import main; main(sys.argv[2])"
+TOO_MANY_FAILURES = 3  # the driver's exit code
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Halted(Exception):
+    """There is a reason to stop."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
+class SweepAttempt(Attempt):
+    """Points are stored one by one, so an attempt goes on where the last one was: nothing is cleared away.
+
+    A point that failed is not stored: the next attempt computes it again.
+    """
+
+    def _clear(self, keep_results: bool) -> None:  # noqa: ARG002
+        kill_leftovers(self._dir, str(self._results))
+        self._results.mkdir(exist_ok=True)
+        self._courier.count = PointCount()
+
+    def _work(self) -> Outcome:
+        try:
+            return self._wait_until_stored() or super()._work()  # first what an earlier agent had spooled
+        except Halted as halted:
+            return halted.outcome
+
+    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:
+        order = self._dir / "order.json"
+        order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
+        return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
+
+    def _order(self, job: dict[str, Any], unpacked: Path) -> Order:
+        spec = json.loads((unpacked / "spec.json").read_bytes())
+        return Order(
+            function=job["function"],
+            grids=job["sweep"],
+            code=str(unpacked / "code"),
+            spool=str(self._spool.folder),
+            done=str(self._write_done(len(Sweep.of(job["sweep"])))),
+            progress=str(self._dir / "progress.json"),
+            workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
+            threads=job["threads"],
+            retries=job["retries"],
+            max_failures=job["max_failures"],
+            memory_mb=job["memory_mb"],
+            point_timeout_s=job["point_timeout_s"],
+            types=self._patiently(self._stored_types),
+        )
+
+    def _write_done(self, points: int) -> Path:
+        """A bitmap of the points that the database has, for the driver; they are counted as done."""
+        bits = self._patiently(lambda database: self._stored_points(database, points))
+        count = PointCount(done=sum(byte.bit_count() for byte in bits))
+        self._courier.count = count
+        file = self._dir / "done.bits"
+        file.write_bytes(bits)
+        return file
+
+    def _stored_points(self, database: Database, points: int) -> bytearray:
+        bits = bytearray((points + 7) // 8)
+        for state, numbers in database.points(self._claim.experiment_id):
+            if state != "failed":
+                set_bits(bits, numbers.start, numbers.stop)
+        return bits
+
+    def _stored_types(self, database: Database) -> dict[str, Any]:
+        first = next(iter(database.results(self._claim.experiment_id, chunk_rows=1)), None)
+        return {column.name: column.type for column in first.columns} if first else {}
+
+    def _follow(self, job: Job, reader: ResultsReader) -> Outcome:  # noqa: ARG002
+        while True:
+            ended = job.wait(POLL_S)
+            if ended:
+                return self._wait_until_stored() or self._judged(ended)
+            halted = self._halted()
+            if halted:
+                job.stop()  # the driver spools what comes back within seconds
+                return halted
+
+    def _wait_until_stored(self) -> Outcome | None:
+        """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
+        self._courier.wake()
+        while self._spool.waiting():
+            halted = self._halted()
+            if halted:
+                return halted
+            time.sleep(POLL_S)
+        return None
+
+    def _patiently(self, ask: Callable[[Database], T]) -> T:
+        """The database's answer, however long it is away."""
+        with closing(self._connect()) as database:
+            while True:
+                try:
+                    return ask(database)
+                except DatabaseUnavailable as error:
+                    log.warning("The database is away, waiting for it: %s", error)
+                if outcome := self._halted():
+                    raise Halted(outcome)
+                time.sleep(LONGEST_PAUSE_S)
+
+    def _judged(self, ended: Ended) -> Outcome:
+        failed = self._courier.count.failed if self._courier.count else 0
+        if ended.code not in {0, TOO_MANY_FAILURES}:
+            return Outcome(State.FAILED, 0, 0, ended.code, f"The sweep's driver: {ended}", self._log_tail())
+        if ended.code == 0 and failed <= self._most_failures():
+            return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
+        stopped = "" if ended.code == 0 else " It was stopped, as more than max_failures failed."
+        return Outcome(State.FAILED, 0, 0, ended.code, f"{failed:,} points failed: see `ems failures`.{stopped}")
+
+    def _most_failures(self) -> int:
+        order = json.loads((self._dir / "order.json").read_text(encoding="utf-8"))
+        return int(order["max_failures"] or 0)
+
+
+def is_sweep(bundle: Path) -> bool:
+    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
+    try:
+        with ZipFile(bundle) as archive:
+            return "function" in json.loads(archive.read("spec.json"))["job"]
+    except (OSError, BadZipFile, KeyError, ValueError):
+        return False
+
+
+def set_bits(bits: bytearray, start: int, stop: int) -> None:
+    """Set bit i % 8 of byte i // 8 for each i from start to stop - 1: whole bytes at once."""
+    first, last = -(-start // 8), stop // 8
+    if first >= last:
+        for index in range(start, stop):
+            bits[index // 8] |= 1 << index % 8
+        return
+    set_bits(bits, start, first * 8)
+    bits[first:last] = b"\xff" * (last - first)
+    set_bits(bits, last * 8, stop)

@@ -1,0 +1,49 @@
+"""Independent seeds by number: the streams of numpy's SeedSequence, in plain Python.
+
+Seed i of `root` is `numpy.random.SeedSequence(root, spawn_key=(i,)).generate_state(1, "uint64")[0] >> 1`: 63 bits, so
+that it fits every database's integers. Give it to a generator as it is: `numpy.random.default_rng(seed)`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import accumulate, repeat
+
+# The algorithm is M. E. O'Neill's seed_seq_fe with a pool of four words; the names are those of numpy's source.
+_INIT_A, _MULT_A, _INIT_B, _MULT_B = 0x43B0D7E5, 0x931E8875, 0x8B51F9DD, 0x58F38DED
+_MIX_MULT_L, _MIX_MULT_R = 0xCA01F9DD, 0x4973F715
+_WORD, _POOL = 0xFFFFFFFF, 4
+_A = tuple(accumulate(repeat(_MULT_A, 18), lambda last, factor: last * factor & _WORD, initial=_INIT_A))
+_B = tuple(accumulate(repeat(_MULT_B, 2), lambda last, factor: last * factor & _WORD, initial=_INIT_B))
+
+
+@lru_cache(maxsize=2**14)  # an inner axis of seeds is gone through again and again
+def seed(root: int, number: int) -> int:
+    """Seed `number` (0 to 2**32 - 1) of `root` (0 to 2**128 - 1)."""
+    first, second = _pool(root)[:2]
+    low = _hashed(_mixed(first, _hashed(number, _A, 16)), _B, 0)
+    high = _hashed(_mixed(second, _hashed(number, _A, 17)), _B, 1)
+    return (high << 32 | low) >> 1
+
+
+@lru_cache(maxsize=16)
+def _pool(root: int) -> tuple[int, ...]:
+    """The pool after all that does not depend on the seed's number."""
+    pool = [_hashed(root >> 32 * place & _WORD, _A, place) for place in range(_POOL)]
+    step = _POOL
+    for source in range(_POOL):
+        for target in range(_POOL):
+            if source != target:
+                pool[target] = _mixed(pool[target], _hashed(pool[source], _A, step))
+                step += 1
+    return tuple(pool)
+
+
+def _hashed(value: int, constants: tuple[int, ...], step: int) -> int:
+    product = (value ^ constants[step]) * constants[step + 1] & _WORD
+    return product ^ product >> 16
+
+
+def _mixed(x: int, y: int) -> int:
+    result = (_MIX_MULT_L * x - _MIX_MULT_R * y) & _WORD
+    return result ^ result >> 16

@@ -1,0 +1,62 @@
+"""What the tests of several modules need."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ems import databases, lab, preflight, scaffold
+from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, State
+from ems.lab import Lab
+from ems.node.spool import Batch
+
+
+@pytest.fixture(scope="session")
+def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("template") / "lab"
+    scaffold.init(root)
+    return root
+
+
+@pytest.fixture
+def here(lab_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A fresh lab with the experiment `pi`, which the test works in."""
+    shutil.copytree(lab_template, tmp_path / "lab", symlinks=True)
+    monkeypatch.chdir(tmp_path / "lab")
+    return lab.find()
+
+
+def commit(root: Path) -> None:
+    who = ["-c", "user.name=EMS", "-c", "user.email=ems@localhost"]
+    subprocess.run(["git", "add", "-A"], cwd=root, check=True)
+    subprocess.run(["git", *who, "commit", "-qm", "A change"], cwd=root, check=True)
+
+
+def registered(here: Lab, stack: str = "pi") -> Experiment:
+    """The experiment that `ems up` would register, in the lab's database, without a run."""
+    with closing(databases.connect(here.database_url, here.root)) as database:
+        database.create()
+        for record in (Experimenter("me", "Me"), Project("first", "First"), Funding("unfunded", "none")):
+            database.upsert(record)
+        registration = preflight.require(here, stack)
+        assert registration
+        return database.register(registration)
+
+
+def ran(here: Lab, *batches: Batch, state: State | None = State.SUCCEEDED, error: str = "") -> Experiment:
+    """The experiment `pi` with a run that stored `batches` and ended; without a `state` it still runs."""
+    experiment = registered(here)
+    with closing(databases.connect(here.database_url, here.root)) as database:
+        claim = database.claim(experiment.id, agent="agent", lease_s=3600)
+        assert claim
+        for batch in batches:
+            database.store(claim, batch)
+        if state:
+            database.release(claim, Outcome(state, points_done=1, points_failed=0, error=error))
+        found = database.experiment(experiment.id)
+        assert found
+        return found
