@@ -1,19 +1,18 @@
 .DEFAULT_GOAL := help
-PYTHON ?= $(firstword $(foreach version,3.13 3.12 3.11,$(shell command -v python$(version))) python3)
 BIN := .venv/bin
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-.venv/bootstrapped:
+.venv/bootstrapped: requirements/bootstrap.txt
 	@scripts/make-venv $(PYTHON)
 	@touch $@
 
-.venv/demo: .venv/bootstrapped requirements/ems.txt
+.venv/demo: .venv/bootstrapped requirements/ems.txt pyproject.toml
 	@scripts/install requirements/ems.txt
 	@touch $@
 
-.venv/dev: .venv/bootstrapped requirements/dev.txt
+.venv/dev: .venv/bootstrapped requirements/dev.txt pyproject.toml
 	@scripts/install requirements/dev.txt
 	@touch $@ .venv/demo
 
@@ -21,7 +20,7 @@ demo: .venv/demo  ## Run the main job: a learning curve on handwritten digits, o
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
 
 test: .venv/dev  ## Run all tests, installing what they need
-	@scripts/debian-packages r-base-core
+	@command -v Rscript >/dev/null || scripts/debian-packages r-base-core
 	@$(BIN)/python -m ems.engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 
@@ -34,7 +33,10 @@ check: .venv/dev  ## Ruff, mypy and the guard tests
 drill: .venv/dev  ## The full kill matrix: every process killed at every phase (half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest tests/end_to_end/test_kills.py -n 2
 
-lock:  ## Pin the requirements anew
+benchmark: .venv/dev  ## What EMS adds to `pulumi up`
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/overhead.py
+
+lock: .venv/bootstrapped  ## Pin the requirements anew
 	@scripts/lock
 
-.PHONY: help demo test check drill lock
+.PHONY: help demo test check drill benchmark lock

@@ -2,31 +2,67 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from typer.core import TyperGroup
 
+import ems
 from ems import databases
 from ems import lab as laboratory
+from ems.console import err, out, print_json, say, show_error, working
 from ems.errors import EmsError, UserError
 from ems.lab import Lab
 
 EXIT_CODES = """
-Exit codes: 0 done · 1 a fault of EMS itself · 2 wrong input (an option, a stack file) · 3 code or environment cannot
-be reproduced as it stands · 4 the database · 5 Pulumi · 6 the experiment failed, was cancelled or expired ·
-7 somebody else is at work on it · 130 interrupted.
+[bold]Exit codes[/]
+  0    done
+  1    a fault of EMS itself, or of this machine (ems doctor)
+  2    wrong input: an option, a name, a stack file
+  3    code or environment cannot be reproduced as it stands
+  4    the lab's database cannot do what was asked
+  5    Pulumi is missing or failed, or something could not be let go
+  6    the experiment failed, was cancelled or expired
+  7    somebody else is at work on it
+  130  interrupted; 141: the reader of a pipe went away
 """
+
+
+class Commands(TyperGroup):
+    """Turns errors into messages and exit codes, and takes `--debug` anywhere on the line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ours = args[: args.index("pulumi")] if "pulumi" in args else args  # Pulumi has a --debug of its own
+        rest = args[len(ours) :]
+        debug = ["--debug"] if "--debug" in ours else []
+        parsed: list[str] = super().parse_args(ctx, [*debug, *(word for word in ours if word != "--debug"), *rest])
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmsError as error:
+            if ctx.params["debug"]:
+                err.print_exception()
+            show_error(error)
+            code = error.exit_code
+        except BrokenPipeError:  # as by `| head`; what is still buffered has no reader either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 141
+        raise typer.Exit(code)
+
 
 app = typer.Typer(
     name="ems",
+    cls=Commands,
     help="Run computational experiments as Pulumi stacks: reviewable, reproducible, paid for, and gone when done.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -34,48 +70,46 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-environments = typer.Typer(help="Lock, check and build pinned environments.", no_args_is_help=True)
+environments = typer.Typer(
+    help="Lock, check and build pinned environments.",
+    epilog="[bold]Example[/]  ems env lock digits && ems env check digits",
+    no_args_is_help=True,
+)
 app.add_typer(environments, name="env")
 
-out = Console()
-err = Console(stderr=True)
-
-Stack = Annotated[str, typer.Argument(help="Name of a stack: stacks/Pulumi.NAME.yaml.")]
+Stack = Annotated[str, typer.Argument(help="Name of a stack: stacks/Pulumi.STACK.yaml.")]
 Stacks = Annotated[list[str] | None, typer.Argument(help="Names of stacks; default: all.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for scripts.")]
 
 
 def main() -> NoReturn:
-    """Run the command line; a person's mistake gives one message, `--debug` its traceback too."""
-    debug = "--debug" in sys.argv
-    arguments = [word for word in sys.argv[1:] if word != "--debug"] if "pulumi" not in sys.argv[1:2] else sys.argv[1:]
+    """Run the command line. What no command expected is a fault of EMS: one line says so, exit code 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends every command as Ctrl-C does
     try:
-        app(arguments, standalone_mode=True)
-    except EmsError as error:
-        if debug:
+        app(prog_name="ems")
+    except Exception as error:
+        if "--debug" in sys.argv:
             err.print_exception()
-        show_error(error)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        err.print("interrupted")
-        sys.exit(130)
-    sys.exit(0)
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        show_error(EmsError(f"a fault of EMS itself: {text}", "Please report it, with what `--debug` shows."))
+    sys.exit(EmsError.exit_code)
 
 
-def show_error(error: EmsError) -> None:
-    err.print("error:", style="bold red", end=" ", highlight=False)
-    err.print(error.message, markup=False, highlight=False, soft_wrap=True)
-    if error.hint:
-        err.print(error.hint, style="dim", markup=False, highlight=False, soft_wrap=True)
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ems {ems.__version__}")
+        raise typer.Exit
 
 
-@contextmanager
-def working(text: str) -> Iterator[Callable[[str], None]]:
-    """A spinner with a line that changes; on a terminal only."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda line: progress.update(task, description=line)
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error too. Works anywhere on the line.")
+    ] = False,
+) -> None: ...
 
 
 @contextmanager
@@ -84,11 +118,7 @@ def database(lab: Lab) -> Iterator[databases.Database]:
         yield connected
 
 
-def print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@app.command()
+@app.command(epilog="[bold]Example[/]  ems init my-lab && cd my-lab && ems up")
 def init(
     directory: Annotated[Path, typer.Argument(help="Folder of the new lab; it must be empty or not exist.")],
     name: Annotated[str, typer.Option(help="Name of the lab; default: the folder's name.")] = "",
@@ -96,12 +126,12 @@ def init(
     """Make a lab: a git repository with a first experiment, ready for `ems up`."""
     from ems import scaffold
 
-    made = scaffold.init(directory, name or directory.resolve().name)
-    out.print(f"Made the lab [bold]{made.name}[/] in {made.root}. Next:")
-    out.print(f"  cd {directory} && ems up", highlight=False)
+    made = scaffold.init(directory, name)
+    out.print(f"Made the lab [bold]{made.name}[/] in {escape(str(made.root))}. Next:", highlight=False, soft_wrap=True)
+    out.print(f"  cd {shlex.quote(str(directory))} && ems up", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="[bold]Example[/]  ems new dose-response")
 def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of its stack.")]) -> None:
     """Add an experiment: a stack file, its code and a pinned environment to begin with."""
     from ems import scaffold
@@ -109,29 +139,29 @@ def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of
     lab = laboratory.find()
     for path in scaffold.new(lab, name):
         out.print(f"wrote {path.relative_to(lab.root)}", highlight=False)
-    out.print(f"Edit them, then: git add -A && git commit -m 'Add {name}' && ems up {name}", highlight=False)
+    out.print("Edit them, then:", highlight=False)
+    out.print(f"  git add -A && git commit -m 'Add {name}' && ems up {name}", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems check · ems check digits --json")
 def check(stacks: Stacks = None, as_json: Json = False) -> None:
-    """Validate stack files, environments, code state and references. Touches nothing."""
+    """Validate stack files, environments, code state and references. Touches nothing.
+
+    The exit code is the greatest of those that the faults have; warnings have none.
+    """
     from ems import preflight
+    from ems.views import check as view
 
     lab = laboratory.find()
-    reports = [preflight.report(lab, stack) for stack in stacks or lab.stacks()]
+    reports = [preflight.report(lab, stack) for stack in stacks or lab.some_stacks()]
     if as_json:
-        print_json([report.as_object() for report in reports])
-    for report in [] if as_json else reports:
-        mark = "[red]✗[/]" if report.problems else "[green]✓[/]"
-        out.print(f"{mark} [bold]{report.stack}[/] {report.summary}", highlight=False)
-        for problem in report.problems:
-            out.print(f"  {problem}", markup=False, highlight=False, soft_wrap=True)
-        for warning in report.warnings:
-            out.print(f"  warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(max((report.exit_code for report in reports), default=0))
+        print_json([view.as_object(report) for report in reports])
+    else:
+        out.print(view.page(reports), soft_wrap=True)
+    raise typer.Exit(max(report.exit_code for report in reports))
 
 
-@app.command()
+@app.command(epilog="[bold]Example[/]  ems schema > .ems/stack.schema.json")
 def schema() -> None:
     """Print the JSON Schema of stack files, for editors."""
     from ems import spec
@@ -139,11 +169,13 @@ def schema() -> None:
     print_json(spec.json_schema())
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry")
 def up(
     stacks: Stacks = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the run is under way.")] = False,
-    retry: Annotated[bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
@@ -151,50 +183,55 @@ def up(
     from ems.runner import Pulumi
 
     lab = laboratory.find()
-    with working("looking for Pulumi") as say:
-        pulumi = Pulumi.of(lab, say)
+    with working("looking for Pulumi") as progress:
+        pulumi = Pulumi.of(lab, progress, display=sys.stderr.fileno() if as_json else None)
     finished = []
-    for stack in lifecycle.in_order(lab, stacks):
-        experiment = lifecycle.up(pulumi, stack, err.print, detach=detach, retry=retry)
+    for stack in lifecycle.in_order(lab, stacks or lab.some_stacks()):
+        experiment = lifecycle.up(pulumi, stack, say, detach=detach, retry=retry)
         finished += [experiment] if experiment else []
     show_status(finished, as_json)
     lifecycle.raise_if_failed(finished)
 
 
-@app.command()
+@app.command(epilog="[bold]Example[/]  ems stop digits")
 def stop(stack: Stack, as_json: Json = False) -> None:
     """Cancel a stack's run, from any machine that reaches the database. What was computed is stored."""
     from ems import lifecycle
 
     lab = laboratory.find()
-    with working(f"stopping {stack}"):
-        experiment = lifecycle.stop(lab, lifecycle.latest(lab, stack))
+    experiment = lifecycle.latest(lab, stack)
+    if experiment.state.finished:
+        say(f"Nothing to stop: {stack} has {experiment.state} already.")
+    else:
+        with working(f"stopping {stack}"):
+            experiment = lifecycle.stop(lab, experiment)
+        if not experiment.state.finished:
+            say(f"{stack} has been asked to stop; it is still {experiment.state}. See: ems status {stack}")
     show_status([experiment], as_json)
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems status · ems status digits --json")
 def status(stacks: Stacks = None, as_json: Json = False) -> None:
     """Show where the newest experiment of each stack stands."""
     from ems import lifecycle
 
     lab = laboratory.find()
-    show_status(lifecycle.newest(lab, stacks), as_json)
+    experiments = lifecycle.newest(lab, stacks)
+    if not experiments:
+        say("No experiment yet. Run what is described: ems up")
+    show_status(experiments, as_json)
 
 
 def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
-    from ems.views.status import status_object, status_table
+    from ems.views.status import status_object, status_page
 
     if as_json:
         print_json([status_object(experiment) for experiment in experiments])
     elif experiments:
-        out.print(status_table(experiments))
-        for experiment in experiments:
-            if experiment.error:
-                text = f"{experiment.registration.stack}: {experiment.error}"
-                out.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        out.print(status_page(experiments, out.width))
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")
 def logs(
     stack: Stack,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is finished.")] = False,
@@ -210,83 +247,96 @@ def logs(
         sys.stdout.flush()
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems results digits · ems results digits --out digits.parquet")
 def results(
     stack: Stack,
-    format: Annotated[str, typer.Option(help="csv, json or parquet; default: a short table.")] = "",
+    format: Annotated[
+        str, typer.Option(help="csv, json or parquet; default: as the file's name ends, else a short table.")
+    ] = "",
     to: Annotated[Path | None, typer.Option("--out", help="File to write; default: standard output.")] = None,
 ) -> None:
     """Show or export the rows of a stack's newest experiment, also while it runs."""
     from ems import lifecycle
     from ems.views import results as view
 
+    wanted = view.format_of(format, to)
     lab = laboratory.find()
     experiment = lifecycle.latest(lab, stack)
     with database(lab) as connected:
         batches = connected.results(experiment.id)
-        if format or to:
-            rows = view.export(batches, format or (to.suffix.lstrip(".") if to else ""), to)
-            err.print(f"{rows:,} rows", highlight=False)
+        if wanted:
+            rows = view.export(batches, wanted, to)
+            say(f"{rows:,} rows" + (f" in {to}" if to else ""))
         else:
             out.print(view.table(batches, experiment))
 
 
-@app.command()
+@app.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")
 def teardown(
     stacks: Stacks = None,
     everything: Annotated[bool, typer.Option("--all", help="All stacks of the lab.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be let go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Stop running experiments too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is held; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; --json never does.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop running experiments, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let go what finished experiments still hold, and certify that nothing is left that costs."""
+    """Let go what finished experiments still hold, and certify that nothing is left that costs.
+
+    What runs is kept, unless --force stops it. Exit code 5 if something could not be let go.
+    """
     from ems import lifecycle
     from ems.runner import Pulumi
     from ems.views import teardown as view
 
     lab = laboratory.find()
-    if not stacks and not everything:
+    if bool(stacks) == everything:
         raise UserError("Which stacks?", "Name them, or say --all.")
-    with working("surveying") as say:
-        pulumi = Pulumi.of(lab, say)
-        leftovers = lifecycle.survey(pulumi, stacks or lab.stacks())
-    if not (dry_run or yes or as_json):
+    asks = not (dry_run or yes or as_json)
+    if asks and not sys.stdin.isatty():
+        raise UserError("Nobody is there to be asked.", "Say --yes, or --dry-run to change nothing.")
+    with working("surveying") as progress:
+        pulumi = Pulumi.of(lab, progress)
+        leftovers = lifecycle.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
+    if asks:
         out.print(view.table(leftovers))
-        typer.confirm("Let go what finished experiments hold?", abort=True)
+        if not typer.confirm("Let go what finished experiments hold?"):
+            raise typer.Exit
     if not dry_run:
-        with working("letting go") as say:
-            leftovers = lifecycle.teardown(pulumi, leftovers, force=force, progress=say)
+        with working("letting go") as progress:
+            leftovers = lifecycle.teardown(pulumi, leftovers, force=force, progress=progress)
     if as_json:
         print_json(view.as_object(leftovers))
     else:
         out.print(view.certificate(leftovers))
-    raise typer.Exit(view.exit_code(leftovers, dry_run=dry_run))
+    raise typer.Exit(0 if dry_run else view.exit_code(leftovers))
 
 
-@app.command()
+@app.command(epilog="[bold]Example[/]  ems doctor")
 def doctor(as_json: Json = False) -> None:
     """Check what EMS needs on this machine and in this lab, and how to mend it."""
+    from ems import doctor as checks
     from ems.views import doctor as view
 
-    findings = view.examine()
+    findings = checks.examine()
     if as_json:
-        print_json([finding.as_object() for finding in findings])
+        print_json([view.as_object(finding) for finding in findings])
     else:
-        out.print(view.table(findings))
+        out.print(view.page(findings), soft_wrap=True)
     raise typer.Exit(1 if any(not finding.ok for finding in findings) else 0)
 
 
 @app.command(
-    "pulumi", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    "pulumi",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="[bold]Examples[/]  ems pulumi preview --stack digits · ems pulumi up --help",
 )
 def run_pulumi(context: typer.Context) -> None:
-    """Run plain Pulumi with everything set: `ems pulumi preview -s digits`."""
+    """Run plain Pulumi with the lab's engine, backend and passphrase set. Its own help: `ems pulumi help`."""
     from ems.runner import Pulumi
 
     lab = laboratory.find()
-    with working("looking for Pulumi") as say:
-        prepared = Pulumi.of(lab, say)
+    with working("looking for Pulumi") as progress:
+        prepared = Pulumi.of(lab, progress)
     os.chdir(lab.root)
     program = str(prepared.folder / "pulumi")
     os.execve(program, ["pulumi", *context.args], prepared.environment({}))
@@ -295,7 +345,7 @@ def run_pulumi(context: typer.Context) -> None:
 EnvironmentName = Annotated[str, typer.Argument(help="Name of a folder in environments/.")]
 
 
-@environments.command("lock")
+@environments.command("lock", epilog="[bold]Example[/]  ems env lock digits --upgrade")
 def env_lock(
     name: EnvironmentName,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions allowed.")] = False,
@@ -306,10 +356,10 @@ def env_lock(
     folder = environment.folder(laboratory.find().root, name)
     with working(f"locking {name}"):
         environment.lock(folder, upgrade)
-    out.print(f"wrote {folder / 'requirements.txt'}", highlight=False)
+    out.print(f"wrote {folder / environment.LOCK}", markup=False, highlight=False, soft_wrap=True)
 
 
-@environments.command("check")
+@environments.command("check", epilog="[bold]Example[/]  ems env check digits")
 def env_check(name: EnvironmentName) -> None:
     """Check that a lock is fully pinned with hashes, and name libraries that only render."""
     from ems import environment
@@ -320,14 +370,14 @@ def env_check(name: EnvironmentName) -> None:
     raise typer.Exit(2 if findings.errors else 0)
 
 
-@environments.command("build")
+@environments.command("build", epilog="[bold]Example[/]  ems env build digits")
 def env_build(name: EnvironmentName) -> None:
     """Build an environment into the user's cache, once per lock, and print its folder."""
     from ems import environment
 
     pinned = environment.from_folder(environment.folder(laboratory.find().root, name))
-    with working(f"building {name}") as say:
-        folder = environment.build(pinned, say)
+    with working(f"building {name}") as progress:
+        folder = environment.build(pinned, progress)
     typer.echo(folder)
 
 

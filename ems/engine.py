@@ -21,6 +21,7 @@ from ems.process import CommandFailed, run, uv
 
 VERSION = "3.200.0"
 OLDEST = (3, 190, 0)
+OLDEST_GO = (1, 21)  # fetches the newer one that a go.mod names
 PROGRAMS = ("pulumi", "pulumi-language-python", "pulumi-language-python-exec")
 SDK = "github.com/pulumi/pulumi/sdk/v3"
 PACKAGES = {  # folder in engine_sources → what is built there
@@ -137,7 +138,7 @@ def _build(root: Path, progress: Progress) -> None:
 
 def _go_environment(root: Path, progress: Progress) -> dict[str, str]:
     env = {**os.environ, "GOFLAGS": "-mod=readonly", "GOTOOLCHAIN": "auto", "CGO_ENABLED": "0"}
-    if shutil.which("go"):
+    if _go_is_new_enough():
         return env
     progress("Fetching a Go toolchain")
     pinned = importlib.resources.files("ems") / "engine_sources" / "go.txt"
@@ -147,6 +148,16 @@ def _go_environment(root: Path, progress: Progress) -> dict[str, str]:
     for tool in tools.iterdir():
         tool.chmod(0o755)
     return {**env, "PATH": os.pathsep.join([str(tools), env.get("PATH", os.defpath)]), "GOROOT": str(tools.parent)}
+
+
+def _go_is_new_enough() -> bool:
+    """Older ones, as distributions ship them, cannot read our go.mod files, nor fetch a newer toolchain."""
+    try:
+        words = run(["go", "env", "GOVERSION"], env={**os.environ, "GOTOOLCHAIN": "local"})
+    except CommandFailed:
+        return False
+    numbers = re.match(r"go(\d+)\.(\d+)", words)
+    return numbers is not None and tuple(int(n) for n in numbers.groups()) >= OLDEST_GO
 
 
 def _compile(sources: Path, package: str, target: Path, env: Mapping[str, str], progress: Progress) -> None:
@@ -176,3 +187,5 @@ def _print_line(line: str) -> None:
 
 if __name__ == "__main__":
     ensure(_print_line)
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")

@@ -31,6 +31,7 @@ LOCK = "requirements.txt"
 WISHES = "requirements.in"
 PYTHON = "python-version"
 MARKER = "ems-environment.txt"
+OLDEST_PYTHON = (3, 9)
 RENDERING = re.compile(
     "altair|bokeh|dash|holoviews|ipykernel|ipython|ipywidgets|jupyter.*|kaleido|matplotlib|nbconvert|notebook|panel"
     "|plotly|plotnine|pygal|pyqt.*|pyside.*|pyvista|seaborn|streamlit|vtk"
@@ -131,6 +132,8 @@ def check(environment: Environment) -> Findings:
     errors = [f"{place}/{LOCK}:{number}: {fault}" for number, line in lines if (fault := _fault(line))]
     if not _VERSION.fullmatch(environment.python):
         errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is MAJOR.MINOR[.PATCH], as 3.11")
+    elif tuple(int(number) for number in environment.python.split(".")) < OLDEST_PYTHON:
+        errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is 3.9 or newer")
     names = [name[0].lower().replace("_", "-") for _, line in lines if (name := re.match(r"[\w.-]+", line))]
     sizes = _sizes_mb(environment) if is_built(environment) else {}
     warnings = [_warning(place, name, sizes) for name in names if RENDERING.fullmatch(name)]
@@ -166,7 +169,8 @@ def _sizes_mb(environment: Environment) -> dict[str, float]:
     return sizes
 
 
-def _refuse(environment: Environment) -> None:
+def refuse(environment: Environment) -> None:
+    """ProvenanceError if the environment cannot be built the same again; it has all faults."""
     if errors := check(environment).errors:
         raise ProvenanceError("\n".join(errors), f"Mend {WISHES}, then: ems env lock {environment.name}")
 
@@ -186,7 +190,7 @@ def lock(folder: Path, upgrade: bool = False) -> None:
             shutil.copyfile(folder / LOCK, target)
         _compile(folder, python, target, ["--upgrade"] if upgrade else [])
         pinned = target.read_text(encoding="utf-8")
-    _refuse(Environment(folder.name, python, pinned))
+    refuse(Environment(folder.name, python, pinned))
     part = folder / f".{LOCK}.part"
     part.write_text(pinned, encoding="utf-8")
     part.replace(folder / LOCK)
@@ -229,7 +233,7 @@ def build(environment: Environment, progress: Callable[[str], None] = lambda _me
     final = built_folder(environment)
     if is_built(environment):
         return final
-    _refuse(environment)
+    refuse(environment)
     named = f"environment {environment.name}"
     with exclusive(final.with_name(f"{final.name}.lock"), lambda: progress(f"{named}: another process builds it")):
         if not is_built(environment):
@@ -247,8 +251,13 @@ def _make(environment: Environment, aside: Path, progress: Callable[[str], None]
     try:
         uv("venv", "--quiet", "--no-project", "--relocatable", "--python", environment.python, aside, cwd=aside.parent)
     except CommandFailed as error:
-        message = f"Python {environment.python} of environment {environment.name!r} cannot be had:"
-        hint = f"Install it (uv python install {environment.python}), or correct its {PYTHON}."
+        python, name = environment.python, environment.name
+        message = f"Python {python} of environment {name!r} cannot be had:"
+        hint = (
+            f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
+            f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "
+            "and commit both: with another Python it is another experiment."
+        )
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
     wanted = aside / MARKER
     unfinished = wanted.with_suffix(".part")

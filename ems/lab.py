@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ems.checks import nearest, show
 from ems.errors import UserError
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
@@ -38,6 +42,33 @@ class Lab:
         files = self.stacks_dir.glob("Pulumi.*.yaml")
         return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files)
 
+    def some_stacks(self) -> list[str]:
+        """Names of all stacks; UserError if there is none."""
+        if stacks := self.stacks():
+            return stacks
+        raise UserError(f"{self.stacks_dir} has no stack file.", "Names are Pulumi.STACK.yaml. Make one: ems new NAME")
+
+    def known(self, stacks: Sequence[str]) -> list[str]:
+        """`stacks`, each of which has a stack file; else UserError."""
+        there = self.stacks()
+        for stack in stacks:
+            if stack not in there:
+                raise UserError(
+                    f"There is no stack {stack!r}: {nearest(stack, there)}.",
+                    f"Its file would be {self.stack_file(stack).relative_to(self.root)}; `ems new {stack}` makes one.",
+                )
+        return list(stacks)
+
+    def plugin(self) -> Path:
+        """The program by which Pulumi finds EMS's provider; UserError if it is not there."""
+        shim = self.root / "plugins" / "pulumi-resource-ems"
+        if not os.access(shim, os.X_OK):
+            raise UserError(
+                f"{shim} is missing or not executable: Pulumi finds EMS by it.",
+                f"git -C {shlex.quote(str(self.root))} checkout HEAD -- plugins",
+            )
+        return shim
+
     def run_dir(self, experiment_id: str) -> Path:
         return self.work_dir / "runs" / experiment_id
 
@@ -55,18 +86,53 @@ def find(start: Path | None = None) -> Lab:
 
 
 def read(root: Path) -> Lab:
+    """The lab whose `Pulumi.yaml` stands in `root`."""
+    refuse_variables(root)
+    file = root / "Pulumi.yaml"
     try:
-        project = yaml.safe_load((root / "Pulumi.yaml").read_text(encoding="utf-8"))
-        config = project.get("config") or {}
-        lab_id = uuid.UUID(_value(config["ems:lab_id"]))
-        name = str(project["name"])
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        project = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _no_lab(file, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise _no_lab(file, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise _no_lab(file, f"is no YAML{line}: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise _no_lab(file, f"is no YAML: {error}") from error
+    if not isinstance(project, dict):
+        raise _no_lab(file, f"is {show(project)}: allowed is a mapping")
+    return _lab(file, project)
+
+
+def refuse_variables(root: Path) -> None:
+    """UserError for a path as `/data/$HOME/lab`: GitPython would expand it, and read another folder's repository."""
+    if os.path.expandvars(root) != str(root):
         raise UserError(
-            f"{root / 'Pulumi.yaml'} does not describe a lab: {error!r}.",
-            "It needs `name` and `config: {ems:lab_id: UUID}`; `ems init DIR` writes one.",
-        ) from error
-    return Lab(root, name, lab_id, _value(config.get("ems:database") or DEFAULT_DATABASE))
+            f"{root} has the name of an environment variable in it, which git would not see as it is written.",
+            "Move or rename the folder, so that its path has no `$NAME`.",
+        )
 
 
-def _value(setting: Any) -> str:
-    return str(setting["value"] if isinstance(setting, dict) else setting)
+def _lab(file: Path, project: dict[str, Any]) -> Lab:
+    name, config = project.get("name"), project.get("config") or {}
+    if not isinstance(config, dict):
+        raise _no_lab(file, f"has as `config` {show(config)}: allowed is a mapping")
+    if not isinstance(name, str) or not name:
+        raise _no_lab(file, f"has as `name` {show(name)}: allowed is text")
+    lab_id, database = _value(config.get("ems:lab_id")), _value(config.get("ems:database", DEFAULT_DATABASE))
+    if not isinstance(database, str):
+        raise _no_lab(file, f"has as `ems:database` {show(database)}: allowed is a URL, as {DEFAULT_DATABASE}")
+    try:
+        return Lab(file.parent, name, uuid.UUID(str(lab_id)), database)
+    except ValueError as error:
+        raise _no_lab(file, f"has as `ems:lab_id` {show(lab_id)}: allowed is a UUID") from error
+
+
+def _no_lab(file: Path, problem: str) -> UserError:
+    hint = "A lab's Pulumi.yaml has `name` and `config: {ems:lab_id: {value: UUID}}`; `ems init DIR` writes one."
+    return UserError(f"{file} {problem}.", hint)
+
+
+def _value(setting: Any) -> Any:
+    return setting.get("value") if isinstance(setting, dict) else setting

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from ems import clusters, databases, preflight
@@ -18,6 +17,7 @@ from ems.process import CommandFailed
 from ems.runner import Pulumi, export, make_ready
 from ems.turn import refuse, turn
 from ems.views.line import Pace, progress_line
+from ems.views.teardown import Leftover
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 STOP_S = 45.0  # more than an agent's lease, after which a run without one is cancelled
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
     """The stacks (default: all of the lab's) in the order in which they need one another: lab, places, experiments."""
-    return sorted(stacks or lab.stacks(), key=lambda stack: (preflight.rank(lab, stack), stack))
+    return sorted(set(stacks or lab.stacks()), key=lambda stack: (preflight.rank(lab, stack), stack))
 
 
 def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: bool = False) -> Experiment | None:
@@ -62,7 +62,9 @@ def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
 
 
 def _describe(pulumi: Pulumi, stack: str) -> None:
-    """A lab or a persistent place: rows only."""
+    """A lab or a persistent place: rows only. Tables of an older EMS are brought up to date, also where no row changed."""
+    with _database(pulumi.lab) as database:
+        database.create()
     make_ready(pulumi, stack)
     code = pulumi.attached(*UP, "--stack", stack)
     if code:
@@ -114,27 +116,36 @@ def find(lab: Lab, experiment_id: str) -> Experiment | None:
 
 def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
     """The newest experiment of each stack that has one, by name; DatabaseError if a named one has none."""
-    with _database(lab) as database:
-        experiments = database.experiments()
+    experiments = _experiments(lab, stacks or [])
     by_stack: dict[str, Experiment] = {}
     for experiment in experiments:
         by_stack.setdefault(experiment.registration.stack, experiment)
     for stack in stacks or []:
         if stack not in by_stack:
-            raise _without_experiment(stack)
-    return [by_stack[stack] for stack in sorted(stacks or by_stack)]
+            raise _without_experiment(lab, stack)
+    return [by_stack[stack] for stack in sorted(set(stacks or by_stack))]
 
 
 def latest(lab: Lab, stack: str) -> Experiment:
     """The newest experiment of a stack; DatabaseError if it has none."""
-    with _database(lab) as database:
-        experiments = database.experiments(stack)
+    experiments = [found for found in _experiments(lab, [stack]) if found.registration.stack == stack]
     if not experiments:
-        raise _without_experiment(stack)
+        raise _without_experiment(lab, stack)
     return experiments[0]
 
 
-def _without_experiment(stack: str) -> DatabaseError:
+def _experiments(lab: Lab, named: list[str]) -> list[Experiment]:
+    """All there are; where the database cannot say, a name that is no stack is told first."""
+    try:
+        with _database(lab) as database:
+            return database.experiments()
+    except DatabaseError:
+        lab.known(named)
+        raise
+
+
+def _without_experiment(lab: Lab, stack: str) -> DatabaseError:
+    lab.known([stack])
     return DatabaseError(f"Stack {stack!r} has no experiment in the lab's database.", f"Run it: ems up {stack}")
 
 
@@ -170,16 +181,6 @@ def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
 
 
 # Teardown
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """What one stack still declares, and what became of it."""
-
-    stack: str
-    experiment: Experiment
-    clusters: int
-    result: str = ""
 
 
 def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:

@@ -2,59 +2,59 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ems import environment, stackfile
+from ems.checks import nearest, show
 from ems.databases import Registration
-from ems.errors import EmsError, StackFileError, UserError
+from ems.errors import EmsError, Fault, StackFileError
 from ems.lab import Lab
 from ems.registration import registration
 from ems.spec import ClusterSpec, ExperimentSpec, LabSpec, Spec
+from ems.views.check import Report
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What `ems check` says of one stack. `exit_code`: that of the first problem's error, 0 without one."""
-
-    stack: str
-    summary: str
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    exit_code: int = 0
-
-    def as_object(self) -> dict[str, Any]:
-        return asdict(self)
+T = TypeVar("T")
 
 
 def report(lab: Lab, stack: str) -> Report:
+    """All that is wrong with one stack; changes nothing."""
     try:
         described = stackfile.load(lab.stack_file(stack))
     except EmsError as error:
-        return Report(stack, "", _lines(error), exit_code=error.exit_code)
-    if not isinstance(described, ExperimentSpec):
-        return Report(stack, type(described).__name__.removesuffix("Spec").lower())
-    errors = list(_reference_errors(lab, stack, described))
+        return Report(stack, "", _lines([error]), exit_code=error.exit_code)
+    errors: list[EmsError] = []
+    _noting(errors, lab.plugin)
+    warnings: tuple[str, ...] = ()
+    summary = type(described).__name__.removesuffix("Spec").lower()
+    if isinstance(described, ExperimentSpec):
+        errors += _reference_errors(lab, stack, described)
+        kind = _noting(errors, lambda: _kind(lab, stack, described)) or "laptop"
+        row = _noting(errors, lambda: registration(lab, stack, described, kind))
+        warnings = _environment(lab, described, errors)
+        summary += f" {row.id}" if row else ""
+    return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+
+
+def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
     try:
-        row = registration(lab, stack, described, _kind(lab, described))
-        summary, warnings = f"experiment {row.id}", _warnings(lab, described)
+        return step()
     except EmsError as error:
-        errors, summary, warnings = [*errors, error], "experiment", ()
-    problems = tuple(line for error in errors for line in _lines(error))
-    return Report(stack, summary, problems, warnings, errors[0].exit_code if errors else 0)
+        errors.append(error)
+        return None
 
 
 def require(lab: Lab, stack: str) -> Registration | None:
     """What `ems up` would register; None for a stack that is no experiment. Raises the first error."""
+    lab.plugin()
     described = stackfile.load(lab.stack_file(stack))
     if not isinstance(described, ExperimentSpec):
         return None
     for error in _reference_errors(lab, stack, described):
         raise error
-    return registration(lab, stack, described, _kind(lab, described))
+    return registration(lab, stack, described, _kind(lab, stack, described))
 
 
 def rank(lab: Lab, stack: str) -> int:
@@ -70,7 +70,7 @@ def _reference_errors(lab: Lab, stack: str, described: ExperimentSpec) -> list[E
 
 
 def _lab_spec(lab: Lab) -> LabSpec | None:
-    for stack in lab.stacks():
+    for stack in sorted(lab.stacks(), key=lambda name: name != "lab"):
         described = _loaded(lab.stack_file(stack))
         if isinstance(described, LabSpec):
             return described
@@ -84,21 +84,30 @@ def _loaded(path: Path) -> Spec | None:
         return None  # another stack's faults are told when it is checked itself
 
 
-def _kind(lab: Lab, described: ExperimentSpec) -> str:
+def _kind(lab: Lab, stack: str, described: ExperimentSpec) -> str:
+    """The kind of place that the experiment runs at; StackFileError if it names a stack that is no place."""
     if described.cluster.kind:
         return described.cluster.kind
-    place = _loaded(lab.stack_file(str(described.cluster.stack)))
-    if not isinstance(place, ClusterSpec):
-        raise UserError(
-            f"cluster.stack is {described.cluster.stack!r}: no stack file of that name describes an `ems:cluster`."
-        )
-    return place.kind
+    name = str(described.cluster.stack)
+    place = _loaded(lab.stack_file(name))
+    if isinstance(place, ClusterSpec):
+        return place.kind
+    places = [other for other in lab.stacks() if isinstance(_loaded(lab.stack_file(other)), ClusterSpec)]
+    problem = f"is {show(name)}, which no stack file describes as an `ems:cluster`: {nearest(name, places)}"
+    raise StackFileError(stackfile.locate([Fault("ems:experiment.cluster.stack", problem)], lab.stack_file(stack)))
 
 
-def _warnings(lab: Lab, described: ExperimentSpec) -> tuple[str, ...]:
-    pinned = environment.from_folder(environment.folder(lab.root, described.environment))
-    return tuple(str(warning) for warning in environment.check(pinned).warnings)
+def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
+    """Warnings about the environment as it is in the working tree; of an older `commit:` none."""
+    if described.code.commit != "HEAD" or not (lab.root / "environments" / described.environment).is_dir():
+        return ()
+    pinned = _noting(errors, lambda: environment.from_folder(environment.folder(lab.root, described.environment)))
+    if pinned is None:
+        return ()
+    _noting(errors, lambda: environment.refuse(pinned))
+    return environment.check(pinned).warnings
 
 
-def _lines(error: EmsError) -> tuple[str, ...]:
-    return tuple(str(error).splitlines())
+def _lines(errors: Sequence[EmsError]) -> tuple[str, ...]:
+    """Each once: the commit and the working tree may have the same fault."""
+    return tuple(dict.fromkeys(line for error in errors for line in str(error).splitlines()))

@@ -42,7 +42,9 @@ def run(
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError as error:
-        raise CommandFailed(words, 127, "", f"{words[0]}: not found") from error
+        raise CommandFailed(words, 127, "", f"{error.filename or words[0]}: not found") from error
+    except OSError as error:  # no program for this machine, or not ours to run
+        raise CommandFailed(words, 126, "", f"{words[0]}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(words, 124, "", f"no end within {timeout_s} s") from error
     if done.returncode:

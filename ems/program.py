@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class Declared(pulumi.CustomResource):
 
 def main() -> None:
     """Declare what the current stack's file describes; a user's mistake ends the program without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine ends the program; a Ctrl-C would add Python's traceback
     try:
         _declare(laboratory.find(), pulumi.get_stack())
     except EmsError as error:

@@ -70,7 +70,7 @@ def opened(root: Path) -> Iterator[WorkTree]:
     here = shlex.quote(str(root))
     first_commit = f"git -C {here} add . && git -C {here} commit -m 'First version'"
     try:
-        repo = git.Repo(root, search_parent_directories=True)
+        repo = git.Repo(root, search_parent_directories=True, expand_vars=False)
     except (git.InvalidGitRepositoryError, git.NoSuchPathError) as error:
         hint = f"git -C {here} init && {first_commit}"
         raise ProvenanceError(f"{root} is not in a git repository, so its code has no version.", hint) from error

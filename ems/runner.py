@@ -1,4 +1,4 @@
-"""The `pulumi` program, set up for one lab, and what it leaves behind when it is interrupted.
+"""The `pulumi` program, set up for one lab.
 
 It is run, not linked: on the user's terminal its display, its Ctrl-C and its exit code are Pulumi's own.
 """
@@ -9,21 +9,21 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import psutil
-
 from ems import engine
 from ems.engine import Progress, quiet
-from ems.errors import Busy, EngineError
+from ems.errors import EngineError
 from ems.lab import Lab
-from ems.process import CommandFailed, run
+from ems.process import CommandFailed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -32,39 +32,66 @@ class Pulumi:
 
     lab: Lab
     folder: Path
+    display: int | None = None  # file descriptor for what `attached` shows; None: standard output
 
     @classmethod
-    def of(cls, lab: Lab, progress: Progress = quiet) -> Pulumi:
-        return cls(lab, engine.ensure(progress))
+    def of(cls, lab: Lab, progress: Progress = quiet, display: int | None = None) -> Pulumi:
+        return cls(lab, engine.ensure(progress), display)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         return {**engine.environment(self.folder, self.lab.root), **extra}
 
     def quietly(self, *arguments: str, **extra: str) -> str:
-        """Standard output; CommandFailed with both streams."""
-        return run([self.folder / "pulumi", *arguments], cwd=self.lab.root, env=self.environment(extra))
+        """Standard output; CommandFailed with both streams. An interruption is handed on, as `attached` does."""
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with self._started(arguments, extra, **pipes, text=True, errors="replace") as child, _handing_on(child):
+            stdout, stderr = child.communicate()
+        if child.returncode:
+            raise CommandFailed(["pulumi", *arguments], child.returncode, stdout, stderr)
+        return str(stdout)
 
     def attached(self, *arguments: str, **extra: str) -> int:
-        """Run on this process's terminal, hand signals on, and return the exit code."""
-        command = [str(self.folder / "pulumi"), *arguments]
-        with subprocess.Popen(command, cwd=self.lab.root, env=self.environment(extra)) as child, _handing_on(child):
+        """Run on this process's terminal and return the exit code.
+
+        Pulumi is let end in order after a Ctrl-C or SIGTERM; then KeyboardInterrupt.
+        """
+        with self._started(arguments, extra, stdout=self.display) as child, _handing_on(child):
             return child.wait()
+
+    def _started(self, arguments: Sequence[str], extra: Mapping[str, str], **how: Any) -> subprocess.Popen[Any]:
+        command = [str(self.folder / "pulumi"), *arguments]
+        return subprocess.Popen(command, cwd=self.lab.root, env=self.environment(extra), **how)
 
 
 @contextmanager
-def _handing_on(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C in a terminal reaches the child by itself; a signal to us alone is passed to it."""
+def _handing_on(child: subprocess.Popen[Any]) -> Iterator[None]:
+    """Hand signals on to the child; after its end, take them as they were meant.
+
+    Ctrl-C in a terminal reaches the child by itself; a signal to us alone is passed to it. A closed terminal ends both.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other may have handlers
+        yield
+        return
+    heard: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGTERM or not _in_foreground():
+        heard.append(number)
+        if number == signal.SIGHUP:
+            child.send_signal(signal.SIGHUP)
+        elif number == signal.SIGTERM or not _in_foreground():
             child.send_signal(signal.SIGINT)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
+    previous = {number: signal.signal(number, forward) for number in ours}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if signal.SIGHUP in heard:
+        signal.raise_signal(signal.SIGHUP)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _in_foreground() -> bool:
@@ -80,13 +107,20 @@ def _in_foreground() -> bool:
 
 
 def make_ready(pulumi: Pulumi, stack: str) -> None:
-    """The stack exists, no dead process holds its lock, and no interrupted creation of ours is left in its state."""
-    clear_dead_locks(pulumi, stack)
+    """The stack exists, and no interrupted creation of ours is left in its state. To be called in one's `turn`."""
     deployment = export(pulumi, stack)
     if deployment is None:
-        pulumi.quietly("stack", "init", "--no-select", "--stack", stack)
+        _init(pulumi, stack)
     elif deployment.get("pending_operations"):
         pulumi.quietly("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
+
+
+def _init(pulumi: Pulumi, stack: str) -> None:
+    try:
+        pulumi.quietly("stack", "init", "--no-select", "--stack", stack)
+    except CommandFailed as error:
+        if "already exists" not in error.message:  # made meanwhile by a command whose `ems` was killed
+            raise
 
 
 def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
@@ -98,29 +132,3 @@ def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
             return None
         raise EngineError(f"The state of stack {stack} cannot be read: {error.message}") from error
     return exported.get("deployment") or {}
-
-
-def clear_dead_locks(pulumi: Pulumi, stack: str) -> None:
-    """Remove locks whose process, on this machine, is gone. Busy if a living one holds the stack."""
-    backend = pulumi.environment({}).get("PULUMI_BACKEND_URL", "")
-    if not backend.startswith("file://"):
-        return
-    folder = Path(backend.removeprefix("file://")).expanduser() / ".pulumi" / "locks"
-    for lock in folder.glob(f"organization/{pulumi.lab.name}/{stack}/*.json"):
-        holder = json.loads(lock.read_text())
-        if holder["hostname"] != os.uname().nodename or _lives(holder):
-            raise Busy(
-                f"Stack {stack} is being updated by process {holder['pid']} on {holder['hostname']} "
-                f"since {holder['timestamp']}.",
-                f"Watch it with `ems status {stack}`, or stop its run with `ems stop {stack}`.",
-            )
-        lock.unlink(missing_ok=True)
-
-
-def _lives(holder: Mapping[str, Any]) -> bool:
-    """Whether the process that took the lock is there, and not a younger one that got its number."""
-    try:
-        born = psutil.Process(holder["pid"]).create_time()
-    except psutil.NoSuchProcess:
-        return False
-    return born <= datetime.fromisoformat(holder["timestamp"]).timestamp() + 1

@@ -6,6 +6,7 @@ import importlib.resources
 import json
 import re
 import sys
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ import git
 from ems import lab as laboratory
 from ems import stackfile
 from ems.errors import UserError
+from ems.fields import RESERVED_TABLES
 from ems.lab import Lab
+from ems.process import run
 from ems.spec import LabSpec
 
 FIRST = "pi"
@@ -24,18 +27,31 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,49}")
 EXECUTABLE = "pulumi-resource-ems"
 
 
-def init(directory: Path, name: str) -> Lab:
-    """A lab in a new or empty folder: a git repository whose first commit holds the experiment `pi`."""
+def init(directory: Path, name: str = "") -> Lab:
+    """A lab in a new or empty folder: a git repository whose first commit holds the experiment `pi`.
+
+    Named like the folder, as far as Pulumi allows such names. UserError if the folder or the name will not do.
+    """
     root = directory.expanduser().resolve()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{root} is not an empty folder.", "Choose another: ems init DIR")
-    _refuse_bad_name(name, "lab")
-    root.mkdir(parents=True, exist_ok=True)
-    repository = git.Repo.init(root, initial_branch="main")
-    with repository.config_reader() as config:
-        person = str(config.get_value("user", "name", "")), str(config.get_value("user", "email", ""))
-    name_and_email = json.dumps(person[0] or Path.home().name), json.dumps(person[1])
-    values = {"lab": name, "lab_id": str(uuid.uuid4()), "person": name_and_email[0], "email": name_and_email[1]}
+    name = name or _name_of(root)
+    laboratory.refuse_variables(root)
+    _refuse_bad_name(name, "a lab", "ems init DIR --name NAME")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        empty = not any(root.iterdir())
+    except OSError as error:
+        raise UserError(f"{root} cannot be made: {error.strerror}.", "Choose another: ems init DIR") from error
+    if not empty:
+        raise UserError(f"{root} is not empty.", "Choose another: ems init DIR")
+    run(["git", "init", "--quiet", "--initial-branch", "main", root])
+    repository = git.Repo(root)
+    person = _setting(repository, "user.name"), _setting(repository, "user.email")
+    values = {
+        "lab": name,
+        "lab_id": str(uuid.uuid4()),
+        "person": _yaml(person[0] or Path.home().name or "me"),
+        "email": _yaml(person[1]),
+    }
     _write("lab", root, values)
     made = laboratory.read(root)
     new(made, FIRST)
@@ -43,13 +59,23 @@ def init(directory: Path, name: str) -> Lab:
     return made
 
 
+def _setting(repository: git.Repo, name: str) -> str:
+    """Of git itself; "" where it is not set."""
+    return str(repository.git.config("--default", "", "--get", name))
+
+
+def _yaml(text: str) -> str:
+    """One line of printable text, quoted."""
+    return json.dumps("".join(letter for letter in text if letter.isprintable()), ensure_ascii=False)
+
+
 def new(lab: Lab, name: str) -> list[Path]:
     """The files of a new experiment, which runs as it is; UserError if one of them is there already."""
-    _refuse_bad_name(name, "experiment")
+    _refuse_bad_name(name, "an experiment", "ems new NAME")
     described = _lab_spec(lab)
     values = {
         "name": name,
-        "table": name.lower().replace("-", "_"),
+        "table": _table(name),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "experimenter": next(iter(described.experimenters)),
         "project": next(iter(described.projects)),
@@ -58,12 +84,24 @@ def new(lab: Lab, name: str) -> list[Path]:
     return _write("experiment", lab.root, values)
 
 
-def _refuse_bad_name(name: str, what: str) -> None:
+def _name_of(root: Path) -> str:
+    """The folder's name without accents and what else a lab's name must not have."""
+    ascii_only = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_only).strip("-")
+    return (name if name[:1].isalpha() else f"lab-{name}".strip("-"))[:50]
+
+
+def _refuse_bad_name(name: str, what: str, command: str) -> None:
     if not NAME.fullmatch(name):
         raise UserError(
-            f"{name!r} cannot be the name of a {what}.",
-            "Allowed: up to 50 letters, digits, - and _, beginning with a letter.",
+            f"{name!r} cannot be the name of {what}.",
+            f"Allowed: up to 50 letters, digits, - and _, beginning with a letter: {command}",
         )
+
+
+def _table(name: str) -> str:
+    table = name.lower().replace("-", "_")[:40]
+    return f"results_{table}" if table in RESERVED_TABLES or table.startswith(("sqlite_", "pg_")) else table
 
 
 def _lab_spec(lab: Lab) -> LabSpec:
@@ -84,7 +122,7 @@ def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
     }
     existing = [str(path.relative_to(root)) for path in texts if path.exists()]
     if existing:
-        raise UserError(f"There is already {', '.join(existing)}.", "Choose another name.")
+        raise UserError(f"There is already {', '.join(existing)}.", "Choose another name: ems new NAME")
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(Template(text).substitute(values), encoding="utf-8")

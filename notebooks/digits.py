@@ -14,7 +14,10 @@ curve = frame.groupby(["classifier", "train_size"])["accuracy"].agg(["mean", "st
 figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
 for name, part in curve.groupby("classifier"):
     axes.errorbar(part["train_size"], part["mean"], yerr=part["std"], label=name, marker="o", capsize=3)
-axes.set(xscale="log", xlabel="training images", ylabel="test accuracy", title="Handwritten digits")
+axes.set_xscale("log", base=2)
+axes.xaxis.set_major_formatter("{x:.0f}")
+axes.set_xticks(sorted(curve["train_size"].unique()))
+axes.set(xlabel="training images", ylabel="test accuracy", title="Handwritten digits")
 axes.grid(alpha=0.3)
 axes.legend()
 target = Path("digits.png")

@@ -34,7 +34,9 @@ class LaptopResource(Resource):
         with operation.database() as database:
             experiment = database.experiment(inputs["experiment_id"])
             if experiment is None:
-                raise EmsError(f"Experiment {inputs['id']} has no row.", "Run `ems up` again: it registers it.")
+                raise EmsError(
+                    f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it."
+                )
             database.set_provisioning(experiment.id, machines=1)
         prepare(operation.lab, experiment.registration, operation.say)
         return {}

@@ -8,11 +8,10 @@ from ems import clusters
 from ems.databases import Experiment, State
 from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.provider.resource import Difference, Operation, Properties, Resource
-from ems.views.line import progress_line
+from ems.views.line import Pace, progress_line
 
 POLL_S = 0.25
-STOP_S = 30.0  # how long a stop may take before it is reported as still under way
-SLOWEST_LINE_S = 60.0
+STOP_S = 45.0  # how long a stop may take before it is reported as still under way: more than an agent's lease
 
 
 class Run(Resource):
@@ -73,14 +72,14 @@ def _row(operation: Operation, inputs: Properties) -> Experiment:
     with operation.database() as database:
         experiment = database.experiment(inputs["experiment_id"])
     if experiment is None:
-        raise DatabaseError(f"Experiment {inputs['id']} has no row.", "Run `ems up` again: it registers it.")
+        raise DatabaseError(f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it.")
     return experiment
 
 
 def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
-    line, shown_at, began = "", 0.0, time.monotonic()
+    pace = Pace()
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
@@ -88,22 +87,20 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
         if operation.detach and experiment.state is State.RUNNING:
             operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
             return experiment
-        now = time.monotonic()
-        pause = min(max((now - began) / 100, 0.5), SLOWEST_LINE_S)
-        if now - shown_at >= pause and line != progress_line(experiment):
-            line, shown_at = progress_line(experiment), now
-            operation.say(line)
+        if pace.shows(progress_line(experiment)):
+            operation.say(progress_line(experiment))
         operation.cancelled.wait(POLL_S)
-        experiment = _again(operation, experiment)
+        experiment = _asked(operation, experiment)
     _conclude(operation, experiment)
     return experiment
 
 
-def _again(operation: Operation, experiment: Experiment) -> Experiment:
-    """The row as it is now; while the database is away, as it was."""
+def _asked(operation: Operation, experiment: Experiment, *, cancel: bool = False) -> Experiment:
+    """The row as it is now, with `cancel` after a request to cancel it; while the database is away, as it was."""
     try:
         with operation.database() as database:
-            return database.experiment(experiment.id) or experiment
+            ask = database.request_cancel if cancel else database.experiment
+            return ask(experiment.id) or experiment
     except DatabaseUnavailable as error:
         operation.say(f"the database is away, trying on: {error.message}")
         return experiment
@@ -125,12 +122,12 @@ def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Pla
 
 def _stop(operation: Operation, experiment: Experiment) -> Experiment:
     operation.say("stopping; what was computed is being stored")
-    with operation.database() as database:
-        experiment = database.request_cancel(experiment.id) or experiment
     deadline = time.monotonic() + STOP_S
+    experiment = _asked(operation, experiment, cancel=True)
     while not experiment.state.finished and time.monotonic() < deadline:
         time.sleep(POLL_S)
-        experiment = _again(operation, experiment)
+        # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
+        experiment = _asked(operation, experiment, cancel=True)
     if not experiment.state.finished:
         raise EmsError(f"The run did not stop within {STOP_S:.0f} s.", "Look at `ems logs`, then repeat the command.")
     operation.note(progress_line(experiment))

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 from ems.databases import Experiment, State
+
+FASTEST_S, SLOWEST_S = 0.5, 60.0
+
+
+class Pace:
+    """How often a progress line is shown: only on change, the longer it goes on the more seldom."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._shown_at = 0.0
+        self._line = ""
+
+    def shows(self, line: str) -> bool:
+        now = time.monotonic()
+        pause_s = min(max((now - self._began) / 100, FASTEST_S), SLOWEST_S)
+        if line == self._line or now - self._shown_at < pause_s:
+            return False
+        self._line, self._shown_at = line, now
+        return True
 
 
 def progress_line(experiment: Experiment) -> str:

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from rich import box
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ems.databases import Experiment
 from ems.errors import UserError
@@ -21,8 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+MOST_ROWS, MOST_COLUMNS = 20, 8  # on a terminal
 FORMATS = ("csv", "json", "parquet")
-ARROW = {"int64": "int64", "float64": "double", "text": "string", "bool": "bool_"}
+ARROW = {"int64": "int64", "float64": "float64", "text": "string", "bool": "bool_"}
 
 
 def header(batch: Batch) -> list[str]:
@@ -109,29 +113,52 @@ def to_frame(batches: Iterable[Batch]) -> pd.DataFrame:
     return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame({"point": [], "row": []}, dtype="int64")
 
 
-def table(batches: Iterable[Batch], experiment: Experiment, most: int = 20) -> Table:
-    """The first `most` rows, for a terminal."""
+def table(batches: Iterable[Batch], experiment: Experiment) -> RenderableType:
+    """The first rows and columns, for a terminal; floats with 6 digits."""
     row = experiment.registration
-    shown = Table(title=f"{row.stack}: {experiment.rows_stored:,} rows in {row.results_table}", title_justify="left")
     first = next(iter(batches), None)
-    for name in header(first) if first else ():
-        shown.add_column(name)
-    for record in itertools.islice(records(first), most) if first else ():
-        shown.add_row(*("" if value is None else f"{value}" for value in record))
+    if first is None:
+        return Text(f"{row.stack}: no rows yet, its state is {experiment.state}.")
+    names = header(first)
+    title = f"{row.stack}: {experiment.rows_stored:,} rows and {len(names):,} columns in {row.results_table}"
+    if len(names) > MOST_COLUMNS or experiment.rows_stored > MOST_ROWS:
+        title += ", the first of them"
+    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names[:MOST_COLUMNS]:
+        shown.add_column(Text(name), overflow="fold")
+    for record in itertools.islice(records(first), MOST_ROWS):
+        shown.add_row(*map(_cell, record[:MOST_COLUMNS]))
     return shown
+
+
+def _cell(value: Value) -> Text:
+    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return Text(text, justify="left" if isinstance(value, str) else "right")
+
+
+def format_of(format: str, path: Path | None) -> str:
+    """The format that was asked for, by name or by the end of the file's name; "" if neither says."""
+    asked = format or (path.suffix.lstrip(".") if path else "")
+    if asked not in FORMATS and (format or path):
+        what = f"--format is {asked!r}" if format else f"--out is {str(path)!r}, whose end names no format"
+        raise UserError(f"{what}.", f"Allowed: {', '.join(FORMATS)}, as `--format csv` or `--out FILE.csv`.")
+    return asked
 
 
 def export(batches: Iterable[Batch], format: str, path: Path | None) -> int:
     """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns the rows."""
-    if format not in FORMATS:
-        raise UserError(f"--format is {format!r}.", f"Allowed: {', '.join(FORMATS)}")
     if path is None:
         return write(batches, format, sys.stdout.buffer if format == "parquet" else sys.stdout)
     aside = path.with_name(f".{path.name}.partial")
     try:
         with aside.open("wb") if format == "parquet" else aside.open("w", encoding="utf-8", newline="") as file:
             rows = write(batches, format, file)
+        aside.replace(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
-    aside.replace(path)
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}.",
+            "Allowed is a file in a folder that exists and may be written to.",
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
     return rows

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ems.databases import Experiment
 from ems.views.line import duration
 
+DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
+NAMES, FOLDED = ("stack", "cluster", "project"), 14
+NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
+LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows")
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "lost": "yellow", "expired": "red"}
 
 
@@ -39,29 +45,55 @@ def status_object(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def status_table(experiments: Sequence[Experiment]) -> Table:
+def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType:
+    """The table, and below it the errors in full."""
+    errors = [
+        Text(f"{experiment.registration.stack}: {experiment.error}", "red")
+        for experiment in experiments
+        if experiment.error
+    ]
+    return Group(status_table(experiments, width), *errors)
+
+
+def status_table(experiments: Sequence[Experiment], width: int) -> Table:
+    """A row each. Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out."""
+    rows = [_cells(experiment) for experiment in experiments]
+    columns = [name for name in rows[0] if any(row[name] != DULL.get(name) for row in rows)]
+    widths = {name: _width(name, rows) for name in columns}
+    for name in LEAST_FIRST:
+        if sum(widths.values()) + 2 * len(widths) > width:
+            widths.pop(name, None)
     table = Table(title="Experiments", title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in ("stack", "state", "points", "rows", "attempt", "took", "cluster", "machines", "cost", "project"):
-        table.add_column(name, no_wrap=name == "stack")
-    for experiment in experiments:
-        table.add_row(*_cells(experiment))
+    for name, needed in widths.items():
+        justify: JustifyMethod = "right" if name in NUMBERS else "left"
+        fixed = None if name in NAMES else needed  # only names give way
+        table.add_column(name, overflow="fold", min_width=needed, width=fixed, justify=justify)
+    for row in rows:
+        table.add_row(*(Text(row[name], COLOURS.get(row[name], "") if name == "state" else "") for name in widths))
     return table
 
 
-def _cells(experiment: Experiment) -> list[str]:
-    row, state = experiment.registration, str(experiment.state)
-    return [
-        row.stack,
-        f"[{COLOURS.get(state, 'default')}]{state}[/]",
-        f"{experiment.points_done:,}/{row.points_total:,}",
-        f"{experiment.rows_stored:,}",
-        str(experiment.attempt),
-        _took(experiment),
-        row.cluster,
-        str(experiment.machines),
-        f"${experiment.cost_usd:,.2f}",
-        row.project,
-    ]
+def _width(name: str, rows: Sequence[Mapping[str, str]]) -> int:
+    """What a column needs."""
+    longest = max(len(name), *(len(row[name]) for row in rows))
+    return min(longest, FOLDED) if name in NAMES else longest
+
+
+def _cells(experiment: Experiment) -> dict[str, str]:
+    row = experiment.registration
+    return {
+        "stack": row.stack,
+        "state": str(experiment.state),
+        "points": f"{experiment.points_done:,}/{row.points_total:,}" if row.points_total > 1 else "",
+        "failed": f"{experiment.points_failed:,}",
+        "rows": f"{experiment.rows_stored:,}",
+        "attempt": str(experiment.attempt),
+        "took": _took(experiment),
+        "cluster": row.cluster,
+        "machines": str(experiment.machines),
+        "cost": f"${experiment.cost_usd:,.2f}",
+        "project": row.project,
+    }
 
 
 def _took(experiment: Experiment) -> str:

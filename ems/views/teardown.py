@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ems.lifecycle import Leftover
+from ems.databases import Experiment
+from ems.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What one stack still declares, and what became of it."""
+
+    stack: str
+    experiment: Experiment
+    clusters: int
+    result: str = ""
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:
@@ -30,12 +42,19 @@ def table(leftovers: Sequence[Leftover]) -> Table:
 
 
 def certificate(leftovers: Sequence[Leftover]) -> RenderableType:
+    """What each stack holds, and below it one line: what is left in all, when, at what cost."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     left = sum(leftover.clusters for leftover in leftovers)
     machines = sum(leftover.experiment.machines for leftover in leftovers)
     cost = sum(leftover.experiment.cost_usd for leftover in leftovers)
-    holds = "nothing is left" if not left and not machines else f"{left} clusters, {machines} machines are left"
-    return Group(table(leftovers), f"{moment}: {holds}; spent ${cost:,.2f} by {len(leftovers)} experiments.")
+    held = f"{_count(left, 'cluster')} and {_count(machines, 'machine')} left"
+    holds = held if left or machines else "nothing is left"
+    spent = f"{moment}: {holds}; spent ${cost:,.2f} by {_count(len(leftovers), 'experiment')}."
+    return Group(table(leftovers), spent) if leftovers else Group(spent)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def as_object(leftovers: Sequence[Leftover]) -> dict[str, Any]:
@@ -58,6 +77,6 @@ def as_object(leftovers: Sequence[Leftover]) -> dict[str, Any]:
     }
 
 
-def exit_code(leftovers: Sequence[Leftover], *, dry_run: bool) -> int:
+def exit_code(leftovers: Sequence[Leftover]) -> int:
     """5 if something that was to go is still there."""
-    return 5 if not dry_run and any(leftover.result.startswith("failed") for leftover in leftovers) else 0
+    return EngineError.exit_code if any(leftover.result.startswith("failed") for leftover in leftovers) else 0

@@ -62,12 +62,13 @@ class User:
         done = self.ems("pulumi", *words, expect=expect, **env)
         return done.stdout + done.stderr
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
         """Begin `ems …` in a session of its own."""
         with (self.root / ".ems" / f"command-{len(self.started)}.log").open("w") as log:
             process = subprocess.Popen(
                 [*EMS, *words],
                 cwd=self.root,
+                env={**os.environ, **env},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -130,23 +131,49 @@ class User:
             return 0
         return int(count)
 
+    def deployment(self, stack: str = "e") -> dict[str, Any]:
+        """What the stack's state holds."""
+        return dict(json.loads(self.pulumi("stack", "export", "--stack", stack))["deployment"])
+
     def resources(self, stack: str = "e") -> list[str]:
         """Types of the resources in the stack's state."""
-        exported = json.loads(self.pulumi("stack", "export", "--stack", stack))
-        return [resource["type"] for resource in exported["deployment"].get("resources") or []]
+        return [resource["type"] for resource in self.deployment(stack).get("resources") or []]
 
-    def processes(self, *words: str) -> list[psutil.Process]:
-        """Living processes of this lab whose command line contains all `words`."""
+    def locks(self) -> list[Path]:
+        return list((self.root / ".ems/state/.pulumi/locks").rglob("*.json"))
+
+    def assert_nothing_left(self) -> None:
+        """No process, no lock, no operation that Pulumi believes to be under way; a preview has no complaint."""
+        self.wait(lambda: not self.processes(), 20)
+        assert self.locks() == []
+        assert not self.deployment().get("pending_operations")
+        shown = self.pulumi("preview", "--stack", "e")
+        assert "warning" not in shown and "pending" not in shown and "error" not in shown
+
+    def assert_undisturbed(self, rows: int) -> None:
+        """The end of a run, and what it leaves, are those of one that nothing happened to."""
+        assert self.rows() == expected(rows)
+        assert self.query("SELECT state, rows_stored, machines, error FROM experiment") == [("succeeded", rows, 0, "")]
+        self.assert_nothing_left()
+        assert "ems:index:Laptop" not in self.resources()
+
+    def processes(self, *words: str, name: str = "") -> list[psutil.Process]:
+        """Living processes of this lab whose command line contains all `words`; with `name`, of that program."""
         found = []
         for process in psutil.process_iter():
             try:
                 line = " ".join(process.cmdline())
                 ours = str(self.root) in line or process.cwd().startswith(str(self.root))
-                if ours and all(word in line for word in words) and process.status() != psutil.STATUS_ZOMBIE:
+                wanted = all(word in line for word in words) and name in {"", process.name()}
+                if ours and wanted and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return found
+
+    def updates(self) -> list[psutil.Process]:
+        """The `pulumi up` under way."""
+        return self.processes(" up ", name="pulumi")
 
     def agents(self) -> list[psutil.Process]:
         return self.processes("ems.node")

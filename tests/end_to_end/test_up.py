@@ -157,7 +157,8 @@ def test_destroy_in_mid_run_stops_it(user: User) -> None:
     user.ems("up", "e", "--detach")
     user.wait(lambda: user.stored() > 0)
     user.pulumi("destroy", "--yes", "--skip-preview", "--stack", "e")
-    assert user.state() == "cancelled" and not user.agents()
+    assert user.state() == "cancelled"
+    user.wait(lambda: not user.agents())
     assert user.rows() == expected(len(user.rows())) and user.rows()
 
 

@@ -1,0 +1,41 @@
+"""How `ems` speaks: what was asked for goes to standard output, remarks, errors and progress to standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ems.errors import EmsError
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """A remark: never a part of what a script reads."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_error(error: EmsError) -> None:
+    err.print("error:", style="bold red", end=" ", highlight=False)
+    err.print(error.message, markup=False, highlight=False, soft_wrap=True)
+    if error.hint:
+        err.print(error.hint, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def working(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner with a line that changes; on a terminal only."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda line: progress.update(task, description=line)

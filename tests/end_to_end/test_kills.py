@@ -1,0 +1,129 @@
+"""The kill matrix: each process killed with SIGKILL in each phase, then `ems up` as if nothing had happened.
+
+EMS_DRILL=1 (`make drill`) runs all of it; without, the most telling cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ems import engine
+from tests.end_to_end.conftest import User
+
+ROWS = 24
+VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
+    "cli": lambda user: user.processes("ems.cli up e"),
+    "pulumi": User.updates,
+    "provider": lambda user: user.processes("-m ems.provider"),
+    "agent": lambda user: user.processes("-m ems.node /"),  # its keeper is `ems.node.job`
+    "keeper": lambda user: user.processes("-m ems.node.job"),
+    "job": lambda user: user.processes("experiments/e/job.py"),
+    "all": lambda user: user.processes(),
+}
+ALWAYS, AT_WORK = ("cli", "pulumi", "provider", "all"), tuple(VICTIMS)
+MATRIX = {  # phase → who lives then
+    "creating": ALWAYS,
+    "provisioning": ALWAYS,
+    "claimed": AT_WORK,
+    "mid_run": AT_WORK,
+    "flushing": (*ALWAYS, "agent"),
+    "finished": ALWAYS,
+}
+SHORT = {
+    ("creating", "pulumi"),
+    ("provisioning", "all"),
+    ("mid_run", "cli"),
+    ("mid_run", "agent"),
+    ("mid_run", "keeper"),
+    ("flushing", "all"),
+}
+CASES = [(phase, victim) for phase, victims in MATRIX.items() for victim in victims]
+
+
+def runs(user: User) -> int:
+    ((count,),) = user.query("SELECT count(*) FROM run")
+    return int(count)
+
+
+PHASES: dict[str, Callable[[User], bool]] = {
+    "creating": lambda user: bool(user.updates()) and not user.query("SELECT 1 FROM experiment"),
+    "provisioning": lambda user: user.query("SELECT state FROM experiment") == [("provisioning",)],
+    "claimed": lambda user: runs(user) == 1 and user.stored() < 2,
+    "mid_run": lambda user: 2 < user.stored() < ROWS // 2,
+    "flushing": lambda user: any((user.root / ".ems/runs").glob("*/exit.json")),
+    "finished": lambda user: user.query("SELECT state FROM experiment") == [("succeeded",)],
+}
+
+
+@contextmanager
+def database_locked(user: User) -> Iterator[None]:
+    with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=20)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+        other.execute("COMMIT")
+
+
+def kill(user: User, phase: str, victim: str) -> None:
+    """SIGKILL the victim as soon as it is found alive in that phase; all at once until nobody is left."""
+    found = user.wait(lambda: PHASES[phase](user) and VICTIMS[victim](user))
+    while found:
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess):  # another's death was its end
+                process.kill()
+        found = user.processes() if victim == "all" else []
+
+
+def kill_while_flushing(user: User, victim: str) -> None:
+    """The job has ended, and what it wrote last waits in the spool."""
+    user.wait(lambda: PHASES["mid_run"](user))
+    with database_locked(user):
+        kill(user, "flushing", victim)
+
+
+def cold(cache: Path) -> dict[str, str]:
+    """The environment of a user whose cache is empty, so that environments are built; but Pulumi is on PATH."""
+    return {"EMS_CACHE_DIR": str(cache), "PATH": os.pathsep.join([str(engine.ensure()), os.environ["PATH"]])}
+
+
+def exit_code(phase: str, victim: str) -> set[int]:
+    """Of the interrupted command."""
+    if victim in {"cli", "all"}:
+        return {-9}
+    if victim in {"job", "keeper"}:
+        return {6}
+    if victim == "provider" or phase == "finished":
+        return {0, 5}  # depending on whether the run ended before Pulumi did
+    return {0} if victim == "agent" else {5}
+
+
+@pytest.mark.parametrize(("phase", "victim"), CASES if os.environ.get("EMS_DRILL") else sorted(SHORT))
+def test_a_killed_process_changes_nothing(user: User, tmp_path: Path, phase: str, victim: str) -> None:
+    user.experiment(rows=ROWS, pause_s=0.15)
+    env = cold(tmp_path / "cache")
+    command = user.start("up", "e", **env)
+    if phase == "flushing":
+        kill_while_flushing(user, victim)
+    else:
+        kill(user, phase, victim)
+    assert command.wait(60) in exit_code(phase, victim), user.said(command)
+    job_was_killed = victim in {"job", "keeper"}
+    user.ems("up", "e", *(["--retry"] if job_was_killed else []), **env)
+    user.assert_undisturbed(ROWS)
+    assert runs(user) <= (2 if victim in {"agent", "all", "job", "keeper"} else 1)
+
+
+def test_a_new_agent_takes_over_while_up_watches(user: User) -> None:
+    user.experiment(rows=ROWS, pause_s=0.15)
+    command = user.start("up", "e")
+    kill(user, "mid_run", "agent")
+    user.wait(lambda: user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "lost"), (2, "running")])
+    assert command.wait(60) == 0
+    user.assert_undisturbed(ROWS)

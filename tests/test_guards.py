@@ -1,0 +1,156 @@
+"""Rules that no other test would miss: the manual is complete, plug-ins are tested, imports stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from ems import cli, clusters, environment, errors
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+MAY_BE_IN_VIEWS = {"ems.node.spool", "ems.errors", "ems.lab"}
+MAY_IMPORT_PULUMI = ("program.py", "lifecycle.py", "engine.py", "provider/", "clusters/")
+
+
+def commands(group=None, name="ems") -> Iterator[tuple[str, object]]:
+    for word, command in (group or typer.main.get_command(cli.app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()))
+def test_each_command_has_help_and_is_in_the_manual(name, command):
+    assert command.help
+    assert re.search(rf"\*\*`{name}\b", README), f"{name} is not in README.md as **`{name} …`**"
+
+
+def test_the_manual_has_every_exit_code():
+    def classes(kind):
+        return [kind, *(below for child in kind.__subclasses__() for below in classes(child))]
+
+    table = README[README.index("| code | meaning |") :]
+    for kind in classes(errors.EmsError):
+        assert f"\n| {kind.exit_code} |" in table, kind
+
+
+def test_links_in_the_manual_lead_somewhere():
+    titles = {title.lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target[1:] in titles if target.startswith("#") else (ROOT / target).exists(), target
+
+
+def test_each_database_has_its_contract_test():
+    for module in (ROOT / "ems/databases").glob("*.py"):
+        if module.stem != "__init__" and re.search(r"^def connect\(url", module.read_text(), re.MULTILINE):
+            assert "(DatabaseContract):" in (ROOT / f"tests/test_{module.stem}.py").read_text()
+
+
+def test_each_place_keeps_the_promises_of_a_place():
+    assert clusters.kinds()
+    for kind in clusters.kinds():
+        place = clusters.place(kind)
+        assert place.cluster in {resource.token for resource in place.resources()}
+
+
+def test_only_some_modules_import_pulumi():
+    for path in (ROOT / "ems").rglob("*.py"):
+        name = str(path.relative_to(ROOT / "ems"))
+        if not name.startswith(MAY_IMPORT_PULUMI):
+            assert "pulumi" not in imported(path), name
+
+
+def test_files_hold_one_idea():
+    for path in (ROOT / "ems").rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def modules(path: Path) -> set[str]:
+    """Full names of all of EMS's own modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "ems":
+            found |= {f"ems.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return {name for name in found if name == "ems" or name.startswith("ems.")}
+
+
+def test_views_read_only_the_database():
+    for path in (ROOT / "ems/views").glob("*.py"):
+        for module in modules(path):
+            assert module.startswith(("ems.databases", "ems.views.")) or module in MAY_BE_IN_VIEWS, (path, module)
+
+
+def test_no_function_is_long():
+    for path in (ROOT / "ems").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 40, f"{path}: {node.name}"
+
+
+def test_this_repository_is_a_lab_like_those_that_init_makes():
+    template = ROOT / "ems/templates/lab"
+    assert (template / "stacks/__main__.py").read_text() == (ROOT / "stacks/__main__.py").read_text()
+    plugin = "plugins/pulumi-resource-ems"
+    assert (template / plugin).read_text().replace("$$", "$") == (ROOT / plugin).read_text()
+    assert os.access(ROOT / plugin, os.X_OK)
+    ours, theirs = ((folder / "Pulumi.yaml").read_text() for folder in (ROOT, template))
+    for line in ("main: stacks/", "stackConfigDir: stacks/", "      path: plugins", "runtime: python"):
+        assert line in ours.splitlines() and line in theirs.splitlines()
+
+
+def tracked() -> Iterator[tuple[str, str]]:
+    """Name and text of each file that git would commit."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file() and (ROOT / name).suffix not in {".png", ".parquet"}:
+            yield name, (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_no_file_names_an_index_or_a_folder_of_one_machine():
+    hosts = re.compile(r"\bpypi\.(org|python)|pythonhosted|npmjs\.|proxy\.golang|artifactory", re.I)
+    folders = re.compile(rf"{re.escape(str(ROOT))}|(?<![\w.~}}])/(root|work)/\w")
+    for name, text in tracked():
+        if name == "tests/test_guards.py":
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            assert not hosts.search(line) and not folders.search(line), f"{name}:{number}: {line[:200]}"
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in (ROOT / "requirements").glob("*.txt")))
+def test_each_requirement_is_pinned_with_hashes(file):
+    found = environment.check(environment.Environment(file, "3.11", (ROOT / "requirements" / file).read_text()))
+    assert found.errors == ()
+
+
+def test_each_sample_environment_can_be_built_again():
+    for folder in (ROOT / "environments").iterdir():
+        assert environment.check(environment.from_folder(folder)).errors == ()
+
+
+def test_each_command_has_its_own_words():
+    helps = [command.help for _, command in commands()]
+    assert len(set(helps)) == len(helps) >= 15

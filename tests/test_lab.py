@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from ems import lab
+from ems.errors import UserError
+
+ID = "d1b2a3c4-0000-4000-8000-000000000000"
+GOOD = f"name: study\nconfig:\n  ems:lab_id: {ID}\n"
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "Pulumi.yaml").write_text(GOOD)
+    return tmp_path
+
+
+@pytest.mark.parametrize("setting", [ID, f"{{value: {ID}}}"])
+def test_a_lab_is_read_in_both_ways_of_writing_a_setting(setting, root):
+    (root / "Pulumi.yaml").write_text(GOOD.replace(ID, setting))
+    found = lab.read(root)
+    assert (found.name, found.id, found.database_url) == ("study", uuid.UUID(ID), lab.DEFAULT_DATABASE)
+
+
+def test_the_lab_is_found_from_a_folder_below(root, monkeypatch):
+    below = root / "experiments" / "a b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert lab.find() == lab.read(root.resolve())
+    assert lab.find().work_dir == root.resolve() / ".ems"
+
+
+def test_outside_a_lab(tmp_path):
+    with pytest.raises(UserError, match=r"not in a lab(.|\n)*ems init DIR"):
+        lab.find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text, part",
+    [
+        ("", r"is empty \(null\): allowed is a mapping"),
+        ("[1]", "is a list of 1"),
+        ("a: b: c", "is no YAML in line 1"),
+        (": bad: [", "is no YAML in line 1"),
+        ("\x00", "is no YAML"),
+        (b"\xff\xfe\xff", "is not UTF-8 text"),
+        ("config: {}", "has as `name` empty"),
+        ("name: 3\nconfig: {}", "has as `name` 3"),
+        ("name: a", r"has as `ems:lab_id` empty \(null\): allowed is a UUID"),
+        ("name: a\nconfig: 3", "has as `config` 3"),
+        ("name: a\nconfig: {ems:lab_id: 12}", "has as `ems:lab_id` 12"),
+        ("name: a\nconfig: {ems:lab_id: {valeu: 1}}", "has as `ems:lab_id` empty"),
+        (f"{GOOD}  ems:database: 3\n", "has as `ems:database` 3: allowed is a URL"),
+    ],
+)
+def test_each_fault_of_the_file_is_told(text, part, root):
+    (root / "Pulumi.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=part) as caught:
+        lab.read(root)
+    assert str(root / "Pulumi.yaml") in caught.value.message and "ems init DIR" in caught.value.hint
+
+
+def test_a_file_that_cannot_be_read(root):
+    (root / "Pulumi.yaml").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        lab.read(root)
+
+
+def test_stacks_are_those_with_a_file(root):
+    found = lab.read(root)
+    assert found.stacks() == []
+    with pytest.raises(UserError, match="no stack file"):
+        found.some_stacks()
+    found.stacks_dir.mkdir()
+    for name in ("Pulumi.b.yaml", "Pulumi.a.yaml", "Pulumi.yaml", "__main__.py", "notes.yaml"):
+        (found.stacks_dir / name).touch()
+    assert found.stacks() == found.some_stacks() == ["a", "b"]
+    assert found.known(["b"]) == ["b"]
+    with pytest.raises(UserError, match=r"'bb': did you mean b\? allowed are a, b"):
+        found.known(["a", "bb"])
+
+
+def test_the_plugin_must_be_there_and_executable(root):
+    found = lab.read(root)
+    with pytest.raises(UserError, match=r"missing or not executable(.|\n)*checkout HEAD -- plugins"):
+        found.plugin()
+    shim = root / "plugins" / "pulumi-resource-ems"
+    shim.parent.mkdir()
+    shim.touch(mode=0o755)
+    assert found.plugin() == shim
