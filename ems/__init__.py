@@ -6,12 +6,15 @@ frame = ems.results("digits")  # the rows of the stack's newest experiment, as a
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else importing GitPython fails on a machine without git
 
 
 def results(stack: str) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 import ems
 from ems import databases
 from ems import lab as laboratory
+from ems.cli_environments import environments
 from ems.console import err, out, print_json, say, show_error, working
 from ems.errors import EmsError, UserError
 from ems.lab import Lab
@@ -69,11 +70,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-environments = typer.Typer(
-    help="Lock, check and build pinned environments.",
-    epilog="[bold]Example[/]  ems env lock digits && ems env check digits",
-    no_args_is_help=True,
 )
 app.add_typer(environments, name="env")
 
@@ -271,6 +267,35 @@ def results(
             out.print(view.table(batches, experiment))
 
 
+@app.command(epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
+def failures(stack: Stack, as_json: Json = False) -> None:
+    """List the points of a sweep that failed, with their parameters and errors; `ems up --retry` computes them."""
+    from ems import lifecycle
+    from ems.views import failures as view
+
+    lab = laboratory.find()
+    experiment = lifecycle.latest(lab, stack)
+    with database(lab) as connected:
+        if as_json:
+            print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
+        else:
+            out.print(view.table(connected.failures(experiment.id), experiment.points_failed))
+
+
+@app.command(epilog="[bold]Examples[/]  ems watch · ems watch svd")
+def watch(stacks: Stacks = None) -> None:
+    """Follow runs live until all are finished: progress, rate, time left, the log's last lines."""
+    from rich.live import Live
+
+    from ems import lifecycle
+    from ems.views import watch as view
+
+    lab = laboratory.find()
+    with Live(console=out, refresh_per_second=4) as live:
+        for rows in lifecycle.follow(lab, stacks):
+            live.update(view.page(lab, rows))
+
+
 @app.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")
 def teardown(
     stacks: Stacks = None,
@@ -297,7 +322,7 @@ def teardown(
     with working("surveying") as progress:
         pulumi = Pulumi.of(lab, progress)
         leftovers = lifecycle.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
-    if asks:
+    if asks and any(leftover.clusters for leftover in leftovers):
         out.print(view.table(leftovers))
         if not typer.confirm("Let go what finished experiments hold?"):
             raise typer.Exit
@@ -340,45 +365,6 @@ def run_pulumi(context: typer.Context) -> None:
     os.chdir(lab.root)
     program = str(prepared.folder / "pulumi")
     os.execve(program, ["pulumi", *context.args], prepared.environment({}))
-
-
-EnvironmentName = Annotated[str, typer.Argument(help="Name of a folder in environments/.")]
-
-
-@environments.command("lock", epilog="[bold]Example[/]  ems env lock digits --upgrade")
-def env_lock(
-    name: EnvironmentName,
-    upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions allowed.")] = False,
-) -> None:
-    """Pin environments/NAME/requirements.in into requirements.txt, with hashes, for all platforms."""
-    from ems import environment
-
-    folder = environment.folder(laboratory.find().root, name)
-    with working(f"locking {name}"):
-        environment.lock(folder, upgrade)
-    out.print(f"wrote {folder / environment.LOCK}", markup=False, highlight=False, soft_wrap=True)
-
-
-@environments.command("check", epilog="[bold]Example[/]  ems env check digits")
-def env_check(name: EnvironmentName) -> None:
-    """Check that a lock is fully pinned with hashes, and name libraries that only render."""
-    from ems import environment
-
-    findings = environment.check(environment.from_folder(environment.folder(laboratory.find().root, name)))
-    for finding in (*findings.errors, *findings.warnings):
-        out.print(str(finding), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(2 if findings.errors else 0)
-
-
-@environments.command("build", epilog="[bold]Example[/]  ems env build digits")
-def env_build(name: EnvironmentName) -> None:
-    """Build an environment into the user's cache, once per lock, and print its folder."""
-    from ems import environment
-
-    pinned = environment.from_folder(environment.folder(laboratory.find().root, name))
-    with working(f"building {name}") as progress:
-        folder = environment.build(pinned, progress)
-    typer.echo(folder)
 
 
 if __name__ == "__main__":

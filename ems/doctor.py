@@ -62,4 +62,5 @@ def _disk() -> str:
 
 def _database(here: Lab) -> str:
     with closing(databases.connect(here.database_url, here.root)) as database:
-        return f"{here.database_url}: {len(database.experiments())} experiments"
+        there = len(database.experiments())
+        return f"{here.database_url}: {there} experiment{'s' * (there != 1)}"

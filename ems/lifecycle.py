@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from ems import clusters, databases, preflight
-from ems.databases import Experiment
+from ems.databases import Experiment, State
 from ems.errors import DatabaseError, EmsError, EngineError, ExperimentFailed
 from ems.lab import Lab
 from ems.process import CommandFailed
@@ -62,7 +62,7 @@ def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
 
 
 def _describe(pulumi: Pulumi, stack: str) -> None:
-    """A lab or a persistent place: rows only. Tables of an older EMS are brought up to date, also where no row changed."""
+    """A lab or a persistent place: rows only. Brings tables of an older EMS up to date, also where no row changed."""
     with _database(pulumi.lab) as database:
         database.create()
     make_ready(pulumi, stack)
@@ -124,6 +124,16 @@ def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
         if stack not in by_stack:
             raise _without_experiment(lab, stack)
     return [by_stack[stack] for stack in sorted(set(stacks or by_stack))]
+
+
+def follow(lab: Lab, stacks: list[str] | None = None) -> Iterator[list[Experiment]]:
+    """The newest experiments again and again, until none is under way."""
+    while True:
+        experiments = newest(lab, stacks)
+        yield experiments
+        if all(experiment.state.finished or experiment.state is State.LOST for experiment in experiments):
+            return
+        time.sleep(POLL_S)
 
 
 def latest(lab: Lab, stack: str) -> Experiment:

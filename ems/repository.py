@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else the mere import fails on a machine without git
-
 import git
 
 from ems.cache import cache_dir, exclusive

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +17,9 @@ from rich.console import Console
 import ems
 from ems.databases import Experiment, State
 from ems.errors import UserError
-from ems.node.spool import Batch, Column
-from ems.views import check, doctor, results, status, teardown
+from ems.lab import Lab
+from ems.node.spool import Batch, Column, Mark
+from ems.views import check, doctor, failures, results, status, teardown, watch
 from ems.views.line import duration, progress_line
 from tests.conftest import ran
 from tests.database_cases import REGISTRATION, batch, floats, ints, texts
@@ -218,3 +221,30 @@ def test_the_page_of_check() -> None:
 def test_the_page_of_doctor() -> None:
     findings = [doctor.Finding("git", True, "2.39"), doctor.Finding("disk", False, "1 GB free", "Free\nsome")]
     assert drawn(doctor.page(findings)) == "✓ git       2.39\n✗ disk      1 GB free\n  Free\n  some\n"
+
+
+def test_failures_show_parameters_and_the_errors_last_line() -> None:
+    marks = [Mark(7, "failed", {"n": 10, "x": 0.5}, "Traceback …\nValueError: no five"), Mark(9, "failed", {}, "")]
+    shown = drawn(failures.table(marks, 40, most=2), 100)
+    assert "n=10, x=0.5" in shown and "ValueError: no five" in shown and "Traceback" not in shown
+    assert "40 points failed" in shown and "and 38 more" in shown
+    assert failures.as_object(Mark(1, "failed", {"x": float("inf")}, "e")) == {
+        "point": 1,
+        "parameters": {"x": {"float64": "inf"}},
+        "error": "e",
+    }
+
+
+def test_watch_shows_rate_time_left_and_the_logs_end(tmp_path: Path) -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    sweep = replace(REGISTRATION, points_total=1000)
+    busy = replace(
+        FINISHED, registration=sweep, state=State.RUNNING, points_done=190, points_failed=10, started_at=began
+    )
+    assert watch.time_left(busy, began + timedelta(seconds=10)) == " · 20 points/s · 40 s left"
+    assert watch.time_left(replace(busy, state=State.SUCCEEDED)) == ""
+    here = Lab(tmp_path, "lab", uuid.UUID(int=1), "sqlite:///x.db")
+    here.run_dir(busy.id).mkdir(parents=True)
+    (here.run_dir(busy.id) / "job.log").write_text("".join(f"line {n}\n" for n in range(9)))
+    shown = drawn(watch.page(here, [busy]), 120)
+    assert "190 of 1,000 points" in shown and "line 8" in shown and "line 3" not in shown

@@ -18,6 +18,7 @@ import psutil
 
 from ems.databases import State
 
+HANGS_S = 15.0  # an agent that waits for the database beats again within seconds of its return
 PATIENCE_S = 2.0  # long enough for an agent that is on its way out, or that was asked about its lock
 _CLOCK_TOLERANCE_S = 5.0
 _POLL_S = 0.1
@@ -49,7 +50,7 @@ def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) 
             if now is None or now is State.RUNNING or now.finished:
                 file.close()
                 return None
-            if now is State.LOST or waited_s > lease_s:
+            if waited_s > (HANGS_S if now is State.LOST else lease_s):
                 _kill_holder(file)
         time.sleep(_POLL_S)
     file.truncate(0)

@@ -41,7 +41,7 @@ SHORT = {
     ("creating", "pulumi"),
     ("provisioning", "all"),
     ("mid_run", "cli"),
-    ("mid_run", "agent"),
+    ("mid_run", "provider"),
     ("mid_run", "keeper"),
     ("flushing", "all"),
 }

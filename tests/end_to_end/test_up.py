@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 from tests.end_to_end.conftest import User, expected
 
+RECORDS = Path(__file__).parents[1] / "records"
 CLUSTER, RUN, EXPERIMENT = "ems:index:Laptop", "ems:index:Run", "ems:index:Experiment"
 
 
@@ -139,6 +143,16 @@ def test_an_edited_readme_runs_nothing_and_changed_code_does(user: User) -> None
     user.ems("up", "e")
     assert user.query("SELECT count(*) FROM experiment") == [(2,)]
     assert user.query("SELECT count(*) FROM experiment WHERE destroyed_at IS NOT NULL") == [(1,)]
+
+
+def test_tables_of_an_older_version_are_brought_up_to_date_by_the_lab(user: User) -> None:
+    (user.root / ".ems/ems.db").unlink()
+    with closing(sqlite3.connect(user.root / ".ems/ems.db")) as connection:
+        connection.executescript((RECORDS / "database_version_1.sql").read_text())
+    refused = user.ems("status", expect=4)
+    assert "version 1" in refused.stderr and "ems up lab" in refused.stderr
+    user.ems("up", "lab")  # no row of it has changed since the tables were made
+    user.ems("status")
 
 
 def test_destroy_leaves_the_records_marked(user: User) -> None:

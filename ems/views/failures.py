@@ -1,0 +1,29 @@
+"""The points of a sweep that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+from rich.table import Table
+
+from ems.node.spool import Mark, jsonable
+
+
+def as_object(mark: Mark) -> dict[str, Any]:
+    """The shape of one entry of `ems failures --json`; `error` has the traceback."""
+    return {"point": mark.point, "parameters": jsonable(mark.parameters), "error": mark.error}
+
+
+def table(marks: Iterable[Mark], failed: int, most: int = 20) -> Table:
+    """The first `most` of `failed` points, each with the last line of its error."""
+    shown = Table(title=f"{failed:,} points failed", title_justify="left", box=None, pad_edge=False)
+    for name in ("point", "parameters", "error"):
+        shown.add_column(name, overflow="fold")
+    for mark in islice(marks, most):
+        parameters = ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
+        shown.add_row(f"{mark.point:,}", parameters, (mark.error.strip().splitlines() or [""])[-1])
+    if failed > most:
+        shown.caption = f"and {failed - most:,} more: --json shows all, with tracebacks"
+    return shown
