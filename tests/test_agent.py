@@ -75,7 +75,7 @@ class Bench:
     database: Database
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def register(self, id: str = "e1", max_hours: float | None = None) -> Path:
+    def register(self, id: str = "e1", max_hours: float | None = None, points: int = 1) -> Path:
         self.database.register(
             Registration(
                 id=id,
@@ -94,7 +94,7 @@ class Bench:
                 python="3.11",
                 cluster="laptop",
                 results_table="r",
-                points_total=1,
+                points_total=points,
                 max_hours=max_hours,
             )
         )

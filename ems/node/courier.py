@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ems.databases import Claim, Database, Orders, Outcome, State
 from ems.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.node import spool
-from ems.node.spool import Batch, Spool
+from ems.node.point_count import PointCount
+from ems.node.spool import Spool
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_FAILED_RELEASES = 12  # about 45 s
@@ -25,19 +26,6 @@ def explain(error: Exception) -> str:
     if isinstance(error, EmsError):
         return str(error)
     return f"EMS failed: {type(error).__name__}: {error}. See agent.log in the run's folder."
-
-
-@dataclass
-class PointCount:
-    """A sweep's points that the database has: with a result (rows or none), and failed."""
-
-    done: int = 0
-    failed: int = 0
-
-    def add(self, batch: Batch) -> None:
-        failed = sum(mark.state == "failed" for mark in batch.marks)
-        self.failed += failed
-        self.done += len(batch.replaces) - failed
 
 
 class Courier(threading.Thread):
@@ -124,9 +112,9 @@ class Courier(threading.Thread):
                 return
             batch = spool.read(path)
             database.store(self._claim, batch)
-            path.unlink()
             if self.count:
                 self.count.add(batch)
+            path.unlink()  # at last: who finds the spool empty may rely on the count
             self._beat(database)
 
     def _release(self, database: Database, outcome: Outcome) -> None:

@@ -172,7 +172,9 @@ class Driver:
     def _suspect(self, part: Part, death: Death) -> None:
         count = size(part.ranges)
         log.warning("A worker died (%s) with %d points, which are tried again.", death.cause, count)
-        if count > 1:
+        if not death.at_work:
+            self._suspects.append(part)
+        elif count > 1:
             self._suspects.extend(Part(ranges) for ranges in split(part.ranges, SUSPECTS))
         elif part.deaths + 1 < DEATHS:
             self._suspects.append(Part(part.ranges, part.deaths + 1))
@@ -181,6 +183,8 @@ class Driver:
 
     def _blame(self, point: int, death: Death) -> None:
         error = f"Killed its worker, {DEATHS} times when alone: {death.cause}."
+        if self._order.point_timeout_s:
+            error += "\nCode that never lets go of Python's interpreter is ended so after point_timeout_s, too."
         mark = Mark(point, "failed", self._sweep.parameters(point), error)
         self._write(encode(Batch(array("q"), array("q"), (), (point,), (mark,))))
         self._count(1, 1)

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -127,15 +127,16 @@ def _watch(work: Work, timeout_s: float) -> None:
 
     A point that never lets go of the interpreter cannot be seen from here: then the process ends.
     """
-    last_s = 2 * timeout_s + 10
-    faulthandler.dump_traceback_later(last_s, exit=True)
-    running = ThreadPoolExecutor(1).submit(work.run)
     overdue = False
-    while not overdue and not running.done():
-        wait([running], timeout=min(0.5, timeout_s / 4))
-        faulthandler.dump_traceback_later(last_s, exit=True)
-        overdue = work.abandoned(timeout_s)
-    faulthandler.cancel_dump_traceback_later()
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        end_later = partial(faulthandler.dump_traceback_later, 2 * timeout_s + 5, exit=True, file=nowhere)
+        end_later()
+        running = ThreadPoolExecutor(1).submit(work.run)
+        while not overdue and not running.done():
+            wait([running], timeout=min(0.5, timeout_s / 4))
+            end_later()
+            overdue = work.abandoned(timeout_s)
+        faulthandler.cancel_dump_traceback_later()
     if not overdue:
         running.result()
 

@@ -19,15 +19,20 @@ _OPEN_BITS = [[bit for bit in range(8) if not byte >> bit & 1] for byte in range
 def open_ranges(done: bytes, total: int) -> Iterator[Range]:
     """The points below `total` whose bit (bit i % 8 of byte i // 8) is not set, as ranges in ascending order."""
     padded = done + bytes(max(0, (total + 7) // 8 - len(done)))
+    for first, last in _adjoining(_runs(padded)):
+        if first < total:
+            yield first, min(last, total)
+
+
+def _adjoining(runs: Iterable[Range]) -> Iterator[Range]:
+    """Runs that touch as one."""
     first = last = 0
-    for begin, end in _runs(padded):
+    for begin, end in runs:
         if begin > last:
             if first < last:
                 yield first, last
             first = begin
-        last = min(end, total)
-        if last <= begin:
-            return
+        last = end
     if first < last:
         yield first, last
 

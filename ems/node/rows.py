@@ -20,6 +20,7 @@ import sys
 from array import array
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from reprlib import Repr
 from typing import Any, Literal
@@ -104,9 +105,17 @@ def _cells(name: str, value: Any) -> dict[str, Value]:
         return {name: value}
     dimensions = getattr(value, "ndim", None)
     if dimensions == 1 and hasattr(value, "tolist"):
-        width = len(str(len(value) - 1))
-        return {f"{name}{i:0{width}d}": _scalar(name, item) for i, item in enumerate(value.tolist())}
+        items = value.tolist()
+        if not _PLAIN.issuperset(map(type, items)):
+            items = [_scalar(name, item) for item in items]
+        return dict(zip(_numbered(name, len(items)), items))  # noqa: B905
     return {name: _scalar(name, value.item() if dimensions == 0 and hasattr(value, "item") else value)}
+
+
+@lru_cache(maxsize=64)
+def _numbered(name: str, count: int) -> list[str]:
+    width = len(str(count - 1))
+    return [f"{name}{i:0{width}d}" for i in range(count)]
 
 
 def _scalar(name: str, value: Any) -> Value:
@@ -147,10 +156,10 @@ class Gathered:
     """The rows of a batch's points. `known`: what the columns were so far, those of the `parameters` too."""
 
     def __init__(self, parameters: Collection[str], known: Mapping[str, Kind]) -> None:
-        self._parameters = {name.lower() for name in parameters}
-        self._known = known
+        self._parameters, self._known = tuple(parameters), known
+        self._taken = {name.lower() for name in parameters}
         self._spelled = {name.lower(): name for name in known}
-        self._sound: set[tuple[str, ...]] = set()
+        self._names: dict[tuple[str, ...], None] = {}  # the rows' columns: all that came, each order once
         self.points, self.rows = array("q"), array("q")
         self._records: list[dict[str, Value]] = []
         self.cells = 0
@@ -158,11 +167,10 @@ class Gathered:
     def add(self, point: int, parameters: Mapping[str, Value], result: Any) -> int:
         """How many rows it has. BadResult, and nothing is added."""
         rows = rows_of(result)
-        for row in rows:
-            names = tuple(row)
-            if names not in self._sound:
-                self._check(names)
-                self._sound.add(names)
+        fresh = dict.fromkeys(map(tuple, rows))
+        if not fresh.keys() <= self._names.keys():
+            self._check(dict.fromkeys(chain.from_iterable(fresh)))
+            self._names.update(fresh)
         for number, row in enumerate(rows):
             record = {**parameters, **row}
             self._records.append(record)
@@ -171,23 +179,26 @@ class Gathered:
             self.cells += len(record)
         return len(rows)
 
-    def _check(self, names: tuple[str, ...]) -> None:
+    def _check(self, names: Iterable[str]) -> None:
+        fresh: dict[str, str] = {}
         for name in names:
             if not isinstance(name, str):
                 raise BadResult(f"The name of a column is {_shown(name)}.", "Allowed: text, as in df.columns = ['a'].")
-            if not name or "\0" in name or name.lower() in RESERVED:
+            lower = name.lower()
+            if not name or "\0" in name or lower in RESERVED:
                 raise BadResult(
                     f"{name!r} cannot be the name of a column.",
                     f"Any name but an empty one and {', '.join(sorted(RESERVED))}.",
                 )
-            if name.lower() in self._parameters:
+            if lower in self._taken:
                 raise BadResult(
                     f"Column {name!r} of the result is named like a parameter.",
                     "Parameters are stored beside each row anyway: leave it out, or rename it.",
                 )
-            other = self._spelled.setdefault(name.lower(), name)
+            other = self._spelled.get(lower) or fresh.setdefault(lower, name)
             if other != name:
                 raise BadResult(f"Columns {other!r} and {name!r} differ only by case.", "Rename one of the two.")
+        self._spelled.update(fresh)
 
     def typed(self) -> Typed:
         """Points with a value that does not fit its column lose their rows; all others keep theirs."""
@@ -203,7 +214,8 @@ class Gathered:
         """Up to the first column in which something does not fit."""
         columns: list[Column] = []
         kinds: dict[str, Kind] = {}
-        for name in dict.fromkeys(chain.from_iterable(self._records)):
+        names = chain(self._parameters, chain.from_iterable(self._names)) if self._records else ()
+        for name in dict.fromkeys(names):
             values = self._values(name)
             kind, misfits = settled(name, values, self._known.get(name))
             if misfits:

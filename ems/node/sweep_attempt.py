@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 
-from ems.databases import Database, Outcome, State
+from ems.databases import Database, Experiment, Outcome, State
 from ems.errors import DatabaseUnavailable
 from ems.node.attempt import POLL_S, Attempt
-from ems.node.courier import LONGEST_PAUSE_S, PointCount
+from ems.node.courier import LONGEST_PAUSE_S
 from ems.node.job import Ended, Job, kill_leftovers
+from ems.node.point_count import PointCount
 from ems.node.points import Order
 from ems.node.results_reader import ResultsReader
-from ems.sweep import Sweep
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
@@ -43,16 +44,31 @@ class SweepAttempt(Attempt):
     A point that failed is not stored: the next attempt computes it again.
     """
 
+    _counted = False  # whether it is known which points are done
+
+    def _guarded(self, step: Callable[[], Outcome | None]) -> Outcome | None:
+        def unless_halted() -> Outcome | None:
+            try:
+                return step()
+            except Halted as halted:
+                return halted.outcome
+
+        return super()._guarded(unless_halted)
+
     def _clear(self, keep_results: bool) -> None:  # noqa: ARG002
         kill_leftovers(self._dir, str(self._results))
+        shutil.rmtree(self._dir / "dask", ignore_errors=True)
         self._results.mkdir(exist_ok=True)
-        self._courier.count = PointCount()
+        row = self._patiently(self._row)
+        self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
 
     def _work(self) -> Outcome:
-        try:
-            return self._wait_until_stored() or super()._work()  # first what an earlier agent had spooled
-        except Halted as halted:
-            return halted.outcome
+        return self._count_stored() or super()._work()
+
+    def _conclude(self, outcome: Outcome) -> bool:
+        if not self._counted:  # an earlier agent had computed all; what it left in the spool counts, too
+            self._guarded(self._count_stored)
+        return super()._conclude(outcome)
 
     def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:
         order = self._dir / "order.json"
@@ -66,7 +82,7 @@ class SweepAttempt(Attempt):
             grids=job["sweep"],
             code=str(unpacked / "code"),
             spool=str(self._spool.folder),
-            done=str(self._write_done(len(Sweep.of(job["sweep"])))),
+            done=str(self._write_done()),
             progress=str(self._dir / "progress.json"),
             workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
             threads=job["threads"],
@@ -77,21 +93,31 @@ class SweepAttempt(Attempt):
             types=self._patiently(self._stored_types),
         )
 
-    def _write_done(self, points: int) -> Path:
-        """A bitmap of the points that the database has, for the driver; they are counted as done."""
-        bits = self._patiently(lambda database: self._stored_points(database, points))
-        count = PointCount(done=sum(byte.bit_count() for byte in bits))
-        self._courier.count = count
+    def _count_stored(self) -> Outcome | None:
+        """Count exactly, once the database has what an earlier agent had spooled; an outcome if that is halted."""
+        halted = self._wait_until_stored()
+        if halted is None:
+            self._courier.count = self._patiently(self._stored_points)
+            self._counted = True
+        return halted
+
+    def _write_done(self) -> Path:
+        """The points that the database has, for the driver."""
+        assert self._courier.count
         file = self._dir / "done.bits"
-        file.write_bytes(bits)
+        file.write_bytes(self._courier.count.bits)
         return file
 
-    def _stored_points(self, database: Database, points: int) -> bytearray:
-        bits = bytearray((points + 7) // 8)
-        for state, numbers in database.points(self._claim.experiment_id):
-            if state != "failed":
-                set_bits(bits, numbers.start, numbers.stop)
-        return bits
+    def _row(self, database: Database) -> Experiment:
+        row = database.experiment(self._claim.experiment_id)
+        assert row  # it was claimed
+        return row
+
+    def _stored_points(self, database: Database) -> PointCount:
+        count = PointCount(self._row(database).registration.points_total)
+        for state, points in database.points(self._claim.experiment_id):
+            count.know(points, failed=state == "failed")
+        return count
 
     def _stored_types(self, database: Database) -> dict[str, Any]:
         first = next(iter(database.results(self._claim.experiment_id, chunk_rows=1)), None)
@@ -106,6 +132,7 @@ class SweepAttempt(Attempt):
             if halted:
                 job.stop()  # the driver spools what comes back within seconds
                 return halted
+            self._courier.wake()  # the driver may have spooled a batch
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
@@ -150,15 +177,3 @@ def is_sweep(bundle: Path) -> bool:
             return "function" in json.loads(archive.read("spec.json"))["job"]
     except (OSError, BadZipFile, KeyError, ValueError):
         return False
-
-
-def set_bits(bits: bytearray, start: int, stop: int) -> None:
-    """Set bit i % 8 of byte i // 8 for each i from start to stop - 1: whole bytes at once."""
-    first, last = -(-start // 8), stop // 8
-    if first >= last:
-        for index in range(start, stop):
-            bits[index // 8] |= 1 << index % 8
-        return
-    set_bits(bits, start, first * 8)
-    bits[first:last] = b"\xff" * (last - first)
-    set_bits(bits, last * 8, stop)

@@ -59,9 +59,10 @@ class _Watched(Nanny):
 
 @dataclass(frozen=True)
 class Death:
-    """The worker died while it had the batch."""
+    """The worker died. `at_work`: while it computed the batch, not before or after."""
 
     cause: str
+    at_work: bool
 
 
 class Workers(Generic[T, R]):
@@ -125,11 +126,13 @@ class Workers(Generic[T, R]):
                 if task is not None and current is future:
                     result = self._result(address, future)
                     del self._tasks[address]
+                    if isinstance(result, Death):
+                        self._alive.discard(address)
                     yield address, task, result
         self._poll()
         for address in self._missing & self._tasks.keys():
             task, _ = self._tasks.pop(address)
-            yield address, task, Death(self._cause(address))
+            yield address, task, Death(self._cause(address), at_work=False)
 
     def kill(self, address: str) -> None:
         """End a worker that still runs what cannot be stopped otherwise; another one takes its place."""
@@ -163,10 +166,10 @@ class Workers(Generic[T, R]):
                 result: R = future.result(timeout=FETCH_S)
                 return result
             except KilledWorker:
-                return Death(self._cause(address))
+                return Death(self._cause(address), at_work=True)
             except DaskTimeout:
                 if address not in self._client.nthreads():
-                    return Death(self._cause(address))
+                    return Death(self._cause(address), at_work=False)
 
     def _cause(self, address: str) -> str:
         """As far as it can be found out."""

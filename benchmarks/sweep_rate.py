@@ -1,0 +1,132 @@
+"""Points a second of a sweep on two workers, stored in SQLite through the spool, against Dask with a task per point.
+
+python benchmarks/sweep_rate.py [POINTS]
+
+The rates are from the first stored point to the last; the start of the workers is told apart. `dear`: points of half
+a second of computing, against what two workers could do at best.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+
+import ems
+from benchmarks.sqlite_rows import ready
+from ems.node import spool
+from ems.node.spool import Spool
+
+WORKERS = 2
+CODE = """
+import time
+
+def returns_dict(n):
+    return {"x": n * 0.5, "y": n / 7, "k": n, "label": "a"}
+
+def returns_frame(n):
+    import pandas
+    return pandas.DataFrame([returns_dict(n)])
+
+def returns_vector(n):
+    import numpy
+    return {"v": numpy.arange(1000) * 0.5 + n}
+
+def dear(n):
+    began = time.thread_time()
+    while time.thread_time() - began < 0.5:
+        sum(range(1000))
+    return {"x": n}
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    first_s: float  # from the start to the first stored point
+    all_s: float  # to the last
+    points: int
+
+    @property
+    def rate(self) -> float:
+        return self.points / (self.all_s - self.first_s)
+
+
+def swept(folder: Path, function: str, points: int) -> Measured:
+    """The driver, and beside it a loop that stores what it spools, as the agent does."""
+    (folder / "jobs.py").write_text(CODE)
+    (folder / "done").write_bytes(b"")
+    places = {"spool": str(folder / "spool"), "done": str(folder / "done"), "progress": str(folder / "progress.json")}
+    grids = [{"n": {"range": [0, points - 1, 1]}}]
+    order = {"function": f"jobs:{function}", "grids": grids, "code": str(folder), "workers": WORKERS, "threads": 1}
+    (folder / "order.json").write_text(json.dumps({**order, **places}))
+    call = f"from ems.node.driver import main; main({str(folder / 'order.json')!r})"
+    waiting = Spool(folder / "spool")
+    variables = {**os.environ, "PYTHONPATH": str(Path(ems.__file__).parents[1])}
+    with closing(ready(folder)) as database:
+        claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
+        assert claim is not None
+        began, first_s = time.perf_counter(), 0.0
+        driver = subprocess.Popen([sys.executable, "-c", call], env=variables)
+        while driver.poll() is None or waiting.waiting():
+            for path in waiting.waiting():
+                database.store(claim, spool.read(path))
+                path.unlink()
+                last_s = time.perf_counter() - began
+                first_s = first_s or last_s
+            time.sleep(0.01)
+        row = database.experiment("e" * 36)
+        assert row is not None
+        assert row.rows_stored == points
+    return Measured(first_s, last_s, points)
+
+
+def raw(folder: Path, points: int) -> float:
+    """Points a second of Dask with a task per point, nothing stored."""
+    (folder / "jobs.py").write_text(CODE)
+    sys.path.insert(0, str(folder))
+    from jobs import returns_dict  # type: ignore[import-not-found]
+
+    with (
+        LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.submit(returns_dict, -1).result()
+        began = time.perf_counter()
+        results = client.gather(client.map(returns_dict, range(points), pure=False))
+        seconds = time.perf_counter() - began
+    assert len(results) == points
+    return points / seconds
+
+
+def show(function: str, points: int) -> Measured:
+    with tempfile.TemporaryDirectory() as folder:
+        measured = swept(Path(folder), function, points)
+    sys.stdout.write(
+        f"{function:15} {points:9,} points: first stored after {measured.first_s:.1f} s, "
+        f"then {measured.rate:,.0f} points/s\n"
+    )
+    return measured
+
+
+def main(points: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        alone = raw(Path(folder), max(2000, points // 100))
+    sys.stdout.write(f"Dask, a task per point, nothing stored: {alone:,.0f} points/s\n")
+    for function, share in (("returns_dict", 1), ("returns_frame", 4), ("returns_vector", 40)):
+        sys.stdout.write(f"{show(function, points // share).rate / alone:.0f} times that\n")
+    dear = show("dear", 40)
+    sys.stdout.write(f"{(dear.points - 1) * 0.5 / WORKERS / (dear.all_s - dear.first_s):.1%} of the ideal\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 400_000)
