@@ -16,7 +16,7 @@ help:  ## Show the targets
 	@scripts/install requirements/dev.txt
 	@touch $@ .venv/demo
 
-demo: .venv/demo  ## Run the main job: a learning curve on handwritten digits, on this laptop
+demo: .venv/demo  ## Run the main job on this laptop: a learning curve, and a sweep over random matrices
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
 
 test: .venv/dev  ## Run all tests, installing what they need

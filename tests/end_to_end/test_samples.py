@@ -72,7 +72,7 @@ def test_the_notebook_draws_what_is_stored(clone: User) -> None:
 
 
 def test_running_the_samples_leaves_a_clone_that_runs_nothing_again(clone: User) -> None:
-    clone.ems("up")
+    clone.ems("up", "lab", "digits", "rnorm")
     assert clone.query("SELECT count(*), max(attempt) FROM run") == [(2, 1)]
     changed = subprocess.run(["git", "diff"], cwd=clone.root, check=True, capture_output=True, text=True).stdout
     lines = [line for line in changed.splitlines() if line.startswith(("+", "-")) and line[:3] not in ("+++", "---")]
