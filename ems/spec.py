@@ -153,7 +153,7 @@ class SweepJob(Strict):
         0, description="How often a point that raises is tried again before it counts as failed."
     )
     max_failures: Annotated[int, checks.number(low=0, high=grids.MOST_POINTS, whole=True)] | None = Field(
-        None, description="How many points may fail before the run ends as failed; left out: any number."
+        None, description="With more failed points the run stops; left out: it goes on, but ends as failed if any did."
     )
     point_timeout_s: Annotated[float, checks.number(low=0, high=31_536_000, above=True)] | None = Field(
         None, description="Seconds after which a point is stopped and counts as failed; left out: no limit."
