@@ -250,6 +250,7 @@ def results(
         str, typer.Option(help="csv, json or parquet; default: as the file's name ends, else a short table.")
     ] = "",
     to: Annotated[Path | None, typer.Option("--out", help="File to write; default: standard output.")] = None,
+    columns: Annotated[str, typer.Option(help="Names with commas between, as `theta,sigma`; default: all.")] = "",
 ) -> None:
     """Show or export the rows of a stack's newest experiment, also while it runs."""
     from ems import lifecycle
@@ -259,10 +260,10 @@ def results(
     lab = laboratory.find()
     experiment = lifecycle.latest(lab, stack)
     with database(lab) as connected:
-        batches = connected.results(experiment.id)
+        batches = connected.results(experiment.id, [name.strip() for name in columns.split(",")] if columns else None)
         if wanted:
             rows = view.export(batches, wanted, to)
-            say(f"{rows:,} rows" + (f" in {to}" if to else ""))
+            say(f"{rows:,} rows" + (f" in {to}" if to else "") + view.missing(experiment))
         else:
             out.print(view.table(batches, experiment))
 

@@ -248,3 +248,9 @@ def test_watch_shows_rate_time_left_and_the_logs_end(tmp_path: Path) -> None:
     (here.run_dir(busy.id) / "job.log").write_text("".join(f"line {n}\n" for n in range(9)))
     shown = drawn(watch.page(here, [busy]), 120)
     assert "190 of 1,000 points" in shown and "line 8" in shown and "line 3" not in shown
+
+
+def test_missing_points_are_told() -> None:
+    sweep = replace(REGISTRATION, points_total=3120)
+    assert results.missing(replace(FINISHED, registration=sweep)) == "; 3,112 of 3,120 points are still missing"
+    assert results.missing(replace(FINISHED, registration=replace(sweep, points_total=8))) == ""

@@ -145,6 +145,13 @@ def format_of(format: str, path: Path | None) -> str:
     return asked
 
 
+def missing(experiment: Experiment) -> str:
+    """Such as `; 12 of 3,120 points are still missing`; "" where none is."""
+    total = experiment.registration.points_total
+    left = total - experiment.points_done
+    return f"; {left:,} of {total:,} points are still missing" if left > 0 else ""
+
+
 def export(batches: Iterable[Batch], format: str, path: Path | None) -> int:
     """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns the rows."""
     if path is None:
