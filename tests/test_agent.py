@@ -164,6 +164,8 @@ def pause(agent: subprocess.Popen[bytes], bench: Bench) -> None:
     """Stop the agent outside of a transaction: within one it would lock the whole database."""
     for _ in range(1000):
         agent.send_signal(signal.SIGSTOP)
+        eventually(lambda: psutil.Process(agent.pid).status() == psutil.STATUS_STOPPED)
+        time.sleep(0.05)  # its threads stop one by one
         with contextlib.suppress(sqlite3.OperationalError), locked(bench, timeout_s=0):
             return
         agent.send_signal(signal.SIGCONT)

@@ -88,7 +88,7 @@ class Workers(Generic[T, R]):
             raise EmsError(f"The {count} workers could not be started: {error}") from error
         self._memory_mb = memory_mb
         self._tasks: dict[str, tuple[T, Future[R]]] = {}  # by the worker's address
-        self._ready: queue.SimpleQueue[tuple[str, Future[R]]] = queue.SimpleQueue()
+        self._ready: queue.Queue[tuple[str, Future[R]]] = queue.Queue()
         self._alive: set[str] = set()
         self._missing: set[str] = set()
         self._leaving: set[str] = set()
