@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, Nanny
+from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, WorkerPlugin
 from distributed import TimeoutError as DaskTimeout
 
 from ems.errors import EmsError
@@ -57,6 +57,13 @@ class _Watched(Nanny):
             super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
 
 
+class _Patient(WorkerPlugin):
+    """Of the SIGTERM that ends the job, which reaches all its processes, the driver alone takes notice."""
+
+    def setup(self, worker: object) -> None:  # noqa: ARG002
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @dataclass(frozen=True)
 class Death:
     """The worker died. `at_work`: while it computed the batch, not before or after."""
@@ -84,6 +91,7 @@ class Workers(Generic[T, R]):
                 silence_logs="CRITICAL",
             )
             self._client = Client(self._cluster, set_as_default=False)
+            self._client.register_plugin(_Patient())
         except (OSError, RuntimeError, DaskTimeout) as error:
             raise EmsError(f"The {count} workers could not be started: {error}") from error
         self._memory_mb = memory_mb
