@@ -95,6 +95,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     if reconciled and plan["due"]:
         raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
     _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
+    if reused := int(plan["reused"]):
+        pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 
 

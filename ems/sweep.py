@@ -16,8 +16,6 @@ Standard library alone, Python 3.9 or newer: it is shipped with every sweep.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -107,15 +105,6 @@ class Sweep:
     def _expect(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"points {start:,} to {stop - 1:,} of a sweep of {len(self):,} points, counted from 0")
-
-
-def parameters_digest(parameters: Mapping[str, Scalar]) -> str:
-    """32 hexadecimal digits (of SHA-256): the same for equal parameters in any order; 2.0 equals 2, true is not 1."""
-    plain = {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in parameters.items()
-    }
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
 
 
 def _groups(grid: Mapping[str, Any]) -> list[dict[str, Values]]:

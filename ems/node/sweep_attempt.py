@@ -16,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 from ems.databases import Database, Experiment, Outcome, State
 from ems.errors import DatabaseUnavailable
+from ems.node import reuse
 from ems.node.attempt import POLL_S, Attempt
 from ems.node.courier import LONGEST_PAUSE_S
 from ems.node.job import Ended, Job, kill_leftovers
@@ -63,7 +64,10 @@ class SweepAttempt(Attempt):
         self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
 
     def _work(self) -> Outcome:
-        return self._count_stored() or super()._work()
+        if halted := self._count_stored():
+            return halted
+        self._reuse()
+        return super()._work()
 
     def _conclude(self, outcome: Outcome) -> bool:
         if not self._counted:  # an earlier agent had computed all; what it left in the spool counts, too
@@ -100,6 +104,22 @@ class SweepAttempt(Attempt):
             self._courier.count = self._patiently(self._stored_points)
             self._counted = True
         return halted
+
+    def _reuse(self) -> None:
+        """Copy the points that earlier experiments have computed."""
+        if copied := self._patiently(self._copy):
+            log.info("Reused %d points of earlier experiments", copied)
+            self._courier.count = self._patiently(self._stored_points)
+
+    def _copy(self, database: Database) -> int:
+        assert self._courier.count
+        done = bytearray(self._courier.count.bits)
+        return reuse.copy(database, self._claim, self._row(database).registration, done, self._go_on)
+
+    def _go_on(self) -> None:
+        """Halted if there is a reason to stop."""
+        if outcome := self._halted():
+            raise Halted(outcome)
 
     def _write_done(self) -> Path:
         """The points that the database has, for the driver."""
@@ -152,8 +172,7 @@ class SweepAttempt(Attempt):
                     return ask(database)
                 except DatabaseUnavailable as error:
                     log.warning("The database is away, waiting for it: %s", error)
-                if outcome := self._halted():
-                    raise Halted(outcome)
+                self._go_on()
                 time.sleep(LONGEST_PAUSE_S)
 
     def _judged(self, ended: Ended) -> Outcome:

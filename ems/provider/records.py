@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, rules
 from ems.errors import DatabaseError
+from ems.node import reuse
 from ems.provider.resource import Difference, Operation, Properties, Resource
 
 T = TypeVar("T", bound=Record | Registration)
@@ -77,16 +78,19 @@ def records() -> list[Resource]:
 
 
 def plan(operation: Operation, arguments: Properties) -> Properties:
-    """What a program must know at plan time about an experiment: `due`, the run's number, references without a row."""
+    """What a program must know at plan time about an experiment: `due`, the run's number, references without a row,
+    and of a new one how many points earlier experiments have computed."""
     registration = from_properties(Registration, arguments)
     with operation.database() as database:
         experiment = database.experiment(registration.id)
         missing = database.missing(registration.experimenter, registration.project, registration.funding)
+        reused = 0 if experiment else reuse.count(database, registration)
     reopens = experiment is not None and rules.reopened_by(experiment, registration)
     return {
         "missing": json.dumps(missing),
         "due": experiment is None or not experiment.state.finished or reopens,
         "attempt": 1 if experiment is None else experiment.attempt + 1 if reopens else experiment.wanted_attempt,
+        "reused": reused,
     }
 
 

@@ -115,7 +115,33 @@ def test_failed_points_are_marked_and_a_retry_computes_just_those(sweeper: Sweep
     trouble.unlink()
     sweeper.ems("up", "e", "--retry")
     sweeper.assert_whole()
-    assert sweeper.calls() == Counter(POINTS) + Counter(troubled)
+    calls = Counter(POINTS) + Counter(troubled)
+    assert sweeper.calls() == calls
+    _grows(sweeper, calls)
+
+
+def _grows(sweeper: Sweeper, calls: Counter[tuple[int, ...]]) -> None:
+    """More values: a new experiment, which computes only what is new."""
+    file = sweeper.root / "stacks/Pulumi.e.yaml"
+    described = yaml.safe_load(file.read_text())
+    described["config"]["ems:experiment"]["job"]["sweep"] = {"x": {"range": [0, 34, 1]}, "a": [2, 1, 3]}
+    file.write_text(yaml.safe_dump(described))
+    sweeper.commit("More points")
+    note = "reuses 60 points of earlier experiments, computes 45"
+    assert note in sweeper.ems("pulumi", "preview", "--stack", "e").stdout
+    assert note in sweeper.ems("up", "e").stdout
+    grown = [(a, x) for a in (2, 1, 3) for x in range(35)]
+    assert sweeper.calls() == calls + Counter(point for point in grown if point not in POINTS)
+    values = "SELECT a, x, value FROM e WHERE experiment_id = (SELECT id FROM experiment WHERE points_total = 105)"
+    assert sweeper.query(f"{values} ORDER BY point, row") == [(a, x, a + x / 7) for a, x in grown]
+    assert sweeper.query("SELECT sum(last_point - first_point + 1) FROM copied") == [(60,)]
+    assert sweeper.query(
+        "SELECT state, points_done, points_failed, rows_stored FROM experiment ORDER BY points_total"
+    ) == [
+        ("succeeded", 60, 0, 60),
+        ("succeeded", 105, 0, 105),
+    ]
+    assert "reuses" not in sweeper.ems("pulumi", "preview", "--stack", "e").stdout
 
 
 def test_after_kill_9_of_everything_only_what_was_lost_is_computed_again(sweeper: Sweeper) -> None:
