@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -214,9 +214,7 @@ class Gathered:
         """Up to the first column in which something does not fit."""
         columns: list[Column] = []
         kinds: dict[str, Kind] = {}
-        names = chain(self._parameters, chain.from_iterable(self._names)) if self._records else ()
-        for name in dict.fromkeys(names):
-            values = self._values(name)
+        for name, values in self._values():
             kind, misfits = settled(name, values, self._known.get(name))
             if misfits:
                 return (), {}, {self.points[row]: problem for row, problem in misfits.items()}
@@ -225,11 +223,17 @@ class Gathered:
                 kinds[name] = kind
         return tuple(columns), kinds, {}
 
-    def _values(self, name: str) -> list[Value]:
-        try:
-            return [record[name] for record in self._records]
-        except KeyError:
-            return [record.get(name) for record in self._records]
+    def _values(self) -> Iterator[tuple[str, list[Value]]]:
+        """Column by column, by name."""
+        if not self._records:
+            return
+        names = dict.fromkeys(chain(self._parameters, chain.from_iterable(self._names)))
+        first = list(self._records[0])
+        if all(map(first.__eq__, map(list, self._records))):  # as nearly always: then all are turned at once
+            turned = dict(zip(first, zip(*map(dict.values, self._records))))  # noqa: B905
+            yield from ((name, list(turned[name])) for name in names if name in turned)
+        else:
+            yield from ((name, [record.get(name) for record in self._records]) for name in names)
 
     def _drop(self, points: Collection[int]) -> None:
         kept = [i for i, point in enumerate(self.points) if point not in points]
