@@ -1,9 +1,10 @@
-"""Points a second of a sweep on two workers, stored in SQLite through the spool, against Dask with a task per point.
+"""Points a second of a sweep on two workers, stored in SQLite through the spool, against Dask with a task per point
+and against bare loops that call the same function in as many processes and keep nothing.
 
 python benchmarks/sweep_rate.py [POINTS]
 
 The rates are from the first stored point to the last; the start of the workers is told apart. `dear`: points of half
-a second of numpy, against bare loops in as many processes.
+a second of numpy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ems.node import spool
 from ems.node.spool import Spool
 
 WORKERS = 2
-DEAR = 40
+DEAR = 60
 CODE = """
 import time
 
@@ -34,6 +35,10 @@ def returns_dict(n):
     return {"x": n * 0.5, "y": n / 7, "k": n, "label": "a"}
 
 def returns_frame(n):
+    import pandas
+    return pandas.DataFrame({"x": [n * 0.5], "y": [n / 7], "k": [n]})
+
+def returns_text_frame(n):
     import pandas
     return pandas.DataFrame([returns_dict(n)])
 
@@ -110,36 +115,34 @@ def raw(folder: Path, points: int) -> float:
     return points / seconds
 
 
-def bare(folder: Path, points: int) -> float:
-    """Points a second of `dear` in loops without anything about them, one process per worker."""
+def bare(folder: Path, function: str, points: int) -> float:
+    """Points a second of loops without anything about them, one process per worker."""
     (folder / "jobs.py").write_text(CODE)
-    began = "import time, jobs; jobs.dear(0); began = time.perf_counter()"
-    loop = f"{began}\nfor n in range({points // WORKERS}): jobs.dear(n)\nprint(time.perf_counter() - began)"
+    began = f"import time, jobs; jobs.{function}(0); began = time.perf_counter()"
+    loop = f"{began}\nfor n in range({points // WORKERS}): jobs.{function}(n)\nprint(time.perf_counter() - began)"
     variables = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", loop]
     processes = [subprocess.Popen(command, cwd=folder, env=variables, stdout=subprocess.PIPE) for _ in range(WORKERS)]
     return points / max(float(process.communicate()[0]) for process in processes)
 
 
-def show(function: str, points: int) -> Measured:
+def show(function: str, points: int, alone: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        best = bare(Path(folder), function, points)
         measured = swept(Path(folder), function, points)
     sys.stdout.write(
-        f"{function:15} {points:9,} points: first stored after {measured.first_s:.1f} s, "
-        f"then {measured.rate:,.0f} points/s\n"
+        f"{function:18} {points:9,} points: first stored after {measured.first_s:.1f} s, then {measured.rate:,.0f} "
+        f"points/s: {measured.rate / alone:,.1f} times Dask, {measured.rate / best:.1%} of {best:,.0f} in bare loops\n"
     )
-    return measured
 
 
 def main(points: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         alone = raw(Path(folder), max(2000, points // 100))
     sys.stdout.write(f"Dask, a task per point, nothing stored: {alone:,.0f} points/s\n")
-    for function, share in (("returns_dict", 1), ("returns_frame", 4), ("returns_vector", 40)):
-        sys.stdout.write(f"{show(function, points // share).rate / alone:.0f} times that\n")
-    with tempfile.TemporaryDirectory() as folder:
-        best = bare(Path(folder), DEAR)
-    sys.stdout.write(f"{show('dear', DEAR).rate / best:.1%} of bare loops in {WORKERS} processes\n")
+    for function, share in (("dict", 1), ("frame", 4), ("text_frame", 4), ("vector", 40)):
+        show(f"returns_{function}", points // share, alone)
+    show("dear", DEAR, alone)
 
 
 if __name__ == "__main__":
