@@ -1,0 +1,210 @@
+"""What the lab's database knows: records, states, and what calls take and bring back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+from ems.node.spool import Value
+
+
+class State(StrEnum):
+    REGISTERED = "registered"
+    PROVISIONING = "provisioning"
+    QUEUED = "queued"
+    RUNNING = "running"
+    LOST = "lost"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def finished(self) -> bool:
+        return self in FINISHED
+
+
+FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+RETRYABLE = FINISHED - {State.SUCCEEDED}
+
+
+@dataclass(frozen=True)
+class Experimenter:
+    id: str
+    name: str
+    email: str = ""
+    github: str = ""
+    gcp_account: str = ""
+    aws_account: str = ""
+
+
+@dataclass(frozen=True)
+class Project:
+    id: str
+    title: str
+    parent: str | None = None  # another project's id: the projects are a tree
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Funding:
+    id: str
+    agency: str
+    award: str = ""
+    budget_usd: float | None = None
+    expires: date | None = None
+    slurm_account: str = ""
+    gcp_project: str = ""
+    aws_account: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """A persistent place that experiments may name. `settings`: its `ems:cluster` as JSON."""
+
+    id: str
+    kind: str
+    settings: str
+
+
+Record = Experimenter | Project | Funding | ClusterRow
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What is written about an experiment before it runs. Identity is `id` and `digest`; the rest may change."""
+
+    id: str
+    stack: str
+    digest: str
+    experimenter: str
+    project: str
+    funding: str
+    spec: str  # the validated `ems:experiment` as JSON
+    repository: str  # remote URL without credentials, or "" where there is no remote
+    commit: str
+    tree: str  # digest of the declared code paths at that commit
+    stack_file_commit: str
+    environment: str
+    environment_digest: str
+    python: str
+    cluster: str  # kind or persistent stack
+    results_table: str
+    points_total: int
+    max_hours: float | None = None
+    limit_usd: float | None = None
+    attempt: int = 1  # the spec's reviewed `attempt:`
+    job_digest: str = ""  # of the job but its grid, with inputs and `env:`; "" where no point can be reused
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row of `experiment` as it stands now. Times are UTC, on the database's clock.
+
+    `state` is the effective one: a run whose lease lapsed reads `lost`, one whose deadline passed `expired`, even if
+    nobody wrote it.
+    """
+
+    registration: Registration
+    state: State
+    attempt: int  # number of the latest run; 0 before the first
+    wanted_attempt: int  # the first run since the experiment was last opened; above `attempt` while that is due
+    points_done: int
+    points_failed: int
+    rows_stored: int
+    machines: int  # that this experiment holds now
+    cost_usd: float
+    cancel_requested: bool
+    registered_at: datetime
+    deadline_at: datetime | None = None
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    finished_at: datetime | None = None
+    destroyed_at: datetime | None = None  # when its stack let go of the record
+    agent: str = ""  # the latest run's
+    error: str = ""
+    log_tail: str = ""
+
+    @property
+    def id(self) -> str:
+        return self.registration.id
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run an experiment: `attempt` is the fencing number that each of its writes carries."""
+
+    experiment_id: str
+    attempt: int
+    results_table: str
+    deadline_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a heartbeat brings back."""
+
+    cancel: bool
+    expired: bool
+    deadline_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `state`: a finished one, or LOST for a run that stopped in order and may go on."""
+
+    state: State
+    points_done: int
+    points_failed: int
+    exit_code: int | None = None
+    error: str = ""
+    log_tail: str = ""
+    cost_usd: float = 0.0
+
+
+PointState = Literal["stored", "empty", "failed", "due"]  # due: failed, and to be computed again
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Points that were not computed but copied: the n-th of `points` is the n-th of `source_points`."""
+
+    points: range
+    source: str  # the experiment that computed them
+    source_points: range
+
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a row must fulfil to be read: a column of the table, or `point` or `row`, compared with a value.
+
+    `= None` asks for null and `!= None` for any value; null and NaN fulfil no other condition. Text is compared by
+    code points, and truths are equal or not.
+    """
+
+    column: str
+    operator: Operator
+    value: Value
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What `Database.check` found. `faults`: what keeps EMS from working here, each with how to mend it."""
+
+    service: str  # its name and version
+    role: str  # as whom EMS came in; "" where there are none
+    may: tuple[str, ...]  # of MAY
+    tables_version: int | None  # None: there are no tables yet
+    needed_version: int
+    latency_s: float  # the median of some round trips
+    clock_ahead_s: float  # the database's clock less this machine's
+    faults: tuple[str, ...]
+
+
+MAY = ("read", "run experiments", "describe the lab", "change tables")
