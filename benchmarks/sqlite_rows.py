@@ -14,7 +14,7 @@ from contextlib import closing
 from itertools import repeat
 from pathlib import Path
 
-from ems.databases import Database, Experimenter, Funding, Project, Registration, connect
+from ems.databases import Claim, Database, Experimenter, Funding, Project, Registration, connect
 from ems.node.spool import Batch, Column
 
 BATCH_ROWS = {12: 10_000, 1000: 500}  # by the number of doubles in a row
@@ -49,8 +49,8 @@ def raw(file: Path, work: list[Batch]) -> float:
         return time.perf_counter() - start
 
 
-def ready(folder: Path) -> Database:
-    database = connect("sqlite:///ems.db", folder)
+def claimed(database: Database) -> Claim:
+    """A running experiment in a new database."""
     database.create()
     for record in (Experimenter("researcher", "R"), Project("study", "S"), Funding("grant", "A")):
         database.upsert(record)
@@ -60,13 +60,14 @@ def ready(folder: Path) -> Database:
     database.register(
         Registration(id="e" * 36, stack="s", results_table="rows", points_total=1, **names, **place, **money)
     )
-    return database
+    claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
+    assert claim is not None
+    return claim
 
 
 def stored(folder: Path, work: list[Batch]) -> float:
-    with closing(ready(folder)) as database:
-        claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
-        assert claim is not None
+    with closing(connect("sqlite:///ems.db", folder)) as database:
+        claim = claimed(database)
         start = time.perf_counter()
         for batch in work:
             database.store(claim, batch)

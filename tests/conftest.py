@@ -14,6 +14,8 @@ from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, S
 from ems.lab import Lab
 from ems.node.spool import Batch
 
+pytest_plugins = ["tests.servers"]
+
 
 @pytest.fixture(scope="session")
 def lab_template(tmp_path_factory: pytest.TempPathFactory) -> Path:

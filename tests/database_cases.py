@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
 
 from ems.databases import (
     Claim,
@@ -52,8 +53,9 @@ REGISTRATION = Registration(
     points_total=8,
 )
 LONG_S = 3600.0
+SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]  # one contract, many databases
 PROCESSES = get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.database_cases"])  # eight imports of this module would take seconds
+PROCESSES.set_forkserver_preload(["tests.database_cases", "ems.databases.dynamodb"])  # eight imports would take seconds
 WORKERS = 8
 
 
@@ -183,6 +185,8 @@ class DatabaseCase:
 
     exact_nan = True
     """False where the service stores NaN as NULL."""
+    takes_nul = True
+    """False where text with NUL is refused."""
 
     @pytest.fixture
     def address(self) -> Address:

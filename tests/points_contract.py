@@ -8,7 +8,7 @@ import uuid
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems.databases import Database, Origin, Outcome, State
@@ -16,6 +16,7 @@ from ems.errors import DatabaseError, FencedOut
 from ems.node.spool import Mark
 from tests.database_cases import (
     REGISTRATION,
+    SHARED,
     DatabaseCase,
     batch,
     claimed,
@@ -110,6 +111,8 @@ class PointsContract(DatabaseCase):
         assert (first, third) == (failed(2, "é\n" * 1000, **parameters), failed(9))
         assert repr(first.parameters) == repr(parameters)
         assert (second.point, repr(second.parameters)) == (5, "{'nan': nan}")
+        assert [mark.point for mark in database.failures("5f0c", 2)] == [5, 9]
+        assert [mark.point for mark in database.failures("5f0c", 9)] == [2, 5, 9]
 
     def test_what_cannot_be_stored_leaves_marks_as_they_were(self, database):
         claim = claimed(database)
@@ -129,11 +132,22 @@ class PointsContract(DatabaseCase):
         database.store(claim, batch([0], replaces=(0, 1, 2), marks=(failed(1), failed(2))))
         database.release(claim, Outcome(State.FAILED, 1, 2, error="2 points failed"))
         database.reopen("5f0c")
-        assert states(database) == {"stored": [0], "failed": [1, 2]}
+        assert states(database) == {"stored": [0], "due": [1, 2]}
         again = claimed(database)
         database.store(again, batch([1], replaces=(1, 2), marks=(failed(2, "still"),)))
         assert states(database) == {"stored": [0, 1], "failed": [2]}
         assert list(database.failures("5f0c")) == [failed(2, "still")]
+
+    def test_failures_are_due_again_for_the_runs_after_a_reopening_and_not_after_a_crash(self, database):
+        database.store(claimed(database), batch([0], marks=(failed(1), failed(2), empty(3))))
+        heir = claimed(database)
+        assert states(database) == {"stored": [0], "failed": [1, 2], "empty": [3]}
+        database.release(heir, Outcome(State.FAILED, 1, 2))
+        database.reopen("5f0c")
+        database.store(claimed(database), batch([], marks=(failed(2),)))
+        again = claimed(database)
+        assert (again.attempt, now(database).wanted_attempt) == (4, 3)
+        assert states(database) == {"stored": [0], "due": [1], "failed": [2], "empty": [3]}
 
     # Reuse
 
@@ -210,10 +224,10 @@ class PointsContract(DatabaseCase):
         assert (states(database, "grown"), list(database.origins("grown"))) == ({}, [])
 
     def test_what_was_copied_before_an_interruption_stays_whole(self, database):
-        database.store(claimed(database), batch([n // 2 for n in range(20_000)], rows=[0, 1] * 10_000))
+        database.store(claimed(database), batch([n // 2 for n in range(12_000)], rows=[0, 1] * 6_000))
 
         def interrupted():
-            yield from ((n, n) for n in range(9_000))
+            yield from ((n, n) for n in range(5_500))
             raise KeyboardInterrupt
 
         claim = claimed(database, id="grown")
@@ -221,10 +235,10 @@ class PointsContract(DatabaseCase):
             database.copy_points(claim, "5f0c", interrupted())
         done = states(database, "grown")["stored"]
         assert (len(copied(database, "grown")), now(database, "grown").rows_stored) == (len(done), 2 * len(done))
-        rest = ((n, n) for n in range(len(done), 10_000))
-        assert database.copy_points(claim, "5f0c", rest) == 10_000 - len(done) < 10_000
-        assert states(database, "grown") == {"stored": list(range(10_000))}
-        assert now(database, "grown").rows_stored == 20_000
+        rest = ((n, n) for n in range(len(done), 6_000))
+        assert database.copy_points(claim, "5f0c", rest) == 6_000 - len(done) < 6_000
+        assert states(database, "grown") == {"stored": list(range(6_000))}
+        assert now(database, "grown").rows_stored == 12_000
 
     def test_a_point_that_is_computed_again_is_no_copy_any_more(self, database):
         database.store(claimed(database), batch(list(range(10))))
@@ -237,7 +251,7 @@ class PointsContract(DatabaseCase):
             Origin(range(9, 10), "5f0c", range(8, 9)),
         ]
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=40, deadline=None, suppress_health_check=SHARED)
     @given(data=st.data())
     def test_whatever_is_stored_and_copied_every_point_has_one_state(self, database, data):
         claim, source = claimed(database, id=uuid.uuid4().hex), claimed(database, id=uuid.uuid4().hex)

@@ -10,16 +10,18 @@ import threading
 import tracemalloc
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text
 
 from ems.databases import Experimenter, Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
 from ems.databases.sqlite import SqliteDatabase, filesystem
+from ems.databases.tables import UtcTime
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests.contracts import DatabaseContract
 from tests.database_cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
@@ -300,7 +302,7 @@ def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
             "t": ["a", "é"],
             "ok": [True, None],
         }
-        assert states(database) == {"stored": [0, 1], "failed": [3]}
+        assert states(database) == {"stored": [0, 1], "due": [3]}
         assert list(database.failures("5f0c")) == [failed(3, seed=3)]
         database.reopen("5f0c")
         claim = database.claim("5f0c", agent="b", lease_s=60)
@@ -430,3 +432,20 @@ def test_a_network_file_system_is_refused(file, tmp_path, monkeypatch):
         pytest.raises(DatabaseError, match=r"network file system \(nfs4\)"),
     ):
         database.create()
+
+
+class Ahead(SqliteDatabase):
+    """Used by a laptop whose clock is an hour ahead."""
+
+    clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", "+1 hour", type_=UtcTime())
+
+
+def test_a_clock_that_is_set_back_gives_no_hours(made, file):
+    with closing(Ahead(file)) as ahead:
+        claim = claimed(ahead, max_hours=2.0)
+    made.release(claim, Outcome(State.FAILED, 0, 1))
+    with made._reading() as connection:
+        assert connection.execute(text("SELECT hours FROM charge")).scalar_one() == 0
+    made.reopen("5f0c")
+    again = made.claim("5f0c", agent="a", lease_s=30)
+    assert again.deadline_at - now(made).heartbeat_at == timedelta(hours=2)

@@ -9,182 +9,61 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
-from enum import StrEnum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any
 
+from ems.databases.records import (
+    FINISHED,
+    MAY,
+    RETRYABLE,
+    Checkup,
+    Claim,
+    ClusterRow,
+    Condition,
+    Experiment,
+    Experimenter,
+    Funding,
+    Operator,
+    Orders,
+    Origin,
+    Outcome,
+    PointState,
+    Project,
+    R,
+    Record,
+    Registration,
+    State,
+)
+from ems.databases.snippets import Language, through_csv
 from ems.errors import UserError
 from ems.node.spool import Batch, Mark
 
-
-class State(StrEnum):
-    REGISTERED = "registered"
-    PROVISIONING = "provisioning"
-    QUEUED = "queued"
-    RUNNING = "running"
-    LOST = "lost"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-    @property
-    def finished(self) -> bool:
-        return self in FINISHED
-
-
-FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
-RETRYABLE = FINISHED - {State.SUCCEEDED}
-
-
-@dataclass(frozen=True)
-class Experimenter:
-    id: str
-    name: str
-    email: str = ""
-    github: str = ""
-    gcp_account: str = ""
-    aws_account: str = ""
-
-
-@dataclass(frozen=True)
-class Project:
-    id: str
-    title: str
-    parent: str | None = None  # another project's id: the projects are a tree
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Funding:
-    id: str
-    agency: str
-    award: str = ""
-    budget_usd: float | None = None
-    expires: date | None = None
-    slurm_account: str = ""
-    gcp_project: str = ""
-    aws_account: str = ""
-
-
-@dataclass(frozen=True)
-class ClusterRow:
-    """A persistent place that experiments may name. `settings`: its `ems:cluster` as JSON."""
-
-    id: str
-    kind: str
-    settings: str
-
-
-Record = Experimenter | Project | Funding | ClusterRow
-R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True)
-class Registration:
-    """What is written about an experiment before it runs. Identity is `id` and `digest`; the rest may change."""
-
-    id: str
-    stack: str
-    digest: str
-    experimenter: str
-    project: str
-    funding: str
-    spec: str  # the validated `ems:experiment` as JSON
-    repository: str  # remote URL without credentials, or "" where there is no remote
-    commit: str
-    tree: str  # digest of the declared code paths at that commit
-    stack_file_commit: str
-    environment: str
-    environment_digest: str
-    python: str
-    cluster: str  # kind or persistent stack
-    results_table: str
-    points_total: int
-    max_hours: float | None = None
-    limit_usd: float | None = None
-    attempt: int = 1  # the spec's reviewed `attempt:`
-    job_digest: str = ""  # of the job but its grid, with inputs and `env:`; "" where no point can be reused
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A row of `experiment` as it stands now. Times are UTC, on the database's clock.
-
-    `state` is the effective one: a run whose lease lapsed reads `lost`, one whose deadline passed `expired`, even if
-    nobody wrote it.
-    """
-
-    registration: Registration
-    state: State
-    attempt: int  # number of the latest run; 0 before the first
-    wanted_attempt: int  # the run that should happen at least; above `attempt` while one is due
-    points_done: int
-    points_failed: int
-    rows_stored: int
-    machines: int  # that this experiment holds now
-    cost_usd: float
-    cancel_requested: bool
-    registered_at: datetime
-    deadline_at: datetime | None = None
-    started_at: datetime | None = None
-    heartbeat_at: datetime | None = None
-    finished_at: datetime | None = None
-    destroyed_at: datetime | None = None  # when its stack let go of the record
-    agent: str = ""  # the latest run's
-    error: str = ""
-    log_tail: str = ""
-
-    @property
-    def id(self) -> str:
-        return self.registration.id
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to run an experiment: `attempt` is the fencing number that each of its writes carries."""
-
-    experiment_id: str
-    attempt: int
-    results_table: str
-    deadline_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What a heartbeat brings back."""
-
-    cancel: bool
-    expired: bool
-    deadline_at: datetime | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended. `state`: a finished one, or LOST for a run that stopped in order and may go on."""
-
-    state: State
-    points_done: int
-    points_failed: int
-    exit_code: int | None = None
-    error: str = ""
-    log_tail: str = ""
-    cost_usd: float = 0.0
-
-
-PointState = Literal["stored", "empty", "failed"]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Points that were not computed but copied: the n-th of `points` is the n-th of `source_points`."""
-
-    points: range
-    source: str  # the experiment that computed them
-    source_points: range
+__all__ = [
+    "FINISHED",
+    "MAY",
+    "RETRYABLE",
+    "Checkup",
+    "Claim",
+    "ClusterRow",
+    "Condition",
+    "Database",
+    "Experiment",
+    "Experimenter",
+    "Funding",
+    "Operator",
+    "Orders",
+    "Origin",
+    "Outcome",
+    "PointState",
+    "Project",
+    "R",
+    "Record",
+    "Registration",
+    "State",
+    "connect",
+    "schemes",
+]
 
 
 class Database(ABC):
@@ -199,10 +78,14 @@ class Database(ABC):
       and the call may be repeated for ever.
     - Read-only calls create nothing: neither a file nor a table.
 
-    - Whole: a point is stored, empty or failed, never two of these; what a call says of it changes at once.
+    - Whole: a point is stored, empty or failed (or due), never two of these; what a call says of it changes at once.
     - Streamed: iterators hold neither all rows nor all points in memory, and read one snapshot.
 
-    What a service forces to differ: SQLite stores NaN as NULL.
+    What a service forces to differ: SQLite stores NaN as NULL. PostgreSQL refuses text with NUL, names of columns
+    beyond 63 bytes, and xmin, xmax, cmin, cmax, ctid and tableoid as names.
+    DynamoDB has no clock: this machine's, corrected where the service's answers prove it wrong, so exact to a second;
+    a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
+    that has had an integer that is no exact double stays int64; `put_rows` is no transaction.
 
     The claim is one conditional write, so that each service can keep it:
     SQL: the row read under its lock (BEGIN IMMEDIATE; SELECT … FOR UPDATE), judged and written in one transaction;
@@ -214,9 +97,28 @@ class Database(ABC):
     experiment's item, written last and on condition, names it.
     """
 
+    least_beat_s = 0.0
+    """Beats come no more often: where each one costs, or counts against a quota."""
+
+    def store_pause_s(self, running_s: float) -> float:  # noqa: ARG002
+        """How long batches are gathered between two calls of `store`, in a run that has lasted `running_s`."""
+        return 0.0
+
     @abstractmethod
     def create(self) -> None:
         """Make the tables, or bring an older schema up to date in one transaction. DatabaseError if it is newer."""
+
+    @abstractmethod
+    def setup_script(self) -> str:
+        """What `setup` does, in the service's own language, for people who review it or run it themselves."""
+
+    @abstractmethod
+    def setup(self) -> None:
+        """`create`, and the roles that people are given, where there are such; DatabaseError without the right."""
+
+    @abstractmethod
+    def check(self) -> Checkup:
+        """Measure and compare; changes nothing. DatabaseError only where nothing can be found out."""
 
     @abstractmethod
     def upsert(self, record: Record) -> None:
@@ -290,7 +192,10 @@ class Database(ABC):
 
     @abstractmethod
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
-        """The points that are stored (have rows), empty or failed; those never stored are absent.
+        """The points that are stored (have rows), empty, failed or due; those never stored are absent.
+
+        Of the failed ones, those are due whose mark is of a run before `wanted_attempt`: a run that takes over after a
+        crash leaves failed points alone, the runs after a reopening compute them again.
 
         Ranges of neighbours, as long as can be: first the stored ones, then those marked, each in ascending order.
         1.5 million stored points take some 2 s at most; the key (experiment_id, point, row) makes it a scan of keys
@@ -298,9 +203,9 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def failures(self, experiment_id: str) -> Iterator[Mark]:
-        """The failed points with parameters and error, in order of points. They outlive a reopening, until a batch
-        that replaces them is stored."""
+    def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
+        """The failed points with parameters and error, in order of points, or just the `last` of these. They outlive a
+        reopening, until a batch that replaces them is stored."""
 
     @abstractmethod
     def reusable(self, registration: Registration) -> list[Experiment]:
@@ -339,22 +244,50 @@ class Database(ABC):
 
     @abstractmethod
     def results(
-        self, experiment_id: str, columns: Sequence[str] | None = None, chunk_rows: int = 10_000
+        self,
+        experiment_id: str,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Condition] = (),
+        chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
-        """Rows in (point, row) order, streamed in batches of `chunk_rows` from one snapshot; nothing if none were
-        stored yet. All columns of the table, or those named. DatabaseError: unknown column or experiment."""
+        """Rows that fulfil all of `where`, in (point, row) order, streamed from one snapshot; nothing if none were
+        stored yet. Batches have `chunk_rows`, or fewer where the table is wide. All columns of the table, or those
+        named; `point` and `row` come always. DatabaseError: unknown column or experiment, or a value that does not
+        fit the column's type."""
+
+    # Copies of a whole lab (`ems.copying`)
+
+    @abstractmethod
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """All rows of one of the registry's tables (`ems.databases.tables`), by column, in any order."""
+
+    @abstractmethod
+    def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows as `rows` gave them, in one transaction; those of the same key are replaced."""
+
+    @abstractmethod
+    def put_results(self, experiment_id: str, batch: Batch) -> None:
+        """Write rows of results, as `results` gave them, without a claim, and count nothing."""
+
+    def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
+        """Code that reads the newest rows of the experiment's stack, live, and as it stands; `root`: the lab's folder.
+
+        UserError for SQL, where the service speaks none.
+        """
+        return through_csv(language, experiment.registration.stack, root)
 
     @abstractmethod
     def close(self) -> None: ...
 
 
 HELPERS = frozenset(
-    {"columns", "marks", "migrations", "rules", "schema", "sql", "sql_runs", "sqlite_results", "tables"}
+    {"columns", "marks", "migrations", "records", "rules", "schema", "selection", "snippets", "sql", "tables"}
 )
 
 
 def schemes() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in HELPERS)
+    names = {module.name for module in pkgutil.iter_modules(__path__)} - HELPERS
+    return sorted(name for name in names if "_" not in name)  # with one, they help: postgresql_reading
 
 
 def connect(url: str, root: Path) -> Database:
@@ -365,6 +298,12 @@ def connect(url: str, root: Path) -> Database:
             f"ems:database is {url!r}: no database of that kind.",
             f"Allowed: {', '.join(name + '://…' for name in schemes())}",
         )
-    module = importlib.import_module(f"ems.databases.{scheme}")
+    try:
+        module = importlib.import_module(f"ems.databases.{scheme}")
+    except ImportError as error:
+        raise UserError(
+            f"ems:database is {scheme}://…, which needs a package that is not here: {error}.",
+            f"pip install 'ems-experiments[{scheme}]'",
+        ) from error
     database: Database = module.connect(url, root)
     return database

@@ -10,7 +10,7 @@ from itertools import groupby, takewhile
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, select
 
 from ems.databases import Claim, Origin, PointState, columns
 from ems.databases.tables import copied, point
@@ -92,18 +92,22 @@ def _moved_origin(row: Any, part: range) -> dict[str, Any]:
     return {"experiment_id": row.experiment_id, "source": row.source, "attempt": row.attempt, **moved}
 
 
-def marked(connection: Connection, experiment_id: str) -> Iterator[tuple[PointState, range]]:
-    statement = select(point.c.point, point.c.state).where(point.c.experiment_id == experiment_id)
+def marked(connection: Connection, experiment_id: str, wanted_attempt: int) -> Iterator[tuple[PointState, range]]:
+    is_due = and_(point.c.state == "failed", point.c.attempt < wanted_attempt)
+    state = case((is_due, "due"), else_=point.c.state).label("state")
+    statement = select(point.c.point, state).where(point.c.experiment_id == experiment_id)
     rows = connection.execute(statement.order_by(point.c.point), execution_options=STREAMED)
     for state, alike in groupby(rows, key=attrgetter("state")):
         for found in columns.ranges(row.point for row in alike):
             yield state, found
 
 
-def failures(connection: Connection, experiment_id: str) -> Iterator[Mark]:
-    mine = point.c.experiment_id == experiment_id, point.c.state == "failed"
-    rows = connection.execute(select(point).where(*mine).order_by(point.c.point), execution_options=STREAMED)
-    return map(_mark, rows)
+def failures(connection: Connection, experiment_id: str, last: int | None) -> Iterator[Mark]:
+    mine = select(point).where(point.c.experiment_id == experiment_id, point.c.state == "failed")
+    if last is not None:
+        found = connection.execute(mine.order_by(point.c.point.desc()).limit(last)).all()
+        return map(_mark, reversed(found))
+    return map(_mark, connection.execute(mine.order_by(point.c.point), execution_options=STREAMED))
 
 
 def empties(connection: Connection, experiment_id: str, points: Sequence[int]) -> tuple[Mark, ...]:
@@ -139,14 +143,19 @@ def moved(batch: Batch, to: Mapping[int, int]) -> Batch:
     return Batch(points, batch.rows, valued, replaces, marks)
 
 
-def note_origins(connection: Connection, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> None:
-    """`pairs`: (point there, point here)."""
+def origin_spans(pairs: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Pairs of (point there, point here) as (first point here, last point here, first point there), ascending."""
     ascending = enumerate(sorted(pairs, key=itemgetter(1)))
     runs = groupby(ascending, key=lambda item: (item[1][0] - item[0], item[1][1] - item[0]))
     spans = ([pair for _, pair in run] for _, run in runs)
+    return [(span[0][1], span[-1][1], span[0][0]) for span in spans]
+
+
+def note_origins(connection: Connection, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> None:
+    """`pairs`: (point there, point here)."""
     key = {"experiment_id": claim.experiment_id, "source": source, "attempt": claim.attempt}
-    values = [{"source_point": span[0][0], "first_point": span[0][1], "last_point": span[-1][1]} for span in spans]
-    connection.execute(insert(copied), [key | value for value in values])
+    names = ("first_point", "last_point", "source_point")
+    connection.execute(insert(copied), [key | dict(zip(names, span, strict=True)) for span in origin_spans(pairs)])
 
 
 def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, insert, inspect, select, update
 
-from ems.databases import Claim, ClusterRow, Database, Experimenter, Funding, Project, R, Record, tables
+from ems.databases import Claim, ClusterRow, Database, Experimenter, Funding, Project, R, Record, rules, tables
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.errors import DatabaseError
 from ems.node.spool import Batch
@@ -37,8 +37,20 @@ class SqlTables(Database):
         """One transaction, its foreign errors mapped; a read-only one sees a single snapshot."""
 
     @abstractmethod
+    def _lock(self, connection: Connection, experiment_id: str) -> None:
+        """In a writing transaction, keep others from changing this experiment until it ends."""
+
+    @abstractmethod
+    def _lock_schema(self, connection: Connection) -> None:
+        """Keep others from making or migrating tables until the transaction ends."""
+
+    @abstractmethod
     def _put(self, connection: Connection, table: Table, values: dict[str, Any]) -> None:
-        """Insert a row, or update that of the same `id`."""
+        """Insert a row, or update that of the same key."""
+
+    @abstractmethod
+    def _put_new(self, connection: Connection, table: Table, values: dict[str, Any]) -> bool:
+        """Insert a row; False, and nothing changed, if there is one of the same key."""
 
     @abstractmethod
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
@@ -72,6 +84,7 @@ class SqlTables(Database):
 
     def create(self) -> None:
         with self._transaction(write=True) as connection:
+            self._lock_schema(connection)
             found = self._found_version(connection)
             if found is None:
                 tables.metadata.create_all(connection)
@@ -83,7 +96,8 @@ class SqlTables(Database):
         self._refuse_newer(found)
         for migration in self._migrations[found - 1 :]:
             migration(connection)
-        connection.execute(update(tables.schema_version).values(version=self._version))
+        if found < self._version:
+            connection.execute(update(tables.schema_version).values(version=self._version))
 
     def _found_version(self, connection: Connection) -> int | None:
         if not inspect(connection).has_table(tables.schema_version.name):
@@ -118,25 +132,9 @@ class SqlTables(Database):
 
     def upsert(self, record: Record) -> None:
         with self._writing() as connection:
-            if isinstance(record, Project) and record.parent is not None:
-                self._check_parent(connection, record, record.parent)
+            if isinstance(record, Project):
+                rules.check_parent(record, {row.id: row.parent for row in connection.execute(select(tables.project))})
             self._put(connection, TABLE_OF[type(record)], asdict(record))
-
-    def _check_parent(self, connection: Connection, record: Project, parent: str) -> None:
-        """DatabaseError unless the parent exists and does not lie below the project itself."""
-        parents = {row.id: row.parent for row in connection.execute(select(tables.project))}
-        if parent != record.id and parent not in parents:
-            raise DatabaseError(
-                f"project {record.id!r}: no parent {parent!r} in the database.", choices(sorted(parents))
-            )
-        above: str | None = parent
-        while above is not None:
-            if above == record.id:
-                raise DatabaseError(
-                    f"project {record.id!r} cannot lie below {parent!r}: that lies below {record.id!r} itself.",
-                    "Projects are a tree: give it another parent, or none.",
-                )
-            above = parents[above]
 
     def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
         with self._reading() as connection:
@@ -155,7 +153,3 @@ class SqlTables(Database):
         with self._reading() as connection:
             row = connection.execute(select(table).where(table.c.id == id)).mappings().one_or_none()
         return None if row is None else kind(**row)
-
-
-def choices(known: Sequence[str]) -> str:
-    return f"There are: {', '.join(known)}." if known else "There are none yet."

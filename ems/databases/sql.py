@@ -5,12 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from ems.databases import Claim, Experiment, Origin, PointState, Registration, columns, marks
-from ems.databases.sql_runs import SqlRuns, experiment_of
-from ems.databases.tables import experiment
+from ems.databases.rules import experiment_of
+from ems.databases.sql_runs import SqlRuns
+from ems.databases.tables import experiment, metadata
 from ems.node.spool import Batch, Mark
 
 
@@ -32,12 +34,12 @@ class SqlDatabase(SqlRuns):
             row = self._row(connection, experiment_id)
             for found in columns.ranges(self._stored_points(connection, row)):
                 yield "stored", found
-            yield from marks.marked(connection, experiment_id)
+            yield from marks.marked(connection, experiment_id, row["wanted_attempt"])
 
-    def failures(self, experiment_id: str) -> Iterator[Mark]:
+    def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         with self._reading() as connection:
             self._row(connection, experiment_id)
-            yield from marks.failures(connection, experiment_id)
+            yield from marks.failures(connection, experiment_id, last)
 
     def reusable(self, registration: Registration) -> list[Experiment]:
         if not registration.job_digest:
@@ -75,3 +77,21 @@ class SqlDatabase(SqlRuns):
         with self._reading() as connection:
             self._row(connection, experiment_id)
             yield from marks.origins(connection, experiment_id)
+
+    # Copies of a whole lab
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        found = metadata.tables[table]
+        with self._reading() as connection:
+            for row in connection.execute(select(found), execution_options=marks.STREAMED).mappings():
+                yield dict(row)
+
+    def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        with self._writing() as connection:
+            for row in rows:
+                self._put(connection, metadata.tables[table], dict(row))
+
+    def put_results(self, experiment_id: str, batch: Batch) -> None:
+        with self._writing() as connection:
+            table = self._row(connection, experiment_id)["results_table"]
+            self._store(connection, Claim(experiment_id, 0, table, None), batch)

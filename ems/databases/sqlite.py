@@ -7,6 +7,7 @@ one of SQLite's REAL columns would turn -0.0 into 0.0.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -16,13 +17,14 @@ from typing import Any
 
 import psutil
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from ems.databases import Claim, sqlite_results
+from ems.databases import MAY, Claim, Condition, Experiment, sqlite_results, sqlite_snippets
 from ems.databases.migrations import MIGRATIONS, Migration
-from ems.databases.sql import SqlDatabase
+from ems.databases.snippets import Language
+from ems.databases.sql_setup import SqlSetup
 from ems.databases.tables import UtcTime
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.node.spool import Batch
@@ -64,10 +66,11 @@ def path_of(url: str) -> str:
     return path
 
 
-class SqliteDatabase(SqlDatabase):
+class SqliteDatabase(SqlSetup):
     """`wait_s`: how long one call waits for others that hold the lock."""
 
     clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcTime())
+    dialect = dialect()
 
     def __init__(self, path: Path, wait_s: float = WAIT_S, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         super().__init__(str(path), migrations)
@@ -148,9 +151,35 @@ class SqliteDatabase(SqlDatabase):
         fault, hint = STAYS.get(code, ("refused a call", "If this is no fault of the file, report it with: ems doctor"))
         return DatabaseError(f"The lab's database {self._path} {fault} ({error}).", hint)
 
+    def _service(self, connection: Connection) -> str:  # noqa: ARG002
+        return f"SQLite {sqlite3.sqlite_version}"
+
+    def _role(self, connection: Connection) -> str:  # noqa: ARG002
+        return ""
+
+    def _may(self, connection: Connection) -> tuple[str, ...]:  # noqa: ARG002
+        return MAY if os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK) else MAY[:1]
+
+    def _faults(self, connection: Connection) -> list[str]:
+        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
+        return [] if mode == "wal" else [f"its journal_mode is {mode}, so that readers wait for writers: ems up lab"]
+
+    def _role_statements(self) -> Sequence[str]:
+        return ()
+
+    def _lock(self, connection: Connection, experiment_id: str) -> None:
+        """BEGIN IMMEDIATE has locked everything."""
+
+    def _lock_schema(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE has locked everything."""
+
     def _put(self, connection: Connection, table: Table, values: dict[str, Any]) -> None:
         statement = insert(table).values(**values)
-        connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=values))
+        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values))
+
+    def _put_new(self, connection: Connection, table: Table, values: dict[str, Any]) -> bool:
+        statement = insert(table).values(**values).on_conflict_do_nothing()
+        return connection.execute(statement).rowcount == 1
 
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
         return sqlite_results.store(_raw(connection), claim.results_table, claim.experiment_id, batch)
@@ -161,12 +190,20 @@ class SqliteDatabase(SqlDatabase):
     def _rows_of(self, connection: Connection, row: Any, points: Sequence[int]) -> Iterator[Batch]:
         return sqlite_results.read_points(_raw(connection), row["results_table"], row["id"], points)
 
+    def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
+        of = experiment.registration
+        return sqlite_snippets.snippet(language, of.stack, of.results_table, self._path, root)
+
     def results(
-        self, experiment_id: str, columns: Sequence[str] | None = None, chunk_rows: int = 10_000
+        self,
+        experiment_id: str,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Condition] = (),
+        chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
         with self._reading() as connection:
             table = self._row(connection, experiment_id)["results_table"]
-            yield from sqlite_results.read(_raw(connection), table, experiment_id, columns, chunk_rows)
+            yield from sqlite_results.read(_raw(connection), table, experiment_id, columns, where, chunk_rows)
 
 
 def filesystem(path: Path, mounts: dict[str, str]) -> str:

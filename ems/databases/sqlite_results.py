@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from array import array
 from collections.abc import Iterator, Sequence
-from itertools import groupby, repeat
+from itertools import repeat
 from operator import itemgetter
-from typing import Any
 
-from ems.databases import columns
+from sqlalchemy.dialects.sqlite import dialect
+
+from ems.databases import Condition, columns, selection
 from ems.errors import DatabaseError
-from ems.node.spool import Batch, Column, ColumnType
+from ems.node.spool import Batch, ColumnType
 
 DECLARED: dict[ColumnType, str] = {"int64": "INTEGER", "float64": "", "text": "TEXT", "bool": "BOOLEAN"}
 TYPE_OF: dict[str, ColumnType] = {declared: type for type, declared in DECLARED.items()}
@@ -20,7 +20,7 @@ NOTE = {"": " /* DOUBLE, untyped to keep -0.0 */"}
 KEY_TYPES: dict[str, ColumnType] = {"experiment_id": "text", "point": "int64", "row": "int64"}
 KEY = "experiment_id = ? AND point = ? AND row = ?"
 MANY_ROWS = 20  # of a point: from here on, looking for the next point is quicker than reading all rows
-CELLS = 200_000  # in one batch of copied points
+DIALECT = dialect()
 
 
 def store(connection: sqlite3.Connection, table: str, experiment_id: str, batch: Batch) -> int:
@@ -151,24 +151,22 @@ def _insert_rows(connection: sqlite3.Connection, verb: str, table: str, experime
 
 
 def read(
-    connection: sqlite3.Connection, table: str, experiment_id: str, wanted: Sequence[str] | None, chunk_rows: int
+    connection: sqlite3.Connection,
+    table: str,
+    experiment_id: str,
+    wanted: Sequence[str] | None,
+    where: Sequence[Condition],
+    chunk_rows: int,
 ) -> Iterator[Batch]:
     stored = _stored_types(connection, table)
     if stored is None:
         return
-    names = list(stored) if wanted is None else list(wanted)
-    _check_known(table, stored, names)
-    selected = ", ".join(["point", "row", *map(_quoted, names)])
-    where = "WHERE experiment_id = ? ORDER BY point, row"
-    cursor = connection.execute(f"SELECT {selected} FROM {_quoted(table)} {where}", (experiment_id,))
-    while rows := cursor.fetchmany(chunk_rows):
-        yield _batch(rows, [(name, stored[name]) for name in names])
-
-
-def _batch(rows: list[Any], types: list[tuple[str, ColumnType]]) -> Batch:
-    points, numbers, *values = zip(*rows, strict=True)
-    typed = (_column(name, type, column) for (name, type), column in zip(types, values, strict=True))
-    return Batch(array("q", points), array("q", numbers), tuple(typed))
+    names = selection.wanted(table, stored, wanted)
+    statement = selection.rows_statement(table, stored, experiment_id, names, where).compile(dialect=DIALECT)
+    values = [statement.params[name] for name in statement.positiontup or ()]
+    cursor = connection.execute(str(statement), values)
+    while rows := cursor.fetchmany(selection.chunk(chunk_rows, len(names))):
+        yield selection.batch_of(rows, [(name, stored[name]) for name in names])
 
 
 def read_points(
@@ -182,19 +180,8 @@ def read_points(
     where = "WHERE experiment_id = ? AND point IN (SELECT value FROM json_each(?)) ORDER BY point, row"
     points = json.dumps(list(wanted))
     cursor = connection.execute(f"SELECT {selected} FROM {_quoted(table)} {where}", (experiment_id, points))
-    for rows in _whole_points(cursor, CELLS // (len(stored) + 1)):
-        yield _batch(rows, list(stored.items()))
-
-
-def _whole_points(cursor: Iterator[Any], least_rows: int) -> Iterator[list[Any]]:
-    rows: list[Any] = []
-    for _, of_point in groupby(cursor, key=itemgetter(0)):
-        rows += of_point
-        if len(rows) >= least_rows:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+    for rows in selection.whole_points(cursor, selection.CELLS // (len(stored) + 1)):
+        yield selection.batch_of(rows, list(stored.items()))
 
 
 def stored_points(connection: sqlite3.Connection, table: str, experiment_id: str, rows: int) -> Iterator[int]:
@@ -216,20 +203,3 @@ def _skipping(mine: str) -> str:
         f"WITH RECURSIVE each(found) AS (SELECT min(point) {mine} UNION ALL {following}) "
         "SELECT found FROM each WHERE found IS NOT NULL"
     )
-
-
-def _check_known(table: str, stored: dict[str, ColumnType], names: Sequence[str]) -> None:
-    unknown = [name for name in names if name not in stored]
-    if unknown:
-        raise DatabaseError(
-            f"results table {table!r} has no column {', '.join(map(repr, unknown))}.",
-            f"There are: {', '.join(stored)}.",
-        )
-
-
-def _column(name: str, type: ColumnType, values: Sequence[Any]) -> Column:
-    if type == "bool":
-        return Column(name, type, [None if value is None else bool(value) for value in values])
-    if type == "text" or None in values:
-        return Column(name, type, list(values))
-    return Column(name, type, array("d" if type == "float64" else "q", values))

@@ -29,6 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from ems.errors import DatabaseError
+
 
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC time: text such as `2026-01-31 12:00:00.000000` where a service has no type for it."""
@@ -45,11 +47,29 @@ class UtcTime(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
+class Remark(TypeDecorator[str]):
+    """Text that a job wrote, as every service can store it: NUL reads `␀`, half a surrogate pair `?`."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else storable(value)
+
+
+def storable(text: str) -> str:
+    return text.replace("\0", "␀").encode("utf-8", "replace").decode("utf-8")
+
+
 metadata = MetaData()
 
 
 def _text(name: str, *args: Any) -> Column[str]:
     return Column(name, Text, *args, nullable=False)
+
+
+def _remark(name: str) -> Column[str]:
+    return Column(name, Remark, nullable=False)
 
 
 def _number(name: str) -> Column[int]:
@@ -120,8 +140,8 @@ experiment = Table(
     Column("cancel_requested", Boolean, nullable=False),
     _time("registered_at", required=True),
     *(_time(name) for name in ("deadline_at", "started_at", "finished_at", "destroyed_at")),
-    _text("error"),
-    _text("log_tail"),
+    _remark("error"),
+    _remark("log_tail"),
     Column("job_digest", Text, nullable=False, server_default=""),
 )
 
@@ -137,7 +157,7 @@ run = Table(
     _time("lease_until", required=True),
     _time("finished_at"),
     Column("exit_code", Integer),
-    _text("error"),
+    _remark("error"),
 )
 
 point = Table(
@@ -147,7 +167,7 @@ point = Table(
     Column("point", BigInteger, primary_key=True, autoincrement=False),
     _text("state"),
     Column("parameters", JSON, nullable=False),
-    _text("error"),
+    _remark("error"),
     Column("attempt", BigInteger, nullable=False, server_default="0"),
 )
 
@@ -173,3 +193,12 @@ charge = Table(
     _time("at", required=True),
     ForeignKeyConstraint(["experiment_id", "attempt"], ["run.experiment_id", "run.attempt"]),
 )
+
+
+def check_results_table(name: str) -> None:
+    """DatabaseError if EMS or a service keeps the name for itself; the same ones everywhere, so that labs can move."""
+    if name.lower() in metadata.tables or name.lower().startswith(("sqlite_", "pg_")):
+        raise DatabaseError(
+            f"results table {name!r} is a name that the database or EMS keeps for itself.",
+            f"Any but {', '.join(sorted(metadata.tables))}, sqlite_… and pg_…",
+        )
