@@ -112,8 +112,10 @@ def _full_hash_command(text: str) -> str:
 COMMIT = Checked(_check_commit, {"type": "string", "pattern": f"^(HEAD|{FULL_HASH.pattern})$"})
 
 
-def _check_path(value: object) -> str:
-    allowed = "a relative path of a file or folder, as src/model"
+_ANY_PATH = "a relative path of a file or folder, as src/model (no paths at all: the whole tree)"
+
+
+def _check_path(value: object, allowed: str = _ANY_PATH) -> str:
     text = one_line(value, allowed)
     path = PurePosixPath(text)
     problem = (
@@ -121,7 +123,7 @@ def _check_path(value: object) -> str:
         "has `..` in it" if ".." in path.parts else
         "has a quote, a backslash or a pattern's sign in it" if re.search(r"[\"'`\\*?\[\]]", text) else
         "starts with `-`, `:` or `~`" if text.startswith(("-", ":", "~")) else
-        "names nothing (for the whole tree leave `paths` out)" if not path.parts else ""
+        "names nothing" if not path.parts else ""
     )  # fmt: skip
     if problem:
         raise ValueError(f"is {show(text)}, which {problem}: allowed is {allowed}")
@@ -154,6 +156,56 @@ def _check_repository(value: object) -> str:
 
 
 REPOSITORY = Checked(_check_repository, {"type": "string", "pattern": r"^(https://|ssh://|file:///|/|[^@/]+@[^:]+:)"})
+
+
+INPUT_NAME = matching(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}",
+    "the name of a file, of up to 100 letters, digits, `_`, `.`, `-`, with a letter, digit or `_` first",
+    _name_problem,
+)
+
+
+def _check_sha256(value: object) -> str:
+    allowed = "the SHA-256 of the file, 64 hexadecimal digits in quotes; `sha256sum FILE` prints it"
+    text = one_line(value, allowed)
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError(f"is {show(text)}, of {len(text)} characters: allowed is {allowed}")
+    return text.lower()
+
+
+SHA256 = Checked(_check_sha256, {"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+
+_INPUT_URL = re.compile(
+    r"https://[A-Za-z0-9][A-Za-z0-9.-]*(:\d+)?/[!-~]+"
+    r"|(gs|s3)://[a-z0-9][a-z0-9._-]*[a-z0-9]/[^/].*"
+    r"|file:///[^/].*",
+    re.ASCII,
+)
+_SECRET_WORD = re.compile(
+    "[?&]([^=&]*(signature|token|password|secret|credential|api_?key|access_?key)[^=&]*|sig|key|auth)=", re.IGNORECASE
+)
+
+
+def _check_input_url(value: object) -> str:
+    """Where a file is; with credentials in it, the message does not repeat them."""
+    allowed = "a path from the lab's folder, as data/rates.csv, or https://…, gs://BUCKET/…, s3://BUCKET/…, file:///…"
+    text = one_line(value, allowed)
+    if text.startswith("/"):
+        raise ValueError(f"is {show(text)}: allowed is {allowed}; write file://{text}")
+    if "://" not in text:
+        return _check_path(text, allowed)
+    if re.match("[^/]*://[^/]*@", text) or _SECRET_WORD.search(text):
+        clean = quoted(re.sub("://[^/]*@", "://***@", text).partition("?")[0])
+        raise ValueError(
+            f"is {clean}, with a password, token or signature: leave it out; of gs and s3 the service's own "
+            "credentials are found"
+        )
+    if not _INPUT_URL.fullmatch(text) or "#" in text or text.endswith("/"):
+        raise ValueError(f"is {show(text)}: allowed is {allowed}")
+    return text
+
+
+INPUT_URL = Checked(_check_input_url, {"type": "string", "pattern": r"^(https://|gs://|s3://|file:///|[^-/:~][^:]*$)"})
 
 
 def check_scalar(value: object, allowed: str) -> Scalar:

@@ -89,6 +89,7 @@ def across(kind: str, data: object, kinds: list[str]) -> Iterator[Fault]:
     if kind == "experiment":
         yield from _place_faults(_mapping(data), kinds)
         yield from _code_faults(_mapping(_mapping(data).get("code")))
+        yield from _input_faults(_mapping(_mapping(data).get("inputs")))
 
 
 def _code_faults(code: Mapping[Any, Any]) -> Iterator[Fault]:
@@ -101,6 +102,18 @@ def _code_faults(code: Mapping[Any, Any]) -> Iterator[Fault]:
         if isinstance(path, str) and seen.setdefault(str(PurePosixPath(path)), index) != index:
             problem = f"is {show(path)}, which is listed before: allowed is each path once"
             yield Fault(dotted(("ems:experiment", "code", "paths", index)), problem)
+
+
+def _input_faults(inputs: Mapping[Any, Any]) -> Iterator[Fault]:
+    names: dict[str, str] = {}
+    urls: dict[str, str] = {}
+    for name in map(str, inputs):
+        where, url = ("ems:experiment", "inputs", name), _mapping(inputs.get(name)).get("url")
+        if (first := names.setdefault(name.lower(), name)) != name:
+            problem = f"differs from {plain(first)} only in case, which not all disks tell apart: allowed is another"
+            yield Fault(dotted(where), problem)
+        if isinstance(url, str) and (first := urls.setdefault(url, name)) != name:
+            yield Fault(dotted((*where, "url")), f"is that of {plain(first)}, too: allowed is each file once")
 
 
 def _mapping(value: object) -> Mapping[Any, Any]:

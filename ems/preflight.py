@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ems import environment, stackfile
+from ems import environment, inputs, stackfile
 from ems.checks import nearest, show
 from ems.databases import Registration
 from ems.errors import EmsError, Fault, StackFileError
@@ -33,6 +34,7 @@ def report(lab: Lab, stack: str) -> Report:
         errors += _reference_errors(lab, stack, described)
         kind = _noting(errors, lambda: _kind(lab, stack, described)) or "laptop"
         row = _noting(errors, lambda: registration(lab, stack, described, kind))
+        _noting(errors, partial(inputs.refuse, lab.root, described, lab.stack_file(stack)))
         warnings = _environment(lab, described, errors)
         summary += f" {row.id}" if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))

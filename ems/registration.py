@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ems import environment, identity, provenance, spec
+from ems import environment, identity, inputs, provenance, spec
 from ems.clusters import place
 from ems.databases import Registration
 from ems.environment import Environment
@@ -19,7 +19,8 @@ from ems.sweep import Sweep
 def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) -> Registration:
     """The row that `stack` describes, to run at a place of this `kind`.
 
-    ProvenanceError if its code, environment or stack file is not in a state that can be reproduced.
+    ProvenanceError if its code, environment or stack file is not in a state that can be reproduced; StackFileError if
+    an input is not the file that its digest names.
     """
     stack_file = lab.stack_file(stack)
     needed = place(kind).needs_remote
@@ -28,6 +29,7 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) ->
     )
     built = environment.of(lab.root, code, experiment.environment)
     environment.refuse(built)
+    inputs.refuse(lab.root, experiment, stack_file)
     job = _job(experiment.job)
     digest = _digest(job, code, built, experiment)
     return Registration(
@@ -77,11 +79,13 @@ def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpe
         job={**job.described, **job.grids},
         environment=built.digest,
         python=built.python,
-        inputs={},
+        inputs=inputs.content(experiment),
         env=experiment.env,
     )
 
 
 def _job_digest(job: _Job, experiment: ExperimentSpec) -> str:
     """Of what a point's rows depend on beside its parameters, the code and the environment; a command has no points."""
-    return identity.job_digest(job=job.described, inputs={}, env=experiment.env) if job.grids else ""
+    if not job.grids:
+        return ""
+    return identity.job_digest(job=job.described, inputs=inputs.content(experiment), env=experiment.env)

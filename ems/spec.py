@@ -183,6 +183,19 @@ class ResultsSpec(Strict):
     table: Annotated[str, fields.TABLE] = Field(description="Table of the lab's database that receives the rows.")
 
 
+class InputSpec(Strict):
+    """A file that the job reads in `$EMS_INPUT_DIR`; what is in it counts, not where it is."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["url", "sha256"]})
+
+    url: Annotated[str, fields.INPUT_URL] = Field(
+        description="Where the file is: a path from the lab's folder, or a URL of https, gs, s3 or file."
+    )
+    sha256: Annotated[str, fields.SHA256] = Field(
+        "", description="SHA-256 of the file, 64 hexadecimal digits; left out: `ems check` tells it of a local file."
+    )
+
+
 class PlaceSpec(Strict):
     """`cluster:` of an experiment: a place of its own by `kind`, or a persistent one by `stack`."""
 
@@ -221,6 +234,9 @@ class ExperimentSpec(Strict):
     code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
     environment: Name = Field(description="Folder under environments/ with the pinned packages.")
     job: Job = Field(description="What runs: a program (`command`) or a function over a grid (`function`).")
+    inputs: dict[Annotated[str, fields.INPUT_NAME], InputSpec] = Field(
+        default={}, description="Files that the job reads, each under the name that it has in $EMS_INPUT_DIR."
+    )
     results: ResultsSpec = Field(description="Where the rows go.")
     cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")

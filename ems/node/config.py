@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ems.errors import UserError
@@ -11,13 +12,15 @@ from ems.errors import UserError
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one."""
+    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one;
+    `inputs` are the paths of staged files, by name."""
 
     experiment_id: str
     database: str
     root: str
     bundle: str
     environment: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
     lease_s: float = 30.0
     beat_s: float = 2.0
     grace_s: float = 5.0  # between SIGTERM and SIGKILL

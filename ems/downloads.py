@@ -1,0 +1,137 @@
+"""Files of other machines, by https and from gs and s3. What was interrupted goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPMessage
+from pathlib import Path
+from typing import IO
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from ems.errors import EmsError, ProvenanceError
+
+Told = Callable[[int, int | None], None]  # bytes that are there, and of how many, if that is known
+
+BLOCK = 1 << 20
+TIMEOUT_S = 60.0  # without a byte
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further try that follows one without progress
+WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
+COMPLETE = 416  # the answer to a request for what follows the end
+ACCESS = {
+    "gs": "Check the name, and your access: gcloud auth application-default login",
+    "s3": "Check the name, and your access: aws sts get-caller-identity",
+}
+
+
+class _Cut(Exception):
+    """The connection ended before the file did."""
+
+
+def download(url: str, part: Path, told: Told) -> None:
+    """Complete `part`, which may hold the beginning of the file already, or all of it.
+
+    ProvenanceError: the file cannot be had; EmsError: it cannot be written. What came is kept in `part`.
+    """
+    (_from_web if url.startswith("https://") else _from_bucket)(url, part, told)
+
+
+def copy(read: Callable[[int], bytes], part: Path, start: int, total: int | None, told: Told) -> None:
+    """Write what `read` gives into `part`, after its first `start` bytes."""
+    with _writing(part):
+        part.touch()
+        os.truncate(part, start)
+        file = part.open("ab")
+    with file:
+        done = start
+        while block := read(BLOCK):
+            with _writing(part):
+                file.write(block)
+                file.flush()
+            done += len(block)
+            told(done, total)
+        with _writing(part):
+            os.fsync(file.fileno())
+
+
+def _from_web(url: str, part: Path, told: Told) -> None:
+    pauses = list(PAUSES_S)
+    while True:
+        had = _size(part)
+        try:
+            return _request(url, part, had, told)
+        except (OSError, HTTPException, _Cut) as error:
+            if isinstance(error, HTTPError) and error.code == COMPLETE and had:
+                return None
+            if _size(part) > had:
+                pauses = list(PAUSES_S)
+            if not pauses or _is_final(error):
+                hint = "Check the address, or try again: what has come is kept."
+                raise ProvenanceError(f"{url} cannot be had: {error}", hint) from error
+        time.sleep(pauses.pop(0))
+
+
+def _request(url: str, part: Path, had: int, told: Told) -> None:
+    headers = {"User-Agent": "ems", "Accept-Encoding": "identity", **({"Range": f"bytes={had}-"} if had else {})}
+    with build_opener(_SameScheme).open(Request(url, headers=headers), timeout=TIMEOUT_S) as answer:
+        start = had if answer.status == 206 else 0
+        length = answer.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        copy(answer.read1, part, start, total, told)
+    if total is not None and _size(part) < total:
+        raise _Cut(f"the connection ended after {_size(part):,} of {total:,} bytes")
+
+
+def _is_final(error: Exception) -> bool:
+    if isinstance(error, HTTPError):
+        return error.code not in WORTH_ANOTHER_TRY
+    return isinstance(error, URLError) and isinstance(error.reason, ssl.SSLCertVerificationError)
+
+
+class _SameScheme(HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if urlsplit(newurl).scheme != "https":
+            to = urlsplit(newurl)
+            where = f"{to.scheme}://{to.hostname}"  # the rest may be somebody's credentials
+            raise ProvenanceError(f"{req.full_url} leads on to {where}: allowed is https.", "Write another address.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _from_bucket(url: str, part: Path, told: Told) -> None:
+    """Arrow finds the service's own credentials, and tries again by itself."""
+    from pyarrow import ArrowException
+    from pyarrow.fs import FileSystem
+
+    scheme, _, place = url.partition("://")
+    bucket, options = place.partition("/")[0], "?retry_limit_seconds=30" if scheme == "gs" else ""
+    try:
+        system, _ = FileSystem.from_uri(f"{scheme}://{bucket}{options}")
+        with system.open_input_file(place) as source:
+            total, had = source.size(), _size(part)
+            start = had if had <= total else 0
+            source.seek(start)
+            copy(lambda size: bytes(source.read(8 * size)), part, start, total, told)
+    except (OSError, ArrowException) as error:
+        said = str(error).partition(" error_info=")[0]
+        raise ProvenanceError(f"{url} cannot be had: {said}", ACCESS[scheme]) from error
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    """What fails here is this machine's disk, not the network."""
+    try:
+        yield
+    except OSError as error:
+        hint = f"Free some space there, or give another folder as EMS_CACHE_DIR: df -h {file.parent}"
+        raise EmsError(f"{file} cannot be written: {error.strerror}.", hint) from error
