@@ -20,7 +20,11 @@ demo: .venv/demo  ## Run the main job on this laptop: a learning curve, and a sw
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo
 
 test: .venv/dev  ## Run all tests, installing what they need
-	@command -v Rscript >/dev/null || scripts/debian-packages r-base-core
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || scripts/debian-packages postgresql
+	@Rscript -e 'for (name in c("DBI", "RSQLite", "RPostgreSQL")) loadNamespace(name)' >/dev/null 2>&1 || \
+		scripts/debian-packages r-base-core r-cran-dbi r-cran-rsqlite r-cran-rpostgresql
+	@command -v octave-cli >/dev/null || scripts/debian-packages octave
+	@command -v sqlite3 >/dev/null || scripts/debian-packages sqlite3
 	@$(BIN)/python -m ems.engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 
@@ -30,8 +34,10 @@ check: .venv/dev  ## Ruff, mypy and the guard tests
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/test_guards.py
 
-drill: .venv/dev  ## The full kill matrix: every process killed at every phase (half an hour)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest tests/end_to_end/test_kills.py -n 2
+DRILLS := $(addprefix tests/end_to_end/,test_kills.py test_sweep_faults.py drill_faults.py)
+
+drill: .venv/dev  ## Every process killed at every phase, and all other faults; as root on Linux (half an hour)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2
 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/overhead.py

@@ -16,7 +16,7 @@ from ems.lab import Lab
 from ems.process import CommandFailed
 from ems.runner import Pulumi, export, make_ready
 from ems.turn import refuse, turn
-from ems.views.line import Pace, progress_line
+from ems.views.line import Pace, progress_line, under_way
 from ems.views.teardown import Leftover
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
@@ -77,6 +77,8 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     EngineError if Pulumi fails otherwise than by a run that did.
     """
     before = find(pulumi.lab, experiment_id)
+    if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
+        _place(pulumi.lab, before).settle(pulumi.lab, before)
     make_ready(pulumi, stack)
     if retry and before:
         with _database(pulumi.lab) as database:
@@ -89,6 +91,13 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     if ended:
         reconcile(pulumi, stack, experiment_id)
     return experiment
+
+
+def _place(lab: Lab, experiment: Experiment) -> clusters.Place:
+    name = experiment.registration.cluster
+    with _database(lab) as database:
+        persistent = database.record(databases.ClusterRow, name)
+    return clusters.place(persistent.kind if persistent else name)
 
 
 class _Follower:
@@ -131,7 +140,7 @@ def follow(lab: Lab, stacks: list[str] | None = None) -> Iterator[list[Experimen
     while True:
         experiments = newest(lab, stacks)
         yield experiments
-        if all(experiment.state.finished or experiment.state is State.LOST for experiment in experiments):
+        if not any(map(under_way, experiments)):
             return
         time.sleep(POLL_S)
 

@@ -60,7 +60,10 @@ class Pulumi:
 
     def _started(self, arguments: Sequence[str], extra: Mapping[str, str], **how: Any) -> subprocess.Popen[Any]:
         command = [str(self.folder / "pulumi"), *arguments]
-        return subprocess.Popen(command, cwd=self.lab.root, env=self.environment(extra), **how)
+        # Unless a terminal's Ctrl-C is to reach it: a signal to our whole group, which `_handing_on` hands on, is its
+        # second one then, and at the second one Pulumi ends at once, not in order.
+        group = None if _in_foreground() else 0
+        return subprocess.Popen(command, cwd=self.lab.root, env=self.environment(extra), process_group=group, **how)
 
 
 @contextmanager

@@ -73,6 +73,7 @@ class Bench:
 
     root: Path
     database: Database
+    url: str
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def register(self, id: str = "e1", max_hours: float | None = None, points: int = 1) -> Path:
@@ -105,10 +106,9 @@ class Bench:
         job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
         spec = ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
-        url = "sqlite:///ems.db"
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
         package = str(bundle(run_dir, spec, code))
-        AgentConfig(id, url, str(self.root), package, sys.prefix, **times).write(run_dir)
+        AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
     def new(self, code: str = JOB, max_hours: float | None = None, **config: float) -> Path:
@@ -139,19 +139,25 @@ class Bench:
         return found
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    database = connect("sqlite:///ems.db", tmp_path)
+@contextlib.contextmanager
+def bench_of(url: str, root: Path) -> Iterator[Bench]:
+    database = connect(url, root)
     database.create()
     database.upsert(Experimenter("researcher", "A Researcher"))
     database.upsert(Project("p", "Project"))
     database.upsert(Funding("f", "Agency"))
-    made = Bench(tmp_path, database)
+    made = Bench(root, database, url)
     yield made
     for agent in made.agents:
         agent.kill()
         agent.wait()
     database.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with bench_of("sqlite:///ems.db", tmp_path) as made:
+        yield made
 
 
 def half(run_dir: Path, agent: subprocess.Popen[bytes]) -> None:

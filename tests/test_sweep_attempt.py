@@ -5,9 +5,9 @@ import sys
 import zipfile
 from array import array
 from collections import Counter
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -44,23 +44,35 @@ def f(x):
 class Sweeping:
     """A sweep on a bench, not yet begun."""
 
-    def __init__(self, bench: Bench, *files: str, max_failures: int | None = None, **config: float) -> None:
-        self.bench, self.run_dir = bench, bench.register(points=POINTS)
+    env: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        bench: Bench,
+        *files: str,
+        code: str = CODE,
+        points: int = POINTS,
+        workers: int = 1,
+        max_hours: float | None = None,
+        job: Mapping[str, object] = {},
+        **config: float,
+    ) -> None:
+        self.bench, self.run_dir, self.points = bench, bench.register(max_hours=max_hours, points=points), points
         self.run_dir.mkdir(parents=True)
         for name in files:
             self.make(name)
-        package = self._bundle({"max_failures": max_failures})
+        package = self._bundle(code, job, workers)
         times = {"beat_s": 0.1, "grace_s": 3.0, **config}
         AgentConfig("e1", "sqlite:///ems.db", str(bench.root), str(package), sys.prefix, **times).write(self.run_dir)
 
-    def _bundle(self, job: dict[str, Any]) -> Path:
-        job |= {"function": "job:f", "sweep": {"x": {"range": [0, POINTS - 1, 1]}}}
-        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
-        place = {"cluster": {"kind": "laptop", "workers": 1}}
+    def _bundle(self, code: str, options: Mapping[str, object], workers: int) -> Path:
+        job = {"function": "job:f", "sweep": {"x": {"range": [0, self.points - 1, 1]}}, **options}
+        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": self.env}
+        place = {"cluster": {"kind": "laptop", "workers": workers}}
         spec = ExperimentSpec.model_validate({**fields, **place, "job": job, "results": {"table": "r"}})
         aside = self.run_dir / "aside.zip"
         with zipfile.ZipFile(aside, "w") as archive:
-            archive.writestr("code/job.py", CODE)
+            archive.writestr("code/job.py", code)
             archive.writestr("spec.json", spec.model_dump_json())
             archive.writestr("ems.zip", bundle._node_code())
         return aside.rename(self.run_dir / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
@@ -103,8 +115,8 @@ def test_bits_are_set_as_one_by_one() -> None:
 
 def test_a_batch_that_comes_twice_and_a_point_that_failed_before_count_once() -> None:
     count = PointCount(20)
-    count.know(range(3, 9), failed=False)
-    count.know(range(9, 12), failed=True)
+    count.know(range(3, 9), "stored")
+    count.know(range(9, 12), "failed")
     failing = Mark(11, "failed", {}, "")
     for _ in range(2):
         count.add(Batch(array("q", [8, 9]), array("q", [0, 0]), (), (8, 9, 10, 11), (Mark(10, "empty", {}), failing)))
@@ -124,7 +136,7 @@ def test_what_a_row_said_counts_until_it_is_known_better() -> None:
 def test_max_failures_decides_what_becomes_of_a_sweep_with_failed_points(
     bench: Bench, max_failures: int | None, state: State, error: str
 ) -> None:
-    sweep = Sweeping(bench, "trouble", max_failures=max_failures)
+    sweep = Sweeping(bench, "trouble", job={"max_failures": max_failures})
     assert sweep.run()[0] is state
     row = bench.row()
     assert error in row.error
@@ -153,7 +165,7 @@ def test_another_attempt_computes_just_what_failed(bench: Bench) -> None:
 
 
 def test_a_cancelled_second_attempt_still_knows_what_failed_in_the_first(bench: Bench) -> None:
-    sweep = Sweeping(bench, "trouble", max_failures=0)
+    sweep = Sweeping(bench, "trouble", job={"max_failures": 0})
     state, done, failed = sweep.run()
     assert state is State.FAILED and failed
     sweep.make("wait")
@@ -167,17 +179,68 @@ def test_a_cancelled_second_attempt_still_knows_what_failed_in_the_first(bench: 
     assert row.points_done == len({*sweep.stored(), 5} & sweep.calls().keys())
 
 
+def test_the_heir_of_a_crash_leaves_failed_points_alone(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble", "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(lambda: {3, 13} <= set(sweep.failed()))
+    agent.kill()
+    agent.wait()
+    (sweep.run_dir / "trouble").unlink()
+    sweep.make("go")
+    assert sweep.run() == (State.FAILED, 38, 2)
+    assert sweep.failed() == [3, 13] and sweep.stored() == [x for x in ROWS if x not in {3, 13}]
+    assert sweep.calls()[3] == sweep.calls()[13] == 1
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert sweep.calls()[3] == sweep.calls()[13] == 2
+
+
+@pytest.mark.parametrize(("files", "outcome"), [((), (State.SUCCEEDED, 40, 0)), (("trouble",), (State.FAILED, 36, 4))])
+def test_an_heir_that_finds_all_computed_starts_no_driver(
+    bench: Bench, files: tuple[str, ...], outcome: tuple[State, int, int]
+) -> None:
+    sweep = Sweeping(bench, *files)
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+        agent.kill()
+        agent.wait()
+    assert not (sweep.run_dir / "exit.json").exists()
+    assert sweep.run() == outcome
+    assert bench.row().attempt == 2 and "attempt 2" not in (sweep.run_dir / "job.log").read_text()
+    assert sweep.calls() == Counter(range(POINTS))
+
+
+def test_what_a_killed_agent_left_after_the_deadline_is_stored(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait", max_hours=15 / 3600)
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        sweep.make("go")
+        eventually(sweep.spooled)
+        agent.kill()
+        agent.wait()
+    eventually(lambda: bench.row().state is State.EXPIRED)
+    assert (bench.row().machines, bench.row().attempt) == (1, 1) and sweep.spooled()
+    calls = sweep.calls()
+    computed = len({*sweep.stored(), *sweep.spooled()} | {5} & calls.keys())
+    assert sweep.run() == (State.EXPIRED, computed, 0)
+    assert (bench.row().machines, bench.row().attempt) == (0, 1) and sweep.spooled() == []
+    assert sweep.calls() == calls and len(sweep.stored()) == bench.row().rows_stored
+
+
 def test_kill_9_of_the_agent_costs_only_what_was_not_in_the_spool(bench: Bench) -> None:
     sweep = Sweeping(bench, "wait")
     agent = bench.start(sweep.run_dir)
     eventually(lambda: bench.row().points_done >= 1)
     with locked(bench):
+        sweep.make("go")
         eventually(sweep.spooled)
         agent.kill()
         agent.wait()
     eventually(lambda: family(sweep.run_dir) == [])
     kept = {*sweep.stored(), *sweep.spooled()}
-    sweep.make("go")
     assert sweep.run() == (State.SUCCEEDED, 40, 0)
     assert sweep.stored() == ROWS
     calls = sweep.calls()

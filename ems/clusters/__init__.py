@@ -38,6 +38,10 @@ class Place(ABC):
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
         """Have an agent at work on this unfinished experiment, unless there is one. Called again and again."""
 
+    @abstractmethod
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        """Store what is left of a run whose deadline passed before anybody wrote its end, where that is in reach."""
+
 
 def kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ems import bundle, environment, provenance, spec
+from ems import bundle, environment, inputs, provenance, spec
 from ems.clusters import Place
 from ems.databases import Experiment, Registration, State
 from ems.engine import Progress, quiet
@@ -17,6 +16,8 @@ from ems.errors import EmsError, ProvenanceError
 from ems.lab import Lab
 from ems.node.agent_lock import agent_name
 from ems.node.config import AgentConfig
+from ems.node.inputs import remove_inputs
+from ems.node.job import is_locked
 from ems.provider.resource import Operation, Properties, Resource
 from ems.spec import ExperimentSpec
 
@@ -45,7 +46,9 @@ class LaptopResource(Resource):
         return {} if AgentConfig.exists(operation.lab.run_dir(inputs["experiment_id"])) else None
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
-        shutil.rmtree(operation.lab.run_dir(inputs["experiment_id"]) / "code", ignore_errors=True)
+        run_dir = operation.lab.run_dir(inputs["experiment_id"])
+        remove_inputs(run_dir / "inputs")
+        shutil.rmtree(run_dir / "code", ignore_errors=True)
 
 
 class Laptop(Place):
@@ -68,18 +71,24 @@ class Laptop(Place):
             raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
         if not AgentConfig.exists(run_dir):
             prepare(lab, experiment.registration, quiet)
+        else:  # the cache may have lost them since
+            inputs.stage(lab.root, _described(experiment.registration), quiet)
         started.append(start_agent(run_dir))
+
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        run_dir = lab.run_dir(experiment.id)
+        if AgentConfig.exists(run_dir):
+            start_agent(run_dir).wait()
 
 
 PLACE = Laptop()
 
 
 def prepare(lab: Lab, registration: Registration, progress: Progress) -> None:
-    """Build the environment and the bundle (both once), and write down what the agent needs."""
+    """Stage the inputs, build the environment and the bundle (all once), and write down what the agent needs."""
     run_dir = lab.run_dir(registration.id)
     run_dir.mkdir(parents=True, exist_ok=True)
-    described = spec.from_json("experiment", registration.spec)
-    assert isinstance(described, ExperimentSpec)
+    described = _described(registration)
     code = provenance.at_commit(lab.root, described.code.model_copy(update={"commit": registration.commit}))
     pinned = environment.of(lab.root, code, registration.environment)
     if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
@@ -87,6 +96,7 @@ def prepare(lab: Lab, registration: Registration, progress: Progress) -> None:
             f"environments/{registration.environment} has changed since the experiment was registered.",
             f"Repeat: ems up {registration.stack}",
         )
+    files = inputs.stage(lab.root, described, progress)
     folder = environment.build(pinned, progress)
     progress("bundling the code")
     package = bundle.make(lab.work_dir / "bundles", code, pinned, registration.spec)
@@ -96,7 +106,14 @@ def prepare(lab: Lab, registration: Registration, progress: Progress) -> None:
         root=str(lab.root),
         bundle=str(package.path),
         environment=str(folder),
+        inputs={name: str(file) for name, file in files.items()},
     ).write(run_dir)
+
+
+def _described(registration: Registration) -> ExperimentSpec:
+    described = spec.from_json("experiment", registration.spec)
+    assert isinstance(described, ExperimentSpec)
+    return described
 
 
 def start_agent(run_dir: Path) -> subprocess.Popen[bytes]:
@@ -118,15 +135,4 @@ def _attended(run_dir: Path, experiment: Experiment) -> bool:
         return False
     if experiment.state is State.RUNNING and experiment.agent != agent_name(run_dir):
         return True
-    return _locked(run_dir / "agent.lock")
-
-
-def _locked(file: Path) -> bool:
-    if not file.exists():
-        return False
-    with file.open() as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return is_locked(run_dir / "agent.lock")

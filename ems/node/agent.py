@@ -56,13 +56,16 @@ class Agent:
         if row and row.wanted_attempt > row.attempt:
             forget_outcome(self._dir)  # of an attempt that is over: a new one is wanted
         claim = database.claim(id, agent=agent_name(self._dir), lease_s=self._config.lease_s)
-        if claim is None:
-            log.info("Experiment %s is not to be claimed.", id)
-            return None
-        return self._attempt(claim, database)
+        if claim:
+            return self._attempt(claim, seconds_left(claim, database))
+        if row and row.agent == agent_name(self._dir) and row.state is State.EXPIRED and row.machines:
+            log.info("The deadline passed before all of run %d was stored.", row.attempt)
+            unreleased = Claim(id, row.attempt, row.registration.results_table, row.deadline_at)
+            return self._attempt(unreleased, deadline_s=0)
+        log.info("Experiment %s is not to be claimed.", id)
+        return None
 
-    def _attempt(self, claim: Claim, database: Database) -> Attempt:
-        deadline_s = seconds_left(claim, database)
+    def _attempt(self, claim: Claim, deadline_s: float) -> Attempt:
         kind = SweepAttempt if is_sweep(Path(self._config.bundle)) else Attempt
         return kind(
             self._dir,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,6 @@ from ems.databases import State
 
 HANGS_S = 15.0  # an agent that waits for the database beats again within seconds of its return
 PATIENCE_S = 2.0  # long enough for an agent that is on its way out, or that was asked about its lock
-_CLOCK_TOLERANCE_S = 5.0
 _POLL_S = 0.1
 
 
@@ -51,10 +49,10 @@ def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) 
                 file.close()
                 return None
             if waited_s > (HANGS_S if now is State.LOST else lease_s):
-                _kill_holder(file)
+                _kill_holder(file, run_dir)
         time.sleep(_POLL_S)
     file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "started": psutil.Process().create_time()}))
+    file.write(str(os.getpid()))
     file.flush()
     return file
 
@@ -67,14 +65,13 @@ def _try_lock(file: TextIO) -> bool:
     return True
 
 
-def _kill_holder(file: TextIO) -> None:
-    """By its number and its start, as the system gives numbers out again."""
+def _kill_holder(file: TextIO, run_dir: Path) -> None:
+    """Only an agent of this folder, as the system gives numbers out again. Not by its age: clocks are set."""
     file.seek(0)
     text = file.read()
-    holder = json.loads(text) if text else {}
     try:
-        started = psutil.Process(holder["pid"]).create_time() if holder else 0.0
+        line = psutil.Process(int(text)).cmdline() if text else []
     except psutil.NoSuchProcess:
         return
-    if holder and abs(started - holder["started"]) < _CLOCK_TOLERANCE_S:
-        os.kill(holder["pid"], signal.SIGKILL)
+    if "ems.node" in line and Path(line[-1]).resolve() == run_dir.resolve():
+        os.kill(int(text), signal.SIGKILL)

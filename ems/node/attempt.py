@@ -20,6 +20,7 @@ from ems.databases import Claim, Database, Outcome, State
 from ems.errors import EmsError
 from ems.node.config import AgentConfig
 from ems.node.courier import Courier, explain
+from ems.node.inputs import lay_out_inputs
 from ems.node.job import Ended, Job, kill_leftovers
 from ems.node.job_environment import job_environment
 from ems.node.results_files import ResultsError
@@ -59,7 +60,7 @@ class Attempt:
 
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
-        earlier = read_outcome(self._dir)
+        earlier = read_outcome(self._dir) or self._overdue()
         outcome = self._guarded(lambda: self._clear(keep_results=earlier is not None)) or earlier
         self._courier.start()
         outcome = outcome or self._guarded(self._work) or _failed("The job ended without an outcome.")
@@ -99,12 +100,15 @@ class Attempt:
             spec = json.loads((unpacked / "spec.json").read_bytes())
             job = spec["job"]
             command = self._command(job, unpacked)
+            if self._config.inputs:
+                lay_out_inputs(self._config.inputs, self._dir / "inputs")
             with (self._dir / "job.log").open("a", encoding="utf-8") as file:
                 file.write(self._mark)
         ems = {
             "EMS_EXPERIMENT_ID": self._config.experiment_id,
             "EMS_PARAMETERS": str(self._parameters),
             "EMS_RESULTS_DIR": str(self._results),
+            **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
         variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, spec["env"])
         log.info("Attempt %d: %s", self._claim.attempt, command)
@@ -142,10 +146,14 @@ class Attempt:
             return _failed(self._courier.failure, log_tail=self._log_tail())
         if orders and orders.cancel:
             return _stopped(State.CANCELLED, "Cancelled on request.")
-        if (orders and orders.expired) or time.monotonic() > self._deadline:
-            return _stopped(State.EXPIRED, "The deadline has passed: `max_hours` of the stack file is used up.")
         if self._told_to_stop():
-            return _stopped(State.LOST, "The agent was told to stop (SIGTERM).")
+            return self._overdue() or _stopped(State.LOST, "The agent was told to stop (SIGTERM).")
+        return self._overdue()
+
+    def _overdue(self) -> Outcome | None:
+        ordered = self._courier.orders and self._courier.orders.expired
+        if ordered or time.monotonic() >= self._deadline:
+            return _stopped(State.EXPIRED, "The deadline has passed: `max_hours` of the stack file is used up.")
         return None
 
     def _spool_is_full(self) -> bool:

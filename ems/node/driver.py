@@ -41,6 +41,7 @@ PROGRESS_S = 1.0
 RATE_S = 10.0
 LEAVE_S = 2.0
 FULL_S = 1.0
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 SUSPECTS = 10  # parts into which a batch is cut whose worker died
 DEATHS = 3  # of workers, each with this point alone, until the point is blamed: once may be bad luck
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
@@ -87,8 +88,13 @@ class Progress:
         self._written = time.monotonic()
         counts = {"done": self.done, "failed": self.failed, "rate": self._rate()}
         aside = self._file.with_suffix(".tmp")
-        aside.write_text(json.dumps({**counts, "workers": workers, "running": running}), encoding="utf-8")
-        aside.replace(self._file)
+        try:
+            aside.write_text(json.dumps({**counts, "workers": workers, "running": running}), encoding="utf-8")
+            aside.replace(self._file)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            log.warning("%s: progress is not written.", error)
 
     def _rate(self) -> float:
         """Points a second, lately."""
@@ -117,8 +123,7 @@ class Driver:
     def run(self) -> int:
         log.info("%d points to compute on %d workers", self._backlog.left, self._order.workers)
         while not self._halt_code():
-            if not self._spool_is_full():
-                self._hand_out()
+            self._hand_out()
             if not self._is_open():
                 break
             self._take_in(TICK_S)
@@ -137,6 +142,8 @@ class Driver:
         return TOO_MANY_FAILURES if most is not None and self._progress.failed > most else 0
 
     def _hand_out(self) -> None:
+        if self._halt_code() or self._spool_is_full():
+            return
         for address in self._workers.free():
             part = self._next()
             if part is None:
@@ -165,9 +172,10 @@ class Driver:
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
         self._backlog.give_back(returned.rest)
-        self._write(returned.data)
         self._count(returned.points, returned.failed)
         self._pace.learn(returned.points, returned.seconds, len(returned.data))
+        self._hand_out()  # the worker need not wait for the disk
+        self._write(returned.data)
 
     def _suspect(self, part: Part, death: Death) -> None:
         count = size(part.ranges)
@@ -202,7 +210,7 @@ class Driver:
             try:
                 return self._spool.write_encoded(data)
             except OSError as error:
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT} or self._stopping.wait(FULL_S):
+                if error.errno not in NO_ROOM or self._stopping.wait(FULL_S):
                     raise
                 log.warning("%s: waiting for room.", error)
 

@@ -121,7 +121,7 @@ def kill_leftovers(run_dir: Path, results: str, timeout_s: float = 10.0) -> None
 
 def _kill_once(lock: Path, results: str) -> bool:
     """Whether there was anything to kill. The group's number is used only while the lock proves that it is ours."""
-    held = lock.exists() and _is_held(lock)
+    held = is_locked(lock)
     group = lock.read_text().strip() if held else ""
     if group:
         _signal_group(int(group), signal.SIGKILL)
@@ -132,10 +132,13 @@ def _kill_once(lock: Path, results: str) -> bool:
     return held or bool(strays)
 
 
-def _is_held(lock: Path) -> bool:
+def is_locked(lock: Path) -> bool:
+    """Whether somebody holds an exclusive flock on that file."""
+    if not lock.exists():
+        return False
     with lock.open() as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ems.databases import PointState
 from ems.node.spool import Batch
 
 
@@ -12,18 +13,25 @@ class PointCount:
     """
 
     def __init__(self, points: int, done: int = 0, failed: int = 0) -> None:
-        self.done, self._more_failed = done, failed
+        self.points, self.done, self._more_failed = points, done, failed
         self.bits = bytearray((points + 7) // 8)  # bit i % 8 of byte i // 8 is set where point i is done
         self._failed: set[int] = set()
+        self._due: set[int] = set()  # of those that failed
 
     @property
     def failed(self) -> int:
         return len(self._failed) + self._more_failed
 
-    def know(self, points: range, *, failed: bool) -> None:
+    @property
+    def given_up(self) -> int:
+        """How many failed and are not to be computed again."""
+        return len(self._failed) - len(self._due)
+
+    def know(self, points: range, state: PointState) -> None:
         """So it is with points of which nothing was known."""
-        if failed:
+        if state in {"failed", "due"}:
             self._failed.update(points)
+            self._due.update(points if state == "due" else ())
         else:
             set_bits(self.bits, points.start, points.stop)
             self.done += len(points)
@@ -36,7 +44,15 @@ class PointCount:
                 set_bits(self.bits, point, point + 1)
                 self.done += 1
         self._failed.difference_update(batch.replaces)
+        self._due.difference_update(batch.replaces)
         self._failed |= failed
+
+    def settled(self) -> bytes:
+        """As `bits`; those given up are set, too."""
+        bits = bytearray(self.bits)
+        for point in self._failed - self._due:
+            set_bits(bits, point, point + 1)
+        return bytes(bits)
 
 
 def set_bits(bits: bytearray, start: int, stop: int) -> None:

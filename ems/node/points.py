@@ -28,6 +28,7 @@ from ems.sweep import Sweep
 
 BUDGET_S = 2 * TARGET_S
 MOST_CELLS = BATCH_BYTES // 8
+LATE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -127,18 +128,26 @@ def _watch(work: Work, timeout_s: float) -> None:
 
     A point that never lets go of the interpreter cannot be seen from here: then the process ends.
     """
-    overdue = False
+    overdue, tick_s = False, min(0.5, timeout_s / 4)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         end_later = partial(faulthandler.dump_traceback_later, 2 * timeout_s + 5, exit=True, file=nowhere)
         end_later()
         running = ThreadPoolExecutor(1).submit(work.run)
         while not overdue and not running.done():
-            wait([running], timeout=min(0.5, timeout_s / 4))
+            work.forgive(_asleep(lambda: wait([running], timeout=tick_s), tick_s))
             end_later()
             overdue = work.abandoned(timeout_s)
         faulthandler.cancel_dump_traceback_later()
     if not overdue:
         running.result()
+
+
+def _asleep(pause: Callable[[], object], pause_s: float) -> float:
+    """Pause; for how long the process was stopped (SIGSTOP) meanwhile: it was late, and used no CPU."""
+    began, cpu = time.perf_counter(), time.process_time()
+    pause()
+    late_s = time.perf_counter() - began - pause_s
+    return late_s if late_s > LATE_S and time.process_time() - cpu < late_s / 10 else 0.0
 
 
 class Work:
@@ -190,6 +199,13 @@ class Work:
         except Exception as problem:  # of the result's own methods, too
             text = str(problem) if isinstance(problem, BadResult) else told(problem, own_frames=0)
             self._marks.append(Mark(point, "failed", parameters, text))
+
+    def forgive(self, seconds: float) -> None:
+        """So long, the point at work could not go on."""
+        with self._lock:
+            if self._now:
+                point, parameters, began = self._now
+                self._now = (point, parameters, began + seconds)
 
     def abandoned(self, timeout_s: float) -> bool:
         """Give up the point at work, and all after it, if it has taken longer than that."""

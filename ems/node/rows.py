@@ -176,7 +176,7 @@ class Gathered:
             self._records.append(record)
             self.points.append(point)
             self.rows.append(number)
-            self.cells += len(record)
+            self.cells += len(record) + sum(len(value) for value in row.values() if type(value) is str) // 8
         return len(rows)
 
     def _check(self, names: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ from ems.node.courier import LONGEST_PAUSE_S
 from ems.node.job import Ended, Job, kill_leftovers
 from ems.node.point_count import PointCount
 from ems.node.points import Order
+from ems.node.ranges import count_open
 from ems.node.results_reader import ResultsReader
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver import main; main(sys.argv[2])"
@@ -42,10 +43,8 @@ class Halted(Exception):
 class SweepAttempt(Attempt):
     """Points are stored one by one, so an attempt goes on where the last one was: nothing is cleared away.
 
-    A point that failed is not stored: the next attempt computes it again.
+    Points that failed are computed again once the experiment was reopened, and not by the heir of a crash.
     """
-
-    _counted = False  # whether it is known which points are done
 
     def _guarded(self, step: Callable[[], Outcome | None]) -> Outcome | None:
         def unless_halted() -> Outcome | None:
@@ -62,17 +61,20 @@ class SweepAttempt(Attempt):
         self._results.mkdir(exist_ok=True)
         row = self._patiently(self._row)
         self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
+        self._courier.recount = self._stored_points
 
     def _work(self) -> Outcome:
         if halted := self._count_stored():
             return halted
         self._reuse()
-        return super()._work()
+        ended = self._ended_before()
+        return self._judged(ended) if ended else super()._work()
 
-    def _conclude(self, outcome: Outcome) -> bool:
-        if not self._counted:  # an earlier agent had computed all; what it left in the spool counts, too
-            self._guarded(self._count_stored)
-        return super()._conclude(outcome)
+    def _ended_before(self) -> Ended | None:
+        """How the driver would end, if there is nothing left for it to do."""
+        if self._max_failures is not None and self._count.given_up > self._max_failures:
+            return Ended(TOO_MANY_FAILURES)
+        return None if count_open(self._count.settled(), self._count.points) else Ended(0)
 
     def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:
         order = self._dir / "order.json"
@@ -91,7 +93,7 @@ class SweepAttempt(Attempt):
             workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
             threads=job["threads"],
             retries=job["retries"],
-            max_failures=job["max_failures"],
+            max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
             memory_mb=job["memory_mb"],
             point_timeout_s=job["point_timeout_s"],
             types=self._patiently(self._stored_types),
@@ -102,7 +104,7 @@ class SweepAttempt(Attempt):
         halted = self._wait_until_stored()
         if halted is None:
             self._courier.count = self._patiently(self._stored_points)
-            self._counted = True
+            self._courier.recount = None
         return halted
 
     def _reuse(self) -> None:
@@ -112,8 +114,7 @@ class SweepAttempt(Attempt):
             self._courier.count = self._patiently(self._stored_points)
 
     def _copy(self, database: Database) -> int:
-        assert self._courier.count
-        done = bytearray(self._courier.count.bits)
+        done = bytearray(self._count.bits)
         return reuse.copy(database, self._claim, self._row(database).registration, done, self._go_on)
 
     def _go_on(self) -> None:
@@ -122,10 +123,9 @@ class SweepAttempt(Attempt):
             raise Halted(outcome)
 
     def _write_done(self) -> Path:
-        """The points that the database has, for the driver."""
-        assert self._courier.count
+        """The points that the driver leaves alone."""
         file = self._dir / "done.bits"
-        file.write_bytes(self._courier.count.bits)
+        file.write_bytes(self._count.settled())
         return file
 
     def _row(self, database: Database) -> Experiment:
@@ -136,7 +136,7 @@ class SweepAttempt(Attempt):
     def _stored_points(self, database: Database) -> PointCount:
         count = PointCount(self._row(database).registration.points_total)
         for state, points in database.points(self._claim.experiment_id):
-            count.know(points, failed=state == "failed")
+            count.know(points, state)
         return count
 
     def _stored_types(self, database: Database) -> dict[str, Any]:
@@ -156,8 +156,8 @@ class SweepAttempt(Attempt):
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
-        self._courier.wake()
         while self._spool.waiting():
+            self._courier.hurry()
             halted = self._halted()
             if halted:
                 return halted
@@ -176,23 +176,33 @@ class SweepAttempt(Attempt):
                 time.sleep(LONGEST_PAUSE_S)
 
     def _judged(self, ended: Ended) -> Outcome:
-        failed = self._courier.count.failed if self._courier.count else 0
+        failed = self._count.failed
         if ended.code not in {0, TOO_MANY_FAILURES}:
             return Outcome(State.FAILED, 0, 0, ended.code, f"The sweep's driver: {ended}", self._log_tail())
-        if ended.code == 0 and failed <= self._most_failures():
+        if ended.code == 0 and failed <= (self._max_failures or 0):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
         stopped = "" if ended.code == 0 else " It was stopped, as more than max_failures failed."
         return Outcome(State.FAILED, 0, 0, ended.code, f"{failed:,} points failed: see `ems failures`.{stopped}")
 
-    def _most_failures(self) -> int:
-        order = json.loads((self._dir / "order.json").read_text(encoding="utf-8"))
-        return int(order["max_failures"] or 0)
+    @property
+    def _count(self) -> PointCount:
+        assert self._courier.count  # since `_clear`
+        return self._courier.count
+
+    @property
+    def _max_failures(self) -> int | None:
+        most: int | None = _job(Path(self._config.bundle))["max_failures"]
+        return most
 
 
 def is_sweep(bundle: Path) -> bool:
     """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
     try:
-        with ZipFile(bundle) as archive:
-            return "function" in json.loads(archive.read("spec.json"))["job"]
+        return "function" in _job(bundle)
     except (OSError, BadZipFile, KeyError, ValueError):
         return False
+
+
+def _job(bundle: Path) -> dict[str, Any]:
+    with ZipFile(bundle) as archive:
+        return dict(json.loads(archive.read("spec.json"))["job"])

@@ -10,12 +10,13 @@ import os
 import queue
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import dask
+import psutil
 from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, WorkerPlugin
 from distributed import TimeoutError as DaskTimeout
 
@@ -26,6 +27,7 @@ FETCH_S = 2.0
 DEATH_KNOWN_S = 1.0
 CLOSE_S = 5.0
 NO_WORKER_S = 120.0
+STOPPED_POLLS = 50  # not a time: whoever sleeps together with the workers sees no polls go by
 MEMORY_EVENTS = "worker-restart-memory"
 LOOPBACK = "127.0.0.1"
 CONFIG: dict[str, Any] = {
@@ -34,6 +36,7 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
+    "distributed.deploy.lost-worker-timeout": "500 weeks",  # else a nanny is let go whose worker starts slowly
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -100,8 +103,10 @@ class Workers(Generic[T, R]):
         self._alive: set[str] = set()
         self._missing: set[str] = set()
         self._leaving: set[str] = set()
-        self._polled = self._seen = -NO_WORKER_S
+        self._polled = -POLL_S
         self._seen = time.monotonic()
+        self._still = 0  # polls in a row
+        self._let_down: set[str] = set()  # workers that were stopped, and then ended here
 
     @property
     def alive(self) -> int:
@@ -140,7 +145,7 @@ class Workers(Generic[T, R]):
         self._poll()
         for address in self._missing & self._tasks.keys():
             task, _ = self._tasks.pop(address)
-            yield address, task, Death(self._cause(address), at_work=False)
+            yield address, task, self._death(address, at_work=False)
 
     def kill(self, address: str) -> None:
         """End a worker that still runs what cannot be stopped otherwise; another one takes its place."""
@@ -150,13 +155,17 @@ class Workers(Generic[T, R]):
     def close(self) -> None:
         """End all, in the midst of what they do."""
         _Watched.restarting = False
-        for nanny in self._cluster.workers.values():
-            if nanny.pid and nanny.worker_address in self._tasks.keys() | self._leaving:
-                with contextlib.suppress(ProcessLookupError):  # it ended by itself
-                    os.kill(nanny.pid, signal.SIGKILL)
+        busy = self._tasks.keys() | self._leaving
+        self._end(n for n in self._cluster.workers.values() if n.worker_address in busy or _is_stopped(n))
         with contextlib.suppress(DaskTimeout):  # what is left then ends with this process
             self._client.close(timeout=1)
             self._cluster.close(timeout=CLOSE_S)
+
+    def _end(self, nannies: Iterable[Nanny]) -> None:
+        for nanny in nannies:
+            if nanny.pid:
+                with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                    os.kill(nanny.pid, signal.SIGKILL)
 
     def _poll(self) -> None:
         now = time.monotonic()
@@ -167,6 +176,19 @@ class Workers(Generic[T, R]):
         self._seen = now if self._alive else self._seen
         self._missing = self._tasks.keys() - self._alive - before  # twice: its end may be on the way to us
         self._leaving &= self._alive
+        self._end_stopped()
+
+    def _end_stopped(self) -> None:
+        """End stopped workers (SIGSTOP) once they have been all that there is to wait for, for some seconds.
+
+        Until then nothing is lost by waiting, and much may be, if a long computation is to be continued.
+        """
+        busy = self._tasks.keys() | self._leaving
+        waited_for = [nanny for nanny in self._cluster.workers.values() if nanny.worker_address in busy]
+        self._still = self._still + 1 if waited_for and all(map(_is_stopped, waited_for)) else 0
+        if self._still > STOPPED_POLLS:
+            self._let_down |= {nanny.worker_address for nanny in waited_for}
+            self._end(waited_for)
 
     def _result(self, address: str, future: Future[R]) -> R | Death:
         while True:
@@ -174,10 +196,15 @@ class Workers(Generic[T, R]):
                 result: R = future.result(timeout=FETCH_S)
                 return result
             except KilledWorker:
-                return Death(self._cause(address), at_work=True)
+                return self._death(address, at_work=True)
             except DaskTimeout:
                 if address not in self._client.nthreads():
-                    return Death(self._cause(address), at_work=False)
+                    return self._death(address, at_work=False)
+
+    def _death(self, address: str, *, at_work: bool) -> Death:
+        if address in self._let_down:
+            return Death("it had been stopped, as by SIGSTOP, and was ended", at_work=False)
+        return Death(self._cause(address), at_work)
 
     def _cause(self, address: str) -> str:
         """As far as it can be found out."""
@@ -193,6 +220,13 @@ class Workers(Generic[T, R]):
             return f"exit code {code}"
         name = f"signal {-code} ({signal.Signals(-code).name})"
         return f"{name}: often the machine ran out of memory" if code == -signal.SIGKILL else name
+
+
+def _is_stopped(nanny: Nanny) -> bool:
+    try:
+        return bool(nanny.pid) and psutil.Process(nanny.pid).status() == psutil.STATUS_STOPPED
+    except psutil.NoSuchProcess:  # its death comes to us in another way
+        return False
 
 
 async def _end_process() -> None:  # asynchronous: or else Dask would wait for its answer

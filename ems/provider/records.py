@@ -89,7 +89,7 @@ def plan(operation: Operation, arguments: Properties) -> Properties:
     return {
         "missing": json.dumps(missing),
         "due": experiment is None or not experiment.state.finished or reopens,
-        "attempt": 1 if experiment is None else experiment.attempt + 1 if reopens else experiment.wanted_attempt,
+        "attempt": 1 if experiment is None else max(experiment.attempt + reopens, experiment.wanted_attempt),
         "reused": reused,
     }
 

@@ -39,12 +39,14 @@ def assert_cancelled_and_goes_on(user: User) -> None:
     assert user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "cancelled"), (2, "succeeded")]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_up_cancels_the_run(user: User, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.kill), (signal.SIGTERM, os.killpg)])
+def test_a_signal_to_up_or_to_its_group_cancels_the_run(
+    user: User, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
     begin(user)
     command = user.start("up", "e")
     user.wait(lambda: in_mid_run(user))
-    command.send_signal(number)
+    send(command.pid, number)
     assert command.wait(60) == 130
     assert "ems up e --retry" in " ".join(user.said(command).split())
     assert "Traceback" not in user.said(command)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from random import Random
 
 import psutil
 import pytest
 
 from ems import engine
 from tests.end_to_end.conftest import User
+from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
 
 ROWS = 24
 VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
@@ -73,7 +76,10 @@ def database_locked(user: User) -> Iterator[None]:
 
 def kill(user: User, phase: str, victim: str) -> None:
     """SIGKILL the victim as soon as it is found alive in that phase; all at once until nobody is left."""
-    found = user.wait(lambda: PHASES[phase](user) and VICTIMS[victim](user))
+    kill_all(user, user.wait(lambda: PHASES[phase](user) and VICTIMS[victim](user)), victim)
+
+
+def kill_all(user: User, found: list[psutil.Process], victim: str) -> None:
     while found:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):  # another's death was its end
@@ -127,3 +133,64 @@ def test_a_new_agent_takes_over_while_up_watches(user: User) -> None:
     user.wait(lambda: user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "lost"), (2, "running")])
     assert command.wait(60) == 0
     user.assert_undisturbed(ROWS)
+
+
+# Sweeps
+
+
+DEAR = CODE.replace("time.sleep(0.05)", "time.sleep(0.6)")
+IN_FLIGHT = 2 * 4  # points of two batches: what a kill may cost
+SWEEP_VICTIMS = {
+    **{name: VICTIMS[name] for name in ("cli", "pulumi", "provider", "agent", "keeper", "all")},
+    "driver": lambda user: user.processes("ems.node.driver"),
+    "worker": lambda user: user.processes("spawn_main")[:1],
+}
+
+
+@pytest.mark.parametrize(
+    ("seed", "kills"), [(seed, 10) for seed in range(6)] if os.environ.get("EMS_DRILL") else [(0, 5)]
+)
+def test_a_sweep_that_is_killed_again_and_again_has_each_point_once(user: User, seed: int, kills: int) -> None:
+    sweeper = Sweeper(user.root, user.started)
+    sweeper.sweep(DEAR)
+    random = Random(seed)
+    killed = []
+    command = sweeper.start("up", "e")
+    while len(killed) < kills:
+        time.sleep(random.uniform(0.5, 5))
+        victim = random.choice(sorted(SWEEP_VICTIMS))
+        if found := SWEEP_VICTIMS[victim](sweeper):
+            kill_all(sweeper, found, victim)
+            killed.append(victim)
+        if victim in {"cli", "all"}:
+            command.wait(60)
+        if command.poll() is not None:
+            command = sweeper.start(*next_command(sweeper))
+    command.wait(120)
+    while sweeper.counters()[0] != "succeeded":
+        sweeper.ems(*next_command(sweeper), expect=None)
+    sweeper.assert_whole()
+    assert sum(sweeper.calls().values()) <= len(POINTS) + kills * IN_FLIGHT, killed
+
+
+def next_command(sweeper: Sweeper) -> list[str]:
+    """What the README says for the state that the run is in."""
+    failed = sweeper.query("SELECT 1 FROM experiment WHERE state IN ('failed', 'cancelled', 'expired')")
+    return ["up", "e", *(["--retry"] if failed else [])]
+
+
+def test_up_stores_what_a_killed_agent_left_when_the_deadline_passed(user: User) -> None:
+    sweeper = Sweeper(user.root, user.started)
+    sweeper.sweep(DEAR, max_hours=12 / 3600)
+    sweeper.start("up", "e")
+    sweeper.wait(lambda: sweeper.stored() >= 2)
+    with database_locked(sweeper):
+        sweeper.wait(lambda: len(list((sweeper.root / ".ems/runs").glob("*/spool/*.batch"))) >= 2)
+        kill_all(sweeper, sweeper.processes(), "all")
+    kept = sweeper.kept()
+    sweeper.wait(lambda: "expired" in sweeper.ems("status").stdout)
+    assert len(sweeper.points()) < len(kept)
+    sweeper.ems("up", "e", expect=6)
+    assert sweeper.counters() == ("expired", len(kept), 0, 0)
+    assert set(sweeper.points()) == kept
+    sweeper.assert_nothing_left()

@@ -42,7 +42,7 @@ def f(a, x):
 class Sweeper(User):
     """Works on a lab whose stack `e` is a sweep over POINTS."""
 
-    def sweep(self) -> None:
+    def sweep(self, code: str = CODE, **limits: float) -> None:
         shutil.copytree(ROOT / "environments/svd", self.root / "environments/svd")
         described = {
             "project": "first",
@@ -53,9 +53,10 @@ class Sweeper(User):
             "job": {"function": "experiments.e.job:f", "sweep": {"x": {"range": [0, 29, 1]}, "a": [1, 2]}},
             "results": {"table": "e"},
             "cluster": {"kind": "laptop", "workers": 2},
+            "limits": limits,
         }
         self.write("stacks/Pulumi.e.yaml", json.dumps({"config": {"ems:experiment": described}}, indent=2))
-        self.write("experiments/e/job.py", CODE)
+        self.write("experiments/e/job.py", code)
         self.commit("A sweep")
 
     def note(self, name: str) -> Path:
