@@ -2,35 +2,28 @@
 
 import ems
 frame = ems.results("digits")  # the rows of the stack's newest experiment, as a pandas DataFrame
+ems.progress("digits")         # how far it is
+ems.watch("digits")            # follows it live, in a notebook or a loop
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from ems.notebook import progress, results, watch
 
+__all__ = ["progress", "results", "watch"]
 __version__ = "0.1.0"
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else importing GitPython fails on a machine without git
 
 
-def results(stack: str) -> pd.DataFrame:
-    """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
+def __getattr__(name: str) -> Any:
+    """What notebooks use, imported when it is used: the code on nodes has no pandas."""
+    if name not in __all__:
+        raise AttributeError(f"module 'ems' has no attribute {name!r}")
+    from ems import notebook
 
-    The lab is the one that the working directory lies in. UserError outside a lab; DatabaseError without experiment.
-    """
-    from contextlib import closing
-
-    from ems import databases, lab
-    from ems.errors import DatabaseError
-    from ems.views.results import to_frame
-
-    here = lab.find()
-    with closing(databases.connect(here.database_url, here.root)) as database:
-        experiments = database.experiments(stack)
-        if not experiments:
-            raise DatabaseError(f"Stack {stack!r} has no experiment yet.", f"Run it: ems up {stack}")
-        return to_frame(database.results(experiments[0].id))
+    return getattr(notebook, name)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,10 +14,9 @@ from rich.console import Console
 
 import ems
 from ems.databases import Experiment, State
-from ems.errors import UserError
-from ems.lab import Lab
+from ems.errors import DatabaseError, UserError
 from ems.node.spool import Batch, Column, Mark
-from ems.views import check, doctor, failures, results, status, teardown, watch
+from ems.views import check, doctor, failures, results, status, teardown
 from ems.views.line import duration, progress_line
 from tests.conftest import ran
 from tests.database_cases import REGISTRATION, batch, floats, ints, texts
@@ -137,10 +134,26 @@ def test_parquet_and_frames_keep_the_types() -> None:
     assert pq.read_table(io.BytesIO(empty.getvalue())).num_rows == 0
 
 
+def test_parquet_has_few_groups_of_rows() -> None:
+    file = io.BytesIO()
+    assert results.write((batch([n], floats("x", n)) for n in range(1000)), "parquet", file) == 1000
+    table = pq.ParquetFile(io.BytesIO(file.getvalue()))
+    assert table.num_row_groups == 1 and table.read()["x"].to_pylist() == list(range(1000))
+
+
 def test_results_of_python_are_those_of_the_newest_experiment(here) -> None:
     ran(here, batch([0, 0], floats("x", 1.5, 2.5), rows=[0, 1]))
     assert ems.results("pi")["x"].tolist() == [1.5, 2.5]
-    with pytest.raises(ems.errors.DatabaseError, match="ems up other"):
+    assert ems.results("pi", where=["x > 2", "row = 1"], columns=["x"]).to_dict("list") == {
+        "point": [0],
+        "row": [1],
+        "x": [2.5],
+    }
+    with pytest.raises(UserError, match="is no condition"):
+        ems.results("pi", where=["x"])
+    with pytest.raises(DatabaseError, match="ems up lab"):
+        ems.results("lab")
+    with pytest.raises(UserError, match="no stack 'other'"):
         ems.results("other")
 
 
@@ -233,21 +246,6 @@ def test_failures_show_parameters_and_the_errors_last_line() -> None:
         "parameters": {"x": {"float64": "inf"}},
         "error": "e",
     }
-
-
-def test_watch_shows_rate_time_left_and_the_logs_end(tmp_path: Path) -> None:
-    began = datetime(2026, 1, 1, tzinfo=UTC)
-    sweep = replace(REGISTRATION, points_total=1000)
-    busy = replace(
-        FINISHED, registration=sweep, state=State.RUNNING, points_done=190, points_failed=10, started_at=began
-    )
-    assert watch.time_left(busy, began + timedelta(seconds=10)) == " · 20 points/s · 40 s left"
-    assert watch.time_left(replace(busy, state=State.SUCCEEDED)) == ""
-    here = Lab(tmp_path, "lab", uuid.UUID(int=1), "sqlite:///x.db")
-    here.run_dir(busy.id).mkdir(parents=True)
-    (here.run_dir(busy.id) / "job.log").write_text("".join(f"line {n}\n" for n in range(9)))
-    shown = drawn(watch.page(here, [busy]), 120)
-    assert "190 of 1,000 points" in shown and "line 8" in shown and "line 3" not in shown
 
 
 def test_missing_points_are_told() -> None:

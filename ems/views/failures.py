@@ -22,8 +22,16 @@ def table(marks: Iterable[Mark], failed: int, most: int = 20) -> Table:
     for name in ("point", "parameters", "error"):
         shown.add_column(name, overflow="fold")
     for mark in islice(marks, most):
-        parameters = ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
-        shown.add_row(f"{mark.point:,}", parameters, (mark.error.strip().splitlines() or [""])[-1])
+        shown.add_row(f"{mark.point:,}", parameters(mark), last_line(mark))
     if failed > most:
         shown.caption = f"and {failed - most:,} more: --json shows all, with tracebacks"
     return shown
+
+
+def parameters(mark: Mark) -> str:
+    return ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
+
+
+def last_line(mark: Mark) -> str:
+    """Of its error: a traceback's last line says what was raised."""
+    return (mark.error.strip().splitlines() or [""])[-1]

@@ -27,6 +27,11 @@ class Pace:
         return True
 
 
+def under_way(experiment: Experiment) -> bool:
+    """Whether it is worth waiting for: neither finished nor lost."""
+    return not experiment.state.finished and experiment.state is not State.LOST
+
+
 def progress_line(experiment: Experiment) -> str:
     """Such as `running · 120 rows · 3 of 10 points · 14 s`."""
     parts = [str(experiment.state)]

@@ -7,24 +7,26 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ems.databases import Experiment
+from ems.databases import Condition, Experiment
 from ems.errors import UserError
 from ems.node.spool import Batch, Value
+from ems.views.where import show
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 MOST_ROWS, MOST_COLUMNS = 20, 8  # on a terminal
+GROUP_CELLS = 1_000_000
 FORMATS = ("csv", "json", "parquet")
 ARROW = {"int64": "int64", "float64": "float64", "text": "string", "bool": "bool_"}
 
@@ -82,7 +84,7 @@ def _write_parquet(batches: Iterable[Batch], file: IO[bytes]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = (to_arrow(batch) for batch in batches)
+    tables = _row_groups(batches)
     first = next(tables, None)
     if first is None:
         pq.write_table(pa.table({}), file)
@@ -93,6 +95,20 @@ def _write_parquet(batches: Iterable[Batch], file: IO[bytes]) -> int:
             writer.write_table(table)
             rows += table.num_rows
     return rows
+
+
+def _row_groups(batches: Iterable[Batch]) -> Iterator[pa.Table]:
+    """Batches joined to some GROUP_CELLS: each row group costs memory and room for each column."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for table in map(to_arrow, batches):
+        waiting.append(table)
+        if sum(part.num_rows for part in waiting) * table.num_columns >= GROUP_CELLS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def to_arrow(batch: Batch) -> pa.Table:
@@ -113,22 +129,31 @@ def to_frame(batches: Iterable[Batch]) -> pd.DataFrame:
     return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame({"point": [], "row": []}, dtype="int64")
 
 
-def table(batches: Iterable[Batch], experiment: Experiment) -> RenderableType:
+def table(batches: Iterable[Batch], experiment: Experiment, where: Sequence[Condition] = ()) -> RenderableType:
     """The first rows and columns, for a terminal; floats with 6 digits."""
-    row = experiment.registration
     first = next(iter(batches), None)
+    if first is None and where:
+        return Text(f"{experiment.registration.stack}: no row fulfils {_shown(where)}{missing(experiment)}.")
     if first is None:
-        return Text(f"{row.stack}: no rows yet, its state is {experiment.state}.")
-    names = header(first)
-    title = f"{row.stack}: {experiment.rows_stored:,} rows and {len(names):,} columns in {row.results_table}"
-    if len(names) > MOST_COLUMNS or experiment.rows_stored > MOST_ROWS:
-        title += ", the first of them"
-    shown = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in names[:MOST_COLUMNS]:
+        return Text(f"{experiment.registration.stack}: no rows yet, its state is {experiment.state}.")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in header(first)[:MOST_COLUMNS]:
         shown.add_column(Text(name), overflow="fold")
     for record in itertools.islice(records(first), MOST_ROWS):
         shown.add_row(*map(_cell, record[:MOST_COLUMNS]))
-    return shown
+    return Group(_title(first, experiment, where), shown)
+
+
+def _title(first: Batch, experiment: Experiment, where: Sequence[Condition]) -> Text:
+    row, names = experiment.registration, header(first)
+    rows = f"rows with {_shown(where)};" if where else f"{experiment.rows_stored:,} rows and"
+    title = f"{row.stack}: {rows} {len(names):,} columns in {row.results_table}"
+    cut = len(names) > MOST_COLUMNS or len(first) > MOST_ROWS
+    return Text(f"{title}, the first of them" if cut else title)
+
+
+def _shown(where: Sequence[Condition]) -> str:
+    return " and ".join(map(show, where))
 
 
 def _cell(value: Value) -> Text:

@@ -1,48 +1,131 @@
-"""Runs as they go on: progress, rate, time left, the end of the log."""
+"""Runs as they go on: a whole terminal of them, or a line at each change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ems.databases import Experiment
-from ems.lab import Lab
-from ems.views.line import duration, progress_line
+from ems.views.line import Pace, duration
+from ems.views.progress import Progress, failure_line
+from ems.views.status import COLOURS
 
-LOG_LINES, LOG_BYTES = 5, 4096
+NAME_WIDTH = 24
+FAILURES_SHOWN = 3
+LEAST_LOG = 2
 
-
-def page(lab: Lab, experiments: Sequence[Experiment]) -> RenderableType:
-    """A bar and a line for each, and the last lines of the logs of those under way."""
-    grid = Table.grid(padding=(0, 1))
-    for experiment in experiments:
-        row = experiment.registration
-        bar = ProgressBar(total=row.points_total, completed=experiment.points_done + experiment.points_failed, width=30)
-        grid.add_row(Text(row.stack, style="bold"), bar, Text(progress_line(experiment) + time_left(experiment)))
-    logs = [_log(lab, experiment) for experiment in experiments if not experiment.state.finished]
-    return Group(grid, *logs)
+Looks = Sequence[Progress]
 
 
-def time_left(experiment: Experiment, now: datetime | None = None) -> str:
-    """Such as ` · 812 points/s · 2 min 05 s left`, by the mean since the start; "" where nothing can be said."""
-    seen = experiment.points_done + experiment.points_failed
-    if experiment.state.finished or not experiment.started_at or not seen or experiment.registration.points_total == 1:
-        return ""
-    elapsed_s = max(((now or datetime.now(UTC)) - experiment.started_at).total_seconds(), 1e-3)
-    left = timedelta(seconds=(experiment.registration.points_total - seen) * elapsed_s / seen)
-    return f" · {seen / elapsed_s:,.0f} points/s · {duration(left)} left"
+def show(console: Console, lab_name: str, looks: Iterable[Looks]) -> None:
+    """Show each of `looks` until there are no more; what was seen last stays."""
+    if console.file.isatty() and not console.is_dumb_terminal:
+        _show_on_screen(console, lab_name, iter(looks))
+    else:
+        _show_as_lines(console, looks)
 
 
-def _log(lab: Lab, experiment: Experiment) -> Text:
-    file = lab.run_dir(experiment.id) / "job.log"
-    if not file.exists():
-        return Text()
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - LOG_BYTES))
-        lines = opened.read().decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    return Text("\n".join(lines), style="dim")
+def _show_on_screen(console: Console, lab_name: str, looks: Iterator[Looks]) -> None:
+    page = Page(lab_name, next(looks))
+    try:
+        if any(look.under_way for look in page.looks):
+            with Live(page, console=console, screen=True, refresh_per_second=4):
+                for page.looks in looks:
+                    pass
+    finally:
+        for look in page.looks:
+            _print(console, look)
+
+
+def _show_as_lines(console: Console, looks: Iterable[Looks]) -> None:
+    paces: dict[str, Pace] = {}
+    ended: set[str] = set()
+    for current in looks:
+        for look in current:
+            is_new = look.stack not in ended and not look.under_way
+            if is_new or (look.under_way and paces.setdefault(look.stack, Pace()).shows(repr(look))):
+                _print(console, look)
+            if is_new:
+                ended.add(look.stack)
+
+
+def _print(console: Console, look: Progress) -> None:
+    console.print(Text(repr(look)), soft_wrap=True)
+
+
+class Page:
+    """All of a terminal, whatever its size is just now: bars, failures, and the logs' ends where there is room."""
+
+    def __init__(self, lab_name: str, looks: Looks) -> None:
+        self._lab_name = lab_name
+        self.looks = looks
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.max_width, options.height or console.height
+        looks = sorted(self.looks, key=lambda look: (not look.under_way, look.stack))
+        body = [line for look in looks for line in _block(look, self._name_width())]
+        busy = [look for look in looks if look.under_way and look.log]
+        log_lines = (height - 2 - len(body)) // max(len(busy), 1) - 1
+        if log_lines >= LEAST_LOG:
+            body += [line for look in busy for line in _log(look, log_lines, named=len(busy) > 1)]
+        yield self._header(width)
+        yield from _fitted(body, height - 2)
+        yield Text("Ctrl-C leaves; the runs go on.", style="dim", no_wrap=True, overflow="ellipsis", end="")
+
+    def _name_width(self) -> int:
+        return min(max(len(look.stack) for look in self.looks), NAME_WIDTH)
+
+    def _header(self, width: int) -> RenderableType:
+        under_way = sum(look.under_way for look in self.looks)
+        left = f"{self._lab_name}: {under_way} of {len(self.looks)} under way"
+        right = f"{datetime.now():%H:%M:%S}"
+        return Text(f"{left:<{max(width - len(right) - 1, 0)}} {right}", style="bold", no_wrap=True, overflow="crop")
+
+
+def _fitted(body: list[RenderableType], height: int) -> list[RenderableType]:
+    """Just `height` lines: padded, or cut with a remark."""
+    if len(body) > height:
+        kept = max(height - 1, 0)
+        return [*body[:kept], Text(f"… and {len(body) - kept} more lines: make the terminal taller", style="dim")]
+    return [*body, *[Text()] * (height - len(body))]
+
+
+def _block(look: Progress, name_width: int) -> Iterator[RenderableType]:
+    yield _bar_line(look, name_width)
+    if not look.under_way:
+        return
+    yield _line("  " + " · ".join(look.details()))
+    for mark in look.failures[-FAILURES_SHOWN:]:
+        yield _line(f"  {failure_line(mark)}", "red")
+
+
+def _bar_line(look: Progress, name_width: int) -> RenderableType:
+    """Of one that has ended, its numbers stand where the others have a bar."""
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(width=name_width, no_wrap=True, overflow="ellipsis")
+    grid.add_column(width=12, no_wrap=True)
+    grid.add_column(width=12, no_wrap=True)
+    grid.add_column(ratio=1, no_wrap=True)
+    grid.add_column(width=5, no_wrap=True, justify="right")
+    counts = look.points_total > 1
+    bar: RenderableType = _line(" · ".join(look.details()))
+    if look.under_way:
+        bar = ProgressBar(total=1, completed=look.share, pulse=not counts)
+    state = Text(str(look.state), style=COLOURS.get(look.state, ""))
+    grid.add_row(Text(look.stack, "bold"), state, duration(look.took), bar, look.percent if counts else "")
+    return grid
+
+
+def _log(look: Progress, lines: int, *, named: bool) -> Iterator[RenderableType]:
+    yield _line(f"log of {look.stack}:" if named else "log:", "bold dim")
+    for line in look.log[-lines:]:
+        yield _line(line.expandtabs(), "dim")
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")

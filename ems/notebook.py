@@ -1,0 +1,134 @@
+"""What notebooks and scripts read: rows, and how far a run is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from ems import databases, lab, lifecycle
+from ems.console import say
+from ems.lab import Lab
+from ems.views.line import Pace, under_way
+from ems.views.progress import Progress, look
+from ems.views.results import to_frame
+from ems.views.where import parse
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Seen = TypeVar("Seen")
+LEAST_PAUSE_S = 1.0
+
+
+def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
+
+    Only those that fulfil each of `where`, as ["theta >= 1.5", "m = 60"]; point, row, and all columns or `columns`.
+    The lab is the one that the working directory lies in. UserError outside a lab, or for what is no condition;
+    DatabaseError without experiment, for an unknown column, or a value that does not fit its type.
+    """
+    here = lab.find()
+    conditions = [parse(text) for text in where]
+    experiment = lifecycle.latest(here, stack)
+    with closing(databases.connect(here.database_url, here.root)) as database:
+        return to_frame(database.results(experiment.id, columns, conditions))
+
+
+def progress(stack: str) -> Progress:
+    """How far the newest experiment of `stack` is now: state, points, rate, time left, rows, failures."""
+    here = lab.find()
+    return look(here, lifecycle.latest(here, stack))
+
+
+@overload
+def watch(stack: str, /) -> Watch[Progress]: ...
+@overload
+def watch(*stacks: str) -> Watch[tuple[Progress, ...]]: ...
+def watch(*stacks: str) -> Watch[Any]:
+    """Follow runs until all have ended; in a notebook alone at the end of a cell, or anywhere as a loop:
+
+    for progress in ems.watch("svd"):
+        draw(ems.results("svd"))
+        plt.show()
+
+    Each turn gives the Progress of the one stack, or a tuple of them (no name: of all stacks), and shows it: in a
+    notebook below what the loop's body shows, in the place of the turn before; elsewhere as a line on standard error.
+    A turn comes about every second, or more seldom, so that the body takes at most a quarter of the time.
+    """
+    here = lab.find()
+    lifecycle.newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
+    return Watch(here, stacks)
+
+
+class Watch(Generic[Seen]):
+    def __init__(self, here: Lab, stacks: Sequence[str]) -> None:
+        self._lab, self._stacks = here, list(stacks)
+
+    def __iter__(self) -> Iterator[Seen]:
+        if not in_notebook():
+            yield from self._with_lines()
+            return
+        from IPython.display import clear_output, display
+
+        for seen in self._turns():
+            clear_output(wait=True)
+            yield seen
+            display(seen)
+
+    def _with_lines(self) -> Iterator[Seen]:
+        pace, last = Pace(), None
+        for seen in self._turns():
+            yield seen
+            last = seen
+            if pace.shows(repr(seen)):
+                say(repr(seen))
+        say(repr(last))
+
+    def _turns(self) -> Iterator[Any]:
+        due = 0.0
+        for experiments in lifecycle.follow(self._lab, self._stacks):
+            if time.monotonic() < due and any(map(under_way, experiments)):
+                continue
+            began = time.monotonic()
+            seen = tuple(look(self._lab, experiment) for experiment in experiments)
+            yield seen[0] if len(self._stacks) == 1 else Together(seen)
+            took_s = time.monotonic() - began
+            due = time.monotonic() + max(3 * took_s, LEAST_PAUSE_S)
+
+    def _ipython_display_(self) -> None:
+        """Of a notebook's cell that ends with `ems.watch(…)`."""
+        if not in_notebook():
+            for _ in self:
+                pass
+            return
+        from IPython.display import display
+
+        handle = None
+        for seen in self._turns():
+            if handle is None:
+                handle = display(seen, display_id=True)
+            else:
+                handle.update(seen)
+
+    def __repr__(self) -> str:
+        named = ", ".join(map(repr, self._stacks))
+        return f"ems.watch({named}): loop over it, as `for progress in ems.watch({named}): …`"
+
+
+class Together(tuple[Progress, ...]):
+    """Several stacks at a time."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self))
+
+    def _repr_html_(self) -> str:
+        return "".join(one._repr_html_() for one in self)
+
+
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, which can change what it has shown. EMS does not need IPython."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None

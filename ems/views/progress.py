@@ -1,0 +1,183 @@
+"""How far an experiment is, as one object: what the live views of terminal and notebook show."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from html import escape
+from pathlib import Path
+
+from ems import databases
+from ems.databases import Experiment, State
+from ems.lab import Lab
+from ems.node.spool import Mark
+from ems.views.failures import last_line, parameters
+from ems.views.line import duration, under_way
+
+FRESH_S = 15.0
+FAILURES = 5
+LOG_LINES, LOG_BYTES = 50, 16_384
+CSS_COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "orange"}
+
+
+@dataclass(frozen=True, repr=False)
+class Progress:
+    """One look at an experiment.
+
+    rate: points a second; workers: the processes that compute. Both are None where that is not known.
+    failures: the last few failed points. log: the job's last lines, where it runs on this machine.
+    """
+
+    experiment: Experiment
+    rate: float | None
+    workers: int | None
+    failures: tuple[Mark, ...]
+    log: tuple[str, ...]
+
+    @property
+    def stack(self) -> str:
+        return self.experiment.registration.stack
+
+    @property
+    def state(self) -> State:
+        return self.experiment.state
+
+    @property
+    def finished(self) -> bool:
+        return self.state.finished
+
+    @property
+    def under_way(self) -> bool:
+        return under_way(self.experiment)
+
+    @property
+    def points_done(self) -> int:
+        return self.experiment.points_done
+
+    @property
+    def points_failed(self) -> int:
+        return self.experiment.points_failed
+
+    @property
+    def points_total(self) -> int:
+        return self.experiment.registration.points_total
+
+    @property
+    def rows(self) -> int:
+        return self.experiment.rows_stored
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1: the points that are done or have failed, of all."""
+        return (self.points_done + self.points_failed) / max(self.points_total, 1)
+
+    @property
+    def took(self) -> timedelta:
+        """Since the start of the first run."""
+        row = self.experiment
+        return (row.finished_at or datetime.now(UTC)) - row.started_at if row.started_at else timedelta()
+
+    @property
+    def left(self) -> timedelta | None:
+        """Until the last point, if it goes on at this rate."""
+        if not self.rate or not self.under_way:
+            return None
+        return timedelta(seconds=(self.points_total - self.points_done - self.points_failed) / self.rate)
+
+    def details(self) -> Iterator[str]:
+        """What there is to say beside stack, state and time, the most important first."""
+        if self.points_total > 1:
+            yield f"{self.points_done:,} of {self.points_total:,} points"
+        if self.rate and self.left is not None:
+            yield f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
+            yield f"{duration(self.left)} left"
+        if self.points_failed:
+            yield f"{self.points_failed:,} failed"
+        if self.workers is not None:
+            yield f"{self.workers} worker" + "s" * (self.workers != 1)
+        yield f"{self.rows:,} rows"
+        if self.experiment.attempt > 1:
+            yield f"attempt {self.experiment.attempt}"
+
+    def __repr__(self) -> str:
+        return " · ".join([f"{self.stack}: {self.state}", *self.details(), duration(self.took)])
+
+    def _repr_html_(self) -> str:
+        return f'<div style="max-width: 60em; line-height: 1.5">{"".join(self._html())}</div>'
+
+    def _html(self) -> Iterator[str]:
+        colour = CSS_COLOURS.get(self.state, "inherit")
+        yield f'<b>{escape(self.stack)}</b> <span style="color: {colour}">{self.state}</span> · {duration(self.took)}'
+        if self.points_total > 1:
+            style = "width: calc(100% - 4em); vertical-align: middle"
+            yield f'<br><progress value="{self.share:.4f}" max="1" style="{style}"></progress> {self.percent}'
+        yield f"<br>{escape(' · '.join(self.details()))}"
+        if self.failures:
+            yield f"<pre>{escape(chr(10).join(map(failure_line, self.failures)))}</pre>"
+        if self.experiment.error:
+            yield f'<pre style="color: red">{escape(self.experiment.error)}</pre>'
+
+    @property
+    def percent(self) -> str:
+        """Rounded down: 100 % says that no point is left."""
+        return f"{int(self.share * 100)} %"
+
+
+def failure_line(mark: Mark) -> str:
+    """Such as `point 204 (n=10, seed=3): ValueError: no five`."""
+    return f"point {mark.point:,} ({parameters(mark)}): {last_line(mark)}"
+
+
+def look(lab: Lab, experiment: Experiment) -> Progress:
+    """What the database says of an experiment, and where it runs in this folder, its driver and its log."""
+    run_dir = lab.run_dir(experiment.id)
+    driver = _driver(run_dir / "progress.json") if experiment.state is State.RUNNING else {}
+    return Progress(
+        experiment,
+        rate=driver.get("rate") if run_dir.exists() else _mean_rate(experiment),
+        workers=int(driver["workers"]) if "workers" in driver else None,
+        failures=_failures(lab, experiment),
+        log=() if experiment.state.finished else _log(run_dir / "job.log"),
+    )
+
+
+def _driver(file: Path) -> dict[str, float]:
+    """What the driver of a sweep writes about once a second; nothing where none does."""
+    try:
+        if time.time() - file.stat().st_mtime > FRESH_S:
+            return {}
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+
+
+def _mean_rate(experiment: Experiment) -> float | None:
+    """Of a first run elsewhere; of later ones nobody knows which points they computed."""
+    row, seen = experiment, experiment.points_done + experiment.points_failed
+    if (
+        row.state is not State.RUNNING
+        or row.attempt != 1
+        or row.started_at is None
+        or row.registration.points_total == 1
+    ):
+        return None
+    return seen / max((datetime.now(UTC) - row.started_at).total_seconds(), 1.0)
+
+
+def _failures(lab: Lab, experiment: Experiment) -> tuple[Mark, ...]:
+    if not experiment.points_failed:
+        return ()
+    with closing(databases.connect(lab.database_url, lab.root)) as database:
+        return tuple(database.failures(experiment.id, FAILURES))
+
+
+def _log(file: Path) -> tuple[str, ...]:
+    if not file.exists():
+        return ()
+    with file.open("rb") as opened:
+        opened.seek(max(0, file.stat().st_size - LOG_BYTES))
+        return tuple(opened.read().decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])

@@ -1,0 +1,72 @@
+"""`ems.progress` and `ems.watch` in scripts; a real kernel runs them in end_to_end/test_notebooks.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import ems
+from ems.databases import State
+from ems.errors import DatabaseError, UserError
+from ems.lab import Lab
+from tests.conftest import ran
+from tests.database_cases import batch, floats
+from tests.test_progress import end
+
+LOOP = """
+import sys
+sys.modules["IPython"] = None  # as where it is not installed
+import ems
+for progress in ems.watch("pi"):
+    print(progress.state, len(ems.results("pi")))
+"""
+
+
+def test_progress_is_that_of_the_newest_experiment(here: Lab) -> None:
+    ran(here, batch([0, 0], floats("x", 1.5, 2.5), rows=[0, 1]))
+    progress = ems.progress("pi")
+    assert (progress.stack, progress.state, progress.finished) == ("pi", "succeeded", True)
+    assert (progress.points_done, progress.points_failed, progress.points_total, progress.rows) == (1, 0, 1, 2)
+
+
+def test_unknown_stacks_are_told_at_once(here: Lab) -> None:
+    ran(here, batch([0], floats("x", 1.5)))
+    for call in (ems.progress, ems.watch):
+        with pytest.raises(UserError, match="no stack 'other'"):
+            call("other")
+        with pytest.raises(DatabaseError, match="no experiment"):
+            call("lab")
+
+
+def test_watching_turns_until_the_run_has_ended(here: Lab) -> None:
+    running = ran(here, batch([0], floats("x", 1.5)), state=None)
+    states = []
+    for progress in ems.watch("pi"):
+        states.append(progress.state)
+        if len(states) == 2:
+            end(here, running)
+    assert states[:2] == [State.RUNNING] * 2 and states[-1] is State.SUCCEEDED and len(states) >= 3
+
+
+def test_watching_all_gives_tuples(here: Lab) -> None:
+    ran(here, batch([0], floats("x", 1.5)))
+    (turn,) = ems.watch()
+    assert [progress.stack for progress in turn] == ["pi"]
+    assert repr(turn).startswith("pi: succeeded") and "<b>pi</b>" in turn._repr_html_()
+    assert "for progress in ems.watch('pi')" in repr(ems.watch("pi"))
+
+
+def test_in_a_script_without_ipython_it_says_lines(here: Lab) -> None:
+    ran(here, batch([0], floats("x", 1.5)))
+    done = subprocess.run([sys.executable, "-c", LOOP], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "succeeded 1\n"), done.stderr
+    assert done.stderr.startswith("pi: succeeded · 1 rows")
+
+
+def test_importing_ems_imports_little() -> None:
+    code = "import sys, ems; print([name for name in ('pandas', 'sqlalchemy', 'rich') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b"[]\n"
+    with pytest.raises(AttributeError, match="nothing"):
+        ems.nothing  # noqa: B018
