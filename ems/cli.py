@@ -6,8 +6,6 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,10 +16,11 @@ from typer.core import TyperGroup
 import ems
 from ems import databases
 from ems import lab as laboratory
+from ems.cli_databases import database as database_commands
 from ems.cli_environments import environments
+from ems.cli_reading import reading
 from ems.console import err, out, print_json, say, show_error, working
 from ems.errors import EmsError, UserError
-from ems.lab import Lab
 
 EXIT_CODES = """
 [bold]Exit codes[/]
@@ -72,6 +71,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(environments, name="env")
+app.add_typer(reading)
+app.add_typer(database_commands, name="database")
 
 Stack = Annotated[str, typer.Argument(help="Name of a stack: stacks/Pulumi.STACK.yaml.")]
 Stacks = Annotated[list[str] | None, typer.Argument(help="Names of stacks; default: all.", show_default=False)]
@@ -106,12 +107,6 @@ def _options(
         bool, typer.Option("--debug", help="Show the traceback of an error too. Works anywhere on the line.")
     ] = False,
 ) -> None: ...
-
-
-@contextmanager
-def database(lab: Lab) -> Iterator[databases.Database]:
-    with closing(databases.connect(lab.database_url, lab.root)) as connected:
-        yield connected
 
 
 @app.command(epilog="[bold]Example[/]  ems init my-lab && cd my-lab && ems up")
@@ -243,58 +238,21 @@ def logs(
         sys.stdout.flush()
 
 
-@app.command(epilog="[bold]Examples[/]  ems results digits · ems results digits --out digits.parquet")
-def results(
-    stack: Stack,
-    format: Annotated[
-        str, typer.Option(help="csv, json or parquet; default: as the file's name ends, else a short table.")
-    ] = "",
-    to: Annotated[Path | None, typer.Option("--out", help="File to write; default: standard output.")] = None,
-    columns: Annotated[str, typer.Option(help="Names with commas between, as `theta,sigma`; default: all.")] = "",
-) -> None:
-    """Show or export the rows of a stack's newest experiment, also while it runs."""
-    from ems import lifecycle
-    from ems.views import results as view
-
-    wanted = view.format_of(format, to)
-    lab = laboratory.find()
-    experiment = lifecycle.latest(lab, stack)
-    with database(lab) as connected:
-        batches = connected.results(experiment.id, [name.strip() for name in columns.split(",")] if columns else None)
-        if wanted:
-            rows = view.export(batches, wanted, to)
-            say(f"{rows:,} rows" + (f" in {to}" if to else "") + view.missing(experiment))
-        else:
-            out.print(view.table(batches, experiment))
-
-
-@app.command(epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
-def failures(stack: Stack, as_json: Json = False) -> None:
-    """List the points of a sweep that failed, with their parameters and errors; `ems up --retry` computes them."""
-    from ems import lifecycle
-    from ems.views import failures as view
-
-    lab = laboratory.find()
-    experiment = lifecycle.latest(lab, stack)
-    with database(lab) as connected:
-        if as_json:
-            print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
-        else:
-            out.print(view.table(connected.failures(experiment.id), experiment.points_failed))
-
-
 @app.command(epilog="[bold]Examples[/]  ems watch · ems watch svd")
 def watch(stacks: Stacks = None) -> None:
-    """Follow runs live until all are finished: progress, rate, time left, the log's last lines."""
-    from rich.live import Live
+    """Follow runs live until all are finished: progress, rate, time left, workers, failures, the logs' last lines.
 
+    On a terminal it takes the whole screen; Ctrl-C leaves, and the runs go on. Otherwise it prints lines.
+    """
     from ems import lifecycle
     from ems.views import watch as view
+    from ems.views.progress import look
 
     lab = laboratory.find()
-    with Live(console=out, refresh_per_second=4) as live:
-        for rows in lifecycle.follow(lab, stacks):
-            live.update(view.page(lab, rows))
+    if not lifecycle.newest(lab, stacks):
+        say("No experiment yet. Run what is described: ems up")
+        return
+    view.show(out, lab.name, ([look(lab, row) for row in rows] for rows in lifecycle.follow(lab, stacks)))
 
 
 @app.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")

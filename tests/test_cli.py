@@ -56,7 +56,7 @@ def files(root: Path) -> dict[str, tuple[int, bytes]]:
 
 def commands() -> dict[str, str]:
     """Each command with the help that its function carries."""
-    groups = {"": cli.app, "env ": cli.environments}
+    groups = {"": cli.app, "env ": cli.environments, "database ": cli.database_commands}
     return {
         f"{prefix}{info.name or info.callback.__name__}": f"{info.callback.__doc__}{info.epilog}"
         for prefix, group in groups.items()
@@ -169,7 +169,7 @@ def test_a_stack_whose_file_is_gone_is_still_shown(here: Lab) -> None:
 @pytest.mark.parametrize(
     "url, code, part",
     [
-        ("oracle://x", 2, "Allowed: sqlite://"),
+        ("oracle://x", 2, "sqlite://…"),
         ("sqlite:///stacks", 4, "cannot be opened"),
         ("sqlite:///README.md", 4, "is not an SQLite database"),
         ("sqlite:////nonexistent/x.db", 4, "no tables yet"),
@@ -253,6 +253,20 @@ def test_results_on_standard_output(here: Lab) -> None:
     rows = json.loads(run("results", "pi", "--format", "json").stdout)
     assert rows[1] == {"point": 0, "row": 1, "[red]name": "[bold]", "x": None}
     assert all(part in run("results", "pi").stdout for part in ("[red]name", "[bold]", "é", "0.1"))
+
+
+def test_results_of_some_rows(here: Lab) -> None:
+    ran(here, batch([0, 1, 2], ints("m", 60, 120, 60), floats("x", 0.5, 1.5, 2.5)))
+    csv = ["results", "pi", "--format", "csv"]
+    assert run(*csv, "--where", "x >= 1").stdout == "point,row,m,x\n1,0,120,1.5\n2,0,60,2.5\n"
+    assert run(*csv, "--where", "x >= 1", "--where", "m=60", "--columns", "x").stdout == "point,row,x\n2,0,2.5\n"
+    assert (
+        "rows with m = 60 and x < 1.0; 4 columns" in run("results", "pi", "--where", "m=60", "--where", "x<1.").stdout
+    )
+    assert "no row fulfils x is null" in run("results", "pi", "--where", "x is null").stdout
+    assert "COLUMN OPERATOR VALUE" in run("results", "pi", "--where", "x => 1", expect=2).stderr
+    assert "no column 'y'" in run("results", "pi", "--where", "y = 1", expect=4).stderr
+    assert "'x' is float64" in run("results", "pi", "--where", "x = 'a'", expect=4).stderr
 
 
 @pytest.mark.parametrize("words", [["--format", "xls"], ["--out", "rows.xls"], ["--out", "rows"]])
