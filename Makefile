@@ -25,6 +25,7 @@ test: .venv/dev  ## Run all tests, installing what they need
 		scripts/debian-packages r-base-core r-cran-dbi r-cran-rsqlite r-cran-rpostgresql
 	@command -v octave-cli >/dev/null || scripts/debian-packages octave
 	@command -v sqlite3 >/dev/null || scripts/debian-packages sqlite3
+	@{ command -v mvn && command -v javac; } >/dev/null || scripts/debian-packages default-jdk-headless maven
 	@$(BIN)/python -m ems.engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 

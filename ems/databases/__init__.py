@@ -82,14 +82,15 @@ class Database(ABC):
     - Streamed: iterators hold neither all rows nor all points in memory, and read one snapshot.
 
     What a service forces to differ: SQLite stores NaN as NULL. PostgreSQL refuses text with NUL, names of columns
-    beyond 63 bytes, and xmin, xmax, cmin, cmax, ctid and tableoid as names.
+    beyond 63 bytes, and xmin, xmax, cmin, cmax, ctid and tableoid as names. BigQuery writes names that it does not take
+    otherwise, and hears beats once a minute.
     DynamoDB has no clock: this machine's, corrected where the service's answers prove it wrong, so exact to a second;
     a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
     that has had an integer that is no exact double stays int64; `put_rows` is no transaction.
 
     The claim is one conditional write, so that each service can keep it:
     SQL: the row read under its lock (BEGIN IMMEDIATE; SELECT … FOR UPDATE), judged and written in one transaction;
-    BigQuery: the same condition in one MERGE, whose affected-row count says who won;
+    BigQuery: the same condition in the UPDATE that begins a transaction; the count of changed rows says who won;
     DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
 
     So are points: SQL: rows, marks and counters in the claim's transaction; BigQuery: the rows' load job into a table
