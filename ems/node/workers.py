@@ -22,12 +22,12 @@ from distributed import TimeoutError as DaskTimeout
 
 from ems.errors import EmsError
 
-POLL_S = 0.2
+POLL_S = 0.5
 FETCH_S = 2.0
 DEATH_KNOWN_S = 1.0
 CLOSE_S = 5.0
 NO_WORKER_S = 120.0
-STOPPED_POLLS = 50  # not a time: whoever sleeps together with the workers sees no polls go by
+STOPPED_POLLS = 20  # not a time: whoever sleeps together with the workers sees no polls go by
 MEMORY_EVENTS = "worker-restart-memory"
 LOOPBACK = "127.0.0.1"
 CONFIG: dict[str, Any] = {
