@@ -22,7 +22,8 @@ from pathlib import Path
 from distributed import Client, LocalCluster
 
 import ems
-from benchmarks.sqlite_rows import ready
+from benchmarks.sqlite_rows import claimed
+from ems.databases import connect
 from ems.node import spool
 from ems.node.spool import Spool
 
@@ -49,7 +50,7 @@ def returns_vector(n):
 def dear(n):
     import numpy
     matrix = numpy.random.default_rng(n).normal(size=(100, 100))
-    for _ in range(400):
+    for _ in range(1100):
         largest = numpy.linalg.svd(matrix, compute_uv=False)[0]
     return {"largest": largest}
 """
@@ -77,9 +78,8 @@ def swept(folder: Path, function: str, points: int) -> Measured:
     call = f"from ems.node.driver import main; main({str(folder / 'order.json')!r})"
     waiting = Spool(folder / "spool")
     variables = {**os.environ, "PYTHONPATH": str(Path(ems.__file__).parents[1])}
-    with closing(ready(folder)) as database:
-        claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
-        assert claim is not None
+    with closing(connect("sqlite:///ems.db", folder)) as database:
+        claim = claimed(database)
         began, first_s = time.perf_counter(), 0.0
         driver = subprocess.Popen([sys.executable, "-c", call], env=variables)
         while driver.poll() is None or waiting.waiting():

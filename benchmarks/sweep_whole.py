@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.sqlite_rows import ready
+from benchmarks.sqlite_rows import claimed
 from ems import bundle
-from ems.databases import Database, Experiment
+from ems.databases import Database, Experiment, connect
 from ems.node import spool
 from ems.node.config import AgentConfig
 from ems.node.spool import Spool
@@ -101,7 +101,8 @@ class Watched:
 
 def main(seeds: int) -> None:
     points = 1560 * seeds
-    with tempfile.TemporaryDirectory() as name, closing(ready(Path(name))) as database:
+    with tempfile.TemporaryDirectory() as name, closing(connect("sqlite:///ems.db", Path(name))) as database:
+        claimed(database)
         run_dir = prepared(Path(name), database, seeds)
         first = Watched(run_dir, database)
         say(f"{points:,} points: first rows stored after {first.until(0):.1f} s; {first.memory()}")
