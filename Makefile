@@ -27,6 +27,7 @@ test: .venv/dev  ## Run all tests, installing what they need
 	@command -v sqlite3 >/dev/null || scripts/debian-packages sqlite3
 	@{ command -v mvn && command -v javac; } >/dev/null || scripts/debian-packages default-jdk-headless maven
 	@$(BIN)/python -m ems.engine
+	@$(BIN)/python -m tests.bigquery_server
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 
 check: .venv/dev  ## Ruff, mypy and the guard tests
@@ -35,7 +36,7 @@ check: .venv/dev  ## Ruff, mypy and the guard tests
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/test_guards.py
 
-DRILLS := $(addprefix tests/end_to_end/,test_kills.py test_sweep_faults.py drill_faults.py)
+DRILLS := $(addprefix tests/end_to_end/,test_kills.py test_sweep_faults.py drill_faults.py) tests/test_bigquery.py
 
 drill: .venv/dev  ## Every process killed at every phase, and all other faults; as root on Linux (half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2

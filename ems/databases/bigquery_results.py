@@ -1,0 +1,237 @@
+"""Filling and reading results tables in BigQuery: rows come by a load job into a table of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import compress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from google.cloud.bigquery import (
+    ArrayQueryParameter,
+    ScalarQueryParameter,
+    ScalarQueryParameterType,
+    SchemaField,
+    StructQueryParameter,
+    StructQueryParameterType,
+    Table,
+    TimePartitioning,
+    TimePartitioningType,
+)
+
+from ems.databases import Condition, bigquery_columns, columns, selection
+from ems.databases.bigquery_columns import DECLARED, KEY_FIELDS, Layout, Stored
+from ems.databases.bigquery_dialect import Change, Dialect, compiled
+from ems.databases.bigquery_service import LABELS, Contended, Service
+from ems.errors import DatabaseError, DatabaseUnavailable
+from ems.node.spool import Batch, Column, ColumnType
+
+MOST_TRIES = 20  # at changing a table's columns, which others change too
+ARROW: dict[ColumnType, pa.DataType] = {
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "text": pa.string(),
+    "bool": pa.bool_(),
+}
+DIALECT = Dialect(paramstyle="named")
+GROWN = "grown"  # the script's variable: by how many rows the table grew
+
+SPAN = StructQueryParameterType(  # type: ignore[no-untyped-call]
+    ScalarQueryParameterType("INT64", name="first"),  # type: ignore[no-untyped-call]
+    ScalarQueryParameterType("INT64", name="last"),  # type: ignore[no-untyped-call]
+)
+
+
+# Columns
+
+
+def find(service: Service, table: str) -> Layout | None:
+    found = service.describe(table)
+    return None if found is None else bigquery_columns.layout_of(found)
+
+
+def make_ready(service: Service, table: str, batch: Batch) -> Layout:
+    """The table with all columns that the batch needs."""
+    columns.check_batch(batch)
+    for _ in range(MOST_TRIES):
+        found = service.describe(table)
+        layout = {} if found is None else bigquery_columns.layout_of(found)
+        change = columns.meet(table, {name: stored.type for name, stored in layout.items()}, batch.columns)
+        bigquery_columns.check_width(table, len(layout) + len(change.added))
+        if found is not None and not change.added and not change.widened:
+            return layout
+        try:
+            _change(service, table, found, layout, change)
+        except Contended:
+            continue
+    raise DatabaseUnavailable(f"Others keep changing results table {table!r}.", "Nothing was stored: try again.")
+
+
+def _change(service: Service, name: str, found: Table | None, layout: Layout, change: columns.Change) -> None:
+    """One step towards the columns that are needed; others may take steps at the same time."""
+    fields = bigquery_columns.new_fields(layout, change.added)
+    if found is None:
+        service.make_table(_new_table(service, name, fields))
+        return
+    for column in change.widened:
+        _widen(service, name, column, layout[column].field)
+    if fields:
+        found.schema = [*found.schema, *fields]
+        service.change_columns(found)
+
+
+def _new_table(service: Service, name: str, fields: Sequence[SchemaField]) -> Table:
+    """Clustered, so that reading an experiment reads little else; by month, so that old months cost less to keep."""
+    table = Table(service.table(name), schema=[*KEY_FIELDS, *fields])
+    table.clustering_fields = list(columns.KEYS)
+    table.time_partitioning = TimePartitioning(type_=TimePartitioningType.MONTH)
+    table.labels = LABELS
+    return table
+
+
+def _widen(service: Service, table: str, name: str, field: str) -> None:
+    as_double = f"SAFE_CAST(CAST({quoted(field)} AS FLOAT64) AS INT64)"
+    inexact = f"{quoted(field)} IS NOT NULL AND IFNULL({as_double} != {quoted(field)}, TRUE)"
+    for (value,) in service.query(f"SELECT {quoted(field)} FROM {quoted(table)} WHERE {inexact} LIMIT 1"):
+        raise columns.inexact(table, name, value)
+    service.query(f"ALTER TABLE {quoted(table)} ALTER COLUMN {quoted(field)} SET DATA TYPE FLOAT64")
+
+
+def quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+# Rows
+
+
+def parquet_of(table: str, layout: Layout, batch: Batch) -> tuple[bytes, list[SchemaField]]:
+    """The batch as a file with the columns `point`, `row`, `c0`, `c1`, …, and their types."""
+    fitting = [columns.as_stored(table, column, layout[column.name].type) for column in batch.columns]
+    fields = [*KEY_FIELDS[1:], *(SchemaField(f"c{n}", DECLARED[c.type]) for n, c in enumerate(fitting))]
+    try:
+        arrays = [pa.array(keys, pa.int64()) for keys in (batch.points, batch.rows)]
+        arrays += [pa.array(column.values, ARROW[column.type], from_pandas=False) for column in fitting]
+    except (UnicodeEncodeError, OverflowError, pa.ArrowException) as error:
+        raise DatabaseError(
+            f"results table {table!r}: a value cannot be stored: {error}.",
+            "Allowed: text that is valid Unicode, integers from -2^63 to 2^63-1.",
+        ) from error
+    file = BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, [field.name for field in fields]), file)
+    return file.getvalue(), fields
+
+
+def newest(batch: Batch) -> Batch:
+    """Each key once: with its last row."""
+    last = {key: index for index, key in enumerate(zip(batch.points, batch.rows, strict=True))}
+    if len(last) == len(batch):
+        return batch
+    kept = set(last.values())
+    chosen = [index in kept for index in range(len(batch))]
+    picked = tuple(Column(c.name, c.type, list(compress(c.values, chosen))) for c in batch.columns)
+    points, rows = (type(keys)("q", compress(keys, chosen)) for keys in (batch.points, batch.rows))
+    return Batch(points, rows, picked)
+
+
+def removal(table: str, experiment_id: str, points: Sequence[int]) -> Change:
+    """Deletes the rows of these points, if there are any: looking is quicker than deleting nothing."""
+    spans = columns.spans(points)
+    values = [
+        StructQueryParameter(None, ScalarQueryParameter("first", "INT64", a), ScalarQueryParameter("last", "INT64", b))
+        for a, b in spans
+    ]
+    within = "EXISTS (SELECT 1 FROM UNNEST(@spans) AS span WHERE point BETWEEN span.first AND span.last)"
+    found = f"FROM {quoted(table)} WHERE experiment_id = @id AND point BETWEEN @first AND @last AND {within}"
+    sql = f"IF EXISTS (SELECT 1 {found}) THEN DELETE {found}; SET {GROWN} = {GROWN} - @@row_count; END IF"
+    return sql, [*_range(experiment_id, spans[0][0], spans[-1][1]), ArrayQueryParameter("spans", SPAN, values)]
+
+
+def key_removal(table: str, experiment_id: str, staging: str, points: Sequence[int]) -> Change:
+    """Deletes the rows whose keys the staged rows have."""
+    same = f"SELECT 1 FROM {quoted(staging)} AS new WHERE new.point = old.point AND new.`row` = old.`row`"
+    sql = (
+        f"DELETE FROM {quoted(table)} AS old "
+        f"WHERE old.experiment_id = @id AND old.point BETWEEN @first AND @last AND EXISTS ({same}); "
+        f"SET {GROWN} = {GROWN} - @@row_count"
+    )
+    return sql, _range(experiment_id, min(points), max(points))
+
+
+def insertion(table: str, experiment_id: str, staging: str, layout: Layout, names: Sequence[str]) -> Change:
+    """Inserts the staged rows."""
+    into = ", ".join(["experiment_id", "point", "`row`", *(quoted(layout[name].field) for name in names)])
+    taken = ", ".join(["@id", "point", "`row`", *(f"c{number}" for number in range(len(names)))])
+    sql = f"INSERT INTO {quoted(table)} ({into}) SELECT {taken} FROM {quoted(staging)}"
+    return f"{sql}; SET {GROWN} = {GROWN} + @@row_count", [ScalarQueryParameter("id", "STRING", experiment_id)]
+
+
+def _range(experiment_id: str, first: int, last: int) -> list[Any]:
+    return [
+        ScalarQueryParameter("id", "STRING", experiment_id),
+        ScalarQueryParameter("first", "INT64", first),
+        ScalarQueryParameter("last", "INT64", last),
+    ]
+
+
+# Reading
+
+
+def read(
+    service: Service,
+    table: str,
+    experiment_id: str,
+    wanted: Sequence[str] | None,
+    where: Sequence[Condition],
+    chunk_rows: int,
+) -> Iterator[Batch]:
+    layout = find(service, table)
+    if layout is None:
+        return
+    types = {name: stored.type for name, stored in layout.items()}
+    names = selection.wanted(table, types, wanted)
+    selection.clauses(table, types, where)  # complains in the names that the job gave
+    sql, parameters = _select(table, layout, experiment_id, names, where)
+    size = selection.chunk(chunk_rows, len(names))
+    for page in service.query(sql, parameters, size).pages:
+        rows = [row.values() for row in page]
+        if rows:
+            yield selection.batch_of(rows, [(name, types[name]) for name in names])
+
+
+def rows_of(service: Service, table: str, experiment_id: str, points: Sequence[int]) -> Iterator[Batch]:
+    """All columns of these points' rows, in batches of whole points."""
+    layout = find(service, table)
+    if layout is None:
+        return
+    names = list(layout)
+    sql, parameters = _select(table, layout, experiment_id, names, ())
+    sql = sql.replace(" ORDER BY ", " AND point IN UNNEST(@points) ORDER BY ", 1)
+    size = selection.chunk(selection.CELLS, len(names))
+    rows = service.query(sql, [*parameters, ArrayQueryParameter("points", "INT64", list(points))], size)
+    for found in selection.whole_points((row.values() for row in rows), size):
+        yield selection.batch_of(found, [(name, layout[name].type) for name in names])
+
+
+def _select(table: str, layout: Layout, experiment_id: str, names: Sequence[str], where: Sequence[Condition]) -> Change:
+    by_field = {stored.field: stored.type for stored in layout.values()}
+    always = {key: Stored(key, "int64") for key in selection.ALWAYS}
+    fields = [layout[name].field for name in names]
+    conditions = [Condition((layout | always)[c.column].field, c.operator, c.value) for c in where]
+    return compiled(selection.rows_statement(table, by_field, experiment_id, fields, conditions), DIALECT)
+
+
+def points_sql(table: str | None) -> str:
+    """Ranges of points by state: of those with rows, if there is a table, then of the marked ones."""
+    stored = f"SELECT DISTINCT 0 AS part, 'stored' AS state, point FROM {quoted(table or '')} WHERE experiment_id = @id"
+    marked = (
+        "SELECT 1 AS part, IF(state = 'failed' AND attempt < @wanted, 'due', state) AS state, point "
+        "FROM point WHERE experiment_id = @id"
+    )
+    known = f"{stored} UNION ALL {marked}" if table else marked
+    numbered = f"SELECT *, point - ROW_NUMBER() OVER (PARTITION BY part, state ORDER BY point) AS run FROM ({known})"
+    return (
+        f"SELECT state, MIN(point) AS first, MAX(point) AS last FROM ({numbered}) "
+        "GROUP BY part, state, run ORDER BY part, first"
+    )
