@@ -172,7 +172,7 @@ if __name__ == "__main__":
     print(f"BigQuery's emulator is in {install()}")  # noqa: T201
 
 
-# The emulator takes seconds for each test of the contract: `make test` runs these of it, `make drill` all, and its crash.
+# The emulator takes seconds for each test of the contract: `make test` runs these, `make drill` all, and a crash.
 CRASH = "test_an_agents_run_outlives_a_crash_of_the_service"
 TELLING = {
     "test_without_tables_every_call_names_the_command",

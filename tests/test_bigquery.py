@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from google.cloud import bigquery
@@ -21,7 +22,7 @@ from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests.bigquery_server import PROJECT, BigqueryServer
 from tests.contracts import DatabaseContract
 from tests.database_cases import Address as Place
-from tests.database_cases import batch, claimed, fill_lab, floats, ints, until
+from tests.database_cases import batch, claimed, fill_lab, floats, ints, now, until
 from tests.results_contract import batches
 from tests.test_agent import PATIENCE_S, ROWS, bench_of, half
 
@@ -129,6 +130,16 @@ def test_tables_read_without_ems(made):
     results = client().get_table(f"{dataset}.digits")
     assert results.clustering_fields == ["experiment_id", "point", "row"]
     assert (results.time_partitioning.type_, results.labels) == ("MONTH", {"application": "ems"})
+
+
+def test_the_code_that_ems_read_prints(made):
+    claim = claimed(made)
+    made.store(claim, batch([1, 0], floats("loss", 0.5, 0.25)))
+    python, sql, r = (made.snippet(language, now(made), Path("/lab")) for language in ("python", "sql", "r"))
+    assert [row.loss for row in client().query_and_wait(sql)] == [0.25, 0.5]
+    assert sql.partition("\n")[2].rstrip(";\n") in python and f'Client(project="{PROJECT}")' in python
+    compile(python, "snippet", "exec")
+    assert '"results", "digits", "--format", "csv"' in r
 
 
 def test_staged_rows_go_when_they_are_stored(made):

@@ -41,14 +41,17 @@ from ems.databases import (
     MAY,
     Claim,
     Condition,
+    Experiment,
     PointState,
     bigquery_results,
+    bigquery_snippets,
     tables,
 )
 from ems.databases.bigquery_dialect import Dialect, Session, compiled, merge, script
 from ems.databases.bigquery_results import GROWN
 from ems.databases.bigquery_service import Address, Contended, Service
 from ems.databases.migrations import MIGRATIONS, Migration
+from ems.databases.snippets import Language
 from ems.databases.sql_setup import SqlSetup
 from ems.databases.tables import UtcTime, experiment, run
 from ems.errors import DatabaseUnavailable
@@ -108,6 +111,10 @@ class BigqueryDatabase(SqlSetup):
 
     def close(self) -> None:
         self._bigquery.close()
+
+    def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
+        of, address = experiment.registration, self._bigquery.address
+        return bigquery_snippets.snippet(language, of.stack, of.results_table, address.project, address.dataset, root)
 
     def store_pause_s(self, running_s: float) -> float:
         """At first short, then longer: a day takes some 600 load jobs."""

@@ -1,0 +1,38 @@
+"""Code that reads rows from BigQuery without EMS, as somebody whom Google knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from ems.databases import snippets
+from ems.databases.snippets import Language, text
+
+NEWEST = Template("""\
+SELECT * FROM `$dataset.$table`
+WHERE experiment_id = (
+  SELECT id FROM `$dataset.experiment` WHERE stack = '$stack'
+  ORDER BY destroyed_at IS NOT NULL, registered_at DESC LIMIT 1)
+ORDER BY point, `row`""")
+PYTHON = Template('''\
+from google.cloud import bigquery
+
+query = """
+$query
+"""
+frame = bigquery.Client(project=$project).query(query).result().to_arrow().to_pandas()
+print(frame)
+''')
+SQL = Template("""\
+-- bq query --project_id=$project --use_legacy_sql=false
+$query;
+""")
+
+
+def snippet(language: Language, stack: str, table: str, project: str, dataset: str, root: Path) -> str:
+    if language in {"r", "matlab"}:
+        return snippets.through_csv(language, stack, root)
+    query = NEWEST.substitute(dataset=f"{project}.{dataset}", table=table, stack=stack)
+    if language == "python":
+        return PYTHON.substitute(query=query, project=text(project))
+    return SQL.substitute(query=query, project=project)
