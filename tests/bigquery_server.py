@@ -14,17 +14,16 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from uv import find_uv_bin
 
 from ems.cache import cache_dir, exclusive
 from tests.dynamodb_server import stable_port
-from tests.servers import free_port, locked
+from tests.servers import free_port, kill, locked
 
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "requirements" / "bigquery-emulator.txt"
@@ -125,11 +124,7 @@ class BigqueryServer:
 
     def kill(self) -> None:
         """At once, as in a crash."""
-        process = psutil.Process(int((self.folder / "pid").read_text()))
-        process.kill()
-        with suppress(psutil.NoSuchProcess):
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:  # another may be its parent
-                time.sleep(0.02)
+        kill(int((self.folder / "pid").read_text()))
 
     def end(self) -> None:
         self.kill()

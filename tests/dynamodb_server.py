@@ -25,11 +25,10 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 
 from ems.cache import cache_dir, exclusive
-from tests.servers import locked
+from tests.servers import kill, locked
 
 SOURCE = Path(__file__).with_name("dynamodb_local")
 LAUNCHER = "LoopbackDynamodb"
@@ -111,10 +110,7 @@ class DynamodbServer:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.pid)
-            process.kill()
-            process.wait(10)
+        kill(self.pid)
 
     @property
     def url(self) -> str:

@@ -9,13 +9,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 
@@ -37,6 +39,15 @@ def program(name: str) -> str:
         f"There is no {name}: install PostgreSQL's server (`make test` does), as by apt-get install postgresql."
     )
     return found
+
+
+def kill(pid: int) -> None:
+    """At once, as in a crash; returns when it has ended. Another process may be its parent, and take notice later."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.kill()
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
