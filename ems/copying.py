@@ -12,6 +12,7 @@ from typing import Any
 from ems.databases import Database, Experiment
 from ems.databases.tables import metadata
 from ems.errors import DatabaseError, UserError
+from ems.node.gathering import joined
 from ems.node.spool import Batch
 from ems.views.database import Compared
 
@@ -36,9 +37,23 @@ def copy(source: Database, target: Database, say: Say) -> list[Compared]:
             target.put_rows(table, rows)
     for experiment in experiments:
         say(f"results of {experiment.registration.stack}: {experiment.rows_stored:,} rows")
-        for batch in source.results(experiment.id):
+        for batch in _larger(source.results(experiment.id), target.cells_at_once):
             target.put_results(experiment.id, batch)
     return compare(source, target, say)
+
+
+def _larger(batches: Iterable[Batch], cells: int) -> Iterator[Batch]:
+    """The same rows in batches of at least so many cells, but for the last one."""
+    waiting: list[Batch] = []
+    found = 0
+    for batch in batches:
+        waiting.append(batch)
+        found += len(batch) * (len(batch.columns) + 2)
+        if found >= cells:
+            yield joined(waiting)
+            waiting, found = [], 0
+    if waiting:
+        yield joined(waiting)
 
 
 def _refuse_running(experiments: Iterable[Experiment]) -> None:

@@ -230,7 +230,7 @@ class PointsContract(DatabaseCase):
             yield from ((n, n) for n in range(5_500))
             raise KeyboardInterrupt
 
-        claim = claimed(database, id="grown")
+        claim, database.pairs_at_once = claimed(database, id="grown"), 5_000
         with pytest.raises(KeyboardInterrupt):
             database.copy_points(claim, "5f0c", interrupted())
         done = states(database, "grown")["stored"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,15 +16,15 @@ from google.cloud import bigquery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ems.databases import Outcome, State, bigquery_columns, connect
+from ems.databases import Outcome, State, bigquery_columns, bigquery_results, connect
 from ems.databases.bigquery import BigqueryDatabase
 from ems.databases.bigquery_service import EMULATOR, Address
 from ems.databases.columns import RESERVED
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.errors import DatabaseError, DatabaseUnavailable, FencedOut, UserError
 from tests.bigquery_server import PROJECT, BigqueryServer
 from tests.contracts import DatabaseContract
 from tests.database_cases import Address as Place
-from tests.database_cases import batch, claimed, fill_lab, floats, ints, now, until
+from tests.database_cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
 from tests.results_contract import batches
 from tests.test_agent import PATIENCE_S, ROWS, bench_of, half
 
@@ -102,15 +104,15 @@ def test_names_in_bigquery(name, field):
 
 
 def test_names_that_would_be_the_same_in_bigquery_differ():
-    fields = bigquery_columns.new_fields({}, {"a.b": "int64", "a_2e_b": "text", "A_2E_B_2": "bool"})
-    assert [field.name for field in fields] == ["a_2e_b", "a_2e_b_2", "A_2E_B_2_2"]
+    fields = bigquery_columns.new_fields({}, {"a.b": "int64", "a_2e_b": "text", "A_2E_B_2": "bool", "batch": "int64"})
+    assert [field.name for field in fields] == ["a_2e_b", "a_2e_b_2", "A_2E_B_2_2", "batch_2"]
     assert {"experiment_id", "point", "row"} < RESERVED
 
 
 def test_the_number_of_columns_is_bounded():
-    bigquery_columns.check_width("t", 9_997)
-    with pytest.raises(DatabaseError, match="would have 9998 columns; BigQuery allows 9997"):
-        bigquery_columns.check_width("t", 9_998)
+    bigquery_columns.check_width("t", 9_996)
+    with pytest.raises(DatabaseError, match="would have 9997 columns; BigQuery allows 9996"):
+        bigquery_columns.check_width("t", 9_997)
 
 
 # Tables
@@ -142,10 +144,47 @@ def test_the_code_that_ems_read_prints(made):
     assert '"results", "digits", "--format", "csv"' in r
 
 
-def test_staged_rows_go_when_they_are_stored(made):
-    made.store(claimed(made), batch([0], ints("x", 1)))
-    dataset = f"{PROJECT}.{made._bigquery.address.dataset}"
-    assert [found.table_id for found in client().list_tables(dataset) if "staging" in found.table_id] == []
+def loaded(database: BigqueryDatabase) -> list[int]:
+    """The points of all rows in the results table, also of those that do not count."""
+    return sorted(point for (point,) in database._bigquery.query("SELECT point FROM digits"))
+
+
+@pytest.mark.parametrize(("lost", "rows"), [(b"INSERT INTO loaded_batch", [0, 1]), (b'"load"', [0, 0, 1, 1])])
+def test_what_is_sent_again_as_its_answer_was_lost_counts_once(made, bigquery_url, monkeypatch, lost, rows):
+    claim = claimed(made)
+    with losing_an_answer(os.environ[EMULATOR], lost) as host:
+        monkeypatch.setenv(EMULATOR, host)
+        with closing(BigqueryDatabase(bigquery_url)) as another:
+            another.store(claim, batch([0, 1], ints("x", 5, 6), marks=(failed(2),)))
+    assert (table(made)["x"], states(made)) == ([5, 6], {"stored": [0, 1], "failed": [2]})
+    assert (now(made).rows_stored, loaded(made)) == (2, rows)
+    made.release(claim, Outcome(State.SUCCEEDED, 2, 1))
+    assert (table(made)["x"], loaded(made)) == ([5, 6], [0, 1])
+
+
+def test_rows_that_a_zombie_loads_never_count_and_those_of_its_heir_are_left_alone(made, bigquery_url, monkeypatch):
+    zombie, load, heirs = claimed(made), bigquery_results.load, []
+
+    def overtaken(*args):
+        number = load(*args)
+        if not heirs:
+            heirs.append(claimed(made))
+        return number
+
+    monkeypatch.setattr(bigquery_results, "load", overtaken)
+    with closing(BigqueryDatabase(bigquery_url)) as another, pytest.raises(FencedOut):
+        another.store(zombie, batch([0], ints("x", 1)))
+    assert (table(made), loaded(made)) == ({}, [0])
+
+    def disturbed(*args):
+        number = load(*args)
+        with pytest.raises(FencedOut):
+            made.release(zombie, Outcome(State.LOST, 0, 0))
+        return number
+
+    monkeypatch.setattr(bigquery_results, "load", disturbed)
+    made.store(heirs[0], batch([0, 1], ints("x", 2, 3)))
+    assert (table(made)["x"], loaded(made)) == ([2, 3], [0, 1])
 
 
 def test_a_table_of_somebody_else_is_left_alone(made):
@@ -195,6 +234,19 @@ def fault(code: int, reason: str, message: str = "no") -> tuple[int, dict]:
 
 
 @contextmanager
+def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def answering(*answers: tuple[int, dict], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A service that gives these answers in turn, the last one for ever; the requests that came."""
     requests: list[str] = []
@@ -213,16 +265,40 @@ def answering(*answers: tuple[int, dict], monkeypatch: pytest.MonkeyPatch) -> It
 
         def log_message(self, *_) -> None: ...
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv(EMULATOR, f"http://127.0.0.1:{server.server_port}")
-    try:
+    with served(Handler) as url:
+        monkeypatch.setenv(EMULATOR, url)
         yield requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+
+
+@contextmanager
+def losing_an_answer(host: str, to: bytes) -> Iterator[str]:
+    """A way to the server at `host` on which one answer is lost: that to the first request with `to` in it."""
+    lost = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            server = http.client.HTTPConnection(host.removeprefix("http://"))
+            server.request(self.command, self.path, body, {**dict(self.headers), "Accept-Encoding": "identity"})
+            with closing(server), server.getresponse() as answer:
+                content = answer.read()
+                if to in body and not lost.is_set():
+                    lost.set()
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do
+
+        def log_message(self, *_) -> None: ...
+
+    with served(Handler) as url:
+        yield url
+    assert lost.is_set()
 
 
 def asked(wait_s: float) -> list[tuple]:

@@ -93,13 +93,17 @@ class Database(ABC):
     BigQuery: the same condition in the UPDATE that begins a transaction; the count of changed rows says who won;
     DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
 
-    So are points: SQL: rows, marks and counters in the claim's transaction; BigQuery: the rows' load job into a table
-    of its own, then one multi-statement transaction; DynamoDB: a batch's number on each item, which counts once the
-    experiment's item, written last and on condition, names it.
+    So are points: SQL: rows, marks and counters in the claim's transaction; BigQuery: a batch's number on each row that
+    a load job brings, which counts once a multi-statement transaction notes it; DynamoDB: the same number on each item,
+    which counts once the experiment's item, written last and on condition, names it.
     """
 
     least_beat_s = 0.0
     """Beats come no more often: where each one costs, or counts against a quota."""
+    pairs_at_once = 5_000
+    """Of points that are copied: more where each call takes seconds."""
+    cells_at_once = 0
+    """What `put_results` best gets in one batch."""
 
     def store_pause_s(self, running_s: float) -> float:  # noqa: ARG002
         """How long batches are gathered between two calls of `store`, in a run that has lasted `running_s`."""

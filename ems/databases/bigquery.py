@@ -6,6 +6,7 @@ reads, so beats come once a minute and rows every few minutes.
 
 What is read is not locked. A change is one script: all of it in one transaction, with a last condition that the
 experiment's row and its newest run still are what the decision was made on; the count of changed rows says so.
+Rows of results are loaded before, straight into their table, and count once such a script has noted their batch.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from google.api_core.exceptions import NotFound
 from google.cloud.bigquery import ScalarQueryParameter
 from sqlalchemy import (
+    BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Engine,
+    MetaData,
     Table,
     Text,
     create_engine,
@@ -42,13 +46,14 @@ from ems.databases import (
     Claim,
     Condition,
     Experiment,
+    Outcome,
     PointState,
     bigquery_results,
     bigquery_snippets,
     tables,
 )
 from ems.databases.bigquery_dialect import Dialect, Session, compiled, merge, script
-from ems.databases.bigquery_results import GROWN
+from ems.databases.bigquery_results import GROWN, LOADED
 from ems.databases.bigquery_service import Address, Contended, Service
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.snippets import Language
@@ -64,6 +69,12 @@ GRANTS = """-- Then for each person, once:
 --   GRANT `roles/bigquery.dataEditor` ON SCHEMA {dataset} TO "user:NAME@EXAMPLE.ORG";  -- or dataViewer, to read alone
 --   gcloud projects add-iam-policy-binding {project} --member=user:NAME@EXAMPLE.ORG --role=roles/bigquery.jobUser
 """
+LOADED_BATCH = Table(
+    LOADED,
+    MetaData(),
+    Column("experiment_id", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -94,6 +105,8 @@ class BigqueryDatabase(SqlSetup):
     clock = func.current_timestamp(type_=UtcTime())
     dialect = Dialect(paramstyle="named")
     least_beat_s = 60.0
+    pairs_at_once = 50_000
+    cells_at_once = bigquery_results.CELLS
 
     def __init__(
         self,
@@ -124,9 +137,8 @@ class BigqueryDatabase(SqlSetup):
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:  # noqa: ARG002
-        with self._bigquery.mapped(), self._engine.begin() as connection, ExitStack() as staging:
+        with self._bigquery.mapped(), self._engine.begin() as connection:
             session = raw(connection)
-            session.staging = staging
             yield connection
             if session.row is not None and (session.values or session.changes):
                 self._send(session, session.row)
@@ -138,9 +150,9 @@ class BigqueryDatabase(SqlSetup):
         if not session.changes:
             done = bool(self._bigquery.query(*guard).num_dml_affected_rows)
         else:
-            changes = [*session.changes, guard] if session.counts_rows else [guard, *session.changes]
+            changes = [*session.changes, guard] if session.is_batch else [guard, *session.changes]
             statements, parameters = script(changes)
-            text = _counting(statements) if session.counts_rows else _guarded(statements, session.is_beat)
+            text = _storing(statements) if session.is_batch else _guarded(statements, session.is_beat)
             ((done,),) = [found.values() for found in self._bigquery.query(text, parameters)]
         session.values, session.changes = {}, []
         if not done:
@@ -176,10 +188,16 @@ class BigqueryDatabase(SqlSetup):
     mark_destroyed = again(SqlSetup.mark_destroyed)
     claim = again(SqlSetup.claim)
     beat = again(SqlSetup.beat)
-    release = again(SqlSetup.release)
+    _release = again(SqlSetup.release)
     store = again(SqlSetup.store)
     put_results = again(SqlSetup.put_results)
     _copy = again(SqlSetup._copy)
+
+    def release(self, claim: Claim, outcome: Outcome) -> None:
+        with self._bigquery.mapped():
+            if self._bigquery.describe(claim.results_table):
+                self._bigquery.query(*bigquery_results.cleaning(claim.results_table, claim))
+        self._release(claim, outcome)
 
     def _missing(self, connection: Connection, *ids: str) -> list[tuple[str, str, list[str]]]:
         """All three in one query."""
@@ -211,18 +229,19 @@ class BigqueryDatabase(SqlSetup):
         """What is to be added to `rows_stored`: known when the script runs."""
         session, table, id = raw(connection), claim.results_table, claim.experiment_id
         layout = bigquery_results.make_ready(self._bigquery, table, batch)
+        rows = bigquery_results.newest(batch)
+        if len(rows):
+            number = bigquery_results.load(self._bigquery, claim, layout, rows)
+        else:
+            number = bigquery_results.new_number(claim.attempt)
+        session.is_batch = True
+        session.changes.append(bigquery_results.unless_done(id, number))
         if batch.replaces:
             session.changes.append(bigquery_results.removal(table, id, batch.replaces))
-        if len(batch):
-            rows = bigquery_results.newest(batch)
-            parquet = bigquery_results.parquet_of(table, layout, rows)
-            staging = session.staging.enter_context(self._bigquery.staged(*parquet))
-            if not set(rows.points) <= set(batch.replaces):
-                session.changes.append(bigquery_results.key_removal(table, id, staging, rows.points))
-            names = [column.name for column in rows.columns]
-            session.changes.append(bigquery_results.insertion(table, id, staging, layout, names))
-        session.counts_rows = bool(session.changes)
-        return literal_column(GROWN) if session.counts_rows else 0
+        if not set(rows.points) <= set(batch.replaces):
+            session.changes.append(bigquery_results.key_removal(table, id, number, rows.points))
+        session.changes.append(bigquery_results.commitment(id, number, len(rows)))
+        return literal_column(GROWN)
 
     def _stored_points(self, connection: Connection, row: Any) -> Iterator[int]:
         """Not asked for: `points` reads rows and marks by one query, so from one snapshot."""
@@ -265,7 +284,8 @@ class BigqueryDatabase(SqlSetup):
                 self._migrate(connection, found)
 
     def _definitions(self) -> list[str]:
-        made = [CreateTable(table, if_not_exists=True) for table in tables.metadata.sorted_tables]
+        every = [*tables.metadata.sorted_tables, LOADED_BATCH]
+        made = [CreateTable(table, if_not_exists=True) for table in every]
         version = (
             f"MERGE schema_version USING (SELECT 1) AS new ON TRUE "
             f"WHEN NOT MATCHED THEN INSERT (version) VALUES ({self._version})"
@@ -324,7 +344,7 @@ def _unchanged(row: Any) -> list[ColumnElement[bool]]:
     return [experiment.c.id == row["id"], *same, held.exists() if row["run_state"] else ~held.exists()]
 
 
-def _counting(statements: Sequence[str]) -> str:
+def _storing(statements: Sequence[str]) -> str:
     """The guard comes last, as it writes what the others have counted."""
     lines = [
         f"DECLARE {GROWN} INT64 DEFAULT 0",

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from google.cloud.bigquery import SchemaField, Table
 
-from ems.databases import columns
 from ems.errors import DatabaseError
 from ems.node.spool import ColumnType
 
@@ -24,11 +23,14 @@ TYPE_OF: dict[str, ColumnType] = {
     "FLOAT": "float64",
     "BOOLEAN": "bool",
 }
+BATCH = "batch"  # the column with the number of the load job: a row counts once `loaded_batch` has that
 KEY_FIELDS = (
     SchemaField("experiment_id", "STRING", mode="REQUIRED"),
     SchemaField("point", "INT64", mode="REQUIRED"),
     SchemaField("row", "INT64", mode="REQUIRED"),
+    SchemaField(BATCH, "INT64", mode="REQUIRED"),
 )
+OWN_NAMES = tuple(field.name for field in KEY_FIELDS)
 MOST_COLUMNS = 10_000 - len(KEY_FIELDS)
 NAME_CHARACTERS = 300
 KEPT_BEGINNINGS = ("_table_", "_file_", "_partition", "_row_timestamp", "__root__", "_colidentifier", "_change_")
@@ -42,6 +44,9 @@ class Stored:
     field: str
     type: ColumnType
 
+    def described(self, name: str) -> SchemaField:
+        return SchemaField(self.field, DECLARED[self.type], description=name)
+
 
 Layout = dict[str, Stored]
 """By the names that jobs give."""
@@ -50,7 +55,7 @@ Layout = dict[str, Stored]
 def layout_of(table: Table) -> Layout:
     """DatabaseError if the table is not one of EMS."""
     keys, rest = table.schema[: len(KEY_FIELDS)], table.schema[len(KEY_FIELDS) :]
-    if tuple(field.name for field in keys) != columns.KEYS or any(field.field_type not in TYPE_OF for field in rest):
+    if tuple(field.name for field in keys) != OWN_NAMES or any(field.field_type not in TYPE_OF for field in rest):
         raise DatabaseError(
             f"table {table.table_id!r} of the database was not made by EMS, so no results can go there.",
             "Give `results: {table: …}` another name.",
@@ -59,12 +64,12 @@ def layout_of(table: Table) -> Layout:
 
 
 def new_fields(layout: Layout, added: Mapping[str, ColumnType]) -> list[SchemaField]:
-    used = {stored.field.casefold() for stored in layout.values()} | set(columns.KEYS)
+    used = {stored.field.casefold() for stored in layout.values()} | set(OWN_NAMES)
     fields = []
     for name, type in added.items():
         field = _unused(_field_name(name), used)
         used.add(field.casefold())
-        fields.append(SchemaField(field, DECLARED[type], description=name))
+        fields.append(Stored(field, type).described(name))
     return fields
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from copy import copy
 from itertools import islice
 from types import SimpleNamespace
@@ -114,14 +113,12 @@ class Session:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.is_beat = self.counts_rows = False
+        self.is_beat = self.is_batch = False
         self.row: Mapping[str, Any] | None = None
         """The experiment as it was read: changes hold only if it is still so."""
         self.values: dict[str, Any] = {}
         """What is to change in that row."""
         self.changes: list[Change] = []
-        self.staging = ExitStack()
-        """The tables of staged rows, which go when all is sent."""
 
     def cursor(self) -> Cursor:
         return Cursor(self)

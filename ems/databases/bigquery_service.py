@@ -6,11 +6,9 @@ import os
 import random
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
@@ -30,7 +28,6 @@ from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an emulator
 LABELS = {"application": "ems"}
 REQUEST_S = 120.0  # of one HTTP request
-STAGING_LIFE = timedelta(days=1)
 CONTENDED = re.compile(r"concurrent update|serialize access|conflict", re.I)
 LOST_JOB = re.compile(r"(Not found|Already Exists): Job")  # whose answer was lost: all that EMS runs can be run again
 BUSY = frozenset(
@@ -54,6 +51,8 @@ ROLES = (
 ALLOWED = "Allowed: bigquery://PROJECT/DATASET, with ?location=EU (or another region) for a dataset that is to be made."
 
 Parameters = Sequence[ScalarQueryParameter | ArrayQueryParameter]
+LoadFile = Callable[[int], bytes]
+"""Writes the rows of a batch of this number as Parquet."""
 T = TypeVar("T")
 
 
@@ -160,30 +159,31 @@ class Service:
         answer = self.client.test_iam_permissions(self.table(name), asked, retry=self._retry, timeout=REQUEST_S)
         return set(answer.get("permissions", ()))
 
-    @contextmanager
-    def staged(self, parquet: bytes, schema: Sequence[bigquery.SchemaField]) -> Iterator[str]:
-        """A table of its own with these rows, by one load job; it would expire if it were left behind."""
-        name = f"staging_{uuid.uuid4().hex}"
-        table = bigquery.Table(self.table(name), schema=schema)
-        table.expires = datetime.now(UTC) + STAGING_LIFE
-        table.labels = LABELS
-        self.make_table(table)
+    def load(
+        self, name: str, schema: Sequence[bigquery.SchemaField], new_number: Callable[[], int], file: LoadFile
+    ) -> int:
+        """Append a batch of rows by one load job; the batch's number.
+
+        A try whose answer is lost may have loaded them. So each has a number of its own, and they count by that alone.
+        """
         config = LoadJobConfig(
             source_format=bigquery.SourceFormat.PARQUET,
             schema=schema,
-            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE_DATA,
+            write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
+            column_name_character_map="STRICT",
             labels=LABELS,
         )
-        self._patiently(lambda: self._load(parquet, name, config))
-        yield name
-        self.client.delete_table(self.table(name), not_found_ok=True, retry=self._retry, timeout=REQUEST_S)
 
-    def _load(self, parquet: bytes, name: str, config: LoadJobConfig) -> None:
-        """Loading again replaces what is there, so that a lost answer does not load twice."""
-        job = self.client.load_table_from_file(
-            BytesIO(parquet), self.table(name), size=len(parquet), job_config=config, timeout=REQUEST_S
-        )
-        job.result(retry=self._retry)
+        def loaded() -> int:
+            number = new_number()
+            parquet = file(number)
+            job = self.client.load_table_from_file(
+                BytesIO(parquet), self.table(name), size=len(parquet), job_config=config, timeout=REQUEST_S
+            )
+            job.result(retry=self._retry)
+            return number
+
+        return self._patiently(loaded)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """What others hinder, or a busy service fails, is tried again, at growing and random intervals."""

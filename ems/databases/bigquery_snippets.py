@@ -9,10 +9,12 @@ from ems.databases import snippets
 from ems.databases.snippets import Language, text
 
 NEWEST = Template("""\
-SELECT * FROM `$dataset.$table`
-WHERE experiment_id = (
+WITH newest AS (
   SELECT id FROM `$dataset.experiment` WHERE stack = '$stack'
   ORDER BY destroyed_at IS NOT NULL, registered_at DESC LIMIT 1)
+SELECT * EXCEPT (batch) FROM `$dataset.$table`
+WHERE experiment_id = (SELECT id FROM newest)
+  AND batch IN (SELECT number FROM `$dataset.loaded_batch` WHERE experiment_id = (SELECT id FROM newest))
 ORDER BY point, `row`""")
 PYTHON = Template('''\
 from google.cloud import bigquery

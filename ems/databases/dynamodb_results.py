@@ -176,7 +176,7 @@ class DynamodbResults(DynamodbRuns):
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
         copied = 0
-        for to in marks.chunks(pairs):
+        for to in marks.chunks(pairs, self.pairs_at_once):
             for found in self._found(self._row(source), sorted(to)):
                 there = {*found.points, *(mark.point for mark in found.marks)}
                 copies = marks.origin_spans((point, to[point]) for point in there)

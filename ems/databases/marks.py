@@ -16,7 +16,6 @@ from ems.databases import Claim, Origin, PointState, columns
 from ems.databases.tables import copied, point
 from ems.node.spool import Batch, Mark, from_jsonable, jsonable
 
-PAIRS = 5_000  # of one query
 STREAMED = {"yield_per": 10_000}
 
 Span = tuple[int, int]
@@ -122,11 +121,11 @@ def _mark(row: Any) -> Mark:
 # Copies
 
 
-def chunks(pairs: Iterable[tuple[int, int]]) -> Iterator[dict[int, int]]:
-    """The pairs as mappings of at most PAIRS; a point that stands first in two pairs comes in two mappings."""
+def chunks(pairs: Iterable[tuple[int, int]], most: int) -> Iterator[dict[int, int]]:
+    """The pairs as mappings of at most `most`; a point that stands first in two pairs comes in two mappings."""
     chunk: dict[int, int] = {}
     for source_point, here in pairs:
-        if len(chunk) == PAIRS or source_point in chunk:
+        if len(chunk) == most or source_point in chunk:
             yield chunk
             chunk = {}
         chunk[source_point] = here

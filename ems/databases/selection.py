@@ -74,9 +74,9 @@ def wanted(name: str, types: Mapping[str, ColumnType], columns: Sequence[str] | 
     return [column for column in dict.fromkeys(columns) if column not in ALWAYS]
 
 
-def chunk(chunk_rows: int, columns: int) -> int:
+def chunk(chunk_rows: int, columns: int, cells: int = CELLS) -> int:
     """How many rows of so many columns to read at once."""
-    return max(min(chunk_rows, CELLS // (columns + len(ALWAYS))), 1)
+    return max(min(chunk_rows, cells // (columns + len(ALWAYS))), 1)
 
 
 def clauses(name: str, types: Mapping[str, ColumnType], where: Sequence[Condition]) -> list[ColumnElement[bool]]:

@@ -52,7 +52,7 @@ class SqlDatabase(SqlRuns):
             return [experiment_of(row) for row in rows.mappings()]
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
-        return sum(self._copy(claim, source, chunk) for chunk in marks.chunks(pairs))
+        return sum(self._copy(claim, source, chunk) for chunk in marks.chunks(pairs, self.pairs_at_once))
 
     def _copy(self, claim: Claim, source: str, to: Mapping[int, int]) -> int:
         copied = 0

@@ -195,10 +195,13 @@ charge = Table(
 )
 
 
+KEPT = frozenset(metadata.tables) | {"loaded_batch"}  # which BigQuery has besides
+
+
 def check_results_table(name: str) -> None:
     """DatabaseError if EMS or a service keeps the name for itself; the same ones everywhere, so that labs can move."""
-    if name.lower() in metadata.tables or name.lower().startswith(("sqlite_", "pg_")):
+    if name.lower() in KEPT or name.lower().startswith(("sqlite_", "pg_")):
         raise DatabaseError(
             f"results table {name!r} is a name that the database or EMS keeps for itself.",
-            f"Any but {', '.join(sorted(metadata.tables))}, sqlite_… and pg_…",
+            f"Any but {', '.join(sorted(KEPT))}, sqlite_… and pg_…",
         )

@@ -25,19 +25,19 @@ def gathered(paths: Iterable[Path], most_mb: float) -> Iterator[tuple[list[Path]
     size = 0
     for path in paths:
         if size > most_mb * 10**6:
-            yield files, _joined(batches)
+            yield files, joined(batches)
             files, batches, known, size = [], [], set(), 0
         batch = spool.read(path)
         replaced = _replaced(batch)
         if batches and not (known.isdisjoint(replaced) and _alike(batches[0], batch)):
-            yield files, _joined(batches)
+            yield files, joined(batches)
             files, batches, known, size = [], [], set(), 0
         files.append(path)
         batches.append(batch)
         known |= {*batch.points, *replaced}
         size += path.stat().st_size
     if batches:
-        yield files, _joined(batches)
+        yield files, joined(batches)
 
 
 def _replaced(batch: Batch) -> set[int]:
@@ -48,7 +48,7 @@ def _alike(one: Batch, other: Batch) -> bool:
     return [(c.name, c.type) for c in one.columns] == [(c.name, c.type) for c in other.columns]
 
 
-def _joined(batches: Sequence[Batch]) -> Batch:
+def joined(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     points, rows = array("q"), array("q")
