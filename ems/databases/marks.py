@@ -10,7 +10,7 @@ from itertools import groupby, takewhile
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, delete, func, insert, select
 
 from ems.databases import Claim, Origin, PointState, columns
 from ems.databases.tables import copied, point
@@ -25,8 +25,7 @@ def record(connection: Connection, claim: Claim, batch: Batch) -> None:
     """Write the batch's marks; what was said before of the points it replaces is forgotten."""
     replaced = columns.spans(batch.replaces)
     if replaced:
-        _forget_marks(connection, claim.experiment_id, replaced)
-        _forget_origins(connection, claim.experiment_id, replaced)
+        _forget(connection, claim.experiment_id, replaced)
     if batch.marks:
         key = {"experiment_id": claim.experiment_id, "attempt": claim.attempt}
         connection.execute(insert(point), [key | _mark_values(mark) for mark in batch.marks])
@@ -41,19 +40,29 @@ def _mark_values(mark: Mark) -> dict[str, Any]:
     }
 
 
+def _forget(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+    """Mostly there is nothing, which one query tells."""
+    within = replaced[0][0], replaced[-1][1]
+    marked = select(point.c.point).where(point.c.experiment_id == experiment_id, point.c.point.between(*within))
+    overlapping = _overlapping(experiment_id, *within)
+    has_marks, has_origins = connection.execute(select(marked.exists(), overlapping.exists())).one()
+    if has_marks:
+        _forget_marks(connection, experiment_id, replaced)
+    if has_origins:
+        _forget_origins(connection, experiment_id, replaced, connection.execute(overlapping).all())
+
+
 def _forget_marks(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
-    mine = point.c.experiment_id == experiment_id
-    near = select(point.c.point).where(mine, point.c.point.between(replaced[0][0], replaced[-1][1])).limit(1)
-    if connection.execute(near).first() is None:
-        return
     within = point.c.point.between(bindparam("first"), bindparam("last"))
     spans = [{"first": first, "last": last} for first, last in replaced]
-    connection.execute(delete(point).where(mine, within), spans)
+    connection.execute(delete(point).where(point.c.experiment_id == experiment_id, within), spans)
 
 
-def _forget_origins(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+def _forget_origins(
+    connection: Connection, experiment_id: str, replaced: Sequence[Span], found: Sequence[Row[Any]]
+) -> None:
     gone, left = [], []
-    for row in _overlapping(connection, experiment_id, replaced[0][0], replaced[-1][1]):
+    for row in found:
         known = range(row.first_point, row.last_point + 1)
         kept = without(known, replaced)
         if kept != [known]:
@@ -66,12 +75,12 @@ def _forget_origins(connection: Connection, experiment_id: str, replaced: Sequen
         connection.execute(insert(copied), left)
 
 
-def _overlapping(connection: Connection, experiment_id: str, first: int, last: int) -> Sequence[Any]:
+def _overlapping(experiment_id: str, first: int, last: int) -> Select[Any]:
     """Origins lie in order and apart, so the newest that begins before `first` is the only one to reach into it."""
     mine = copied.c.experiment_id == experiment_id
     before = select(func.max(copied.c.first_point)).where(mine, copied.c.first_point <= first).scalar_subquery()
     begins = copied.c.first_point.between(func.coalesce(before, first), last)
-    return connection.execute(select(copied).where(mine, begins, copied.c.last_point >= first)).all()
+    return select(copied).where(mine, begins, copied.c.last_point >= first)
 
 
 def without(points: range, spans: Sequence[Span]) -> list[range]:
