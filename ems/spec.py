@@ -322,7 +322,8 @@ PULUMI_KEYS = {
 }
 SECRET = (
     "is a `secure:` value: allowed is plain text only. Keep secrets out of stack files: use the service's own ways "
-    "(a credential helper, pgpass, a cloud profile), or write the name under which a secret store has it"
+    "(a credential helper, pgpass, a cloud profile), or write the name under which a secret store has it "
+    "(ems:database takes ?password_from=NAME)"
 )
 
 

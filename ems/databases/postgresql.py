@@ -1,7 +1,8 @@
 """The lab's database in PostgreSQL 12 or newer: `postgresql://[user@]host[:port]/database`, or `postgresql:///?service=lab`.
 
 The URL goes to libpq as it is: TLS by `sslmode`, hosts, services and files as libpq documents them. Passwords come from
-~/.pgpass, PGPASSFILE, a service file, a client certificate or Kerberos, never from the URL.
+~/.pgpass, PGPASSFILE, a service file, a client certificate or Kerberos, or from the version of a secret that
+`password_from` names (secret_versions.py), which libpq does not see; never from the URL.
 
 Readers take REPEATABLE READ, writers READ COMMITTED with the experiment's row locked first, so that nobody waits in a
 circle. No statement is prepared: a plan made while a table was small would be kept when it is large.
@@ -21,7 +22,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
-from ems.databases import Claim, Condition, Experiment, postgresql_reading, postgresql_results, postgresql_snippets
+from ems.databases import (
+    Claim,
+    Condition,
+    Experiment,
+    postgresql_reading,
+    postgresql_results,
+    postgresql_snippets,
+    secret_versions,
+)
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.postgresql_errors import explained
 from ems.databases.postgresql_roles import PostgresqlRoles
@@ -61,7 +70,8 @@ def settings_of(url: str) -> dict[str, Any]:
     if secrets := [name for name in SECRETS if settings.get(name)]:
         raise UserError(
             f"ems:database has a {secrets[0]} in it, and that file, Pulumi's state and logs are read by many.",
-            "Leave it out of the URL, and write it into ~/.pgpass (chmod 600): HOST:PORT:DATABASE:USER:PASSWORD",
+            "Leave it out of the URL, and write it into ~/.pgpass (chmod 600): HOST:PORT:DATABASE:USER:PASSWORD; or "
+            "name the version of a secret that has it: password_from=projects/…, or =arn:aws:secretsmanager:…",
         )
     return settings
 
@@ -70,7 +80,8 @@ class PostgresqlDatabase(PostgresqlRoles):
     clock = func.clock_timestamp(type_=UtcTime())
 
     def __init__(self, url: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        self._settings = settings_of(url)
+        self._plain_url, self._password_from = secret_versions.taken_out(url)
+        self._settings = settings_of(self._plain_url)
         super().__init__(url, migrations)
         self._engine = self._make_engine()
         self._writers = self._engine.execution_options(**WRITING)
@@ -88,6 +99,8 @@ class PostgresqlDatabase(PostgresqlRoles):
 
     def _open(self) -> psycopg.Connection[Any]:
         settings = {**DEFAULTS, **self._settings, "autocommit": True, "prepare_threshold": None}
+        if self._password_from:
+            settings["password"] = secret_versions.password(self._password_from)
         connection: psycopg.Connection[Any] = psycopg.connect(**settings)
         connection.execute(SESSION)
         connection.autocommit = False
@@ -98,7 +111,7 @@ class PostgresqlDatabase(PostgresqlRoles):
 
     def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
         of = experiment.registration
-        return postgresql_snippets.snippet(language, of.stack, of.results_table, self._name, self._settings, root)
+        return postgresql_snippets.snippet(language, of.stack, of.results_table, self._plain_url, self._settings, root)
 
     @contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:

@@ -28,8 +28,9 @@ STAYS = {
     "22P05": ("does not keep its text in UTF-8", "Make the database anew: CREATE DATABASE … ENCODING 'UTF8'"),
 }
 AT_CONNECTING = {  # by the server's or libpq's words: at this time there is no SQLSTATE
-    "password authentication failed": "Correct the password in ~/.pgpass, or the user in ems:database.",
-    "no password supplied": "Write it into ~/.pgpass (chmod 600): HOST:PORT:DATABASE:USER:PASSWORD",
+    "password authentication failed": "Correct the password in ~/.pgpass, the secret of password_from, or the user.",
+    "no password supplied": "Write it into ~/.pgpass (chmod 600): HOST:PORT:DATABASE:USER:PASSWORD; or name "
+    "the version of a secret that has it in ems:database: ?password_from=…",
     "no pg_hba.conf entry": "The server's pg_hba.conf must let this user and machine in; maybe by TLS alone (sslmode).",
     "authentication failed": "Correct how this user proves who it is, or the user in ems:database.",
     "is not permitted to log in": "That role is for a group: name a user in ems:database.",
