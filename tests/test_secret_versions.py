@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -20,7 +21,7 @@ from botocore.session import Session
 from typer.testing import CliRunner
 
 from ems import cli
-from ems.databases import State, connect, secrets_aws, secrets_google
+from ems.databases import State, connect, postgresql, secrets_aws, secrets_google
 from ems.databases.secret_versions import password, taken_out
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests import secret_stores
@@ -318,7 +319,8 @@ def test_it_opens_the_database_and_check_shows_whence_it_came(own, stores, store
         assert PASSWORD not in shown.output
 
 
-def test_a_wrong_password_in_the_secret_and_none(own, stores, store, address):
+def test_a_wrong_password_in_the_secret_and_none(own, stores, store, address, monkeypatch):
+    monkeypatch.setattr(postgresql, "CHANGING_S", 0.1)
     stores.versions = [b"an0ther one"]
     with closing(connect(address + LATEST[store], HERE)) as database:
         with pytest.raises(DatabaseError, match=r"authentication failed(.|\n)*secret of password_from") as raised:
@@ -332,7 +334,8 @@ def test_a_wrong_password_in_the_secret_and_none(own, stores, store, address):
         database.experiments()
 
 
-def test_a_password_that_changes_while_a_client_lives(own, stores, store, address):
+def test_a_password_that_changes_while_a_client_lives(own, stores, store, address, monkeypatch):
+    monkeypatch.setattr(postgresql, "CHANGING_S", 0.1)
     with (
         closing(connect(address + LATEST[store], HERE)) as database,
         closing(connect(address + FIRST[store], HERE)) as pinned,
@@ -344,6 +347,15 @@ def test_a_password_that_changes_while_a_client_lives(own, stores, store, addres
         assert database.experiments() == []
         with pytest.raises(DatabaseError, match="authentication failed"):
             pinned.experiments()
+
+
+def test_a_password_that_the_server_knows_before_the_store(own, stores, store, address):
+    with closing(connect(address + LATEST[store], HERE)) as database:
+        database.create()
+        own.execute("ALTER ROLE secured PASSWORD 'a newer one'")
+        own.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secured'")
+        threading.Timer(1.0, lambda: stores.versions.append(b"a newer one")).start()
+        assert database.experiments() == []
 
 
 def test_a_client_whose_store_is_away_goes_on_by_what_is_open_and_waits_for_more(own, stores, store, address, hasty):

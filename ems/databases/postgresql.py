@@ -10,6 +10,7 @@ circle. No statement is prepared: a plan made while a table was small would be k
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ from ems.node.spool import Batch
 
 WRITING = {"isolation_level": "READ COMMITTED", "postgresql_readonly": False}
 READING = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+CHANGING_S = 5.0  # while a password changes, server and secret store disagree for a moment
 SECRETS = ("password", "sslpassword")
 DEFAULTS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -98,6 +100,15 @@ class PostgresqlDatabase(PostgresqlRoles):
         )
 
     def _open(self) -> psycopg.Connection[Any]:
+        try:
+            return self._opened()
+        except psycopg.OperationalError as error:
+            if not self._password_from or "password authentication failed" not in str(error):
+                raise
+        time.sleep(CHANGING_S)
+        return self._opened()
+
+    def _opened(self) -> psycopg.Connection[Any]:
         settings = {**DEFAULTS, **self._settings, "autocommit": True, "prepare_threshold": None}
         if self._password_from:
             settings["password"] = secret_versions.password(self._password_from)
