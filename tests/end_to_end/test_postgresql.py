@@ -74,8 +74,14 @@ def test_a_sweep_runs(colleague: Colleague) -> None:
 
 def test_a_job_is_not_handed_what_opens_the_database(tmp_path: Path) -> None:
     caller = {"PGPASSFILE": "/p", "PGSERVICEFILE": "/s", "PGPASSWORD": "x", "PGUSER": "me", "HOME": "/home/me"}
+    caller |= {
+        "GOOGLE_APPLICATION_CREDENTIALS": "/g",
+        "CLOUDSDK_CONFIG": "/c",
+        "GCE_METADATA_HOST": "m",
+        "AWS_PROFILE": "l",
+    }
     seen = job_environment(tmp_path, caller, threads=1, ems={}, own={})
-    assert not [name for name in seen if name.startswith("PG")]
+    assert not [name for name in seen if name.startswith(("PG", "GOOGLE_", "CLOUDSDK_", "GCE_", "AWS_"))]
     assert seen["HOME"] == "/home/me"
 
 
