@@ -212,7 +212,8 @@ class RegistryContract(DatabaseCase):
     def test_a_deadline_that_passed_ends_the_experiment(self, database):
         claim = claimed(database, max_hours=1e-8)
         until(lambda: now(database).state is State.EXPIRED)
-        assert now(database).finished_at == claim.deadline_at
+        found = now(database)
+        assert (found.finished_at, "max_hours, 1e-08, are used up" in found.error) == (claim.deadline_at, True)
         assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None
         assert database.beat(claim, LONG_S).expired
         database.store(claim, batch([0], ints("x", 1)))

@@ -10,7 +10,7 @@ from typing import Any
 from ems.databases import RETRYABLE, Claim, Experiment, Outcome, Project, Registration, State
 from ems.errors import DatabaseError, FencedOut
 
-COMPUTED = frozenset({"registration", "state", "agent", "finished_at"})
+COMPUTED = frozenset({"registration", "state", "agent", "finished_at", "error"})
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -83,8 +83,11 @@ def check_fence(row: Any, claim: Claim) -> None:
 
 
 def used_up(row: Any) -> dict[str, Any]:
-    error = f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"
-    return {"state": State.EXPIRED, "machines": 0, "finished_at": row["now"], "error": error}
+    return {"state": State.EXPIRED, "machines": 0, "finished_at": row["now"], "error": _used_up_error(row)}
+
+
+def _used_up_error(row: Any) -> str:
+    return f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"
 
 
 def columns_of(registration: Registration) -> dict[str, Any]:
@@ -139,12 +142,14 @@ def is_held(row: Any) -> bool:
 
 def experiment_of(row: Any) -> Experiment:
     state = effective(State(row["state"]), row["lease_until"], row["deadline_at"], row["now"])
+    overdue = state is State.EXPIRED and row["state"] != state  # so nobody wrote when and why
     names = {field.name for field in fields(Registration)} - {"attempt"}
     registration = Registration(**{name: row[name] for name in names}, attempt=row["reviewed_attempt"])
     return Experiment(
         registration=registration,
         state=state,
         agent=row["agent"] or "",
-        finished_at=row["finished_at"] or (row["deadline_at"] if state is State.EXPIRED else None),
+        finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
+        error=row["error"] or (_used_up_error(row) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},
     )
