@@ -28,6 +28,7 @@ from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an emulator
 LABELS = {"application": "ems"}
 REQUEST_S = 120.0  # of one HTTP request
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.1, 2.0  # pauses between looks at a job
 CONTENDED = re.compile(r"concurrent update|serialize access|conflict", re.I)
 LOST_JOB = re.compile(r"(Not found|Already Exists): Job")  # whose answer was lost: all that EMS runs can be run again
 BUSY = frozenset(
@@ -180,10 +181,18 @@ class Service:
             job = self.client.load_table_from_file(
                 BytesIO(parquet), self.table(name), size=len(parquet), job_config=config, timeout=REQUEST_S
             )
-            job.result(retry=self._retry)
+            self._wait(job)
             return number
 
         return self._patiently(loaded)
+
+    def _wait(self, job: bigquery.LoadJob) -> None:
+        """Until it has ended; its error is raised. Google's client looks at random times, a second apart and more."""
+        pause_s = FIRST_LOOK_S
+        while not job.done(retry=self._retry):
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
+        job.result(retry=self._retry)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """What others hinder, or a busy service fails, is tried again, at growing and random intervals."""
