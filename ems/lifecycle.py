@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any
@@ -13,17 +13,16 @@ from ems import clusters, databases, preflight
 from ems.databases import Experiment, State
 from ems.errors import DatabaseError, EmsError, EngineError, ExperimentFailed
 from ems.lab import Lab
+from ems.node.config import tell_to_listen
 from ems.process import CommandFailed
 from ems.runner import Pulumi, export, make_ready
 from ems.turn import refuse, turn
 from ems.views.line import Pace, progress_line, under_way
+from ems.views.patience import Say, look_s, stop_s
 from ems.views.teardown import Leftover
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
-STOP_S = 45.0  # more than an agent's lease, after which a run without one is cancelled
 POLL_S = 0.5
-
-Say = Callable[[str], None]
 
 
 def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
@@ -181,11 +180,12 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
 
 def stop(lab: Lab, experiment: Experiment) -> Experiment:
     """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
-    deadline = time.monotonic() + STOP_S
     with _database(lab) as database:
+        deadline = time.monotonic() + stop_s(database)
         now = database.request_cancel(experiment.id) or experiment
+        tell_to_listen(lab.run_dir(experiment.id))
         while not now.state.finished and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+            time.sleep(look_s(database, POLL_S))
             # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
             now = database.request_cancel(experiment.id) or now
     return now

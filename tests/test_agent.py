@@ -29,6 +29,7 @@ from ems.databases import (
     connect,
 )
 from ems.node.agent import AgentConfig, agent_name
+from ems.node.config import tell_to_listen
 from ems.spec import ExperimentSpec
 
 PATIENCE_S = 60.0
@@ -273,6 +274,17 @@ def test_a_column_of_another_type_in_the_table_fails_the_run(bench: Bench) -> No
     row = bench.run(bench.prepare(bench.register("e2"), code.format("1"), id="e2"), "e2")
     assert row.state is State.FAILED
     assert "n" in row.error and "text" in row.error
+
+
+def test_an_agent_that_is_told_to_listen_hears_a_cancellation_before_its_next_beat(bench: Bench) -> None:
+    run_dir = bench.new(beat_s=3600.0, lease_s=7200.0)
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    bench.database.request_cancel("e1")
+    tell_to_listen(run_dir)
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.row().state is State.CANCELLED
+    tell_to_listen(bench.root / "runs" / "no agent's folder")
 
 
 def test_a_cancelled_job_stops_and_keeps_its_rows(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from ems.databases import Outcome, State, connect
 from ems.databases.sqlite import SqliteDatabase
 from ems.node.courier import Courier
 from ems.node.gathering import gathered
+from ems.node.point_count import PointCount
 from ems.node.spool import Batch, Column, Spool
 from tests.database_cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
 
@@ -82,8 +83,9 @@ def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(waiting,
         fill_lab(database)
         claim = claimed(database)
         courier = Courier(lambda: Dear(tmp_path / "ems.db"), claim, waiting, lease_s=1.0, beat_s=0.1)
+        courier.count = PointCount(10)
         courier.start()
-        waiting.write(batch([0], ints("x", 0)))
+        waiting.write(batch([0], ints("x", 0), replaces=(0,)))
         courier.wake()
         until(lambda: now(database).rows_stored == 1)
         for number in range(1, 6):
@@ -91,6 +93,7 @@ def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(waiting,
             courier.wake()
         courier.hurry()
         until(lambda: not waiting.waiting())
+        until(lambda: now(database).points_done == 6)  # told with the rows, as no beat is due for an hour
         together = Dear.calls
         waiting.write(batch([], marks=(failed(9),)))
         courier.finish(Outcome(State.SUCCEEDED, 6, 1))

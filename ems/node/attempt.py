@@ -18,7 +18,7 @@ from typing import Any
 
 from ems.databases import Claim, Database, Outcome, State
 from ems.errors import EmsError
-from ems.node.config import AgentConfig
+from ems.node.config import AgentConfig, is_told_to_listen
 from ems.node.courier import Courier, explain
 from ems.node.inputs import lay_out_inputs
 from ems.node.job import Ended, Job, kill_leftovers
@@ -139,6 +139,8 @@ class Attempt:
         return _failed(str(ended), ended.code, self._log_tail())
 
     def _halted(self) -> Outcome | None:
+        if is_told_to_listen(self._dir):
+            self._courier.listen()
         orders = self._courier.orders
         if self._courier.fenced:
             return _stopped(State.LOST, "Another attempt holds the experiment.")

@@ -48,5 +48,23 @@ class AgentConfig:
         aside.replace(_file(run_dir))
 
 
+def tell_to_listen(run_dir: Path) -> None:
+    """Have the agent of this folder, if it is one, hear its orders now: its next beat may be a minute away."""
+    if AgentConfig.exists(run_dir):
+        _bell(run_dir).touch()
+
+
+def is_told_to_listen(run_dir: Path) -> bool:
+    """True once for each time that somebody told it."""
+    if not _bell(run_dir).exists():
+        return False
+    _bell(run_dir).unlink()
+    return True
+
+
 def _file(run_dir: Path) -> Path:
     return run_dir / "agent.json"
+
+
+def _bell(run_dir: Path) -> Path:
+    return run_dir / "agent.listen"

@@ -32,7 +32,8 @@ def explain(error: Exception) -> str:
 class Courier(threading.Thread):
     """Beats, stores the spool's batches in order, hears orders, and at last releases the claim.
 
-    Where the database wants few calls, beats are rarer, and batches are gathered for a while before they are stored.
+    Where the database wants few calls, beats are rarer, and batches are gathered for a while before they are stored;
+    each time there is a beat, too.
     While the database is away it waits, for ever; the spool grows meanwhile. Ends after the release, or when another
     attempt holds the claim (`fenced`).
     """
@@ -44,6 +45,7 @@ class Courier(threading.Thread):
         self._connect, self._claim, self._spool = connect, claim, waiting
         self._lease_s, self._beat_s = lease_s, beat_s
         self._next_beat = self._next_store = 0.0
+        self._told = 0  # how often to listen
         self._began = time.monotonic()
         self._hurried = False
         self._wake = threading.Event()
@@ -64,6 +66,12 @@ class Courier(threading.Thread):
     def hurry(self) -> None:
         """Store what is spooled without gathering more."""
         self._hurried = True
+        self._wake.set()
+
+    def listen(self) -> None:
+        """Hear orders now, and not with the next beat."""
+        self._told += 1
+        self._next_beat = 0.0
         self._wake.set()
 
     def finish(self, outcome: Outcome, within_s: float = float("inf")) -> None:
@@ -117,9 +125,12 @@ class Courier(threading.Thread):
     def _beat(self, database: Database) -> None:
         if time.monotonic() < self._next_beat:
             return
+        told = self._told
         counts = (self.count.done, self.count.failed) if self.count else (0, 0)
         self.orders = database.beat(self._claim, self._lease_s, *counts)
         self._next_beat = time.monotonic() + self._beat_s
+        if told != self._told:  # meanwhile
+            self._next_beat = 0.0
 
     def _store_all(self, database: Database) -> None:
         pause_s = database.store_pause_s(time.monotonic() - self._began)
@@ -134,6 +145,8 @@ class Courier(threading.Thread):
                 self.count.add(batch)
             for path in paths:
                 path.unlink()  # at last: who finds the spool empty may rely on the count
+            if pause_s:
+                self._next_beat = 0.0  # who sees new rows is to see the points counted
             self._beat(database)
         self._hurried = False
 

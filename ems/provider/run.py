@@ -7,11 +7,12 @@ import time
 from ems import clusters
 from ems.databases import Experiment, State
 from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
+from ems.node.config import tell_to_listen
 from ems.provider.resource import Difference, Operation, Properties, Resource
 from ems.views.line import Pace, progress_line
+from ems.views.patience import look_s, stop_s
 
 POLL_S = 0.25
-STOP_S = 45.0  # how long a stop may take before it is reported as still under way: more than an agent's lease
 
 
 class Run(Resource):
@@ -79,7 +80,7 @@ def _row(operation: Operation, inputs: Properties) -> Experiment:
 def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
-    pace = Pace()
+    pace, line = Pace(), progress_line(experiment)
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
@@ -87,23 +88,29 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
         if operation.detach and experiment.state is State.RUNNING:
             operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
             return experiment
-        if pace.shows(progress_line(experiment)):
-            operation.say(progress_line(experiment))
-        operation.cancelled.wait(POLL_S)
-        experiment = _asked(operation, experiment)
+        if pace.shows(line):
+            operation.say(line)
+        operation.cancelled.wait(_look_s(operation))
+        experiment, line = _asked(operation, experiment)
     _conclude(operation, experiment)
     return experiment
 
 
-def _asked(operation: Operation, experiment: Experiment, *, cancel: bool = False) -> Experiment:
-    """The row as it is now, with `cancel` after a request to cancel it; while the database is away, as it was."""
+def _look_s(operation: Operation) -> float:
+    with operation.database() as database:
+        return look_s(database, POLL_S)
+
+
+def _asked(operation: Operation, experiment: Experiment, *, cancel: bool = False) -> tuple[Experiment, str]:
+    """The row as it is now, with `cancel` after a request to cancel it, and what to say of it; while the database is
+    away, the row as it was."""
     try:
         with operation.database() as database:
             ask = database.request_cancel if cancel else database.experiment
-            return ask(experiment.id) or experiment
+            now = ask(experiment.id) or experiment
     except DatabaseUnavailable as error:
-        operation.say(f"the database is away, trying on: {error.message}")
-        return experiment
+        return experiment, f"the database is away, trying on: {error.message}"
+    return now, progress_line(now)
 
 
 def _conclude(operation: Operation, experiment: Experiment) -> None:
@@ -122,14 +129,18 @@ def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Pla
 
 def _stop(operation: Operation, experiment: Experiment) -> Experiment:
     operation.say("stopping; what was computed is being stored")
-    deadline = time.monotonic() + STOP_S
-    experiment = _asked(operation, experiment, cancel=True)
+    with operation.database() as database:
+        within_s = stop_s(database)
+    pace, deadline = Pace(), time.monotonic() + within_s
     while not experiment.state.finished and time.monotonic() < deadline:
-        time.sleep(POLL_S)
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
-        experiment = _asked(operation, experiment, cancel=True)
+        experiment, line = _asked(operation, experiment, cancel=True)
+        tell_to_listen(operation.lab.run_dir(experiment.id))
+        if pace.shows(f"stopping: {line}"):
+            operation.say(f"stopping: {line}")
+        time.sleep(0 if experiment.state.finished else _look_s(operation))
     if not experiment.state.finished:
-        raise EmsError(f"The run did not stop within {STOP_S:.0f} s.", "Look at `ems logs`, then repeat the command.")
+        raise EmsError(f"The run did not stop within {within_s:.0f} s.", "Look at `ems logs`, then repeat the command.")
     operation.note(progress_line(experiment))
     return experiment
 
