@@ -6,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -233,7 +235,7 @@ def logs(
 
     lab = laboratory.find()
     experiment = lifecycle.latest(lab, stack)
-    for text in view.read(lab, experiment, follow=follow):
+    for text in view.read(lab, experiment, say, follow=follow):
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -243,16 +245,24 @@ def watch(stacks: Stacks = None) -> None:
     """Follow runs live until all are finished: progress, rate, time left, workers, failures, the logs' last lines.
 
     On a terminal it takes the whole screen; Ctrl-C leaves, and the runs go on. Otherwise it prints lines.
+    While the database is away it says so and waits.
     """
     from ems import lifecycle
     from ems.views import watch as view
-    from ems.views.progress import look
+    from ems.views.patience import Patience, Say
+    from ems.views.progress import Progress, looks
 
     lab = laboratory.find()
     if not lifecycle.newest(lab, stacks):
         say("No experiment yet. Run what is described: ems up")
         return
-    view.show(out, lab.name, ([look(lab, row) for row in rows] for rows in lifecycle.follow(lab, stacks)))
+
+    def follow(say: Say) -> Iterator[list[Progress]]:
+        patience = Patience(say)
+        for experiments in lifecycle.follow(lab, stacks, patience):
+            yield patience(partial(looks, lab, experiments))
+
+    view.show(out, lab.name, follow, say)
 
 
 @app.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")

@@ -18,7 +18,7 @@ from ems.process import CommandFailed
 from ems.runner import Pulumi, export, make_ready
 from ems.turn import refuse, turn
 from ems.views.line import Pace, progress_line, under_way
-from ems.views.patience import Say, look_s, stop_s
+from ems.views.patience import Patience, Say, look_s, stop_s
 from ems.views.teardown import Leftover
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
@@ -104,14 +104,14 @@ class _Follower:
 
     def __init__(self, lab: Lab, experiment_id: str, say: Say) -> None:
         self._lab, self._experiment_id, self._say = lab, experiment_id, say
-        self._pace = Pace()
+        self._pace, self._patience = Pace(), Patience(say)
         self._holder = ""
 
     def __call__(self, holder: str) -> None:
         if holder != self._holder:
             self._holder = holder
             self._say(f"{holder}; watching its run")
-        experiment = find(self._lab, self._experiment_id)
+        experiment = self._patience(lambda: find(self._lab, self._experiment_id))
         if experiment and self._pace.shows(progress_line(experiment)):
             self._say(progress_line(experiment))
         time.sleep(POLL_S)
@@ -134,14 +134,17 @@ def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
     return [by_stack[stack] for stack in sorted(set(stacks or by_stack))]
 
 
-def follow(lab: Lab, stacks: list[str] | None = None) -> Iterator[list[Experiment]]:
-    """The newest experiments again and again, until none is under way."""
+def follow(lab: Lab, stacks: list[str] | None, patience: Patience) -> Iterator[list[Experiment]]:
+    """The newest experiments again and again, until none is under way. Only the first look may find no database."""
+    with _database(lab) as database:
+        pause_s = look_s(database, POLL_S)
+    experiments = newest(lab, stacks)
     while True:
-        experiments = newest(lab, stacks)
         yield experiments
         if not any(map(under_way, experiments)):
             return
-        time.sleep(POLL_S)
+        time.sleep(pause_s)
+        experiments = patience(lambda: newest(lab, stacks))
 
 
 def latest(lab: Lab, stack: str) -> Experiment:

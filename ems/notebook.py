@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ems import databases, lab, lifecycle
 from ems.console import say
 from ems.lab import Lab
 from ems.views.line import Pace, under_way
-from ems.views.progress import Progress, look
+from ems.views.patience import Patience
+from ems.views.progress import Progress, look, looks
 from ems.views.results import to_frame
 from ems.views.where import parse
 
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Seen = TypeVar("Seen")
+T = TypeVar("T")
 LEAST_PAUSE_S = 1.0
+_answered: set[tuple[Path, str]] = set()
 
 
 def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -32,15 +37,27 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     """
     here = lab.find()
     conditions = [parse(text) for text in where]
-    experiment = lifecycle.latest(here, stack)
-    with closing(databases.connect(here.database_url, here.root)) as database:
-        return to_frame(database.results(experiment.id, columns, conditions))
+
+    def read() -> pd.DataFrame:
+        experiment = lifecycle.latest(here, stack)
+        with closing(databases.connect(here.database_url, here.root)) as database:
+            return to_frame(database.results(experiment.id, columns, conditions))
+
+    return _patiently(here, read)
 
 
 def progress(stack: str) -> Progress:
     """How far the newest experiment of `stack` is now: state, points, rate, time left, rows, failures."""
     here = lab.find()
-    return look(here, lifecycle.latest(here, stack))
+    return _patiently(here, lambda: look(here, lifecycle.latest(here, stack)))
+
+
+def _patiently(here: Lab, ask: Callable[[], T]) -> T:
+    """The answer. A database that has answered before is waited for, as one call of a loop must not end the loop."""
+    known = (here.root, here.database_url)
+    answer = Patience(say)(ask) if known in _answered else ask()
+    _answered.add(known)
+    return answer
 
 
 @overload
@@ -57,9 +74,11 @@ def watch(*stacks: str) -> Watch[Any]:
     Each turn gives the Progress of the one stack, or a tuple of them (no name: of all stacks), and shows it: in a
     notebook below what the loop's body shows, in the place of the turn before; elsewhere as a line on standard error.
     A turn comes about every second, or more seldom, so that the body takes at most a quarter of the time.
+    While the database is away it waits, and so do `results` and `progress`, once it has answered: they say so.
     """
     here = lab.find()
     lifecycle.newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
+    _answered.add((here.root, here.database_url))
     return Watch(here, stacks)
 
 
@@ -88,12 +107,12 @@ class Watch(Generic[Seen]):
         say(repr(last))
 
     def _turns(self) -> Iterator[Any]:
-        due = 0.0
-        for experiments in lifecycle.follow(self._lab, self._stacks):
+        due, patience = 0.0, Patience(say)
+        for experiments in lifecycle.follow(self._lab, self._stacks, patience):
             if time.monotonic() < due and any(map(under_way, experiments)):
                 continue
             began = time.monotonic()
-            seen = tuple(look(self._lab, experiment) for experiment in experiments)
+            seen = tuple(patience(partial(looks, self._lab, experiments)))
             yield seen[0] if len(self._stacks) == 1 else Together(seen)
             took_s = time.monotonic() - began
             due = time.monotonic() + max(3 * took_s, LEAST_PAUSE_S)

@@ -8,17 +8,20 @@ from contextlib import closing
 
 from ems import databases
 from ems.databases import Experiment
-from ems.errors import DatabaseError, EmsError, UserError
+from ems.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
 from ems.lab import Lab
+from ems.views.patience import Patience, Say, look_s
 
 CHUNK = 65_536
 POLL_S = 0.5
 
 
-def read(lab: Lab, experiment: Experiment, *, follow: bool) -> Iterator[str]:
-    """The log in pieces; with `follow`, until the experiment is finished. UserError if it is elsewhere."""
+def read(lab: Lab, experiment: Experiment, remark: Say, *, follow: bool) -> Iterator[str]:
+    """The log in pieces; with `follow`, until the experiment is finished, also while the database is away, as `remark`
+    is told. UserError if it is elsewhere."""
     path = lab.run_dir(experiment.id) / "job.log"
-    while follow and not path.exists() and not _finished(lab, experiment):
+    finished = _Finished(lab, experiment, remark)
+    while follow and not path.exists() and not finished():
         time.sleep(POLL_S)
     if not path.exists():
         if experiment.log_tail:
@@ -27,10 +30,10 @@ def read(lab: Lab, experiment: Experiment, *, follow: bool) -> Iterator[str]:
         raise _no_log(experiment)
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
-            finished = not follow or _finished(lab, experiment)
+            last = not follow or finished()  # before reading: so what it wrote before its end is read
             while text := file.read(CHUNK):
                 yield text
-            if finished:
+            if last:
                 return
             time.sleep(POLL_S)
 
@@ -45,7 +48,23 @@ def _no_log(experiment: Experiment) -> EmsError:
     )
 
 
-def _finished(lab: Lab, experiment: Experiment) -> bool:
-    with closing(databases.connect(lab.database_url, lab.root)) as database:
-        now = database.experiment(experiment.id)
-    return now is None or now.state.finished
+class _Finished:
+    """Whether the experiment is; the database is asked now and then, and while it is away the answer is no."""
+
+    def __init__(self, lab: Lab, experiment: Experiment, remark: Say) -> None:
+        self._lab, self._experiment = lab, experiment
+        self._patience = Patience(remark)
+        self._due = 0.0
+
+    def __call__(self) -> bool:
+        if time.monotonic() < self._due:
+            return False
+        with closing(databases.connect(self._lab.database_url, self._lab.root)) as database:
+            pause_s = look_s(database, POLL_S)
+            try:
+                now = database.experiment(self._experiment.id)
+                self._patience.back()
+            except DatabaseUnavailable as error:
+                now, pause_s = self._experiment, self._patience.away(error)
+        self._due = time.monotonic() + pause_s
+        return now is None or now.state.finished

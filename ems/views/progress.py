@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -143,6 +143,10 @@ def look(lab: Lab, experiment: Experiment) -> Progress:
         failures=_failures(lab, experiment),
         log=() if experiment.state.finished else _log(run_dir / "job.log"),
     )
+
+
+def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:
+    return [look(lab, experiment) for experiment in experiments]
 
 
 def _driver(file: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
@@ -12,31 +12,38 @@ from rich.table import Table
 from rich.text import Text
 
 from ems.views.line import Pace, duration
+from ems.views.patience import Say
 from ems.views.progress import Progress, failure_line
 from ems.views.status import COLOURS
 
 NAME_WIDTH = 24
 FAILURES_SHOWN = 3
 LEAST_LOG = 2
+LEAVE = "Ctrl-C leaves; the runs go on."
 
 Looks = Sequence[Progress]
 
 
-def show(console: Console, lab_name: str, looks: Iterable[Looks]) -> None:
-    """Show each of `looks` until there are no more; what was seen last stays."""
+def show(console: Console, lab_name: str, follow: Callable[[Say], Iterable[Looks]], remark: Say) -> None:
+    """Show what `follow` gives until there is no more; what was seen last stays.
+
+    `follow` is given a way to make remarks: on the screen, else `remark`.
+    """
     if console.file.isatty() and not console.is_dumb_terminal:
-        _show_on_screen(console, lab_name, iter(looks))
+        _show_on_screen(console, lab_name, follow)
     else:
-        _show_as_lines(console, looks)
+        _show_as_lines(console, follow(remark))
 
 
-def _show_on_screen(console: Console, lab_name: str, looks: Iterator[Looks]) -> None:
-    page = Page(lab_name, next(looks))
+def _show_on_screen(console: Console, lab_name: str, follow: Callable[[Say], Iterable[Looks]]) -> None:
+    page = Page(lab_name)
+    looks = iter(follow(page.say))
+    page.looks = next(looks)
     try:
         if any(look.under_way for look in page.looks):
             with Live(page, console=console, screen=True, refresh_per_second=4):
                 for page.looks in looks:
-                    pass
+                    page.say("")
     finally:
         for look in page.looks:
             _print(console, look)
@@ -61,9 +68,14 @@ def _print(console: Console, look: Progress) -> None:
 class Page:
     """All of a terminal, whatever its size is just now: bars, failures, and the logs' ends where there is room."""
 
-    def __init__(self, lab_name: str, looks: Looks) -> None:
+    def __init__(self, lab_name: str, looks: Looks = ()) -> None:
         self._lab_name = lab_name
         self.looks = looks
+        self._remark = ""
+
+    def say(self, remark: str) -> None:
+        """Shown in place of the last line, until there is another one or none."""
+        self._remark = remark
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
@@ -75,7 +87,8 @@ class Page:
             body += [line for look in busy for line in _log(look, log_lines, named=len(busy) > 1)]
         yield self._header(width)
         yield from _fitted(body, height - 2)
-        yield Text("Ctrl-C leaves; the runs go on.", style="dim", no_wrap=True, overflow="ellipsis", end="")
+        last, style = (self._remark, "bold red") if self._remark else (LEAVE, "dim")
+        yield Text(last, style=style, no_wrap=True, overflow="ellipsis", end="")
 
     def _name_width(self) -> int:
         return min(max(len(look.stack) for look in self.looks), NAME_WIDTH)
