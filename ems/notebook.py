@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -41,7 +42,10 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     def read() -> pd.DataFrame:
         experiment = lifecycle.latest(here, stack)
         with closing(databases.connect(here.database_url, here.root)) as database:
-            return to_frame(database.results(experiment.id, columns, conditions))
+            frame = to_frame(database.results(experiment.id, columns, conditions))
+            if frame.empty and conditions:  # with the columns, and their types, that it would have
+                frame = to_frame(islice(database.results(experiment.id, columns, chunk_rows=1), 1)).iloc[:0]
+            return frame
 
     return _patiently(here, read)
 

@@ -31,6 +31,12 @@ def test_progress_is_that_of_the_newest_experiment(here: Lab) -> None:
     assert (progress.points_done, progress.points_failed, progress.points_total, progress.rows) == (1, 0, 1, 2)
 
 
+def test_without_a_row_that_fulfils_the_conditions_the_columns_are_there(here: Lab) -> None:
+    ran(here, batch([0], floats("x", 1.5)))
+    frame = ems.results("pi", where=["x > 2"])
+    assert (len(frame), list(frame.columns), frame.x.sum()) == (0, ["point", "row", "x"], 0.0)
+
+
 def test_unknown_stacks_are_told_at_once(here: Lab) -> None:
     ran(here, batch([0], floats("x", 1.5)))
     for call in (ems.progress, ems.watch):
