@@ -49,6 +49,7 @@ def _alike(one: Batch, other: Batch) -> bool:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
+    """Several of the same columns as one."""
     if len(batches) == 1:
         return batches[0]
     points, rows = array("q"), array("q")

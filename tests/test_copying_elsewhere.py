@@ -1,0 +1,118 @@
+"""A lab moves into DynamoDB and BigQuery, and back: whole, interrupted, refused, or to nobody there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from ems import copying
+from ems.databases import Database, Outcome, State, connect
+from ems.lab import Lab
+from tests.conftest import ran
+from tests.database_cases import batch, claimed, floats, ints, until
+from tests.servers import PostgresqlServer, free_port
+from tests.test_copying import everything, full, silent
+from tests.test_postgresql import people
+
+__all__ = ["full"]
+COPY = [sys.executable, "-m", "ems.cli", "database", "copy"]
+MANY = 8
+SERVICES = ["dynamodb_url", "bigquery_url"]
+KILLED = SERVICES if "EMS_DRILL" in os.environ else SERVICES[:1]  # BigQuery's emulator takes half a minute for it
+
+
+@pytest.fixture(params=SERVICES)
+def url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def there(url: str, tmp_path: Path) -> Iterator[Database]:
+    with closing(connect(url, tmp_path)) as database:
+        yield database
+
+
+def copied(source: str, target: str, expect: int = 0) -> str:
+    done = subprocess.run([*COPY, source, target], capture_output=True, text=True, check=False)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_there_and_back_all_stays_the_same(full: Database, there: Database, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert all(each.same for each in copying.copy(full, there, silent))
+    assert everything(there) == everything(full)
+    assert [list(there.origins(id)) for id in ("first", "second")] == [
+        list(full.origins(id)) for id in ("first", "second")
+    ]
+    assert there.experiments() == full.experiments()
+    assert list(there.points("second")) == list(full.points("second"))
+    with closing(connect("sqlite:///back.db", tmp_path)) as back:
+        assert all(each.same for each in copying.copy(there, back, silent))
+        assert everything(back) == everything(full)
+
+
+@pytest.mark.parametrize("url", KILLED, indirect=True)
+def test_a_copy_that_is_killed_is_made_whole_by_the_next_one(full: Database, there: Database, here: Lab, url: str):
+    ids = [f"one of many {number}" for number in range(MANY)]
+    for number, id in enumerate(ids):
+        claim = claimed(full, id=id)
+        full.store(claim, batch([0, 1], ints("n", number, number)))
+        full.release(claim, Outcome(State.SUCCEEDED, 2, 0))
+    source = f"sqlite:///{here.root.parent}/full.db"
+    before = everything(full)
+    process = subprocess.Popen([*COPY, source, url], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        until(lambda: process.poll() is not None or any(rows_of(there, id) for id in ids), 60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert not all(rows_of(there, id) for id in ids)
+    copied(source, url)
+    assert everything(there) == everything(full) == before
+
+
+def rows_of(database: Database, id: str) -> int:
+    """How many there are, in a database that may have no tables yet."""
+    known = {each.id for each in database.experiments()} if database.check().tables_version else set()
+    return sum(map(len, database.results(id))) if id in known else 0
+
+
+def test_nobody_there(here: Lab) -> None:
+    ran(here, batch([0], ints("n", 1)))
+    absent = f"postgresql://ems@127.0.0.1:{free_port()}/lab"
+    assert "does not answer" in copied(here.database_url, absent, expect=4)
+    assert "does not answer" in copied(absent, here.database_url, expect=4)
+
+
+def test_whoever_may_only_read_can_copy_from_it_and_not_into_it(
+    here: Lab, postgresql_server: PostgresqlServer, postgresql_url: str
+) -> None:
+    ran(here, batch([0], floats("x", 1.5)))
+    copied(here.database_url, postgresql_url)
+    with closing(connect(postgresql_url, here.root)) as owner:
+        owner.setup()
+        before = everything(owner)
+    name = postgresql_url.rpartition("/")[2]
+    with people(postgresql_server, postgresql_url, reader="reader", agent="agent"):
+        for person in ("reader", "agent"):
+            said = copied(here.database_url, postgresql_server.url(name, user=f"{name}_p_{person}"), expect=4)
+            assert "refuses what this role may not do" in said and "ems database check" in said
+        copied(postgresql_server.url(name, user=f"{name}_p_reader"), "sqlite:///back.db")
+    with closing(connect("sqlite:///back.db", here.root)) as back:
+        assert everything(back) == before
+
+
+def test_where_each_call_is_dear_rows_come_in_greater_batches() -> None:
+    batches = [batch([n], ints("a", n), floats("x", n / 2)) for n in range(7)]
+    gathered = list(copying._gathered(batches, 6))
+    assert [list(each.points) for each in gathered] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(gathered[1].columns[1].values) == [1.5, 2.0, 2.5]
+    assert [list(each.points) for each in copying._gathered(batches, 0)] == [[n] for n in range(7)]
