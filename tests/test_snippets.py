@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trustme
 from typer.testing import CliRunner
 
 from ems import cli, lab
@@ -85,14 +90,19 @@ def test_sql(stored: Lab, tmp_path: Path) -> None:
     assert run(tmp_path, "sqlite3", "-readonly", "-csv", opened, code=code).split()[-1].endswith(",1,0,3,2.25")
 
 
+def moved(here: Lab, url: str) -> Lab:
+    """The same lab with another database."""
+    file = here.root / "Pulumi.yaml"
+    file.write_text(file.read_text().replace(here.database_url, url))
+    commit(here.root)
+    there = lab.find()
+    ran(there, ROWS)
+    return there
+
+
 @pytest.fixture
 def in_postgresql(here: Lab, postgresql_url: str) -> Lab:
-    file = here.root / "Pulumi.yaml"
-    file.write_text(file.read_text().replace(here.database_url, postgresql_url))
-    commit(here.root)
-    moved = lab.find()
-    ran(moved, ROWS)
-    return moved
+    return moved(here, postgresql_url)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +130,61 @@ def test_polars_and_psql_on_postgresql(in_postgresql: Lab, tmp_path: Path) -> No
     assert code.startswith(f'-- psql "{in_postgresql.database_url}"\n')
     said = run(tmp_path, program("psql"), "--csv", in_postgresql.database_url, code=code)
     assert said.splitlines()[-1].endswith(",1,0,3,2.25")
+
+
+@pytest.mark.parametrize(
+    ("language", "command", "check"),
+    [
+        ("python", [sys.executable, "-"], PYTHON_CHECK),
+        ("r", ["Rscript", "-"], R_CHECK),
+        ("matlab", ["octave-cli", "--quiet", "--no-init-file"], MATLAB_CHECK),
+    ],
+)
+def test_the_same_from_dynamodb(
+    here: Lab, dynamodb_url: str, tmp_path: Path, language: str, command: list[str], check: str
+) -> None:
+    moved(here, dynamodb_url)
+    run(tmp_path, *command, code=snippet(language) + check)
+
+
+class Tokens(BaseHTTPRequestHandler):
+    """Google's, for whoever asks."""
+
+    def do_POST(self) -> None:
+        content = json.dumps({"access_token": "word", "token_type": "Bearer", "expires_in": 3600}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def known_to_google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """By application-default credentials, which the code's client wants also where an emulator does not."""
+    key = trustme.CA(key_type=trustme.KeyType.RSA).private_key_pem.bytes().decode()
+    account = {"type": "service_account", "private_key": key, "client_email": "lab@example.org", "client_id": "1"}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Tokens) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        about = {"project_id": "other", "private_key_id": "1", "token_uri": f"http://127.0.0.1:{server.server_port}/"}
+        (tmp_path / "account.json").write_text(json.dumps({**account, **about}))
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("known_to_google")
+def test_python_on_bigquery(here: Lab, bigquery_url: str, tmp_path: Path) -> None:
+    moved(here, bigquery_url)
+    code = snippet("python")
+    assert "bigquery.Client(" in code
+    run(tmp_path, sys.executable, "-", code=code + PYTHON_CHECK)
+    assert code.split('"""')[1].strip() in snippet("sql").replace(";", "")
 
 
 @pytest.mark.parametrize(("language", "check"), [("python", PYTHON_CHECK), ("r", R_CHECK)])
