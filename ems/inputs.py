@@ -33,19 +33,25 @@ def content(experiment: ExperimentSpec) -> dict[str, str]:
     return {name: described.sha256 for name, described in experiment.inputs.items()}
 
 
-def refuse(root: Path, experiment: ExperimentSpec, stack_file: Path) -> None:
-    """StackFileError if a digest is missing, or a local file is, or is not the one that the digest names."""
-    if found := [fault for name, described in experiment.inputs.items() for fault in _faults(root, name, described)]:
+def refuse(root: Path, experiment: ExperimentSpec, stack_file: Path, *, needed: bool = True) -> None:
+    """StackFileError if a digest is missing, or a local file is not the one that it names, or, if `needed`, is missing.
+
+    An experiment that is finished needs none.
+    """
+    found = [fault for name, each in experiment.inputs.items() for fault in _faults(root, name, each, needed)]
+    if found:
         raise StackFileError(stackfile.locate(found, stack_file))
 
 
-def _faults(root: Path, name: str, described: InputSpec) -> Iterator[Fault]:
+def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterator[Fault]:
     key, file, wanted = ("ems:experiment", "inputs", name), _local(root, described.url), described.sha256
     if file is None:
         if not wanted:
             scheme = described.url.partition("://")[0]
             command = PRINTS[scheme].format(shlex.quote(described.url))
             yield Fault(dotted((*key, "sha256")), f"is missing: `{command}` prints it")
+        return
+    if not (file.exists() or needed) and wanted:
         return
     if not file.is_file():
         yield Fault(dotted((*key, "url")), f"is {show(described.url)}, but {file} is no file: allowed is a file's path")

@@ -43,6 +43,8 @@ def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: boo
         return None
     before = find(pulumi.lab, registration.id)
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
+    if retry or before is None or not before.state.finished:
+        preflight.require_inputs(pulumi.lab, stack)
     waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
     try:
         with turn(pulumi, stack, waiting):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
-from ems import environment, inputs, stackfile
+from ems import databases, environment, inputs, stackfile
 from ems.checks import nearest, show
 from ems.databases import Registration
 from ems.errors import EmsError, Fault, StackFileError
@@ -34,10 +34,26 @@ def report(lab: Lab, stack: str) -> Report:
         errors += _reference_errors(lab, stack, described)
         kind = _noting(errors, lambda: _kind(lab, stack, described)) or "laptop"
         row = _noting(errors, lambda: registration(lab, stack, described, kind))
-        _noting(errors, partial(inputs.refuse, lab.root, described, lab.stack_file(stack)))
+        errors += _input_errors(lab, stack, described, row)
         warnings = _environment(lab, described, errors)
         summary += f" {row.id}" if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+
+
+def _input_errors(lab: Lab, stack: str, described: ExperimentSpec, row: Registration | None) -> list[EmsError]:
+    """Only where something is wrong with them the database is asked whether they are needed, if it answers."""
+    errors: list[EmsError] = []
+    _noting(errors, lambda: require_inputs(lab, stack))
+    if errors and row and _is_finished(lab, row.id):
+        errors.clear()
+        _noting(errors, lambda: inputs.refuse(lab.root, described, lab.stack_file(stack), needed=False))
+    return errors
+
+
+def _is_finished(lab: Lab, experiment_id: str) -> bool:
+    with closing(databases.connect(lab.database_url, lab.root)) as database:
+        experiment = _noting([], lambda: database.experiment(experiment_id))
+    return experiment is not None and experiment.state.finished
 
 
 def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
@@ -49,7 +65,10 @@ def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
 
 
 def require(lab: Lab, stack: str) -> Registration | None:
-    """What `ems up` would register; None for a stack that is no experiment. Raises the first error."""
+    """What `ems up` would register; None for a stack that is no experiment. Raises the first error.
+
+    Whether inputs are there is asked by `require_inputs`: one that is finished needs none.
+    """
     lab.plugin()
     described = stackfile.load(lab.stack_file(stack))
     if not isinstance(described, ExperimentSpec):
@@ -57,6 +76,13 @@ def require(lab: Lab, stack: str) -> Registration | None:
     for error in _reference_errors(lab, stack, described):
         raise error
     return registration(lab, stack, described, _kind(lab, stack, described))
+
+
+def require_inputs(lab: Lab, stack: str) -> None:
+    """StackFileError if an input on this machine is not there: for an experiment that is to run."""
+    described = stackfile.load(lab.stack_file(stack))
+    if isinstance(described, ExperimentSpec):
+        inputs.refuse(lab.root, described, lab.stack_file(stack))
 
 
 def rank(lab: Lab, stack: str) -> int:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pulumi
 
+from ems import inputs, spec, stackfile
 from ems import lab as laboratory
-from ems import spec, stackfile
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
 from ems.errors import Busy, EmsError, Fault, StackFileError
@@ -94,6 +94,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     plan = _invoke("plan", to_properties(row))
     if reconciled and plan["due"]:
         raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
+    if plan["due"]:
+        inputs.refuse(lab.root, described, lab.stack_file(stack))
     _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
@@ -106,7 +108,7 @@ def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None
     if due:
         ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
         needed.append(Declared(place(kind).cluster, f"cluster-{short}", ready, needed))
-    inputs = {
+    identified = {
         "experiment_id": row.id,
         "digest": row.digest,
         "due": due,
@@ -116,7 +118,7 @@ def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None
         "environment": row.environment,
         "points": row.points_total,
     }
-    run = Declared("ems:index:Run", "run", inputs, needed)
+    run = Declared("ems:index:Run", "run", identified, needed)
     state = run.state.apply(_fail_once) if due else run.state
     pulumi.export("experiment", row.id)
     pulumi.export("state", state)

@@ -20,7 +20,7 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) ->
     """The row that `stack` describes, to run at a place of this `kind`.
 
     ProvenanceError if its code, environment or stack file is not in a state that can be reproduced; StackFileError if
-    an input is not the file that its digest names.
+    an input is another file than its digest names. Whether it is there counts only where it is to run.
     """
     stack_file = lab.stack_file(stack)
     needed = place(kind).needs_remote
@@ -29,7 +29,7 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str) ->
     )
     built = environment.of(lab.root, code, experiment.environment)
     environment.refuse(built)
-    inputs.refuse(lab.root, experiment, stack_file)
+    inputs.refuse(lab.root, experiment, stack_file, needed=False)
     job = _job(experiment.job)
     digest = _digest(job, code, built, experiment)
     return Registration(

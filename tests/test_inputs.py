@@ -13,11 +13,12 @@ import pytest
 
 from ems import digests, identity, inputs, preflight, spec
 from ems.clusters.laptop import prepare
+from ems.databases import State
 from ems.errors import ProvenanceError, StackFileError
 from ems.node.config import AgentConfig
 from ems.node.inputs import lay_out_inputs, remove_inputs
 from ems.spec import ExperimentSpec
-from tests.conftest import commit
+from tests.conftest import commit, ran
 from tests.web import serving
 
 HEX = "0123456789abcdef" * 4
@@ -174,6 +175,7 @@ def problems(here):
     if found.problems:
         with pytest.raises(StackFileError):
             preflight.require(here, "pi")
+            preflight.require_inputs(here, "pi")
     return "\n".join(found.problems)
 
 
@@ -190,6 +192,19 @@ def test_check_tells_of_a_missing_and_of_a_changed_file_with_both_digests(here):
     assert "write the new digest as sha256" in said and said.count("\n") == 0
     file.write_bytes(b"old")
     assert problems(here) == ""
+
+
+def test_a_finished_experiment_needs_its_files_no_more(here):
+    file = here.root / "data/rates.csv"
+    file.parent.mkdir()
+    file.write_bytes(b"old")
+    add_inputs(here, f"rates.csv: {{url: data/rates.csv, sha256: {sha(b'old')}}}")
+    for state in (None, State.SUCCEEDED):
+        ran(here, state=state)
+        file.unlink(missing_ok=True)
+        assert ("is no file" in "\n".join(preflight.report(here, "pi").problems)) == (state is None)
+    file.write_bytes(b"new")
+    assert "write the new digest" in problems(here)
 
 
 def test_check_prints_the_digest_of_a_local_file_that_has_none_yet(here):
