@@ -80,7 +80,7 @@ def _row(operation: Operation, inputs: Properties) -> Experiment:
 def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
-    pace, line = Pace(), progress_line(experiment)
+    pace, line, pause_s = Pace(), progress_line(experiment), _look_s(operation)
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
@@ -90,7 +90,7 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
             return experiment
         if pace.shows(line):
             operation.say(line)
-        operation.cancelled.wait(_look_s(operation))
+        operation.cancelled.wait(pause_s)
         experiment, line = _asked(operation, experiment)
     _conclude(operation, experiment)
     return experiment
@@ -130,7 +130,7 @@ def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Pla
 def _stop(operation: Operation, experiment: Experiment) -> Experiment:
     operation.say("stopping; what was computed is being stored")
     with operation.database() as database:
-        within_s = stop_s(database)
+        within_s, pause_s = stop_s(database), look_s(database, POLL_S)
     pace, deadline = Pace(), time.monotonic() + within_s
     while not experiment.state.finished and time.monotonic() < deadline:
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
@@ -138,7 +138,7 @@ def _stop(operation: Operation, experiment: Experiment) -> Experiment:
         tell_to_listen(operation.lab.run_dir(experiment.id))
         if pace.shows(f"stopping: {line}"):
             operation.say(f"stopping: {line}")
-        time.sleep(0 if experiment.state.finished else _look_s(operation))
+        time.sleep(0 if experiment.state.finished else pause_s)
     if not experiment.state.finished:
         raise EmsError(f"The run did not stop within {within_s:.0f} s.", "Look at `ems logs`, then repeat the command.")
     operation.note(progress_line(experiment))
