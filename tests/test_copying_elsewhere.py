@@ -112,7 +112,7 @@ def test_whoever_may_only_read_can_copy_from_it_and_not_into_it(
 
 def test_where_each_call_is_dear_rows_come_in_greater_batches() -> None:
     batches = [batch([n], ints("a", n), floats("x", n / 2)) for n in range(7)]
-    gathered = list(copying._gathered(batches, 6))
+    gathered = list(copying._larger(batches, 12))
     assert [list(each.points) for each in gathered] == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(gathered[1].columns[1].values) == [1.5, 2.0, 2.5]
-    assert [list(each.points) for each in copying._gathered(batches, 0)] == [[n] for n in range(7)]
+    assert [list(each.points) for each in copying._larger(batches, 0)] == [[n] for n in range(7)]
