@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from contextlib import closing
@@ -15,6 +16,14 @@ from ems.lab import Lab
 from ems.node.spool import Batch
 
 pytest_plugins = ["tests.servers", "tests.dynamodb_server", "tests.bigquery_server"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "EMS_DRILL" in os.environ:
+        return
+    left_out = [item for item in items if item.get_closest_marker("drill")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("drill")]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -133,6 +134,26 @@ def until(condition: Callable[[], bool], within_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < end, "that did not happen in time"
         time.sleep(0.01)
+
+
+def at_once(calls: list[Callable[[], object]]) -> None:
+    """Each call in a thread of its own; raises what one of them raised."""
+    barrier, raised = threading.Barrier(len(calls)), []
+
+    def run(call: Callable[[], object]) -> None:
+        barrier.wait()
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for error in raised:
+        raise error
 
 
 def claim_elsewhere(address: Address, agent: str) -> int | None:
