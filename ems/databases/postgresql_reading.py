@@ -18,6 +18,8 @@ from ems.errors import DatabaseUnavailable
 from ems.node.spool import Batch
 
 POINTS = 100_000  # of one query
+# Before the server has counted a new table's rows it thinks there are few, and would sort all of them for each chunk.
+BY_KEY = "; SET LOCAL enable_sort = off"
 POINT, ROW = column("point", BigInteger), column("row", BigInteger)
 # The catalogue is read in the snapshot, the function answers for now: a table made anew (by ALTER … TYPE) since then
 # has no rows for the snapshot.
@@ -38,29 +40,29 @@ class Snapshot:
         with self.connection.begin():
             return postgresql_layout.find(self._entered(), name)
 
-    def rows(self, name: str, statement: Select[Any]) -> list[Any]:
+    def rows(self, name: str, statement: Select[Any], settings: str = "") -> list[Any]:
         """DatabaseUnavailable if the table `name` was made anew meanwhile."""
         compiled = statement.compile(dialect=self.connection.dialect)
         with self.connection.begin():
-            driver = self._entered()
+            driver = self._entered(settings)
             rows = driver.cursor(binary=True).execute(str(compiled), compiled.params).fetchall()
             names = postgresql_layout.relation_names(name)
             if driver.execute(IS_AS_IT_WAS, (names,)).fetchone() == (True,):
                 return rows
         raise DatabaseUnavailable(f"results table {name!r} was made anew while it was read.", "Read it again.")
 
-    def chunks(self, name: str, statement: Select[Any], size: int) -> Iterator[list[Any]]:
+    def chunks(self, name: str, statement: Select[Any], size: int, settings: str = "") -> Iterator[list[Any]]:
         """`statement` selects point and row first, and is in their order."""
-        rows = self.rows(name, statement.limit(size))
+        rows = self.rows(name, statement.limit(size), settings)
         while rows:
             yield rows
-            following = tuple_(POINT, ROW) > tuple_(*rows[-1][:2])
-            rows = self.rows(name, statement.where(following).limit(size)) if len(rows) == size else []
+            following = statement.where(tuple_(POINT, ROW) > tuple_(*rows[-1][:2])).limit(size)
+            rows = self.rows(name, following, settings) if len(rows) == size else []
 
-    def _entered(self) -> psycopg.Connection[Any]:
+    def _entered(self, settings: str = "") -> psycopg.Connection[Any]:
         driver = self.connection.connection.driver_connection
         assert isinstance(driver, psycopg.Connection)
-        driver.execute(f"SET TRANSACTION SNAPSHOT '{self.name}'")
+        driver.execute(f"SET TRANSACTION SNAPSHOT '{self.name}'{settings}")
         return driver
 
 
@@ -78,7 +80,7 @@ def read(
     stored = types.types
     names = selection.wanted(name, stored, wanted)
     statement = selection.rows_statement(name, stored, experiment_id, names, where)
-    for rows in snapshot.chunks(name, statement, selection.chunk(chunk_rows, len(names))):
+    for rows in snapshot.chunks(name, statement, selection.chunk(chunk_rows, len(names)), BY_KEY):
         yield selection.batch_of(rows, [(name, stored[name]) for name in names])
 
 
@@ -101,7 +103,8 @@ def stored_points(snapshot: Snapshot, name: str, experiment_id: str) -> Iterator
         return
     mine = column("experiment_id") == experiment_id
     statement = select(POINT).distinct().select_from(table(quoted_name(name, True))).where(mine).order_by(POINT)
-    rows = snapshot.rows(name, statement.limit(POINTS))
+    rows = snapshot.rows(name, statement.limit(POINTS), BY_KEY)
     while rows:
         yield from (point for (point,) in rows)
-        rows = snapshot.rows(name, statement.where(rows[-1][0] < POINT).limit(POINTS)) if len(rows) == POINTS else []
+        following = statement.where(rows[-1][0] < POINT).limit(POINTS)
+        rows = snapshot.rows(name, following, BY_KEY) if len(rows) == POINTS else []
