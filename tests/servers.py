@@ -59,18 +59,39 @@ class PostgresqlServer:
 
     @classmethod
     def make(cls, settings: str = "", access: str = "host all all 127.0.0.1/32 trust\nlocal all all trust\n"):
-        """A new one, started. Its folder lies in /tmp, as the server, which is never root, must reach it."""
-        server = cls(Path(tempfile.mkdtemp(prefix="ems-pg-", dir="/tmp")), free_port())
-        if os.geteuid() == 0:
-            shutil.chown(server.folder, "postgres", "postgres")
+        """A new one, started."""
+        server = cls._nowhere()
         server._run("initdb", "-A", "trust", "-U", SUPERUSER, "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
-        with (server.folder / "data/postgresql.conf").open("a") as file:
-            file.write(f"listen_addresses = '127.0.0.1'\nport = {server.port}\n")
-            file.write(f"unix_socket_directories = '{server.folder}'\nmax_connections = 300\n")
-            file.write(UNSAFE_BUT_QUICK + settings)
+        server._configure(f"listen_addresses = '127.0.0.1'\nmax_connections = 300\n{UNSAFE_BUT_QUICK}{settings}")
         (server.folder / "data/pg_hba.conf").write_text(access)
         server.start()
         return server
+
+    @classmethod
+    def _nowhere(cls):
+        """Its folder lies in /tmp, as the server, which is never root, must reach it."""
+        server = cls(Path(tempfile.mkdtemp(prefix="ems-pg-", dir="/tmp")), free_port())
+        if os.geteuid() == 0:
+            shutil.chown(server.folder, "postgres", "postgres")
+        return server
+
+    def _configure(self, settings: str) -> None:
+        with (self.folder / "data/postgresql.conf").open("a") as file:
+            file.write(f"port = {self.port}\nunix_socket_directories = '{self.folder}'\n{settings}")
+
+    def standby(self) -> PostgresqlServer:
+        """A new server, started, that has all that this one has, follows it, and can be read alone."""
+        server = self._nowhere()
+        primary = ["-h", str(self.folder), "-p", str(self.port), "-U", SUPERUSER]
+        server._run("pg_basebackup", *primary, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        server._configure("")
+        server.start()
+        return server
+
+    def is_followed(self) -> bool:
+        """Whether a standby has shown all that was committed here."""
+        behind = "SELECT bool_and(replay_lsn >= pg_current_wal_lsn()) FROM pg_stat_replication"
+        return self.execute(behind) == [(True,)]
 
     def _run(self, name: str, *words: str) -> None:
         command = [program(name), "-D", str(self.folder / "data"), *words]

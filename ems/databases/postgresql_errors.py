@@ -6,6 +6,7 @@ import psycopg
 
 from ems.errors import DatabaseError, DatabaseUnavailable
 
+READ_ONLY = "25006"
 CHECK = "See what this role may do: ems database check"
 MAY_PASS = {  # by the beginning of SQLSTATE
     "08": "the connection broke",
@@ -18,7 +19,7 @@ MAY_PASS = {  # by the beginning of SQLSTATE
 }
 STAYS = {
     "42501": ("refuses what this role may not do", CHECK),
-    "25006": (
+    READ_ONLY: (
         "takes no changes here: this server or role is read-only",
         "Name the primary server, or let libpq find it: ?target_session_attrs=read-write in ems:database.",
     ),
@@ -27,6 +28,7 @@ STAYS = {
     "22021": ("takes only valid Unicode text, without NUL (\\0)", "Let the job leave such characters out."),
     "22P05": ("does not keep its text in UTF-8", "Make the database anew: CREATE DATABASE … ENCODING 'UTF8'"),
 }
+AT_BEGIN = ("0A000", "call_bool_check_hook")  # a standby's; words are in the server's language
 AT_CONNECTING = {  # by the server's or libpq's words: at this time there is no SQLSTATE
     "password authentication failed": "Correct the password in ~/.pgpass, the secret of password_from, or the user.",
     "no password supplied": "Write it into ~/.pgpass (chmod 600): HOST:PORT:DATABASE:USER:PASSWORD; or name "
@@ -48,7 +50,8 @@ REFUSED = "If this is no fault of the server, report it with: ems doctor"
 def explained(error: psycopg.Error, name: str) -> DatabaseError:
     text = " ".join(str(error).split())
     if error.sqlstate:
-        return _of_state(error.sqlstate, text, name)
+        is_standby = (error.sqlstate, error.diag.source_function) == AT_BEGIN
+        return _of_state(READ_ONLY if is_standby else error.sqlstate, text, name)
     if not isinstance(error, psycopg.OperationalError):
         return DatabaseError(f"The lab's database {name} refused a call ({text}).", REFUSED)
     hint = next((hint for words, hint in AT_CONNECTING.items() if words in text), None)
