@@ -51,17 +51,22 @@ def numbered(numbers: range) -> Batch:
 
 
 class Memory:
-    """By how many MB this process has grown since `settle`, at most."""
+    """By how many MB this process's peak grows after the first fifth of the rows."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._settled, self.grown_mb = 0, 0.0
+        self._early_bytes = self._late_bytes = 0
 
-    def settle(self) -> None:
-        self._settled = self._process.memory_info().rss
+    def look(self, rows: int) -> None:
+        now_bytes = self._process.memory_info().rss
+        if rows <= ROWS // 5:
+            self._early_bytes = max(self._early_bytes, now_bytes)
+        else:
+            self._late_bytes = max(self._late_bytes, now_bytes)
 
-    def look(self) -> None:
-        self.grown_mb = max(self.grown_mb, (self._process.memory_info().rss - self._settled) / 1e6)
+    @property
+    def grown_mb(self) -> float:
+        return max(0, self._late_bytes - self._early_bytes) / 1e6
 
 
 @contextmanager
@@ -110,9 +115,7 @@ class VolumeContract(DatabaseCase):
         with looked_at(connect_again()) as looks:
             for start in range(0, ROWS, self.rows_at_once):
                 database.store(claim, numbered(range(start, start + self.rows_at_once)))
-                if start <= ROWS // 5:
-                    writing.settle()
-                writing.look()
+                writing.look(start)
         written_s = time.perf_counter() - began
         assert now(database).rows_stored == ROWS
         assert list(database.points("5f0c")) == [("stored", range(ROWS))]
@@ -121,9 +124,7 @@ class VolumeContract(DatabaseCase):
             assert part.points == array("q", range(read, read + len(part)))
             assert part.columns[3].values == array("d", part.points)
             read += len(part)
-            if read <= ROWS // 5:
-                reading.settle()
-            reading.look()
+            reading.look(read)
         read_s = time.perf_counter() - began - written_s
         measured = {"look_s": statistics.median(looks), "written_s": written_s, "read_s": read_s}
         measured |= {"writing_mb": writing.grown_mb, "reading_mb": reading.grown_mb}
