@@ -37,7 +37,7 @@ check: .venv/dev  ## Ruff, mypy and the guard tests
 	@$(BIN)/pytest tests/test_guards.py
 
 DRILLS := $(addprefix tests/end_to_end/,test_kills.py test_sweep_faults.py drill_faults.py drill_bigquery.py) \
-	$(addprefix tests/,test_bigquery.py test_copying_elsewhere.py test_volume.py)
+	$(addprefix tests/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
 
 drill: .venv/dev  ## Every process killed at every phase, and all other faults; as root on Linux (half an hour)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2

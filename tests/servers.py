@@ -42,11 +42,14 @@ def program(name: str) -> str:
 
 
 def kill(pid: int) -> None:
-    """At once, as in a crash; returns when it has ended. Another process may be its parent, and take notice later."""
+    """At once, as in a crash; returns when it has ended, with all its threads, which keep its port open.
+
+    Another process may be its parent, and take notice later.
+    """
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         process.kill()
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while process.is_running() and (process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1):
             time.sleep(0.02)
 
 

@@ -6,18 +6,19 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trustme
 
 from ems.databases import Outcome, State, connect
 from ems.errors import DatabaseError, DatabaseUnavailable
-from tests.database_cases import batch, claimed, fill_lab, floats, ints, now, table, until
+from tests.away_contract import NOWHERE, NetworkContract, Own
+from tests.database_cases import batch, claimed, fill_lab, floats, ints, now, table
 from tests.servers import PostgresqlServer
-from tests.test_agent import PATIENCE_S, ROWS, bench_of, half
 
 pytestmark = pytest.mark.xdist_group("postgresql_away")
 HERE = Path()
@@ -72,60 +73,27 @@ def url(own) -> Iterator[str]:
 # Away
 
 
-def test_an_agents_run_outlives_a_crash_of_the_server(own, url, tmp_path):
-    with bench_of(url, tmp_path) as bench:
-        run_dir = bench.new()
-        agent = bench.start(run_dir)
-        half(run_dir, agent)
-        until(lambda: bench.row().rows_stored == 100)
-        own.stop()
-        (run_dir / "go").touch()
-        try:
-            until(lambda: "The database is away" in (run_dir / "agent.log").read_text(), PATIENCE_S)
-        finally:
-            own.start()
-        assert agent.wait(PATIENCE_S) == 0
-        assert bench.values() == ROWS
-        row = bench.row()
-        assert (row.state, row.rows_stored, row.attempt) == (State.SUCCEEDED, 200, 1)
-        assert (run_dir / "starts").read_text() == "x"
+class TestAway(NetworkContract):
+    @pytest.fixture
+    def own(self, own, url) -> Own:
+        return SimpleNamespace(url=url, kill=own.stop, start=own.start)
+
+    @pytest.fixture
+    def nowhere(self) -> Callable[[], str]:
+        return lambda: f"postgresql://ems@{NOWHERE}/lab"
 
 
-def test_an_agent_waits_for_a_server_that_is_away_at_the_start(own, url, tmp_path):
-    with bench_of(url, tmp_path) as bench:
-        run_dir = bench.new()
-        (run_dir / "go").touch()
-        own.stop()
-        try:
-            agent = bench.start(run_dir)
-            until(lambda: "waiting for it" in (run_dir / "agent.log").read_text(), PATIENCE_S)
-        finally:
-            own.start()
-        assert agent.wait(PATIENCE_S) == 0
-        assert (bench.row().state, bench.values()) == (State.SUCCEEDED, ROWS)
-
-
-def test_a_client_is_told_that_the_server_is_away_and_goes_on_when_it_is_back(own, url):
+def test_a_reading_is_told_that_the_server_went(own, url):
     with closing(connect(url, HERE)) as database:
         database.create()
         fill_lab(database)
-        claim = claimed(database)
+        database.store(claimed(database), batch([0], ints("x", 1)))
         reading = database.points("5f0c")
-        database.store(claim, batch([0], ints("x", 1)))
         next(reading)
         own.stop()
-        try:
-            calls = [lambda: next(reading), database.experiments, lambda: database.store(claim, batch([1]))]
-            for call in calls:
-                with pytest.raises(DatabaseUnavailable, match=r"does not answer(.|\n)*try again"):
-                    call()
-        finally:
-            own.start()
-        database.store(claim, batch([1], ints("x", 2)))
-        own.stop()
-        own.start()  # between two calls nobody notices
-        database.release(claim, Outcome(State.SUCCEEDED, 2, 0))
-        assert (table(database)["x"], now(database).state) == ([1, 2], State.SUCCEEDED)
+        own.start()
+        with pytest.raises(DatabaseUnavailable, match=r"does not answer(.|\n)*try again"):
+            next(reading)
 
 
 @contextmanager
@@ -136,11 +104,10 @@ def cut_at_commit(port: int) -> Iterator[int]:
         def lead() -> None:
             client, _ = listening.accept()
             with client, socket.create_connection(("127.0.0.1", port)) as server:
-                while (data := client.recv(65536)) and not data.endswith(b"COMMIT\0"):
+                while not (data := passed(client, server)).endswith(b"COMMIT\0"):
                     server.sendall(data)
-                    answer(server, client)
                 server.sendall(data)
-                assert data and server.recv(65536)
+                assert server.recv(65536)
 
         thread = threading.Thread(target=lead)
         thread.start()
@@ -148,10 +115,11 @@ def cut_at_commit(port: int) -> Iterator[int]:
         thread.join()
 
 
-def answer(server: socket.socket, client: socket.socket) -> None:
-    """Pass on what the server says now, if anything: in the midst of a COPY it says nothing."""
-    while select.select([server], [], [], 0.02)[0]:
+def passed(client: socket.socket, server: socket.socket) -> bytes:
+    """What the client says next; it hears what the server says until then."""
+    while server in select.select([client, server], [], [])[0]:
         client.sendall(server.recv(65536))
+    return client.recv(65536)
 
 
 def test_a_commit_whose_answer_was_lost_is_found_out(own, url):
