@@ -184,6 +184,7 @@ TELLING = {
     "test_a_points_rows_are_replaced_as_a_unit",
     "test_integers_widen_to_doubles",
     "test_every_kind_of_value_survives",
+    "test_dates_and_times_are_text_that_can_be_compared",
     "test_a_whole_singular_vector",
     "test_points_come_as_ranges",
     "test_a_point_changes_as_a_unit",

@@ -7,13 +7,16 @@ import threading
 import uuid
 from array import array
 from contextlib import suppress
+from datetime import UTC, date, datetime
 
+import pandas
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ems.databases import Condition, State
 from ems.errors import DatabaseError
+from ems.node.rows import Gathered
 from ems.node.spool import Batch, Column
 from tests.database_cases import (
     PROCESSES,
@@ -184,6 +187,28 @@ class ResultsContract(DatabaseCase):
         assert [type(value) for value in found["b"][:3]] == [bool] * 3
         expected = [repr(value) if self.exact_nan or value == value else "None" for value in numbers]
         assert [repr(value) for value in found["f"]] == expected
+
+    def test_dates_and_times_are_text_that_can_be_compared(self, database):
+        noon = datetime(2026, 1, 31, 12)
+        found: list[dict] = [
+            {"date": date(2026, 1, 31), "when": noon, "at": noon.time(), "zoned": noon.replace(tzinfo=UTC)},
+            {"date": None, "when": noon.replace(microsecond=500), "at": None, "zoned": pandas.NaT},
+            {"when": pandas.Timestamp("2026-02-01 00:00:00.000000001"), "zoned": pandas.Timestamp(noon, tz="UTC")},
+        ]
+        gathered = Gathered([], {})
+        for point, row in enumerate(found):
+            gathered.add(point, {}, row)
+        database.store(claimed(database), Batch(gathered.points, gathered.rows, gathered.typed().columns))
+        assert table(database) == {
+            "point": [0, 1, 2],
+            "row": [0, 0, 0],
+            "date": ["2026-01-31", None, None],
+            "when": ["2026-01-31 12:00:00", "2026-01-31 12:00:00.000500", "2026-02-01 00:00:00.000000001"],
+            "at": ["12:00:00", None, None],
+            "zoned": ["2026-01-31 12:00:00+00:00", None, "2026-01-31 12:00:00+00:00"],
+        }
+        later = [Condition("when", ">", "2026-01-31 12:00:00")]
+        assert table(database, columns=["row"], where=later)["point"] == [1, 2]
 
     def test_arrays_come_back_as_arrays(self, database):
         columns = Column("d", "float64", array("d", [0.1, -0.0])), Column("q", "int64", array("q", [1, 2]))

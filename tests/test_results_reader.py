@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -243,10 +245,38 @@ def test_a_large_parquet_file_comes_in_pieces(tmp_path: Path) -> None:
     assert [value for part in parts for value in part.columns[0].values] == list(range(count))
 
 
-def test_parquet_of_other_types_is_refused(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"v": [[1.0, 2.0]]}), tmp_path / "a.parquet")
-    with pytest.raises(ResultsError, match=r"a\.parquet: column 'v' is of type list"):
+@pytest.mark.parametrize(("values", "type"), [([[1.0, 2.0]], "list"), ([timedelta(1)], "duration")])
+def test_parquet_of_other_types_is_refused(tmp_path: Path, values: list[object], type: str) -> None:
+    pq.write_table(pa.table({"v": values}), tmp_path / "a.parquet")
+    with pytest.raises(ResultsError, match=rf"a\.parquet: column 'v' is of type {type}(.|\n)*dates or times"):
         ResultsReader(tmp_path).poll()
+
+
+def test_dates_and_times_are_text(tmp_path: Path) -> None:
+    noon = datetime(2026, 1, 31, 12)
+    winter = noon.replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    columns = {
+        "ms": pa.array([noon, None], pa.timestamp("ms")),
+        "ns": pa.array([noon, None], pa.timestamp("ns")),
+        "zoned": pa.array([winter, None], pa.timestamp("us", "Europe/Berlin")),
+        "day": pa.array([noon.date(), None]),
+        "at": pa.array([noon.time(), None]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert table(ResultsReader(tmp_path).poll(ended=True)) == {
+        "ms": ("text", ["2026-01-31 12:00:00.000", None]),
+        "ns": ("text", ["2026-01-31 12:00:00.000000000", None]),
+        "zoned": ("text", ["2026-01-31 11:00:00.000000+00:00", None]),
+        "day": ("text", ["2026-01-31", None]),
+        "at": ("text", ["12:00:00.000000", None]),
+    }
+
+
+def test_dates_and_times_in_text_stay_as_they_are(tmp_path: Path) -> None:
+    written = ("text", ["2026-01-31T12:00:00Z"])
+    (tmp_path / "json").mkdir()
+    assert read(tmp_path, "a.csv", "t\n2026-01-31T12:00:00Z\n") == {"t": written}
+    assert read(tmp_path / "json", "a.jsonl", '{"t": "2026-01-31T12:00:00Z"}\n') == {"t": written}
 
 
 def test_a_large_file_is_read_in_flat_memory(tmp_path: Path) -> None:

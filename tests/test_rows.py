@@ -4,6 +4,7 @@ import ast
 import enum
 import math
 from array import array
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,38 @@ def test_what_a_function_may_return(result: object, expected: list[dict[str, obj
     ]
 
 
+NOON = datetime(2026, 1, 31, 12)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (NOON, "2026-01-31 12:00:00"),
+        (NOON.replace(microsecond=5, tzinfo=UTC), "2026-01-31 12:00:00.000005+00:00"),
+        (NOON.date(), "2026-01-31"),
+        (NOON.time(), "12:00:00"),
+        (pd.Timestamp(NOON, tz="UTC"), "2026-01-31 12:00:00+00:00"),
+        (pd.Timestamp("2026-01-31 00:00:00.000000001"), "2026-01-31 00:00:00.000000001"),
+        (np.datetime64("2026-01-31"), "2026-01-31"),
+        (np.datetime64(NOON, "ns"), "2026-01-31 12:00:00.000000000"),
+        (np.array(NOON, "M8[s]"), "2026-01-31 12:00:00"),
+        (pd.NaT, None),
+        (np.datetime64("NaT"), None),
+    ],
+)
+def test_dates_and_times_are_text(value: Any, expected: str | None) -> None:
+    assert rows_of({"t": value}) == [{"t": expected}]
+    if isinstance(value, datetime):
+        assert rows_of(pd.DataFrame({"t": [value]})) == [{"t": expected}]
+        assert rows_of(pd.DataFrame({"t": pd.Series([value, pd.NaT])})) == [{"t": expected}, {"t": None}]
+        assert rows_of({"t": pd.Series([value])}) == [{"t0": expected}]
+
+
+def test_frames_of_dates_and_times() -> None:
+    assert rows_of({"t": np.array(["2026-01-31", "NaT"], "M8[D]")}) == [{"t0": "2026-01-31", "t1": None}]
+    assert rows_of(pl.DataFrame({"t": [NOON, None]})) == [{"t": "2026-01-31 12:00:00"}, {"t": None}]
+
+
 def test_long_vectors_are_numbered_to_one_width() -> None:
     (row,) = rows_of({"v": np.arange(1000) / 7})
     assert list(row)[:2] == ["v000", "v001"]
@@ -79,7 +112,10 @@ def test_nan_stays_in_columns_of_floats_and_is_null_in_others() -> None:
         ([1, 2], "returned a list"),
         ({"a": [1, 2]}, r"'a' is a list: \[1, 2\]"),
         ({"a": np.zeros((2, 2))}, "'a' is a numpy.ndarray"),
-        ({"a": pd.Timestamp("2020-01-01")}, "'a' is a pandas.*Timestamp"),
+        ({"a": pd.Timedelta(5)}, "'a' is a pandas.*Timedelta"),
+        ({"a": np.timedelta64(5, "ns")}, "(?s)'a' is .*a duration.*seconds"),
+        ({"a": np.array([5], "m8[ns]")}, "(?s)'a' is .*a duration.*seconds"),
+        (pl.DataFrame({"a": [timedelta(1)]}), "'a' is a datetime.timedelta"),
         ({"a": 1 + 2j}, "'a' is a complex"),
         ({"v0": 1, "v": np.arange(2)}, "'v0' comes twice"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column twice"),

@@ -11,10 +11,9 @@ from ems.node.spool import Column
 
 
 def from_arrow(name: str, values: Any) -> Column | None:
-    """`values` (pyarrow.Array) as a column; None if its type is null. TypeError if it is nested, a time, …"""
+    """`values` (pyarrow.Array) as a column; None if its type is null. TypeError if it is nested, a duration, …"""
+    values = _plain(values)
     kind = values.type
-    if pa.types.is_dictionary(kind):
-        return from_arrow(name, values.dictionary_decode())
     if pa.types.is_null(kind):
         return None
     if pa.types.is_boolean(kind):
@@ -26,6 +25,18 @@ def from_arrow(name: str, values: Any) -> Column | None:
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return Column(name, "float64", _numbers("d", values.cast(pa.float64(), safe=False)))
     raise TypeError(f"column {name!r} is of type {kind}")
+
+
+def _plain(values: Any) -> Any:
+    """Without a dictionary; times as `2026-01-31 12:00:00.000000`, of what has a zone in UTC, which is then said."""
+    if pa.types.is_dictionary(values.type):
+        return _plain(values.dictionary_decode())
+    if not pa.types.is_temporal(values.type) or pa.types.is_duration(values.type) or pa.types.is_interval(values.type):
+        return values
+    if getattr(values.type, "tz", None) is None:
+        return values.cast(pa.string())
+    utc = values.cast(pa.timestamp(values.type.unit)).cast(pa.string()).to_pylist()
+    return pa.array([text and f"{text}+00:00" for text in utc], pa.string())
 
 
 def _has_giant(values: Any) -> bool:

@@ -294,7 +294,8 @@ class ParquetFile(ResultsFile):
             column = from_arrow(name, values)
             return column and self._types.typed(column)
         except (Misfit, TypeError) as error:
-            raise ResultsError(f"{self.path}: {error}.", "Columns are numbers, text or booleans.") from error
+            hint = "Columns are numbers, text, booleans, dates or times."
+            raise ResultsError(f"{self.path}: {error}.", hint) from error
 
 
 def _signature(path: Path) -> tuple[int, int, int] | None:

@@ -2,12 +2,13 @@
 
 A point's function returns one of:
 
-    a dict                      one row: numbers, text, booleans and None by column name
+    a dict                      one row: numbers, text, booleans, dates, times and None by column name
     a list of such dicts        a row each; the empty list: no rows
     a pandas or polars frame    its rows; a pandas index is left out, missing values are nulls, NaN of a float stays
     None                        no rows
 
-Scalars and 0-d arrays of numpy and its likes count as the Python value they hold. A 1-d array in a dict stands for a
+Scalars and 0-d arrays of numpy and its likes count as the Python value they hold. Dates and times become text such as
+`2026-01-31 12:00:00+00:00`, which every database keeps alike; NaT becomes null. A 1-d array in a dict stands for a
 column per element: `v` of 1,000 elements becomes `v000` … `v999`, numbered to the width of the last.
 
 Standard library alone, Python 3.9 or newer; pandas and polars are looked at only where the function has loaded them.
@@ -20,6 +21,7 @@ import sys
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from functools import lru_cache
 from itertools import chain
 from reprlib import Repr
@@ -31,8 +33,8 @@ from ems.node.spool import Column, ColumnType, Value
 Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is no exact double
 
 ALLOWED = (
-    "Allowed: a dict of numbers, text, booleans, None and 1-d arrays; a list of such dicts; a pandas or polars "
-    "DataFrame; None for a point without rows."
+    "Allowed: a dict of numbers, text, booleans, dates, times, None and 1-d arrays; a list of such dicts; a pandas or "
+    "polars DataFrame; None for a point without rows."
 )
 RESERVED = frozenset({"experiment_id", "point", "row", "rowid"})
 _EXACT = 2**53
@@ -104,8 +106,13 @@ def _cells(name: str, value: Any) -> dict[str, Value]:
     if type(value) in _PLAIN:
         return {name: value}
     dimensions = getattr(value, "ndim", None)
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "m":  # the value it holds may be a bare integer
+        raise BadResult(f"Column {name!r} is {_shown(value)}, a duration.", "Give its seconds, as a number.")
+    if dimensions == 0 and kind == "M":
+        return {name: _scalar(name, value[()])}
     if dimensions == 1 and hasattr(value, "tolist"):
-        items = value.tolist()
+        items = list(value) if kind == "M" else value.tolist()
         if not _PLAIN.issuperset(map(type, items)):
             items = [_scalar(name, item) for item in items]
         return dict(zip(_numbered(name, len(items)), items))  # noqa: B905
@@ -119,9 +126,12 @@ def _numbered(name: str, count: int) -> list[str]:
 
 
 def _scalar(name: str, value: Any) -> Value:
-    """A subclass of Python's own types (an IntEnum, …) as what it is to the database."""
+    """A subclass of Python's own types (an IntEnum, …) as what it is to the database, and a time as text."""
     if type(value) in _PLAIN:
         return value  # type: ignore[no-any-return]
+    if isinstance(value, (date, time)) or type(value).__name__ == "datetime64":
+        text = str(value)
+        return None if text == "NaT" else text.replace("T", " ")
     for plain in (int, float, str):
         if isinstance(value, plain):
             return plain(value)
