@@ -32,7 +32,6 @@ from tests.database_cases import (
     table,
     texts,
 )
-from tests.dynamodb_server import ENDPOINT, gate
 
 HERE = Path()
 
@@ -211,22 +210,6 @@ def test_check_tells_what_there_is(dynamodb_url):
         found = database.check()
         assert (found.tables_version, found.needed_version, found.may, found.faults) == (1, 1, MAY, ())
         assert "tests" in found.role and found.latency_s > 0 and "127.0.0.1" in found.service
-
-
-def test_a_role_that_may_only_read(database, dynamodb_server, dynamodb_url, monkeypatch):
-    def reader(gate, name, body):
-        if name in {"GetItem", "Query", "BatchGetItem", "DescribeTable"}:
-            return gate.passed(name, body)
-        return 400, {"__type": "com.amazon#AccessDeniedException", "message": f"not authorized: {name}"}
-
-    database.store(claimed(database), batch([0], ints("x", 1)))
-    with gate(dynamodb_server.url, reader) as before:
-        monkeypatch.setenv(ENDPOINT, before.url)
-        with closing(connect(dynamodb_url, HERE)) as other:
-            assert other.check().may == ("read",)
-            assert table(other)["x"] == [1]
-            with pytest.raises(DatabaseError, match=r"may not do .*not authorized(.|\n)*ems database check"):
-                other.request_cancel("5f0c")
 
 
 def test_tables_of_other_versions(database, dynamodb_url):

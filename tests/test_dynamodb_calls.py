@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore import exceptions
 
 from ems.databases import Outcome, State, connect, dynamodb_errors
-from ems.databases.dynamodb_service import Clock, Service
+from ems.databases.dynamodb_service import Clock, Service, session
+from ems.databases.dynamodb_setup import READ
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from tests.access_contract import AccessContract, Check
 from tests.database_cases import (
+    Address,
     batch,
     claimed,
     fill_lab,
@@ -84,6 +90,62 @@ def test_a_commit_whose_answer_was_lost_is_found_out(database, dynamodb_server, 
     found = now(database)
     assert (found.rows_stored, found.state, found.cost_usd) == (2, State.SUCCEEDED, 2.5)
     assert table(database)["x"] == [1, 2]
+
+
+class TestAccess(AccessContract):
+    says_read_only = "refuses what this role may not do.*ems database check"
+    says_wrong = "does not accept these AWS credentials.*aws configure"
+    says_lost = "has no tables yet.*ems up lab"
+    part = "results"
+
+    def use_part(self, database, claim) -> None:
+        database.store(claim, batch([0], ints("x", 1)))
+
+    @pytest.fixture
+    def address(self, dynamodb_url) -> Address:
+        return dynamodb_url, HERE
+
+    def behind_gate(self, address, intercept) -> Callable[[Check], None]:
+        def do(check: Check) -> None:
+            with pytest.MonkeyPatch.context() as patched, gate(os.environ[ENDPOINT], intercept) as before:
+                patched.setenv(ENDPOINT, before.url)
+                with closing(connect(*address)) as client:
+                    check(client)
+
+        return do
+
+    @pytest.fixture
+    def as_reader(self, address) -> Callable[[Check], None]:
+        def reader(gate, name, body):
+            if name in READ:
+                return gate.passed(name, body)
+            return 400, {"__type": "com.amazon#AccessDeniedException", "message": f"not authorized: {name}"}
+
+        return self.behind_gate(address, reader)
+
+    @pytest.fixture
+    def as_stranger(self, address) -> Callable[[Check], None]:
+        answer = {"__type": "com.amazon#UnrecognizedClientException", "message": "invalid"}
+        return self.behind_gate(address, lambda *_: (400, answer))
+
+    @pytest.fixture
+    def raw(self) -> Any:
+        return session().create_client("dynamodb", "eu-central-1")
+
+    @pytest.fixture
+    def drop(self, dynamodb_url, raw) -> Callable[[str], None]:
+        def drop(part: str) -> None:
+            name = f"{dynamodb_url.rpartition('/')[2]}-{part}"
+            raw.update_table(TableName=name, DeletionProtectionEnabled=False)
+            raw.delete_table(TableName=name)
+
+        return drop
+
+    @pytest.fixture
+    def set_version(self, dynamodb_url, raw) -> Callable[[int], None]:
+        name = f"{dynamodb_url.rpartition('/')[2]}-registry"
+        item = {"pk": {"S": "version"}, "sk": {"S": "schema"}}
+        return lambda version: raw.put_item(TableName=name, Item=item | {"version": {"N": str(version)}})
 
 
 REFUSALS = {

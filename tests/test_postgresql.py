@@ -145,15 +145,6 @@ def test_what_stays_says_what_to_do(kind, hint):
     assert hint in found.hint
 
 
-def test_a_missing_table_is_named(made, sql):
-    claim = claimed(made)
-    sql("DROP TABLE charge")
-    with pytest.raises(DatabaseError, match=r'lost a table .*"charge" does not exist') as raised:
-        made.release(claim, Outcome(State.SUCCEEDED, 1, 0))
-    assert not isinstance(raised.value, DatabaseUnavailable)
-    assert now(made).state is State.RUNNING
-
-
 def test_a_table_of_somebody_else_is_left_alone(made, sql):
     sql("CREATE TABLE digits (a int)")
     with pytest.raises(DatabaseError, match="'digits' of the database was not made by EMS"):

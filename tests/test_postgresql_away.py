@@ -16,8 +16,9 @@ import trustme
 
 from ems.databases import Outcome, State, connect
 from ems.errors import DatabaseError, DatabaseUnavailable
+from tests.access_contract import Check, SqlAccessContract
 from tests.away_contract import NOWHERE, NetworkContract, Own
-from tests.database_cases import batch, claimed, fill_lab, floats, ints, now, table
+from tests.database_cases import Address, batch, claimed, fill_lab, floats, ints, now, table
 from tests.servers import PostgresqlServer
 
 pytestmark = pytest.mark.xdist_group("postgresql_away")
@@ -213,3 +214,41 @@ def test_a_database_or_user_that_is_not_there(own, url):
     refused(own.url("nothing"), 'database "nothing" does not exist', "createdb")
     local = f"postgresql://nobody@/postgres?host={own.folder}&port={own.port}"
     refused(local, 'role "nobody" does not exist', "createuser")
+
+
+class TestAccess(SqlAccessContract):
+    takes_nul = False
+    says_read_only = "refuses what this role may not do.*ems database check"
+    says_wrong = "password authentication failed.*Correct the password in ~/.pgpass"
+
+    @pytest.fixture
+    def address(self, url) -> Address:
+        return url, HERE
+
+    @pytest.fixture
+    def as_reader(self, own, url, database) -> Callable[[Check], None]:
+        def do(check: Check) -> None:
+            name = url.rpartition("/")[2]
+            database.setup()
+            own.execute(f"CREATE ROLE {name}_somebody LOGIN IN ROLE {name}_reader")
+            local = f"postgresql://{name}_somebody@/{name}?host={own.folder}&port={own.port}"
+            with closing(connect(local, HERE)) as client:
+                check(client)
+
+        return do
+
+    @pytest.fixture
+    def as_stranger(self, own, url, tmp_path) -> Callable[[Check], None]:
+        (tmp_path / "pgpass").write_text("*:*:*:secured:another password\n")
+        (tmp_path / "pgpass").chmod(0o600)
+        query = f"?sslmode=require&passfile={tmp_path / 'pgpass'}"
+
+        def do(check: Check) -> None:
+            with closing(connect(own.url(url.rpartition("/")[2], user="secured", query=query), HERE)) as database:
+                check(database)
+
+        return do
+
+    @pytest.fixture
+    def execute(self, own, url) -> Callable[[str], None]:
+        return lambda statement: own.execute(statement, url.rpartition("/")[2])

@@ -1,11 +1,9 @@
 import errno
-import os
 import random
 import resource
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import tracemalloc
 from contextlib import closing
@@ -18,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import func, text
 
-from ems.databases import Experimenter, Outcome, State, connect
+from ems.databases import Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
 from ems.databases.sqlite import SqliteDatabase, filesystem
 from ems.databases.tables import UtcTime
@@ -185,34 +183,6 @@ def test_a_damaged_file(made, file, tmp_path):
         damaged.write(random.Random(1).randbytes(file.stat().st_size - 4096 * 2))
     with closing(connect(URL, tmp_path)) as database, pytest.raises(DatabaseError, match="is damaged"):
         [list(database.results(found.id)) for found in database.experiments()]
-
-
-def write_as_nobody(folder: str) -> str:
-    if os.geteuid() == 0:
-        os.seteuid(65534)  # root may write what is read-only
-    with closing(connect(URL, Path(folder))) as database:
-        assert now(database).rows_stored == 0
-        try:
-            database.upsert(Experimenter("x", "X"))
-        except DatabaseError as error:
-            return f"{type(error).__name__}: {error}"
-    return "written"
-
-
-def test_a_read_only_file_can_be_read_but_not_written():
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with closing(connect(URL, folder)) as database:
-            database.create()
-            fill_lab(database)
-            database.register(REGISTRATION)
-        folder.chmod(0o755)
-        (folder / "data").chmod(0o777)
-        (folder / "data" / "ems.db").chmod(0o444)
-        with get_context("spawn").Pool(1) as pool:
-            said = pool.apply(write_as_nobody, (name,))
-    assert said.startswith("DatabaseError: ")
-    assert "cannot be written" in said
 
 
 def fill_disk(folder: str) -> str:

@@ -87,6 +87,14 @@ def inexact(table: str, name: str, value: Value) -> DatabaseError:
     )
 
 
+def lost(table: str, rows: int) -> DatabaseError:
+    return DatabaseError(
+        f"results table {table!r} is gone, with {rows} rows that were stored in it.",
+        "Restore it from a backup. Or, to compute all of it again, without EMS: "
+        f"UPDATE experiment SET rows_stored = 0 WHERE results_table = '{table}'",
+    )
+
+
 def check_batch(batch: Batch) -> None:
     """DatabaseError unless every column has one value per row, and every marked point no row and one mark."""
     for name, length in [("row", len(batch.rows)), *((c.name, len(c.values)) for c in batch.columns)]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, Engine, Table, create_engine, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
@@ -158,6 +158,11 @@ class PostgresqlDatabase(PostgresqlRoles):
         statement = insert(table).values(**values).on_conflict_do_nothing()
         return connection.execute(statement).rowcount == 1
 
+    def _has_table(self, connection: Connection, name: str) -> bool:
+        found = select(func.count()).select_from(text("pg_class"))
+        mine = found.where(text("relname = :name AND relkind IN ('r', 'v') AND pg_table_is_visible(oid)"))
+        return bool(connection.execute(mine, {"name": name}).scalar_one())
+
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
         return postgresql_results.store(raw(connection), claim.results_table, claim.experiment_id, batch)
 
@@ -177,7 +182,7 @@ class PostgresqlDatabase(PostgresqlRoles):
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
         with self._reading() as connection:
-            table = self._row(connection, experiment_id)["results_table"]
+            table = self._kept(connection, self._row(connection, experiment_id))["results_table"]
             with self._snapshot(connection) as snapshot:
                 yield from postgresql_reading.read(snapshot, table, experiment_id, columns, where, chunk_rows)
 

@@ -23,7 +23,7 @@ STAYS = {
         "takes no changes here: this server or role is read-only",
         "Name the primary server, or let libpq find it: ?target_session_attrs=read-write in ems:database.",
     ),
-    "42P01": ("has lost a table of EMS", "Restore it from a backup; `ems database check` shows what there is."),
+    "42P01": ("has lost a table of EMS", "Restore it from a backup; `ems database check` shows what is gone."),
     "3F000": ("has no schema that this role may create tables in", "An owner of it runs: ems database init"),
     "22021": ("takes only valid Unicode text, without NUL (\\0)", "Let the job leave such characters out."),
     "22P05": ("does not keep its text in UTF-8", "Make the database anew: CREATE DATABASE … ENCODING 'UTF8'"),

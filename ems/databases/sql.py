@@ -17,9 +17,19 @@ from ems.node.spool import Batch, Mark
 
 
 class SqlDatabase(SqlRuns):
+    def _has_table(self, connection: Connection, name: str) -> bool:  # noqa: ARG002
+        """True also where looking costs too much."""
+        return True
+
+    def _kept(self, connection: Connection, row: Any) -> Any:
+        """The experiment's row; DatabaseError if somebody dropped the table with its results."""
+        if row["rows_stored"] and not self._has_table(connection, row["results_table"]):
+            raise columns.lost(row["results_table"], row["rows_stored"])
+        return row
+
     def store(self, claim: Claim, batch: Batch) -> None:
         with self._writing() as connection:
-            self._fenced(connection, claim)
+            self._kept(connection, self._fenced(connection, claim))
             self._store_points(connection, claim, batch)
 
     def _store_points(self, connection: Connection, claim: Claim, batch: Batch) -> None:
@@ -31,7 +41,7 @@ class SqlDatabase(SqlRuns):
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         with self._reading() as connection:
-            row = self._row(connection, experiment_id)
+            row = self._kept(connection, self._row(connection, experiment_id))
             for found in columns.ranges(self._stored_points(connection, row)):
                 yield "stored", found
             yield from marks.marked(connection, experiment_id, row["wanted_attempt"])
@@ -59,7 +69,7 @@ class SqlDatabase(SqlRuns):
         for found in self._found(source, sorted(to)):
             there = {*found.points, *(mark.point for mark in found.marks)}
             with self._writing() as connection:
-                self._fenced(connection, claim)
+                self._kept(connection, self._fenced(connection, claim))
                 self._store_points(connection, claim, marks.moved(found, to))
                 marks.note_origins(connection, claim, source, [(point, to[point]) for point in there])
             copied += len(there)
@@ -68,7 +78,7 @@ class SqlDatabase(SqlRuns):
     def _found(self, experiment_id: str, points: list[int]) -> Iterator[Batch]:
         """What there is of these points, in batches of whole points."""
         with self._reading() as connection:
-            yield from self._rows_of(connection, self._row(connection, experiment_id), points)
+            yield from self._rows_of(connection, self._kept(connection, self._row(connection, experiment_id)), points)
             empties = marks.empties(connection, experiment_id, points)
         if empties:
             yield Batch(array("q"), array("q"), (), marks=empties)

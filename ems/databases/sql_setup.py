@@ -8,10 +8,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ClauseElement, Connection, Dialect, Insert, insert, literal, select
+from sqlalchemy import ClauseElement, Connection, Dialect, Insert, func, insert, literal, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ems.databases import Checkup, tables
+from ems.databases import Checkup, columns, tables
 from ems.databases.sql import SqlDatabase
 from ems.errors import DatabaseError
 
@@ -75,7 +75,7 @@ class SqlSetup(SqlDatabase):
                 needed_version=self._version,
                 latency_s=latency_s,
                 clock_ahead_s=clock_ahead_s,
-                faults=(*self._version_faults(connection), *self._faults(connection)),
+                faults=(*self._version_faults(connection), *self._lost(connection, version), *self._faults(connection)),
             )
 
     def _version_faults(self, connection: Connection) -> list[str]:
@@ -84,6 +84,18 @@ class SqlSetup(SqlDatabase):
         except DatabaseError as error:
             return [str(error)]
         return []
+
+    def _lost(self, connection: Connection, version: int | None) -> list[str]:
+        """Tables that should be there and are not."""
+        if version is None:
+            return []
+        own = [name for name in tables.metadata.tables if not self._has_table(connection, name)]
+        if own:
+            return [f"tables of EMS are gone: {', '.join(own)}: restore them from a backup"]
+        experiment = tables.experiment.c
+        of_table = select(experiment.results_table, func.sum(experiment.rows_stored)).where(experiment.rows_stored > 0)
+        stored = connection.execute(of_table.group_by(experiment.results_table)).all()
+        return [str(columns.lost(name, rows)) for name, rows in stored if not self._has_table(connection, name)]
 
     def _measured(self, connection: Connection) -> tuple[float, float]:
         """Seconds of a round trip, and what the database's clock is ahead of this machine's; medians."""

@@ -47,6 +47,7 @@ STAYS = {
     sqlite3.SQLITE_PERM: ("cannot be opened", "Check the permissions of the file and of its folder: ls -la"),
     sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "Check the permissions of the file and of its folder: ls -la"),
 }
+LOST = "Restore it from a backup; `ems database check` shows what is gone."
 ALLOWED = "Allowed: sqlite:///path from the lab's folder, or sqlite:////absolute/path."
 
 
@@ -148,6 +149,8 @@ class SqliteDatabase(SqlSetup):
         if code in MAY_PASS:
             message = f"The lab's database {self._path} does not answer: {MAY_PASS[code]} ({error})."
             return DatabaseUnavailable(message, "Nothing was changed: try again.")
+        if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such table"):
+            return DatabaseError(f"The lab's database {self._path} has lost a table of EMS ({error}).", LOST)
         fault, hint = STAYS.get(code, ("refused a call", "If this is no fault of the file, report it with: ems doctor"))
         return DatabaseError(f"The lab's database {self._path} {fault} ({error}).", hint)
 
@@ -181,6 +184,10 @@ class SqliteDatabase(SqlSetup):
         statement = insert(table).values(**values).on_conflict_do_nothing()
         return connection.execute(statement).rowcount == 1
 
+    def _has_table(self, connection: Connection, name: str) -> bool:
+        found = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
+        return bool(_raw(connection).execute(found, (name,)).fetchone()[0])
+
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
         return sqlite_results.store(_raw(connection), claim.results_table, claim.experiment_id, batch)
 
@@ -202,7 +209,7 @@ class SqliteDatabase(SqlSetup):
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
         with self._reading() as connection:
-            table = self._row(connection, experiment_id)["results_table"]
+            table = self._kept(connection, self._row(connection, experiment_id))["results_table"]
             yield from sqlite_results.read(_raw(connection), table, experiment_id, columns, where, chunk_rows)
 
 
