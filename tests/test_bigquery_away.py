@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
 
+from ems.databases import connect
+from tests.access_contract import AccessContract, Check
 from tests.away_contract import NOWHERE, NetworkContract, Own
-from tests.bigquery_server import BigqueryServer
+from tests.bigquery_gate import Judge, gate, reader, stranger
+from tests.bigquery_server import PROJECT, BigqueryServer
+from tests.database_cases import Address
 
 pytestmark = pytest.mark.xdist_group("bigquery_away")
 HOST = "BIGQUERY_EMULATOR_HOST"
@@ -38,3 +46,45 @@ class TestAway(NetworkContract):
             return own.url
 
         return at_nowhere
+
+
+@pytest.mark.drill
+class TestAccess(AccessContract):
+    says_read_only = "refuses you.*roles/bigquery.dataEditor"
+    says_wrong = "Google does not know who you are.*Log in: gcloud auth"
+    says_lost = "has no tables yet.*ems up lab"
+
+    @pytest.fixture
+    def address(self, bigquery_url, tmp_path) -> Address:
+        return bigquery_url, tmp_path
+
+    def behind_gate(self, address: Address, judge: Judge) -> Callable[[Check], None]:
+        def do(check: Check) -> None:
+            with pytest.MonkeyPatch.context() as patched, gate(os.environ[HOST], judge) as host:
+                patched.setenv(HOST, host)
+                with closing(connect(*address)) as client:
+                    check(client)
+
+        return do
+
+    @pytest.fixture
+    def as_reader(self, address) -> Callable[[Check], None]:
+        return self.behind_gate(address, reader)
+
+    @pytest.fixture
+    def as_stranger(self, address) -> Callable[[Check], None]:
+        return self.behind_gate(address, stranger)
+
+    @pytest.fixture
+    def execute(self, address) -> Callable[[str], None]:
+        client = bigquery.Client(project=PROJECT, credentials=AnonymousCredentials())
+        config = bigquery.QueryJobConfig(default_dataset=address[0].removeprefix("bigquery://").replace("/", "."))
+        return lambda statement: client.query_and_wait(statement, job_config=config)
+
+    @pytest.fixture
+    def drop(self, execute) -> Callable[[str], None]:
+        return lambda name: execute(f"DROP TABLE {name}")
+
+    @pytest.fixture
+    def set_version(self, execute) -> Callable[[int], None]:
+        return lambda version: execute(f"UPDATE schema_version SET version = {version} WHERE TRUE")
