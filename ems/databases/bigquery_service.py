@@ -30,6 +30,7 @@ LABELS = {"application": "ems"}
 REQUEST_S = 120.0  # of one HTTP request
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.1, 2.0  # pauses between looks at a job
 CONTENDED = re.compile(r"concurrent update|serialize access|conflict", re.I)
+OTHERS_ADDED = re.compile(r"does not match Table .*Cannot remove field", re.S)
 LOST_JOB = re.compile(r"(Not found|Already Exists): Job")  # whose answer was lost: all that EMS runs can be run again
 BUSY = frozenset(
     {"rateLimitExceeded", "jobRateLimitExceeded", "quotaExceeded", "backendError", "jobBackendError"}
@@ -144,6 +145,10 @@ class Service:
             self.client.update_table(table, ["schema"], retry=self._retry, timeout=REQUEST_S)
         except exceptions.PreconditionFailed as error:
             raise Contended(str(error)) from error
+        except exceptions.BadRequest as error:
+            if OTHERS_ADDED.search(str(error)):
+                raise Contended(str(error)) from error
+            raise
 
     def make_dataset(self) -> None:
         dataset = bigquery.Dataset(f"{self.address.project}.{self.address.dataset}")
