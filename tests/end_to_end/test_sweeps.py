@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from ems.node.spool import Spool, read
+from ems.node.spool import read
 from tests.end_to_end.conftest import User
 
 ROOT = Path(__file__).parents[2]
@@ -74,8 +74,8 @@ class Sweeper(User):
 
     def kept(self) -> set[tuple[int, int]]:
         """The points that are stored, or on their way to it."""
-        folders = (self.root / ".ems/runs").glob("*/spool")
-        waiting = [number for folder in folders for path in Spool(folder).waiting() for number in read(path).replaces]
+        files = (self.root / ".ems/runs").glob("*/spool/*.batch")
+        waiting = [number for path in files for number in read(path).replaces]
         return {*self.points(), *(POINTS[number] for number in waiting)}
 
     def counters(self) -> tuple[str, int, int, int]:
