@@ -157,6 +157,11 @@ class ResultsContract(DatabaseCase):
     def test_any_other_name_is_a_name(self, database):
         names = [
             "select",
+            "order",
+            "table",
+            "user",
+            "null",
+            "timestamp",
             "with space",
             'quo"te',
             "back`tick",
@@ -172,7 +177,7 @@ class ResultsContract(DatabaseCase):
         claim = claimed(database)
         database.store(claim, batch([0], *(ints(name, n) for n, name in enumerate(names))))
         assert table(database) == {"point": [0], "row": [0]} | {name: [n] for n, name in enumerate(names)}
-        assert table(database, columns=["😀", "select"]) == {"point": [0], "row": [0], "😀": [7], "select": [0]}
+        assert table(database, columns=["😀", "select"]) == {"point": [0], "row": [0], "😀": [12], "select": [0]}
 
     def test_every_kind_of_value_survives(self, database):
         numbers = [-0.0, 5e-324, 1.7976931348623157e308, math.inf, -math.inf, math.nan, 3.0, None]
@@ -230,6 +235,13 @@ class ResultsContract(DatabaseCase):
             with pytest.raises(DatabaseError, match=r"(?s)value cannot be stored.*without NUL"):
                 database.store(claim, batch([0], texts("t", "a\0b")))
             assert (table(database), now(database).rows_stored) == ({}, 0)
+
+    @pytest.mark.parametrize("number", [2**63, -(2**63) - 1])
+    def test_an_integer_beyond_64_bits_is_refused_and_changes_nothing(self, database, number):
+        claim = claimed(database)
+        with pytest.raises(DatabaseError, match=r"cannot be stored(.|\n)*integers from -2\^63 to 2\^63-1"):
+            database.store(claim, batch([0, 1], ints("x", 1, number)))
+        assert (table(database), now(database).rows_stored) == ({}, 0)
 
     def test_columns_of_unequal_length_are_refused(self, database):
         with pytest.raises(DatabaseError, match="'x' of a batch has 1 values for 2 rows"):

@@ -213,14 +213,28 @@ def decoded(item: Item, types: Sequence[tuple[str, ColumnType]]) -> list[Value]:
     return [_DECODE[type](item[name]) if name in item else None for name, type in types]
 
 
-def check_text(table: str, batch: Batch) -> None:
-    """DatabaseError for text that is no Unicode."""
+def check_values(table: str, batch: Batch) -> None:
+    """DatabaseError for text that is no Unicode, and for integers that DynamoDB would take but no column can hold."""
     for column in batch.columns:
-        if column.type == "text":
-            try:
-                "".join(value for value in column.values if isinstance(value, str)).encode()
-            except UnicodeEncodeError as error:
-                raise DatabaseError(
-                    f"results table {table!r}: a value cannot be stored in {column.name!r}: {error.reason}.",
-                    "Allowed: text that is valid Unicode.",
-                ) from error
+        found: list[Any] = (
+            [value for value in column.values if value is not None] if isinstance(column.values, list) else []
+        )
+        if column.type == "text" and (reason := _not_unicode(found)):
+            raise _cannot_be_stored(table, column.name, reason)
+        if column.type == "int64" and found and not -(2**63) <= min(found) <= max(found) < 2**63:
+            raise _cannot_be_stored(table, column.name, "an integer has more than 64 bits")
+
+
+def _not_unicode(texts: Sequence[Any]) -> str:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        return error.reason
+    return ""
+
+
+def _cannot_be_stored(table: str, name: str, reason: str) -> DatabaseError:
+    return DatabaseError(
+        f"results table {table!r}: a value cannot be stored in {name!r}: {reason}.",
+        "Allowed: text that is valid Unicode, integers from -2^63 to 2^63-1.",
+    )

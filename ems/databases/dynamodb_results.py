@@ -29,7 +29,7 @@ from ems.databases.dynamodb_items import (
     MARKS,
     SHARDS,
     Item,
-    check_text,
+    check_values,
     item_of,
     key_bounds,
     parsed,
@@ -114,7 +114,7 @@ class DynamodbResults(DynamodbRuns):
     def _stored(self, writer: Writer, row: Row, batch: Batch, source: str, copied: list[log.Copy]) -> bool:
         """False if another batch came between, so that this one needs another number."""
         number = row["batches"]
-        check_text(row["results_table"], batch)
+        check_values(row["results_table"], batch)
         points = self._points_of(row)
         fitting = dynamodb_columns.fitted(self._service, row["results_table"], batch)
         plan = _Plan(self._service, row, points, batch)
