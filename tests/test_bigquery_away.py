@@ -12,7 +12,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 
 from ems.databases import connect
-from tests.access_contract import AccessContract, Check
+from tests.access_contract import Check, SqlAccessContract
 from tests.away_contract import NOWHERE, NetworkContract, Own
 from tests.bigquery_gate import Judge, gate, reader, stranger
 from tests.bigquery_server import PROJECT, BigqueryServer
@@ -49,7 +49,7 @@ class TestAway(NetworkContract):
 
 
 @pytest.mark.drill
-class TestAccess(AccessContract):
+class TestAccess(SqlAccessContract):
     says_read_only = "refuses you.*roles/bigquery.dataEditor"
     says_wrong = "Google does not know who you are.*Log in: gcloud auth"
     says_lost = "has no tables yet.*ems up lab"
@@ -80,11 +80,3 @@ class TestAccess(AccessContract):
         client = bigquery.Client(project=PROJECT, credentials=AnonymousCredentials())
         config = bigquery.QueryJobConfig(default_dataset=address[0].removeprefix("bigquery://").replace("/", "."))
         return lambda statement: client.query_and_wait(statement, job_config=config)
-
-    @pytest.fixture
-    def drop(self, execute) -> Callable[[str], None]:
-        return lambda name: execute(f"DROP TABLE {name}")
-
-    @pytest.fixture
-    def set_version(self, execute) -> Callable[[int], None]:
-        return lambda version: execute(f"UPDATE schema_version SET version = {version} WHERE TRUE")

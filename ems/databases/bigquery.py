@@ -225,6 +225,9 @@ class BigqueryDatabase(SqlSetup):
 
     # Results
 
+    def _has_table(self, connection: Connection, name: str) -> bool:  # noqa: ARG002
+        return self._bigquery.describe(name) is not None
+
     def _store(self, connection: Connection, claim: Claim, batch: Batch) -> Any:
         """What is to be added to `rows_stored`: known when the script runs."""
         session, table, id = raw(connection), claim.results_table, claim.experiment_id
@@ -249,8 +252,8 @@ class BigqueryDatabase(SqlSetup):
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         with self._reading() as connection:
-            row = self._row(connection, experiment_id)
-            table = row["results_table"] if self._bigquery.describe(row["results_table"]) else None
+            row = self._kept(connection, self._row(connection, experiment_id))
+            table = row["results_table"] if self._has_table(connection, row["results_table"]) else None
             asked = [
                 ScalarQueryParameter("id", "STRING", experiment_id),
                 ScalarQueryParameter("wanted", "INT64", row["wanted_attempt"]),
@@ -269,7 +272,7 @@ class BigqueryDatabase(SqlSetup):
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
         with self._reading() as connection:
-            table = self._row(connection, experiment_id)["results_table"]
+            table = self._kept(connection, self._row(connection, experiment_id))["results_table"]
             yield from bigquery_results.read(self._bigquery, table, experiment_id, columns, where, chunk_rows)
 
     # Tables

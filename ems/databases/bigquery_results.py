@@ -31,7 +31,6 @@ from ems.databases.bigquery_service import LABELS, Contended, Service
 from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.node.spool import Batch, Column, ColumnType
 
-MOST_TRIES = 20  # at changing a table's columns, which others change too
 ARROW: dict[ColumnType, pa.DataType] = {
     "int64": pa.int64(),
     "float64": pa.float64(),
@@ -63,18 +62,23 @@ def find(service: Service, table: str) -> Layout | None:
 def make_ready(service: Service, table: str, batch: Batch) -> Layout:
     """The table with all columns that the batch needs."""
     columns.check_batch(batch)
-    for _ in range(MOST_TRIES):
-        found = service.describe(table)
-        layout = {} if found is None else bigquery_columns.layout_of(found)
-        change = columns.meet(table, {name: stored.type for name, stored in layout.items()}, batch.columns)
-        bigquery_columns.check_width(table, len(layout) + len(change.added))
-        if found is not None and not change.added and not change.widened:
-            return layout
-        try:
-            _change(service, table, found, layout, change)
-        except Contended:
-            continue
-    raise DatabaseUnavailable(f"Others keep changing results table {table!r}.", "Nothing was stored: try again.")
+    try:
+        return service.patiently(lambda: _ready(service, table, batch))
+    except Contended as error:
+        message = f"Others keep changing results table {table!r}."
+        raise DatabaseUnavailable(message, "Nothing was stored: try again.") from error
+
+
+def _ready(service: Service, table: str, batch: Batch) -> Layout:
+    """Contended if others change the columns at the same time."""
+    found = service.describe(table)
+    layout = {} if found is None else bigquery_columns.layout_of(found)
+    change = columns.meet(table, {name: stored.type for name, stored in layout.items()}, batch.columns)
+    bigquery_columns.check_width(table, len(layout) + len(change.added))
+    if found is not None and not change.added and not change.widened:
+        return layout
+    _change(service, table, found, layout, change)
+    return _ready(service, table, batch)
 
 
 def _change(service: Service, name: str, found: Table | None, layout: Layout, change: columns.Change) -> None:

@@ -118,7 +118,7 @@ class Service:
             labels=LABELS,
             use_legacy_sql=False,
         )
-        return self._patiently(
+        return self.patiently(
             lambda: self.client.query_and_wait(
                 sql,
                 job_config=config,
@@ -189,7 +189,7 @@ class Service:
             self._wait(job)
             return number
 
-        return self._patiently(loaded)
+        return self.patiently(loaded)
 
     def _wait(self, job: bigquery.LoadJob) -> None:
         """Until it has ended; its error is raised. Google's client looks at random times, a second apart and more."""
@@ -199,13 +199,13 @@ class Service:
             pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
         job.result(retry=self._retry)
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def patiently(self, call: Callable[[], T]) -> T:
         """What others hinder, or a busy service fails, is tried again, at growing and random intervals."""
         until, pause_s = time.monotonic() + self._wait_s, self._first_pause_s
         while True:
             try:
                 return call()
-            except (*AWAY, exceptions.GoogleAPICallError) as error:
+            except (*AWAY, Contended, exceptions.GoogleAPICallError) as error:
                 if not _may_pass(error) or time.monotonic() > until:
                     raise
             time.sleep(random.uniform(0.5, 1.0) * pause_s)
@@ -259,7 +259,7 @@ def _credentials() -> Credentials | None:
 
 
 def _may_pass(error: Exception) -> bool:
-    if isinstance(error, AWAY):
+    if isinstance(error, (*AWAY, Contended)):
         return True
     if isinstance(error, exceptions.BadRequest) and CONTENDED.search(str(error)):
         return True

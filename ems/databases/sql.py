@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,9 +18,8 @@ from ems.node.spool import Batch, Mark
 
 
 class SqlDatabase(SqlRuns):
-    def _has_table(self, connection: Connection, name: str) -> bool:  # noqa: ARG002
-        """True also where looking costs too much."""
-        return True
+    @abstractmethod
+    def _has_table(self, connection: Connection, name: str) -> bool: ...
 
     def _kept(self, connection: Connection, row: Any) -> Any:
         """The experiment's row; DatabaseError if somebody dropped the table with its results."""
