@@ -15,7 +15,7 @@ from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, S
 from ems.lab import Lab
 from ems.node.spool import Batch
 
-pytest_plugins = ["tests.servers", "tests.dynamodb_server", "tests.bigquery_server"]
+pytest_plugins = ["tests.servers", "tests.dynamodb_server", "tests.bigquery_server", "tests.secret_stores"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

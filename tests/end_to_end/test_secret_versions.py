@@ -9,8 +9,8 @@ import pytest
 
 from ems import engine
 from tests.end_to_end.conftest import User
-from tests.secret_stores import Stores
-from tests.test_secret_versions import LATEST, PASSWORD, address, own, stores  # noqa: F401
+from tests.secret_stores import LATEST, PASSWORD, Stores
+from tests.test_password_from import address, own  # noqa: F401
 
 pytestmark = pytest.mark.xdist_group("secret_versions")
 
@@ -36,7 +36,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def test_the_password_is_nowhere(somebody: User, stores: Stores) -> None:  # noqa: F811
+def test_the_password_is_nowhere(somebody: User, stores: Stores) -> None:
     somebody.experiment(rows=6)
     commands = [["up", "lab"], ["up", "e"], ["status", "--json"], ["logs", "e"], ["database", "check"], ["read", "e"]]
     said = ""
