@@ -19,7 +19,7 @@ from google.auth import exceptions as auth_errors
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.cloud import bigquery
 from google.cloud.bigquery import ArrayQueryParameter, LoadJobConfig, QueryJobConfig, ScalarQueryParameter
-from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.cloud.bigquery.table import RowIterator
 from requests import exceptions as http_errors
 
@@ -89,8 +89,8 @@ class Service:
         self.address = address
         self.name = f"bigquery://{address.project}/{address.dataset}"
         self._wait_s, self._first_pause_s = wait_s, first_pause_s
-        self._retry: Retry = DEFAULT_RETRY.with_delay(initial=first_pause_s).with_timeout(wait_s)
-        self._job_retry: Retry = DEFAULT_JOB_RETRY.with_delay(initial=first_pause_s).with_timeout(wait_s)
+        # Of one request, so that `patiently` has its time for several.
+        self._retry: Retry = DEFAULT_RETRY.with_delay(initial=first_pause_s).with_timeout(wait_s / 4)
         self._client: bigquery.Client | None = None
 
     @property
@@ -124,7 +124,7 @@ class Service:
                 job_config=config,
                 api_timeout=REQUEST_S,
                 retry=self._retry,
-                job_retry=self._job_retry,
+                job_retry=None,  # type: ignore[arg-type]  # `patiently` does that
                 page_size=page_rows,
             )
         )
