@@ -18,6 +18,11 @@ from ems.node.spool import Batch
 pytest_plugins = ["tests.servers", "tests.dynamodb_server", "tests.bigquery_server", "tests.secret_stores"]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Half of the time a test waits for processes."""
+    return max(3 * (os.cpu_count() or 1) // 2, 2)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if "EMS_DRILL" in os.environ:
         return

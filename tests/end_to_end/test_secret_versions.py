@@ -15,7 +15,7 @@ from tests.test_password_from import address, own  # noqa: F401
 pytestmark = pytest.mark.xdist_group("secret_versions")
 
 
-@pytest.fixture(params=["google", "aws"])
+@pytest.fixture(params=[pytest.param("google", marks=pytest.mark.drill), "aws"])
 def somebody(request: pytest.FixtureRequest, address: str, tmp_path: Path) -> User:  # noqa: F811
     engine.ensure()
     User(tmp_path).ems("init", "lab")
