@@ -36,11 +36,10 @@ check: .venv/dev  ## Ruff, mypy and the guard tests
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/test_guards.py
 
-DRILLS := $(addprefix tests/end_to_end/,test_kills.py test_sweep_faults.py drill_faults.py drill_bigquery.py \
-	test_secret_versions.py) \
-	$(addprefix tests/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
+DRILLS := $(addprefix tests/end_to_end/,drill_bigquery.py drill_faults.py test_kills.py test_secret_versions.py \
+	test_sweep_faults.py) $(addprefix tests/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
 
-drill: .venv/dev  ## Every process killed at every phase, and all other faults; as root on Linux (half an hour)
+drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (an hour and more)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2
 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`
