@@ -12,8 +12,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ems.errors import EmsError
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # `arn:aws:secretsmanager:…:secret:NAME` has the name of one in it
+err = Console(stderr=True, emoji=False)
 
 
 def print_json(value: object) -> None:

@@ -419,3 +419,10 @@ def test_colours_only_where_there_is_a_terminal(here: Lab) -> None:
     assert "\x1b" not in execute("status").stdout
     assert "\x1b[31m" in execute("status", FORCE_COLOR="1").stdout
     assert "\x1b[31m" not in execute("status", FORCE_COLOR="1", NO_COLOR="1").stdout
+
+
+def test_what_is_said_is_shown_as_it_is(here: Lab) -> None:
+    file = here.root / "Pulumi.yaml"
+    file.write_text(file.read_text().replace(here.database_url, "'dynamodb://[red] :secret:'"))
+    shown = execute("database", "check")
+    assert shown.returncode and ":secret:" in shown.stderr and "[red]" in shown.stderr
