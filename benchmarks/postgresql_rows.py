@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -53,10 +54,17 @@ def raw(url: str, work: list[Batch]) -> float:
 def stored(url: str, work: list[Batch]) -> float:
     with closing(connect(url, Path())) as database:
         claim = claimed(database)
+        database.store(claim, first_row(work))
         start = time.perf_counter()
         for batch in work:
             database.store(claim, batch)
         return time.perf_counter() - start
+
+
+def first_row(work: list[Batch]) -> Batch:
+    """Makes the table, as `raw` does before it looks at the clock."""
+    columns = tuple(replace(column, values=column.values[:1]) for column in work[0].columns)
+    return Batch(work[0].points[:1], work[0].rows[:1], columns)
 
 
 def compare(url: str, rows: int, doubles: int) -> None:

@@ -100,8 +100,10 @@ def check_batch(batch: Batch) -> None:
     for name, length in [("row", len(batch.rows)), *((c.name, len(c.values)) for c in batch.columns)]:
         if length != len(batch):
             raise DatabaseError(f"column {name!r} of a batch has {length} values for {len(batch)} rows.")
+    if not batch.marks:
+        return
     states = Counter([*(mark.point for mark in batch.marks), *set(batch.points)])
-    point, count = states.most_common(1)[0] if batch.marks else (0, 1)
+    point, count = states.most_common(1)[0]
     if count > 1:
         raise DatabaseError(
             f"point {point} of a batch has a mark and rows, or two marks.",
@@ -111,7 +113,10 @@ def check_batch(batch: Batch) -> None:
 
 def spans(points: Iterable[int]) -> list[tuple[int, int]]:
     """The points as inclusive ranges of neighbours, ascending: [3, 1, 2, 7] → [(1, 3), (7, 7)]."""
-    return [(found[0], found[-1]) for found in ranges(sorted(set(points)))]
+    ascending = sorted(set(points))
+    if ascending and ascending[-1] - ascending[0] == len(ascending) - 1:  # as mostly
+        return [(ascending[0], ascending[-1])]
+    return [(found[0], found[-1]) for found in ranges(ascending)]
 
 
 def ranges(points: Iterable[int]) -> Iterator[range]:
