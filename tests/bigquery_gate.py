@@ -1,4 +1,5 @@
-"""Stands before BigQuery's emulator, which lets everybody do everything, and refuses what the service would."""
+"""Stands before BigQuery's emulator, which lets everybody do everything: refuses what the service would, or loses an
+answer."""
 
 from __future__ import annotations
 
@@ -41,12 +42,20 @@ def stranger(method: str, path: str, body: bytes) -> Reply | None:
     return refusal(401, "authError", "Request had invalid authentication credentials")
 
 
+def everybody(method: str, path: str, body: bytes) -> Reply | None:
+    return None
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: _Gate
 
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         code, answer = self.server.judge(self.command, self.path.partition("?")[0], body) or self._passed(body)
+        if self.server.loses and self.server.loses in body:
+            self.server.loses = b""
+            self.close_connection = True
+            return
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -70,17 +79,23 @@ class _Handler(BaseHTTPRequestHandler):
 class _Gate(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, host: str, judge: Judge) -> None:
+    def __init__(self, host: str, judge: Judge, loses: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.host, self.judge = host, judge
+        self.host, self.judge, self.loses = host, judge, loses
 
 
 @contextmanager
-def gate(host: str, judge: Judge) -> Iterator[str]:
-    """The gate's own host, with which clients come to the emulator at `host`."""
-    with _Gate(host, judge) as made:
+def gate(host: str, judge: Judge, loses: bytes = b"") -> Iterator[str]:
+    """The gate's own host, with which clients come to the emulator at `host`.
+
+    Of the first request with `loses` in it the emulator's answer is lost.
+    """
+    with _Gate(host, judge, loses) as made:
         thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"http://127.0.0.1:{made.server_address[1]}"
-        made.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{made.server_address[1]}"
+        finally:
+            made.shutdown()
+            thread.join()
+        assert not made.loses, "there was no such request"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import http.server
 import json
 import os
@@ -21,6 +20,7 @@ from ems.databases.bigquery import BigqueryDatabase
 from ems.databases.bigquery_service import EMULATOR, Address
 from ems.databases.columns import RESERVED
 from ems.errors import DatabaseError, DatabaseUnavailable, FencedOut, UserError
+from tests.bigquery_gate import everybody, gate
 from tests.bigquery_server import PROJECT, BigqueryServer
 from tests.contracts import DatabaseContract
 from tests.database_cases import Address as Place
@@ -152,7 +152,7 @@ def loaded(database: BigqueryDatabase) -> list[int]:
 @pytest.mark.parametrize(("lost", "rows"), [(b"INSERT INTO loaded_batch", [0, 1]), (b'"load"', [0, 0, 1, 1])])
 def test_what_is_sent_again_as_its_answer_was_lost_counts_once(made, bigquery_url, monkeypatch, lost, rows):
     claim = claimed(made)
-    with losing_an_answer(os.environ[EMULATOR], lost) as host:
+    with gate(os.environ[EMULATOR], everybody, loses=lost) as host:
         monkeypatch.setenv(EMULATOR, host)
         with closing(BigqueryDatabase(bigquery_url)) as another:
             another.store(claim, batch([0, 1], ints("x", 5, 6), marks=(failed(2),)))
@@ -234,19 +234,6 @@ def fault(code: int, reason: str, message: str = "no") -> tuple[int, dict]:
 
 
 @contextmanager
-def served(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextmanager
 def answering(*answers: tuple[int, dict], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """A service that gives these answers in turn, the last one for ever; the requests that came."""
     requests: list[str] = []
@@ -265,40 +252,16 @@ def answering(*answers: tuple[int, dict], monkeypatch: pytest.MonkeyPatch) -> It
 
         def log_message(self, *_) -> None: ...
 
-    with served(Handler) as url:
-        monkeypatch.setenv(EMULATOR, url)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv(EMULATOR, f"http://127.0.0.1:{server.server_port}")
+    try:
         yield requests
-
-
-@contextmanager
-def losing_an_answer(host: str, to: bytes) -> Iterator[str]:
-    """A way to the server at `host` on which one answer is lost: that to the first request with `to` in it."""
-    lost = threading.Event()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            server = http.client.HTTPConnection(host.removeprefix("http://"))
-            server.request(self.command, self.path, body, {**dict(self.headers), "Accept-Encoding": "identity"})
-            with closing(server), server.getresponse() as answer:
-                content = answer.read()
-                if to in body and not lost.is_set():
-                    lost.set()
-                    self.close_connection = True
-                    return
-                self.send_response(answer.status)
-                self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do
-
-        def log_message(self, *_) -> None: ...
-
-    with served(Handler) as url:
-        yield url
-    assert lost.is_set()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def asked(wait_s: float) -> list[tuple]:

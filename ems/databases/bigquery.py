@@ -253,7 +253,7 @@ class BigqueryDatabase(SqlSetup):
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         with self._reading() as connection:
             row = self._kept(connection, self._row(connection, experiment_id))
-            table = row["results_table"] if self._has_table(connection, row["results_table"]) else None
+            table = row["results_table"] if row["rows_stored"] else None
             asked = [
                 ScalarQueryParameter("id", "STRING", experiment_id),
                 ScalarQueryParameter("wanted", "INT64", row["wanted_attempt"]),

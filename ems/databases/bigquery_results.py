@@ -289,7 +289,7 @@ def _select(
 
 
 def points_sql(table: str | None) -> str:
-    """Ranges of points by state: of those with rows, if there is a table, then of the marked ones."""
+    """Ranges of points by state: of those with rows, if there are any, then of the marked ones."""
     stored = f"SELECT DISTINCT 0 AS part, 'stored' AS state, point FROM {quoted(table or '')} WHERE {COUNTS}"
     marked = (
         "SELECT 1 AS part, IF(state = 'failed' AND attempt < @wanted, 'due', state) AS state, point "

@@ -216,9 +216,9 @@ def decoded(item: Item, types: Sequence[tuple[str, ColumnType]]) -> list[Value]:
 def check_values(table: str, batch: Batch) -> None:
     """DatabaseError for text that is no Unicode, and for integers that DynamoDB would take but no column can hold."""
     for column in batch.columns:
-        found: list[Any] = (
-            [value for value in column.values if value is not None] if isinstance(column.values, list) else []
-        )
+        if column.type not in {"text", "int64"} or not isinstance(column.values, list):
+            continue
+        found: list[Any] = [value for value in column.values if value is not None]
         if column.type == "text" and (reason := _not_unicode(found)):
             raise _cannot_be_stored(table, column.name, reason)
         if column.type == "int64" and found and not -(2**63) <= min(found) <= max(found) < 2**63:
