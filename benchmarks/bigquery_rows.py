@@ -16,8 +16,8 @@ import pandas as pd
 from google.cloud.bigquery import LoadJobConfig, SchemaField
 from sqlite_rows import ROUNDS, claimed
 
-from ems.databases.bigquery import BigqueryDatabase
-from ems.node.spool import Batch, Column
+from ems.databases.bigquery.database import BigqueryDatabase
+from ems.spool.batch import Batch, Column
 
 BATCH_ROWS = {12: 500_000, 1000: 8_000}  # by the number of doubles in a row: what an agent gathers, 64 MB
 

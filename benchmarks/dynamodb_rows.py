@@ -18,10 +18,10 @@ from typing import Any
 from sqlite_rows import ROUNDS, batches, claimed
 
 from ems.databases import connect
-from ems.databases.dynamodb import URL
-from ems.databases.dynamodb_items import SHARDS
-from ems.databases.dynamodb_service import AT_ONCE_CALLS, CONFIG, MOST_WRITES, session
-from ems.node.spool import Batch
+from ems.databases.dynamodb.database import URL
+from ems.databases.dynamodb.items import SHARDS
+from ems.databases.dynamodb.service import AT_ONCE_CALLS, CONFIG, MOST_WRITES, session
+from ems.spool.batch import Batch
 
 
 def items(batch: Batch, run: int) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from pathlib import Path
 import git
 
 from ems import lab as laboratory
-from ems import scaffold
+from ems.cli import scaffold
+from ems.engine.runner import Pulumi
 from ems.lab import Lab
-from ems.runner import Pulumi
 
 Case = Callable[[int], object]  # is given the number of the round
 

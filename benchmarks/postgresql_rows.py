@@ -17,7 +17,7 @@ import psycopg
 from sqlite_rows import ROUNDS, batches, claimed
 
 from ems.databases import connect
-from ems.node.spool import Batch
+from ems.spool.batch import Batch
 
 KEYS = 'experiment_id text COLLATE "C" NOT NULL, point bigint NOT NULL, row bigint NOT NULL'
 

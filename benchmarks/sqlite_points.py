@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ems.databases import Claim, Database, Experimenter, Funding, Project, Registration, connect
-from ems.node.spool import Batch, Column
+from ems.spool.batch import Batch, Column
 
 BATCH_POINTS = 10_000
 LEASE_S = 3600.0

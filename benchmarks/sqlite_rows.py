@@ -15,7 +15,7 @@ from itertools import repeat
 from pathlib import Path
 
 from ems.databases import Claim, Database, Experimenter, Funding, Project, Registration, connect
-from ems.node.spool import Batch, Column
+from ems.spool.batch import Batch, Column
 
 BATCH_ROWS = {12: 10_000, 1000: 500}  # by the number of doubles in a row
 ROUNDS = 3

@@ -24,8 +24,8 @@ from distributed import Client, LocalCluster
 import ems
 from benchmarks.sqlite_rows import claimed
 from ems.databases import connect
-from ems.node import spool
-from ems.node.spool import Spool
+from ems.spool import folder as spool
+from ems.spool.folder import Spool
 
 WORKERS = 2
 DEAR = 60
@@ -75,7 +75,7 @@ def swept(folder: Path, function: str, points: int) -> Measured:
     grids = [{"n": {"range": [0, points - 1, 1]}}]
     order = {"function": f"jobs:{function}", "grids": grids, "code": str(folder), "workers": WORKERS, "threads": 1}
     (folder / "order.json").write_text(json.dumps({**order, **places}))
-    call = f"from ems.node.driver import main; main({str(folder / 'order.json')!r})"
+    call = f"from ems.node.driver.driver import main; main({str(folder / 'order.json')!r})"
     waiting = Spool(folder / "spool")
     variables = {**os.environ, "PYTHONPATH": str(Path(ems.__file__).parents[1])}
     with closing(connect("sqlite:///ems.db", folder)) as database:

@@ -18,12 +18,12 @@ from pathlib import Path
 import psutil
 
 from benchmarks.sqlite_rows import claimed
-from ems import bundle
 from ems.databases import Database, Experiment, connect
-from ems.node import spool
-from ems.node.config import AgentConfig
-from ems.node.spool import Spool
-from ems.spec import ExperimentSpec
+from ems.node.agent.config import AgentConfig
+from ems.provenance import bundle
+from ems.spool import folder as spool
+from ems.spool.folder import Spool
+from ems.stack.spec import ExperimentSpec
 
 CODE = """
 def cheap(n, seed):

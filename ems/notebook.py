@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from ems import databases, lab, lifecycle
+from ems import lab
 from ems.console import say
 from ems.lab import Lab
-from ems.views.line import Pace, under_way
-from ems.views.patience import Patience
+from ems.lab.experiments import follow, latest, newest
+from ems.lab.line import under_way
+from ems.lab.patience import Pace, Patience
 from ems.views.progress import Progress, look, looks
 from ems.views.results import to_frame
 from ems.views.where import parse
@@ -40,8 +40,8 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     conditions = [parse(text) for text in where]
 
     def read() -> pd.DataFrame:
-        experiment = lifecycle.latest(here, stack)
-        with closing(databases.connect(here.database_url, here.root)) as database:
+        experiment = latest(here, stack)
+        with here.database() as database:
             frame = to_frame(database.results(experiment.id, columns, conditions))
             if frame.empty and conditions:  # with the columns, and their types, that it would have
                 frame = to_frame(islice(database.results(experiment.id, columns, chunk_rows=1), 1)).iloc[:0]
@@ -53,7 +53,7 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
 def progress(stack: str) -> Progress:
     """How far the newest experiment of `stack` is now: state, points, rate, time left, rows, failures."""
     here = lab.find()
-    return _patiently(here, lambda: look(here, lifecycle.latest(here, stack)))
+    return _patiently(here, lambda: look(here, latest(here, stack)))
 
 
 def _patiently(here: Lab, ask: Callable[[], T]) -> T:
@@ -81,7 +81,7 @@ def watch(*stacks: str) -> Watch[Any]:
     While the database is away it waits, and so do `results` and `progress`, once it has answered: they say so.
     """
     here = lab.find()
-    lifecycle.newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
+    newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
     _answered.add((here.root, here.database_url))
     return Watch(here, stacks)
 
@@ -112,7 +112,7 @@ class Watch(Generic[Seen]):
 
     def _turns(self) -> Iterator[Any]:
         due, patience = 0.0, Patience(say)
-        for experiments in lifecycle.follow(self._lab, self._stacks, patience):
+        for experiments in follow(self._lab, self._stacks, patience):
             if time.monotonic() < due and any(map(under_way, experiments)):
                 continue
             began = time.monotonic()

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from ems import databases, lab, preflight, scaffold
+from ems import databases, lab
+from ems.cli import scaffold
 from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, State
+from ems.engine import preflight
 from ems.lab import Lab
-from ems.node.spool import Batch
+from ems.spool.batch import Batch
 
-pytest_plugins = ["tests.servers", "tests.dynamodb_server", "tests.bigquery_server", "tests.secret_stores"]
+pytest_plugins = [
+    "tests.databases.servers",
+    "tests.databases.dynamodb_server",
+    "tests.databases.bigquery_server",
+    "tests.databases.secret_stores",
+]
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -12,8 +12,8 @@ from ems.databases import State
 from ems.errors import DatabaseError, UserError
 from ems.lab import Lab
 from tests.conftest import ran
-from tests.database_cases import batch, floats
-from tests.test_progress import end
+from tests.databases.cases import batch, floats
+from tests.views.test_progress import end
 
 LOOP = """
 import sys

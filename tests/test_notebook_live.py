@@ -12,7 +12,7 @@ from ems import databases, lab
 from ems.databases import Claim, Outcome, State
 from ems.lab import Lab
 from tests.conftest import ran
-from tests.database_cases import batch, floats
+from tests.databases.cases import batch, floats
 
 LOOK = """
 import ems

@@ -1,22 +1,21 @@
-"""The places where experiments run: one module each, whose name is the `kind:` in a stack file.
+"""The places where experiments run: a folder each, whose name is the `kind:` in a stack file.
 
-A module's `PLACE` is its `Place`.
+In it, `place.PLACE` is its `Place`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ems import plugins
 from ems.errors import UserError
 
 if TYPE_CHECKING:
     from ems.databases import Experiment
+    from ems.engine.provider.resource import Resource
     from ems.lab import Lab
-    from ems.provider.resource import Resource
 
 
 class Place(ABC):
@@ -43,16 +42,13 @@ class Place(ABC):
         """Store what is left of a run whose deadline passed before anybody wrote its end, where that is in reach."""
 
 
-def kinds() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
-
-
 def place(kind: str) -> Place:
-    if kind not in kinds():
-        raise UserError(f"{kind!r} is no kind of place.", f"Allowed: {', '.join(kinds())}")
-    found: Place = importlib.import_module(f"ems.clusters.{kind}").PLACE
+    known = plugins.names("clusters")
+    if kind not in known:
+        raise UserError(f"{kind!r} is not a kind of place.", f"Allowed: {', '.join(known)}")
+    found: Place = plugins.load("clusters", kind, "place").PLACE
     return found
 
 
 def resources() -> list[Resource]:
-    return [resource for kind in kinds() for resource in place(kind).resources()]
+    return [resource for kind in plugins.names("clusters") for resource in place(kind).resources()]

@@ -1,18 +1,17 @@
 """The lab's database: the registry of experiments and their results, behind one interface.
 
-The URL's scheme is the name of the module here that serves it: `sqlite:///path` → `ems/databases/sqlite.py`,
+The URL's scheme is the name of the module here that serves it: `sqlite:///path` → `ems/databases/sqlite/database.py`,
 whose `connect(url, root)` returns a `Database`.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ems import plugins
 from ems.databases.records import (
     FINISHED,
     MAY,
@@ -37,7 +36,7 @@ from ems.databases.records import (
 )
 from ems.databases.snippets import Language, through_csv
 from ems.errors import UserError
-from ems.node.spool import Batch, Mark
+from ems.spool.batch import Batch, Mark
 
 __all__ = [
     "FINISHED",
@@ -62,7 +61,6 @@ __all__ = [
     "Registration",
     "State",
     "connect",
-    "schemes",
 ]
 
 
@@ -260,7 +258,7 @@ class Database(ABC):
         named; `point` and `row` come always. DatabaseError: unknown column or experiment, or a value that does not
         fit the column's type."""
 
-    # Copies of a whole lab (`ems.copying`)
+    # Copies of a whole lab (`ems.databases.copying`)
 
     @abstractmethod
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
@@ -285,30 +283,13 @@ class Database(ABC):
     def close(self) -> None: ...
 
 
-HELPERS = frozenset(
-    {"columns", "marks", "migrations", "records", "rules", "schema", "selection", "snippets", "sql", "tables"}
-)
-
-
-def schemes() -> list[str]:
-    names = {module.name for module in pkgutil.iter_modules(__path__)} - HELPERS
-    return sorted(name for name in names if "_" not in name)  # with one, they help: postgresql_reading
-
-
 def connect(url: str, root: Path) -> Database:
     """The database at `url`; relative paths are taken from `root`. Opens lazily: nothing is created or read yet."""
-    scheme = url.partition(":")[0]
-    if scheme not in schemes():
+    scheme, known = url.partition(":")[0], plugins.names("databases")
+    if scheme not in known:
         raise UserError(
             f"ems:database is {url!r}: no database of that kind.",
-            f"Allowed: {', '.join(name + '://…' for name in schemes())}",
+            f"Allowed: {', '.join(name + '://…' for name in known)}",
         )
-    try:
-        module = importlib.import_module(f"ems.databases.{scheme}")
-    except ImportError as error:
-        raise UserError(
-            f"ems:database is {scheme}://…, which needs a package that is not here: {error}.",
-            f"pip install 'ems-experiments[{scheme}]'",
-        ) from error
-    database: Database = module.connect(url, root)
+    database: Database = plugins.load("databases", scheme, "database").connect(url, root)
     return database

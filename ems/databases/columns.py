@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ems.errors import DatabaseError
-from ems.node.spool import Batch, Column, ColumnType, Value
+from ems.spool.batch import Batch, Column, ColumnType, Value
 
 KEYS = ("experiment_id", "point", "row")
 RESERVED = frozenset({*KEYS, "rowid"})

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Literal, TypeVar
 
-from ems.node.spool import Value
+from ems.spool.batch import Value
 
 
 class State(StrEnum):

@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeEngine
 from ems.databases import Condition
 from ems.databases.columns import KEYS
 from ems.errors import DatabaseError
-from ems.node.spool import Batch, Column, ColumnType, Value
+from ems.spool.batch import Batch, Column, ColumnType, Value
 
 CELLS = 200_000  # of one batch
 ALWAYS: dict[str, ColumnType] = {"point": "int64", "row": "int64"}

@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from ems.databases import Claim, Experiment, Origin, PointState, Registration, columns, marks
+from ems.databases import Claim, Experiment, Origin, PointState, Registration, columns, points, sql_marks
 from ems.databases.rules import experiment_of
 from ems.databases.sql_runs import SqlRuns
 from ems.databases.tables import experiment, metadata
-from ems.node.spool import Batch, Mark
+from ems.spool.batch import Batch, Mark
 
 
 class SqlDatabase(SqlRuns):
@@ -36,7 +36,7 @@ class SqlDatabase(SqlRuns):
         if batch.marks:
             batch = replace(batch, replaces=(*batch.replaces, *(mark.point for mark in batch.marks)))
         grown = self._store(connection, claim, batch)
-        marks.record(connection, claim, batch)
+        sql_marks.record(connection, claim, batch)
         self._update(connection, claim.experiment_id, rows_stored=experiment.c.rows_stored + grown)
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
@@ -44,12 +44,12 @@ class SqlDatabase(SqlRuns):
             row = self._kept(connection, self._row(connection, experiment_id))
             for found in columns.ranges(self._stored_points(connection, row)):
                 yield "stored", found
-            yield from marks.marked(connection, experiment_id, row["wanted_attempt"])
+            yield from sql_marks.marked(connection, experiment_id, row["wanted_attempt"])
 
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         with self._reading() as connection:
             self._row(connection, experiment_id)
-            yield from marks.failures(connection, experiment_id, last)
+            yield from sql_marks.failures(connection, experiment_id, last)
 
     def reusable(self, registration: Registration) -> list[Experiment]:
         if not registration.job_digest:
@@ -62,7 +62,7 @@ class SqlDatabase(SqlRuns):
             return [experiment_of(row) for row in rows.mappings()]
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
-        return sum(self._copy(claim, source, chunk) for chunk in marks.chunks(pairs, self.pairs_at_once))
+        return sum(self._copy(claim, source, chunk) for chunk in points.chunks(pairs, self.pairs_at_once))
 
     def _copy(self, claim: Claim, source: str, to: Mapping[int, int]) -> int:
         copied = 0
@@ -70,8 +70,8 @@ class SqlDatabase(SqlRuns):
             there = {*found.points, *(mark.point for mark in found.marks)}
             with self._writing() as connection:
                 self._kept(connection, self._fenced(connection, claim))
-                self._store_points(connection, claim, marks.moved(found, to))
-                marks.note_origins(connection, claim, source, [(point, to[point]) for point in there])
+                self._store_points(connection, claim, points.moved(found, to))
+                sql_marks.note_origins(connection, claim, source, [(point, to[point]) for point in there])
             copied += len(there)
         return copied
 
@@ -79,21 +79,21 @@ class SqlDatabase(SqlRuns):
         """What there is of these points, in batches of whole points."""
         with self._reading() as connection:
             yield from self._rows_of(connection, self._kept(connection, self._row(connection, experiment_id)), points)
-            empties = marks.empties(connection, experiment_id, points)
+            empties = sql_marks.empties(connection, experiment_id, points)
         if empties:
             yield Batch(array("q"), array("q"), (), marks=empties)
 
     def origins(self, experiment_id: str) -> Iterator[Origin]:
         with self._reading() as connection:
             self._row(connection, experiment_id)
-            yield from marks.origins(connection, experiment_id)
+            yield from sql_marks.origins(connection, experiment_id)
 
     # Copies of a whole lab
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         found = metadata.tables[table]
         with self._reading() as connection:
-            for row in connection.execute(select(found), execution_options=marks.STREAMED).mappings():
+            for row in connection.execute(select(found), execution_options=sql_marks.STREAMED).mappings():
                 yield dict(row)
 
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:

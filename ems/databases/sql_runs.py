@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, insert, select, update
 
 from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Registration, State, rules, tables
-from ems.databases.schema import SqlTables
+from ems.databases.sql_tables import SqlTables
 from ems.databases.tables import charge, experiment, run
 from ems.errors import DatabaseError
 

@@ -29,6 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from ems.databases.records import ClusterRow, Experimenter, Funding, Project
 from ems.errors import DatabaseError
 
 
@@ -205,3 +206,11 @@ def check_results_table(name: str) -> None:
             f"results table {name!r} is a name that the database or EMS keeps for itself.",
             f"Any but {', '.join(sorted(KEPT))}, sqlite_… and pg_…",
         )
+
+
+TABLE_OF: dict[type[Any], Table] = {
+    Experimenter: experimenter,
+    Project: project,
+    Funding: funding,
+    ClusterRow: cluster,
+}

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ems.errors import EmsError, UserError
-from ems.node.agent import Agent
+from ems.node.agent.agent import Agent
 
 
 def main(arguments: list[str]) -> int:

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.text import Text
 
-
-@dataclass(frozen=True)
-class Report:
-    """What `ems check` says of one stack. `exit_code`: the greatest of its problems' errors, 0 without one."""
-
-    stack: str
-    summary: str
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    exit_code: int = 0
+from ems.engine.preflight import Report
 
 
 def as_object(report: Report) -> dict[str, Any]:

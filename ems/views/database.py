@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from ems.databases import MAY, Checkup
+from ems.databases.copying import Compared
 
 CLOCK_S = 1.0  # from here on a difference is worth a word; EMS itself goes by the database's clock alone
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What both databases have of a table, or of an experiment's results, once all is copied."""
-
-    name: str
-    rows: int
-    rows_there: int
-    same: bool
 
 
 def setup_object(url: str, script: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ems.node.spool import Mark, jsonable
+from ems.spool.batch import Mark, jsonable
 
 
 def as_object(mark: Mark) -> dict[str, Any]:

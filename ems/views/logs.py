@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 
-from ems import databases
 from ems.databases import Experiment
 from ems.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
 from ems.lab import Lab
-from ems.views.patience import Patience, Say, look_s
+from ems.lab.patience import Patience, look_s
+from ems.messages import Say
 
 CHUNK = 65_536
 POLL_S = 0.5
@@ -59,7 +58,7 @@ class _Finished:
     def __call__(self) -> bool:
         if time.monotonic() < self._due:
             return False
-        with closing(databases.connect(self._lab.database_url, self._lab.root)) as database:
+        with self._lab.database() as database:
             pause_s = look_s(database, POLL_S)
             try:
                 now = database.experiment(self._experiment.id)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from ems import databases
 from ems.databases import Experiment, State
 from ems.lab import Lab
-from ems.node.spool import Mark
+from ems.lab.line import duration, under_way
+from ems.spool.batch import Mark
 from ems.views.failures import last_line, parameters
-from ems.views.line import duration, under_way
 
 FRESH_S = 15.0
 FAILURES = 5
@@ -175,7 +173,7 @@ def _mean_rate(experiment: Experiment) -> float | None:
 def _failures(lab: Lab, experiment: Experiment) -> tuple[Mark, ...]:
     if not experiment.points_failed:
         return ()
-    with closing(databases.connect(lab.database_url, lab.root)) as database:
+    with lab.database() as database:
         return tuple(database.failures(experiment.id, FAILURES))
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ems.databases import Condition, Experiment
 from ems.errors import UserError
-from ems.node.spool import Batch, Value
+from ems.spool.batch import Batch, Value
 from ems.views.where import show
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ems.databases import Experiment
-from ems.views.line import duration
+from ems.lab.line import duration
 
 DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
 NAMES, FOLDED = ("stack", "cluster", "project"), 14

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ems.databases import Experiment
+from ems.engine.teardown import Leftover
 from ems.errors import EngineError
-
-
-@dataclass(frozen=True)
-class Leftover:
-    """What one stack still declares, and what became of it."""
-
-    stack: str
-    experiment: Experiment
-    clusters: int
-    result: str = ""
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:

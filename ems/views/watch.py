@@ -11,8 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ems.views.line import Pace, duration
-from ems.views.patience import Say
+from ems.lab.line import duration
+from ems.lab.patience import Pace
+from ems.messages import Say
 from ems.views.progress import Progress, failure_line
 from ems.views.status import COLOURS
 

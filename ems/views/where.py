@@ -8,7 +8,7 @@ from typing import cast
 
 from ems.databases import Condition, Operator
 from ems.errors import UserError
-from ems.node.spool import Value
+from ems.spool.batch import Value
 
 QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""
 BARE = r"""[^\s=!<>'"]+"""

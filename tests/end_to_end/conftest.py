@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from ems import engine, scaffold
+from ems.cli import scaffold
+from ems.engine import install as engine
 
 JOB = """
 import csv, json, os, pathlib, sys, time

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ems import engine
-from ems.node.job_environment import job_environment
+from ems.engine import install as engine
+from ems.node.job.variables import job_environment
 from tests.end_to_end.conftest import User, expected
 from tests.end_to_end.test_sweeps import Sweeper
 

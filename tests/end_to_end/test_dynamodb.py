@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ems import engine
-from ems.node.job_environment import job_environment
+from ems.engine import install as engine
+from ems.node.job.variables import job_environment
 from tests.end_to_end.conftest import User, expected
 
 

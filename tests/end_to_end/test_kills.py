@@ -17,7 +17,7 @@ from random import Random
 import psutil
 import pytest
 
-from ems import engine
+from ems.engine import install as engine
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
 
@@ -25,9 +25,9 @@ ROWS = 24
 VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
     "cli": lambda user: user.processes("ems.cli up e"),
     "pulumi": User.updates,
-    "provider": lambda user: user.processes("-m ems.provider"),
-    "agent": lambda user: user.processes("-m ems.node /"),  # its keeper is `ems.node.job`
-    "keeper": lambda user: user.processes("-m ems.node.job"),
+    "provider": lambda user: user.processes("-m ems.engine.provider"),
+    "agent": lambda user: user.processes("-m ems.node /"),  # its keeper is `ems.node.job.keeper`
+    "keeper": lambda user: user.processes("-m ems.node.job.keeper"),
     "job": lambda user: user.processes("experiments/e/job.py"),
     "all": lambda user: user.processes(),
 }
@@ -142,7 +142,7 @@ DEAR = CODE.replace("time.sleep(0.05)", "time.sleep(0.6)")
 IN_FLIGHT = 2 * 4  # points of two batches: what a kill may cost
 SWEEP_VICTIMS = {
     **{name: VICTIMS[name] for name in ("cli", "pulumi", "provider", "agent", "keeper", "all")},
-    "driver": lambda user: user.processes("ems.node.driver"),
+    "driver": lambda user: user.processes("ems.node.driver.driver"),
     "worker": lambda user: user.processes("spawn_main")[:1],
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ems import engine
+from ems.engine import install as engine
 from tests.end_to_end.conftest import User
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ems import engine
+from ems.engine import install as engine
+from tests.databases.secret_stores import LATEST, PASSWORD, Stores
+from tests.databases.test_password_from import address, own  # noqa: F401
 from tests.end_to_end.conftest import User
-from tests.secret_stores import LATEST, PASSWORD, Stores
-from tests.test_password_from import address, own  # noqa: F401
 
 pytestmark = pytest.mark.xdist_group("secret_versions")
 

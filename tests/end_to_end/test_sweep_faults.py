@@ -12,8 +12,8 @@ from collections import Counter
 import psutil
 
 from ems.databases import State
-from tests.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
-from tests.test_sweep_attempt import Sweeping
+from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
+from tests.node.test_sweep_attempt import Sweeping
 
 __all__ = ["bench"]
 
@@ -115,7 +115,7 @@ def test_large_results_stay_out_of_memory(bench: Bench) -> None:
     """10 MB each, after cheap points that let the batches grow."""
     sweep = Faulty(bench, code=LARGE, points=2040, workers=2)
     sweep.begin(least=1)
-    agent, driver = psutil.Process(sweep.agent.pid), sweep.process("ems.node.driver")
+    agent, driver = psutil.Process(sweep.agent.pid), sweep.process("ems.node.driver.driver")
     largest_bytes, memory_bytes = 0, {agent: 0, driver: 0}
     while sweep.agent.poll() is None:
         for path in (sweep.run_dir / "spool").glob("*.batch"):

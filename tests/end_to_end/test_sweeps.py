@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from ems.node.spool import read
+from ems.spool.folder import read
 from tests.end_to_end.conftest import User
 
 ROOT = Path(__file__).parents[2]

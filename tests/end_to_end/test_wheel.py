@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ems import engine
 from ems.cache import cache_dir
+from ems.engine import install as engine
 from ems.process import uv
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_the_wheel_has_what_runs_and_nothing_else(wheel: Path) -> None:
     wanted = {
         str(path.relative_to(ROOT)) for kind in ("templates", "engine_sources") for path in tracked(f"ems/{kind}")
     }
-    assert wanted <= set(names) and {"ems/py.typed", "ems/cli.py"} <= set(names)
+    assert wanted <= set(names) and {"ems/py.typed", "ems/cli/app.py"} <= set(names)
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"ems", "ems_experiments"}
     assert not [name for name in names if "test" in name or name.endswith(".pyc")]
 

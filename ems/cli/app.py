@@ -1,0 +1,104 @@
+"""`ems`: each command parses, calls one function, prints. Errors become exit codes here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from ems.cli.databases import database as database_commands
+from ems.cli.environments import environments
+from ems.cli.making import making
+from ems.cli.reading import reading
+from ems.cli.stacks import stacks_commands
+from ems.console import err, show_error
+from ems.errors import EmsError
+from ems.version import __version__
+
+EXIT_CODES = """
+[bold]Exit codes[/]
+  0    done
+  1    a fault of EMS itself, or of this machine (ems doctor)
+  2    wrong input: an option, a name, a stack file
+  3    code or environment cannot be reproduced as it stands
+  4    the lab's database cannot do what was asked
+  5    Pulumi is missing or failed, or something could not be let go
+  6    the experiment failed, was cancelled or expired
+  7    somebody else is at work on it
+  130  interrupted; 141: the reader of a pipe went away
+"""
+
+
+class Commands(TyperGroup):
+    """Turns errors into messages and exit codes, and takes `--debug` anywhere on the line."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ours = args[: args.index("pulumi")] if "pulumi" in args else args  # Pulumi has a --debug of its own
+        rest = args[len(ours) :]
+        debug = ["--debug"] if "--debug" in ours else []
+        parsed: list[str] = super().parse_args(ctx, [*debug, *(word for word in ours if word != "--debug"), *rest])
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmsError as error:
+            if ctx.params["debug"]:
+                err.print_exception()
+            show_error(error)
+            code = error.exit_code
+        except BrokenPipeError:  # as by `| head`; what is still buffered has no reader either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 141
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    name="ems",
+    cls=Commands,
+    help="Run computational experiments as Pulumi stacks: reviewable, reproducible, paid for, and gone when done.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(making)
+app.add_typer(stacks_commands)
+app.add_typer(reading)
+app.add_typer(environments, name="env")
+app.add_typer(database_commands, name="database")
+
+
+def main() -> NoReturn:
+    """Run the command line. What no command expected is a fault of EMS: one line says so, exit code 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends every command as Ctrl-C does
+    try:
+        app(prog_name="ems")
+    except Exception as error:
+        if "--debug" in sys.argv:
+            err.print_exception()
+        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        show_error(EmsError(f"a fault of EMS itself: {text}", "Please report it, with what `--debug` shows."))
+    sys.exit(EmsError.exit_code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ems {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error too. Works anywhere on the line.")
+    ] = False,
+) -> None: ...

@@ -1,0 +1,54 @@
+"""`ems env`: the commands about pinned environments."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ems import lab as laboratory
+from ems.console import out, working
+
+environments = typer.Typer(
+    help="Lock, check and build pinned environments.",
+    epilog="[bold]Example[/]  ems env lock digits && ems env check digits",
+    no_args_is_help=True,
+)
+
+EnvironmentName = Annotated[str, typer.Argument(help="Name of a folder in environments/.")]
+
+
+@environments.command("lock", epilog="[bold]Example[/]  ems env lock digits --upgrade")
+def env_lock(
+    name: EnvironmentName,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions allowed.")] = False,
+) -> None:
+    """Pin environments/NAME/requirements.in into requirements.txt, with hashes, for all platforms."""
+    from ems.provenance import environment
+
+    folder = environment.folder(laboratory.find().root, name)
+    with working(f"locking {name}"):
+        environment.lock(folder, upgrade)
+    out.print(f"wrote {folder / environment.LOCK}", markup=False, highlight=False, soft_wrap=True)
+
+
+@environments.command("check", epilog="[bold]Example[/]  ems env check digits")
+def env_check(name: EnvironmentName) -> None:
+    """Check that a lock is fully pinned with hashes, and name libraries that only render."""
+    from ems.provenance import environment
+
+    findings = environment.check(environment.from_folder(environment.folder(laboratory.find().root, name)))
+    for finding in (*findings.errors, *findings.warnings):
+        out.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(2 if findings.errors else 0)
+
+
+@environments.command("build", epilog="[bold]Example[/]  ems env build digits")
+def env_build(name: EnvironmentName) -> None:
+    """Build an environment into the user's cache, once per lock, and print its folder."""
+    from ems.provenance import environment
+
+    pinned = environment.from_folder(environment.folder(laboratory.find().root, name))
+    with working(f"building {name}") as step:
+        folder = environment.build(pinned, step)
+    typer.echo(folder)

@@ -1,0 +1,78 @@
+"""`ems results`, `ems failures`, `ems read`: commands that read what an experiment computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ems import lab as laboratory
+from ems.cli.options import Json, Stack
+from ems.console import out, print_json, say
+from ems.databases.snippets import Language
+
+reading = typer.Typer()
+
+
+@reading.command(epilog="[bold]Examples[/]  ems results svd --where 'theta >= 1.5' --where 'm = 60' --out svd.parquet")
+def results(
+    stack: Stack,
+    format: Annotated[
+        str, typer.Option(help="csv, json or parquet; default: as the file's name ends, else a short table.")
+    ] = "",
+    to: Annotated[Path | None, typer.Option("--out", help="File to write; default: standard output.")] = None,
+    columns: Annotated[str, typer.Option(help="Names with commas between, as `theta,sigma`; default: all.")] = "",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="""Only such rows, as 'm = 60', 'label = "a b"', 'x is not null'; repeat it: all must hold."""
+        ),
+    ] = None,
+) -> None:
+    """Show or export the rows of a stack's newest experiment, also while it runs."""
+    from ems.lab.experiments import latest
+    from ems.views import results as view
+    from ems.views.where import parse
+
+    wanted = view.format_of(format, to)
+    conditions = [parse(text) for text in where or []]
+    names = [name.strip() for name in columns.split(",")] if columns else None
+    lab = laboratory.find()
+    experiment = latest(lab, stack)
+    with lab.database() as connected:
+        batches = connected.results(experiment.id, names, conditions)
+        if wanted:
+            rows = view.export(batches, wanted, to)
+            say(f"{rows:,} rows" + (f" in {to}" if to else "") + view.missing(experiment))
+        else:
+            out.print(view.table(batches, experiment, conditions))
+
+
+@reading.command(epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
+def failures(stack: Stack, as_json: Json = False) -> None:
+    """List the points of a sweep that failed, with their parameters and errors; `ems up --retry` computes them."""
+    from ems.lab.experiments import latest
+    from ems.views import failures as view
+
+    lab = laboratory.find()
+    experiment = latest(lab, stack)
+    with lab.database() as connected:
+        if as_json:
+            print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
+        else:
+            out.print(view.table(connected.failures(experiment.id), experiment.points_failed))
+
+
+@reading.command(epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")
+def read(
+    stack: Stack,
+    snippet: Annotated[Language, typer.Option(help="The language of the code.")] = "python",
+) -> None:
+    """Print code that reads a stack's newest rows from the lab's database without EMS, for notebooks and scripts."""
+    from ems.lab.experiments import latest
+
+    lab = laboratory.find()
+    experiment = latest(lab, stack)
+    with lab.database() as connected:
+        typer.echo(connected.snippet(snippet, experiment, lab.root), nl=False)

@@ -1,0 +1,142 @@
+"""New labs and new experiments, from the files in `ems/templates/`."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+import sys
+import unicodedata
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+
+import git
+
+from ems import lab as laboratory
+from ems.errors import UserError
+from ems.lab import Lab
+from ems.process import run
+from ems.stack import stackfile
+from ems.stack.fields import RESERVED_TABLES
+from ems.stack.spec import LabSpec
+
+FIRST = "pi"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,49}")
+EXECUTABLE = "pulumi-resource-ems"
+
+
+def init(directory: Path, name: str = "") -> Lab:
+    """A lab in a new or empty folder: a git repository whose first commit holds the experiment `pi`.
+
+    Named like the folder, as far as Pulumi allows such names. UserError if the folder or the name will not do.
+    """
+    root = directory.expanduser().resolve()
+    name = name or _name_of(root)
+    laboratory.refuse_variables(root)
+    _refuse_bad_name(name, "a lab", "ems init DIR --name NAME")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        empty = not any(root.iterdir())
+    except OSError as error:
+        raise UserError(f"{root} cannot be made: {error.strerror}.", "Choose another: ems init DIR") from error
+    if not empty:
+        raise UserError(f"{root} is not empty.", "Choose another: ems init DIR")
+    run(["git", "init", "--quiet", "--initial-branch", "main", root])
+    repository = git.Repo(root)
+    person = _setting(repository, "user.name"), _setting(repository, "user.email")
+    values = {
+        "lab": name,
+        "lab_id": str(uuid.uuid4()),
+        "person": _yaml(person[0] or Path.home().name or "me"),
+        "email": _yaml(person[1]),
+    }
+    _write("lab", root, values)
+    made = laboratory.read(root)
+    new(made, FIRST)
+    _commit(repository, person)
+    return made
+
+
+def _setting(repository: git.Repo, name: str) -> str:
+    """Of git itself; "" where it is not set."""
+    return str(repository.git.config("--default", "", "--get", name))
+
+
+def _yaml(text: str) -> str:
+    """One line of printable text, quoted."""
+    return json.dumps("".join(letter for letter in text if letter.isprintable()), ensure_ascii=False)
+
+
+def new(lab: Lab, name: str) -> list[Path]:
+    """The files of a new experiment, which runs as it is; UserError if one of them is there already."""
+    _refuse_bad_name(name, "an experiment", "ems new NAME")
+    described = _lab_spec(lab)
+    values = {
+        "name": name,
+        "table": _table(name),
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "experimenter": next(iter(described.experimenters)),
+        "project": next(iter(described.projects)),
+        "funding": next(iter(described.funding)),
+    }
+    return _write("experiment", lab.root, values)
+
+
+def _name_of(root: Path) -> str:
+    """The folder's name without accents and what else a lab's name must not have."""
+    ascii_only = unicodedata.normalize("NFKD", root.name).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9_]+", "-", ascii_only).strip("-")
+    return (name if name[:1].isalpha() else f"lab-{name}".strip("-"))[:50]
+
+
+def _refuse_bad_name(name: str, what: str, command: str) -> None:
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot be the name of {what}.",
+            f"Allowed: up to 50 letters, digits, - and _, beginning with a letter: {command}",
+        )
+
+
+def _table(name: str) -> str:
+    table = name.lower().replace("-", "_")[:40]
+    return f"results_{table}" if table in RESERVED_TABLES or table.startswith(("sqlite_", "pg_")) else table
+
+
+def _lab_spec(lab: Lab) -> LabSpec:
+    path = lab.stack_file("lab")
+    described = stackfile.load(path)
+    if not isinstance(described, LabSpec):
+        raise UserError(f"{path} does not describe an `ems:lab`.", "See `ems schema`.")
+    return described
+
+
+def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
+    """Fill in the template's files; a folder or file called `NAME` or `dot-X` gets its real name."""
+    source = Path(str(importlib.resources.files("ems.cli") / "templates" / template))
+    texts = {
+        root / _real_name(file.relative_to(source), values): file.read_text(encoding="utf-8")
+        for file in sorted(source.rglob("*"))
+        if file.is_file() and file.suffix != ".pyc"
+    }
+    existing = [str(path.relative_to(root)) for path in texts if path.exists()]
+    if existing:
+        raise UserError(f"There is already {', '.join(existing)}.", "Choose another name: ems new NAME")
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(text).substitute(values), encoding="utf-8")
+        if path.name == EXECUTABLE:
+            path.chmod(0o755)
+    return list(texts)
+
+
+def _real_name(path: Path, values: Mapping[str, str]) -> str:
+    return str(path).replace("NAME", values.get("name", "")).replace("dot-", ".")
+
+
+def _commit(repository: git.Repo, person: tuple[str, str]) -> None:
+    """The first commit, by the person git knows, else by EMS."""
+    author = git.Actor(*(person if all(person) else ("EMS", "ems@localhost")))
+    repository.git.add(all=True)
+    repository.index.commit("Begin the lab", author=author, committer=author)

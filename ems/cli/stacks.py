@@ -1,0 +1,178 @@
+"""`ems check`, `up`, `stop`, `status`, `logs`, `watch`, `teardown`: what is done to stacks and their runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from ems import databases
+from ems import lab as laboratory
+from ems.cli.options import Json, Stack, Stacks
+from ems.console import out, print_json, say, working
+from ems.errors import UserError
+from ems.lab import experiments as recorded
+
+stacks_commands = typer.Typer()
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems check · ems check digits --json")
+def check(stacks: Stacks = None, as_json: Json = False) -> None:
+    """Validate stack files, environments, code state and references. Touches nothing.
+
+    The exit code is the greatest of those that the faults have; warnings have none.
+    """
+    from ems.engine import preflight
+    from ems.views import check as view
+
+    lab = laboratory.find()
+    reports = [preflight.report(lab, stack) for stack in stacks or lab.some_stacks()]
+    if as_json:
+        print_json([view.as_object(report) for report in reports])
+    else:
+        out.print(view.page(reports), soft_wrap=True)
+    raise typer.Exit(max(report.exit_code for report in reports))
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry")
+def up(
+    stacks: Stacks = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the run is under way.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
+    from ems.engine import lifecycle
+    from ems.engine.runner import Pulumi
+
+    lab = laboratory.find()
+    with working("looking for Pulumi") as step:
+        pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
+    finished = []
+    for stack in lifecycle.in_order(lab, stacks or lab.some_stacks()):
+        experiment = lifecycle.up(pulumi, stack, say, detach=detach, retry=retry)
+        finished += [experiment] if experiment else []
+    show_status(finished, as_json)
+    lifecycle.raise_if_failed(finished)
+
+
+@stacks_commands.command(epilog="[bold]Example[/]  ems stop digits")
+def stop(stack: Stack, as_json: Json = False) -> None:
+    """Cancel a stack's run, from any machine that reaches the database. What was computed is stored."""
+    from ems.engine import lifecycle
+
+    lab = laboratory.find()
+    experiment = recorded.latest(lab, stack)
+    if experiment.state.finished:
+        say(f"Nothing to stop: {stack} has {experiment.state} already.")
+    else:
+        with working(f"stopping {stack}"):
+            experiment = lifecycle.stop(lab, experiment)
+        if not experiment.state.finished:
+            say(f"{stack} has been asked to stop; it is still {experiment.state}. See: ems status {stack}")
+    show_status([experiment], as_json)
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems status · ems status digits --json")
+def status(stacks: Stacks = None, as_json: Json = False) -> None:
+    """Show where the newest experiment of each stack stands."""
+
+    lab = laboratory.find()
+    experiments = recorded.newest(lab, stacks)
+    if not experiments:
+        say("No experiment yet. Run what is described: ems up")
+    show_status(experiments, as_json)
+
+
+def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
+    from ems.views.status import status_object, status_page
+
+    if as_json:
+        print_json([status_object(experiment) for experiment in experiments])
+    elif experiments:
+        out.print(status_page(experiments, out.width))
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")
+def logs(
+    stack: Stack,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is finished.")] = False,
+) -> None:
+    """Print what the job of a stack's newest experiment wrote."""
+    from ems.views import logs as view
+
+    lab = laboratory.find()
+    experiment = recorded.latest(lab, stack)
+    for text in view.read(lab, experiment, say, follow=follow):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems watch · ems watch svd")
+def watch(stacks: Stacks = None) -> None:
+    """Follow runs live until all are finished: progress, rate, time left, workers, failures, the logs' last lines.
+
+    On a terminal it takes the whole screen; Ctrl-C leaves, and the runs go on. Otherwise it prints lines.
+    While the database is away it says so and waits.
+    """
+    from ems.lab.patience import Patience
+    from ems.messages import Say
+    from ems.views import watch as view
+    from ems.views.progress import Progress, looks
+
+    lab = laboratory.find()
+    if not recorded.newest(lab, stacks):
+        say("No experiment yet. Run what is described: ems up")
+        return
+
+    def follow(say: Say) -> Iterator[list[Progress]]:
+        patience = Patience(say)
+        for experiments in recorded.follow(lab, stacks, patience):
+            yield patience(partial(looks, lab, experiments))
+
+    view.show(out, lab.name, follow, say)
+
+
+@stacks_commands.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")
+def teardown(
+    stacks: Stacks = None,
+    everything: Annotated[bool, typer.Option("--all", help="All stacks of the lab.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is held; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; --json never does.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop running experiments, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Let go what finished experiments still hold, and certify that nothing is left that costs.
+
+    What runs is kept, unless --force stops it. Exit code 5 if something could not be let go.
+    """
+    from ems.engine import teardown as releasing
+    from ems.engine.runner import Pulumi
+    from ems.views import teardown as view
+
+    lab = laboratory.find()
+    if bool(stacks) == everything:
+        raise UserError("Which stacks?", "Name them, or say --all.")
+    asks = not (dry_run or yes or as_json)
+    if asks and not sys.stdin.isatty():
+        raise UserError("Nobody is there to be asked.", "Say --yes, or --dry-run to change nothing.")
+    with working("surveying") as step:
+        pulumi = Pulumi.of(lab, step)
+        leftovers = releasing.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
+    if asks and any(leftover.clusters for leftover in leftovers):
+        out.print(view.table(leftovers))
+        if not typer.confirm("Let go what finished experiments hold?"):
+            raise typer.Exit
+    if not dry_run:
+        with working("letting go") as step:
+            leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
+    if as_json:
+        print_json(view.as_object(leftovers))
+    else:
+        out.print(view.certificate(leftovers))
+    raise typer.Exit(0 if dry_run else view.exit_code(leftovers))

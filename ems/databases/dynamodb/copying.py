@@ -1,0 +1,134 @@
+"""A whole lab copied into DynamoDB or out of it: its items as rows of the registry's tables."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+from ems.databases import tables
+from ems.databases.dynamodb import log, reading
+from ems.databases.dynamodb.errors import Changed
+from ems.databases.dynamodb.items import item_of
+from ems.databases.dynamodb.registry import RUN, Row, assignments, collection_of
+from ems.databases.dynamodb.results import DynamodbResults, Writer
+from ems.databases.dynamodb.runs import COUNTERS, entries_of, run_key
+from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
+
+
+class DynamodbCopying(DynamodbResults):
+    """Rows are written one by one, not in a transaction: a copy that was interrupted is repeated."""
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        found = {
+            "experiment": self._experiment_rows,
+            "run": self._runs,
+            "charge": self._charges,
+            "point": self._marks,
+            "copied": self._origins,
+        }
+        names = tables.metadata.tables[table].c.keys()
+        for row in found[table]() if table in found else self._collection(table):
+            yield {name: row.get(name) for name in names}
+
+    def _experiment_rows(self) -> list[Row]:
+        return self._rows([entry["experiment_id"] for entry in self._collection("experiments")])
+
+    def _runs(self) -> Iterator[Row]:
+        for row in self._experiment_rows():
+            yield from self._collection(collection_of(row["id"]), "run/")
+
+    def _charges(self) -> Iterator[Row]:
+        return (run | {"at": run["finished_at"]} for run in self._runs() if "usd" in run)
+
+    def _marks(self) -> Iterator[Row]:
+        for row in self._experiment_rows():
+            for mark, attempt in reading.marks(self._service, row):
+                values = {"point": mark.point, "state": mark.state, "error": mark.error, "attempt": attempt}
+                yield {"experiment_id": row["id"], "parameters": jsonable(mark.parameters), **values}
+
+    def _origins(self) -> Iterator[Row]:
+        for row in self._experiment_rows():
+            for origin, attempt in log.origins(self._service, row):
+                first, last, there = origin.points.start, origin.points[-1], origin.source_points.start
+                values = {"first_point": first, "last_point": last, "source_point": there, "attempt": attempt}
+                yield {"experiment_id": row["id"], "source": origin.source, **values}
+
+    def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        put: dict[str, Callable[[list[Row]], None]] = {
+            "experiment": self._put_experiments,
+            "run": self._put_runs,
+            "charge": self._put_charges,
+            "point": self._put_marks,
+            "copied": self._put_origins,
+        }
+        found = [dict(row) for row in rows]
+        if table in put:
+            put[table](found)
+        else:
+            self._put_all({"pk": table, "sk": row["id"]} | row for row in found)
+
+    def _put_all(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._checked.call("put_item", TableName=self._service.registry, Item=item_of(row))
+
+    def _put_experiments(self, rows: list[Row]) -> None:
+        for row in rows:
+            key = {"pk": collection_of(row["id"]), "sk": "experiment", "used_s": 0.0}
+            new = item_of(dict.fromkeys(COUNTERS, 0) | key | row)
+            condition = "attribute_not_exists(pk)"
+            try:
+                self._checked.call(
+                    "put_item", TableName=self._service.registry, Item=new, ConditionExpression=condition
+                )
+            except Changed:
+                self._assign(row["id"], "experiment", row)
+            for entry in entries_of(row):
+                self._service.call("put_item", TableName=self._service.registry, Item=entry)
+
+    def _put_runs(self, rows: list[Row]) -> None:
+        ids = {row["experiment_id"] for row in rows}
+        self._put_all({"pk": collection_of(r["experiment_id"]), "sk": run_key(r["attempt"])} | r for r in rows)
+        for id in ids:
+            runs = {run["attempt"]: run for run in self._collection(collection_of(id), "run/")}
+            newest = runs.pop(max(runs))
+            took = (max(run["heartbeat_at"] - run["claimed_at"], timedelta()) for run in runs.values())
+            used = {"used_s": sum(took, timedelta()).total_seconds(), "run_state": newest["state"]}
+            self._assign(id, "experiment", used | {name: newest[name] for name in RUN})
+
+    def _put_charges(self, rows: list[Row]) -> None:
+        for row in rows:
+            charge = {name: row[name] for name in ("funding", "hours", "usd")}
+            self._assign(row["experiment_id"], run_key(row["attempt"]), charge)
+
+    def _assign(self, experiment_id: str, key: str, values: Row) -> None:
+        self._service.call("update_item", **self._at(collection_of(experiment_id), key), **assignments(values))
+
+    def _put_marks(self, rows: list[Row]) -> None:
+        for (id, attempt), same in groupby(rows, key=lambda row: (row["experiment_id"], row["attempt"])):
+            found = (
+                Mark(row["point"], row["state"], from_jsonable(_plain(row["parameters"])), row["error"]) for row in same
+            )
+            self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), (), marks=tuple(found)))
+
+    def _put_origins(self, rows: list[Row]) -> None:
+        def of(row: Row) -> tuple[str, int, str]:
+            return row["experiment_id"], row["attempt"], row["source"]
+
+        for (id, attempt, source), same in groupby(sorted(rows, key=of), key=of):
+            copied = [(row["first_point"], row["last_point"], row["source_point"]) for row in same]
+            self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), ()), source, copied)
+
+    def put_results(self, experiment_id: str, batch: Batch) -> None:
+        self._adopt(Writer(experiment_id, 0), batch)
+
+    def _adopt(self, writer: Writer, batch: Batch, source: str = "", copied: Iterable[log.Copy] = ()) -> None:
+        self._store(writer, batch, source, copied)
+        self._clean(self._row(writer.experiment_id))
+
+
+def _plain(parameters: Any) -> Any:
+    return json.loads(parameters) if isinstance(parameters, str) else parameters

@@ -1,0 +1,188 @@
+"""DynamoDB's tables, what roles need, and looking whether all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ems.databases import MAY, Checkup
+from ems.databases.dynamodb.copying import DynamodbCopying
+from ems.databases.dynamodb.errors import Changed
+from ems.databases.dynamodb.service import Service, session
+from ems.errors import DatabaseError, DatabaseUnavailable
+
+VERSION = 1
+ROUND_TRIPS = 7
+READ = ["DescribeTable", "GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect"]
+WRITE = ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "ConditionCheckItem"]
+MAKE = ["CreateTable", "UpdateTable"]
+ROLES = {"reader": READ, "agent": READ + WRITE, "owner": READ + WRITE + MAKE}
+POLICY = """
+# What a person or machine needs, as an IAM policy: {role}
+# aws iam create-policy --policy-name {prefix}-{role} --policy-document '{document}'
+"""
+
+
+class DynamodbSetup(DynamodbCopying):
+    def __init__(self, service: Service, version: int = VERSION) -> None:
+        super().__init__(service)
+        self._version = version
+        self._is_current = False
+
+    @property
+    def _checked(self) -> Service:
+        if not self._is_current:
+            found = self._found_version()
+            if found is None:
+                raise DatabaseError(
+                    f"The lab's database has no tables yet: {self._service.name}.", "Make them: ems up lab"
+                )
+            if found != self._version:
+                raise self._other_version(found)
+            self._is_current = True
+        return self._service
+
+    def _found_version(self) -> int | None:
+        item = self._service.get("version", "schema")
+        return None if item is None else int(item["version"]["N"])
+
+    def _other_version(self, found: int) -> DatabaseError:
+        name = self._service.name
+        if found > self._version:
+            return DatabaseError(
+                f"{name} has tables of version {found}; this EMS knows versions up to {self._version}.",
+                "Upgrade EMS: pip install --upgrade ems-experiments",
+            )
+        return DatabaseError(
+            f"{name} has tables of version {found}; this EMS needs version {self._version}.",
+            "Bring them up to date: ems up lab",
+        )
+
+    # Making
+
+    def create(self) -> None:
+        for table in self._tables():
+            self._make(table)
+        item = {"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._version)}}
+        known = {":known": {"N": str(self._version)}}
+        condition = "attribute_not_exists(pk) OR version <= :known"
+        put = {"Item": item, "ConditionExpression": condition, "ExpressionAttributeValues": known}
+        try:
+            self._service.call("put_item", TableName=self._service.registry, **put)
+        except Changed as error:
+            raise self._other_version(self._found_version() or 0) from error
+
+    def _tables(self) -> Iterator[dict[str, Any]]:
+        names = {self._service.registry: ("pk", "sk"), self._service.results: ("experiment_id", "rowid")}
+        for table, keys in names.items():
+            yield {
+                "TableName": table,
+                "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in keys],
+                "KeySchema": [{"AttributeName": n, "KeyType": t} for n, t in zip(keys, ("HASH", "RANGE"), strict=True)],
+                "BillingMode": "PAY_PER_REQUEST",
+                "DeletionProtectionEnabled": True,
+            }
+
+    def _make(self, table: dict[str, Any]) -> None:
+        found = self._described(table["TableName"])
+        if found is None:
+            answer = self._service.call_unless("ResourceInUseException", "create_table", **table) or {}
+            found = answer.get("TableDescription", {})
+        for _ in self._service.tries():
+            if found and found.get("TableStatus") in {"ACTIVE", "UPDATING"}:
+                return
+            found = self._described(table["TableName"])
+
+    def _described(self, table: str) -> dict[str, Any] | None:
+        answer = self._service.call_unless("ResourceNotFoundException", "describe_table", TableName=table)
+        return answer and answer["Table"]
+
+    def setup(self) -> None:
+        self.create()
+
+    def setup_script(self) -> str:
+        region = self._service.region
+        made = "".join(
+            f"aws dynamodb create-table --region {region} --cli-input-json '{json.dumps(table)}'\n"
+            f"aws dynamodb wait table-exists --region {region} --table-name {table['TableName']}\n"
+            for table in self._tables()
+        )
+        item = json.dumps({"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._version)}})
+        version = f"aws dynamodb put-item --region {region} --table-name {self._service.registry} --item '{item}'\n"
+        return made + version + "".join(map(self._policy, ROLES))
+
+    def _policy(self, role: str) -> str:
+        prefix = self._service.registry.removesuffix("-registry")
+        actions = [f"dynamodb:{action}" for action in ROLES[role]]
+        resource = f"arn:*:dynamodb:{self._service.region}:*:table/{prefix}-re*"
+        statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        return POLICY.format(role=role, prefix=prefix, document=document)
+
+    # Looking
+
+    def check(self) -> Checkup:
+        described = [self._described(table["TableName"]) for table in self._tables()]
+        found = self._found_version() if all(described) else None
+        latency_s = self._latency_s()
+        return Checkup(
+            service=f"DynamoDB at {os.environ.get('AWS_ENDPOINT_URL_DYNAMODB') or self._service.region}",
+            role=_role(),
+            may=tuple(self._may()) if found else (),
+            tables_version=found,
+            needed_version=self._version,
+            latency_s=latency_s,
+            clock_ahead_s=self._service.clock.ahead_s,
+            faults=tuple(self._faults(found, described)),
+        )
+
+    def _latency_s(self) -> float:
+        took = []
+        for _ in range(ROUND_TRIPS):
+            start = time.perf_counter()
+            self._described(self._service.registry)
+            took.append(time.perf_counter() - start)
+        return statistics.median(took)
+
+    def _may(self) -> Iterator[str]:
+        """Writes on a condition that never holds, and makes a table that is there: they change nothing."""
+        never = {"ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(pk)"}
+        tried = self._at("version", "schema") | never
+        yield MAY[0]
+        if self._is_let("delete_item", tried):
+            yield from MAY[1:3]
+        if self._is_let("create_table", next(self._tables())):
+            yield MAY[3]
+
+    def _is_let(self, operation: str, parameters: dict[str, Any]) -> bool:
+        try:
+            self._service.call_unless("ResourceInUseException", operation, **parameters)
+        except Changed:
+            return True
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError:
+            return False
+        return True
+
+    def _faults(self, found: int | None, described: Sequence[dict[str, Any] | None]) -> Iterator[str]:
+        for wanted, table in zip(self._tables(), described, strict=True):
+            name = wanted["TableName"]
+            if table is None:
+                yield f"there is no table {name}: ems up lab"
+            elif [key["AttributeName"] for key in table["KeySchema"]] != [
+                key["AttributeName"] for key in wanted["KeySchema"]
+            ]:
+                yield f"table {name} was not made by EMS: take another prefix in ems:database"
+        if found is not None and found != self._version:
+            yield str(self._other_version(found))
+
+
+def _role() -> str:
+    """By which credentials EMS comes in; never a secret one."""
+    credentials = session().get_credentials()
+    return f"{credentials.access_key} (by {credentials.method})" if credentials else ""

@@ -1,0 +1,129 @@
+"""What the tables `point` and `copied` say of points, in SQLAlchemy Core, inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, bindparam, case, delete, func, insert, select
+
+from ems.databases import Claim, Origin, PointState, columns
+from ems.databases.points import Span, origin_spans, without
+from ems.databases.tables import copied, point
+from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
+
+STREAMED = {"yield_per": 10_000}
+
+
+def record(connection: Connection, claim: Claim, batch: Batch) -> None:
+    """Write the batch's marks; what was said before of the points it replaces is forgotten."""
+    replaced = columns.spans(batch.replaces)
+    if replaced:
+        _forget(connection, claim.experiment_id, replaced)
+    if batch.marks:
+        key = {"experiment_id": claim.experiment_id, "attempt": claim.attempt}
+        connection.execute(insert(point), [key | _mark_values(mark) for mark in batch.marks])
+
+
+def _mark_values(mark: Mark) -> dict[str, Any]:
+    return {
+        "point": mark.point,
+        "state": mark.state,
+        "parameters": jsonable(mark.parameters),
+        "error": mark.error,
+    }
+
+
+def _forget(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+    """Mostly there is nothing, which one query tells."""
+    within = replaced[0][0], replaced[-1][1]
+    marked = select(point.c.point).where(point.c.experiment_id == experiment_id, point.c.point.between(*within))
+    overlapping = _overlapping(experiment_id, *within)
+    has_marks, has_origins = connection.execute(select(marked.exists(), overlapping.exists())).one()
+    if has_marks:
+        _forget_marks(connection, experiment_id, replaced)
+    if has_origins:
+        _forget_origins(connection, experiment_id, replaced, connection.execute(overlapping).all())
+
+
+def _forget_marks(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+    within = point.c.point.between(bindparam("first"), bindparam("last"))
+    spans = [{"first": first, "last": last} for first, last in replaced]
+    connection.execute(delete(point).where(point.c.experiment_id == experiment_id, within), spans)
+
+
+def _forget_origins(
+    connection: Connection, experiment_id: str, replaced: Sequence[Span], found: Sequence[Row[Any]]
+) -> None:
+    gone, left = [], []
+    for row in found:
+        known = range(row.first_point, row.last_point + 1)
+        kept = without(known, replaced)
+        if kept != [known]:
+            gone.append({"first": row.first_point})
+            left += [_moved_origin(row, part) for part in kept]
+    if gone:
+        key = and_(copied.c.experiment_id == experiment_id, copied.c.first_point == bindparam("first"))
+        connection.execute(delete(copied).where(key), gone)
+    if left:
+        connection.execute(insert(copied), left)
+
+
+def _overlapping(experiment_id: str, first: int, last: int) -> Select[Any]:
+    """Origins lie in order and apart, so the newest that begins before `first` is the only one to reach into it."""
+    mine = copied.c.experiment_id == experiment_id
+    before = select(func.max(copied.c.first_point)).where(mine, copied.c.first_point <= first).scalar_subquery()
+    begins = copied.c.first_point.between(func.coalesce(before, first), last)
+    return select(copied).where(mine, begins, copied.c.last_point >= first)
+
+
+def _moved_origin(row: Any, part: range) -> dict[str, Any]:
+    source_point = row.source_point + part.start - row.first_point
+    moved = {"first_point": part.start, "last_point": part[-1], "source_point": source_point}
+    return {"experiment_id": row.experiment_id, "source": row.source, "attempt": row.attempt, **moved}
+
+
+def marked(connection: Connection, experiment_id: str, wanted_attempt: int) -> Iterator[tuple[PointState, range]]:
+    is_due = and_(point.c.state == "failed", point.c.attempt < wanted_attempt)
+    state = case((is_due, "due"), else_=point.c.state).label("state")
+    statement = select(point.c.point, state).where(point.c.experiment_id == experiment_id)
+    rows = connection.execute(statement.order_by(point.c.point), execution_options=STREAMED)
+    for state, alike in groupby(rows, key=attrgetter("state")):
+        for found in columns.ranges(row.point for row in alike):
+            yield state, found
+
+
+def failures(connection: Connection, experiment_id: str, last: int | None) -> Iterator[Mark]:
+    mine = select(point).where(point.c.experiment_id == experiment_id, point.c.state == "failed")
+    if last is not None:
+        found = connection.execute(mine.order_by(point.c.point.desc()).limit(last)).all()
+        return map(_mark, reversed(found))
+    return map(_mark, connection.execute(mine.order_by(point.c.point), execution_options=STREAMED))
+
+
+def empties(connection: Connection, experiment_id: str, points: Sequence[int]) -> tuple[Mark, ...]:
+    mine = point.c.experiment_id == experiment_id, point.c.state == "empty", point.c.point.in_(points)
+    return tuple(map(_mark, connection.execute(select(point).where(*mine))))
+
+
+def _mark(row: Any) -> Mark:
+    return Mark(row.point, row.state, from_jsonable(row.parameters), row.error)
+
+
+# Copies
+
+
+def note_origins(connection: Connection, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> None:
+    """`pairs`: (point there, point here)."""
+    key = {"experiment_id": claim.experiment_id, "source": source, "attempt": claim.attempt}
+    names = ("first_point", "last_point", "source_point")
+    connection.execute(insert(copied), [key | dict(zip(names, span, strict=True)) for span in origin_spans(pairs)])
+
+
+def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:
+    statement = select(copied).where(copied.c.experiment_id == experiment_id).order_by(copied.c.first_point)
+    for row in connection.execute(statement, execution_options=STREAMED):
+        points = range(row.first_point, row.last_point + 1)
+        yield Origin(points, row.source, range(row.source_point, row.source_point + len(points)))

@@ -1,0 +1,150 @@
+"""What `ems up`, `ems stop` and `ems teardown` do to stacks and their experiments."""
+
+from __future__ import annotations
+
+import time
+
+from ems import clusters, databases
+from ems.databases import Experiment, State
+from ems.engine import preflight
+from ems.engine.runner import Pulumi, make_ready
+from ems.engine.turn import refuse, turn
+from ems.errors import EngineError, ExperimentFailed
+from ems.lab import Lab
+from ems.lab.experiments import POLL_S, find
+from ems.lab.line import progress_line
+from ems.lab.patience import Pace, Patience, look_s, stop_s
+from ems.messages import Say
+from ems.node.agent.config import tell_to_listen
+from ems.process import CommandFailed
+
+UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
+
+
+def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
+    """The stacks (default: all of the lab's) in the order in which they need one another: lab, places, experiments."""
+    return sorted(set(stacks or lab.stacks()), key=lambda stack: (preflight.rank(lab, stack), stack))
+
+
+def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: bool = False) -> Experiment | None:
+    """Bring a stack to what its file says; of an experiment, returns the row.
+
+    Everything that can be known to be wrong is told before Pulumi starts. If another command is at work on the stack,
+    the run is watched until that one has ended, and what it left undone is done. With `detach` that is Busy.
+    """
+    registration = preflight.require(pulumi.lab, stack)
+    if registration is None:
+        with turn(pulumi, stack):
+            _describe(pulumi, stack)
+        return None
+    before = find(pulumi.lab, registration.id)
+    retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
+    if retry or before is None or not before.state.finished:
+        preflight.require_inputs(pulumi.lab, stack)
+    waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
+    try:
+        with turn(pulumi, stack, waiting):
+            return run_experiment(pulumi, stack, registration.id, detach=detach, retry=retry)
+    except KeyboardInterrupt:
+        say(_after_interrupt(pulumi.lab, stack, registration.id))
+        raise
+
+
+def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
+    experiment = find(lab, experiment_id)
+    if experiment is None:
+        return f"interrupted before anything was registered. Go on with: ems up {stack}"
+    retry = " --retry" if experiment.state in databases.RETRYABLE else ""
+    return f"interrupted: {progress_line(experiment)}. Go on with: ems up {stack}{retry}"
+
+
+def _describe(pulumi: Pulumi, stack: str) -> None:
+    """A lab or a persistent place: rows only. Brings tables of an older EMS up to date, also where no row changed."""
+    with pulumi.lab.database() as database:
+        database.create()
+    make_ready(pulumi, stack)
+    code = pulumi.attached(*UP, "--stack", stack)
+    if code:
+        raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
+
+
+def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bool, retry: bool) -> Experiment:
+    """Have an experiment finished and its cluster gone; with `detach`, only have it running. Returns its row.
+
+    EngineError if Pulumi fails otherwise than by a run that did.
+    """
+    before = find(pulumi.lab, experiment_id)
+    if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
+        _place(pulumi.lab, before).settle(pulumi.lab, before)
+    make_ready(pulumi, stack)
+    if retry and before:
+        with pulumi.lab.database() as database:
+            before = database.reopen(experiment_id)
+    code = pulumi.attached(*UP, "--stack", stack, **({"EMS_DETACH": "1"} if detach else {}))
+    experiment = find(pulumi.lab, experiment_id)
+    ended = experiment is not None and experiment.state.finished and not (before and before.state.finished)
+    if experiment is None or (code and not ended):
+        raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
+    if ended:
+        reconcile(pulumi, stack, experiment_id)
+    return experiment
+
+
+def _place(lab: Lab, experiment: Experiment) -> clusters.Place:
+    name = experiment.registration.cluster
+    with lab.database() as database:
+        persistent = database.record(databases.ClusterRow, name)
+    return clusters.place(persistent.kind if persistent else name)
+
+
+class _Follower:
+    """Shows an experiment's progress while somebody else attends to it."""
+
+    def __init__(self, lab: Lab, experiment_id: str, say: Say) -> None:
+        self._lab, self._experiment_id, self._say = lab, experiment_id, say
+        self._pace, self._patience = Pace(), Patience(say)
+        self._holder = ""
+
+    def __call__(self, holder: str) -> None:
+        if holder != self._holder:
+            self._holder = holder
+            self._say(f"{holder}; watching its run")
+        experiment = self._patience(lambda: find(self._lab, self._experiment_id))
+        if experiment and self._pace.shows(progress_line(experiment)):
+            self._say(progress_line(experiment))
+        time.sleep(POLL_S)
+
+
+def raise_if_failed(experiments: list[Experiment]) -> None:
+    """ExperimentFailed names each that ended otherwise than `succeeded`."""
+    failed = [experiment for experiment in experiments if experiment.state in databases.RETRYABLE]
+    if failed:
+        names = [experiment.registration.stack for experiment in failed]
+        raise ExperimentFailed(
+            "; ".join(f"{e.registration.stack} {e.state}: {e.error}".rstrip(": ") for e in failed),
+            "\n".join(f"See `ems logs {name}`; go on with `ems up {name} --retry`." for name in names),
+        )
+
+
+def stop(lab: Lab, experiment: Experiment) -> Experiment:
+    """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
+    with lab.database() as database:
+        deadline = time.monotonic() + stop_s(database)
+        now = database.request_cancel(experiment.id) or experiment
+        tell_to_listen(lab.run_dir(experiment.id))
+        while not now.state.finished and time.monotonic() < deadline:
+            time.sleep(look_s(database, POLL_S))
+            # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
+            now = database.request_cancel(experiment.id) or now
+    return now
+
+
+def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
+    """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says."""
+    try:
+        pulumi.quietly(*UP, "--stack", stack, EMS_RECONCILE=experiment_id)
+    except CommandFailed as error:
+        raise EngineError(f"The cluster of {stack} could not be let go: {error.message}") from error
+
+
+# Teardown

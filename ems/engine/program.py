@@ -1,0 +1,150 @@
+"""The Pulumi program of every stack: config → spec → row, cluster, run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pulumi
+
+from ems import lab as laboratory
+from ems.clusters import place
+from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
+from ems.engine.provider.records import from_properties, to_properties
+from ems.errors import Busy, EmsError, Fault, StackFileError
+from ems.lab import Lab
+from ems.provenance import inputs
+from ems.provenance.registration import registration
+from ems.stack import spec, stackfile
+from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
+
+
+class Declared(pulumi.CustomResource):
+    """A resource of EMS's own provider; `outputs` names what the program reads back."""
+
+    state: pulumi.Output[str]
+
+    def __init__(
+        self, token: str, name: str, inputs: Mapping[str, Any], depends_on: Sequence[pulumi.Resource] = ()
+    ) -> None:
+        options = pulumi.ResourceOptions(depends_on=list(depends_on))
+        super().__init__(token, name, {**inputs, "state": None}, options)
+
+
+def main() -> None:
+    """Declare what the current stack's file describes; a user's mistake ends the program without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine ends the program; a Ctrl-C would add Python's traceback
+    try:
+        _declare(laboratory.find(), pulumi.get_stack())
+    except EmsError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+def _declare(lab: Lab, stack: str) -> None:
+    config = pulumi.Config("ems")
+    given = {kind: text for kind in spec.KINDS if (text := config.get(kind)) is not None}
+    if len(given) != 1:
+        fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in spec.KINDS)}")
+        raise StackFileError(stackfile.locate([fault], lab.stack_file(stack)))
+    ((kind, text),) = given.items()
+    try:
+        parsed = spec.parse(kind, json.loads(text))
+    except StackFileError as error:
+        raise StackFileError(stackfile.locate(error.faults, lab.stack_file(stack))) from None
+    match parsed:
+        case LabSpec():
+            _lab(parsed)
+        case ClusterSpec():
+            Declared("ems:index:Cluster", stack, to_properties(ClusterRow(stack, parsed.kind, spec.to_json(parsed))))
+        case ExperimentSpec():
+            _experiment(lab, stack, parsed)
+
+
+def _lab(described: LabSpec) -> None:
+    for id, experimenter in described.experimenters.items():
+        Declared("ems:index:Experimenter", id, to_properties(Experimenter(id=id, **dict(experimenter))))
+    for id, funding in described.funding.items():
+        Declared("ems:index:Funding", id, to_properties(Funding(id=id, **dict(funding))))
+    projects: dict[str, Declared] = {}
+    for id in _parents_first(described):
+        project = described.projects[id]
+        above = [projects[project.parent]] if project.parent else []
+        projects[id] = Declared("ems:index:Project", id, to_properties(Project(id=id, **dict(project))), above)
+
+
+def _parents_first(described: LabSpec) -> list[str]:
+    def depth(id: str) -> int:
+        parent = described.projects[id].parent
+        return 0 if parent is None else 1 + depth(parent)
+
+    return sorted(described.projects, key=depth)
+
+
+def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
+    """Its row, its run and, while the run is due, the place it runs at."""
+    reconciled = os.environ.get("EMS_RECONCILE")
+    kind = described.cluster.kind or str(_invoke("place", {"stack": described.cluster.stack})["kind"])
+    if reconciled:  # the finished experiment as it is recorded, whatever the working tree says
+        row = from_properties(Registration, _invoke("recorded", {"experiment_id": reconciled}))
+    else:
+        row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+    plan = _invoke("plan", to_properties(row))
+    if reconciled and plan["due"]:
+        raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
+    if plan["due"]:
+        inputs.refuse(lab.root, described, lab.stack_file(stack))
+    _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
+    if reused := int(plan["reused"]):
+        pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
+    _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
+
+
+def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:
+    short = row.id[:8]
+    needed = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
+    if due:
+        ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
+        needed.append(Declared(place(kind).cluster, f"cluster-{short}", ready, needed))
+    identified = {
+        "experiment_id": row.id,
+        "digest": row.digest,
+        "due": due,
+        "attempt": attempt,
+        "cluster": kind,
+        "commit": row.commit,
+        "environment": row.environment,
+        "points": row.points_total,
+    }
+    run = Declared("ems:index:Run", "run", identified, needed)
+    state = run.state.apply(_fail_once) if due else run.state
+    pulumi.export("experiment", row.id)
+    pulumi.export("state", state)
+
+
+def _fail_once(state: str) -> str:
+    """End the update in which a run failed with an error; the next one only lets the cluster go."""
+    if state in {State.FAILED, State.CANCELLED, State.EXPIRED}:
+        raise pulumi.RunError(f"the experiment ended {state}: see `ems status` and `ems logs`")
+    return state
+
+
+def _refuse_missing(missing: list[tuple[str, str, list[str]]], stack_file: Path) -> None:
+    faults = [
+        Fault(
+            f"ems:experiment.{table}", f"{id!r} is not in the lab's database: allowed {', '.join(there) or 'none yet'}"
+        )
+        for table, id, there in missing
+    ]
+    if faults:
+        raise StackFileError(stackfile.locate(faults, stack_file))
+
+
+def _invoke(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    answer = dict(pulumi.runtime.invoke(f"ems:index:{name}", dict(arguments)).value)
+    if "error" in answer:
+        raise EmsError(answer["error"], answer["hint"])
+    return answer

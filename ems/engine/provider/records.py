@@ -1,0 +1,148 @@
+"""Rows of the registry as resources, and the invoke by which a program reads them. Deleting one keeps the row."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import date
+from typing import Any, TypeVar, get_type_hints
+
+from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, reuse, rules
+from ems.engine.provider.resource import Difference, Operation, Properties, Resource
+from ems.errors import DatabaseError
+
+T = TypeVar("T", bound=Record | Registration)
+NUMBERS = {"int", "float", "int | None", "float | None"}
+FOLLOWS = frozenset({"commit", "stack_file_commit", "repository"})  # recorded; by themselves no change
+
+
+class RecordResource(Resource):
+    """A row that a stack describes: experimenter, project, funding account or persistent place."""
+
+    key = "key"
+
+    def __init__(self, name: str, record: type[Record]) -> None:
+        self.token = f"ems:index:{name}"
+        self.record = record
+        self.inputs = json_types(record)
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        with operation.database() as database:
+            database.create()
+            database.upsert(from_properties(self.record, inputs))
+        return {}
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        with operation.database() as database:
+            return {} if database.record(self.record, inputs["key"]) else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        """The row stays: experiments point to it."""
+
+
+class ExperimentRow(Resource):
+    """One experiment's row: who, which code, which environment, which money."""
+
+    token = "ems:index:Experiment"
+    key = "key"
+
+    def __init__(self) -> None:
+        self.inputs = json_types(Registration)
+
+    def diff(self, old_inputs: Properties, old_outputs: Properties, new: Properties) -> Difference:
+        difference = super().diff(old_inputs, old_outputs, new)
+        return dataclasses.replace(difference, changed=tuple(k for k in difference.changed if k not in FOLLOWS))
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        with operation.database() as database:
+            database.register(from_properties(Registration, inputs))
+        return {}
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        with operation.database() as database:
+            return {} if database.experiment(inputs["key"]) else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        with operation.database() as database:
+            database.mark_destroyed(inputs["key"])
+
+
+def records() -> list[Resource]:
+    return [
+        RecordResource("Experimenter", Experimenter),
+        RecordResource("Project", Project),
+        RecordResource("Funding", Funding),
+        RecordResource("Cluster", ClusterRow),
+    ]
+
+
+def plan(operation: Operation, arguments: Properties) -> Properties:
+    """What a program must know at plan time about an experiment: `due`, the run's number, references without a row,
+    and of a new one how many points earlier experiments have computed."""
+    registration = from_properties(Registration, arguments)
+    with operation.database() as database:
+        experiment = database.experiment(registration.id)
+        missing = database.missing(registration.experimenter, registration.project, registration.funding)
+        reused = 0 if experiment else reuse.count(database, registration)
+    reopens = experiment is not None and rules.reopened_by(experiment, registration)
+    return {
+        "missing": json.dumps(missing),
+        "due": experiment is None or not experiment.state.finished or reopens,
+        "attempt": 1 if experiment is None else max(experiment.attempt + reopens, experiment.wanted_attempt),
+        "reused": reused,
+    }
+
+
+def recorded(operation: Operation, arguments: Properties) -> Properties:
+    """The registration of an experiment as its row has it."""
+    with operation.database() as database:
+        experiment = database.experiment(arguments["experiment_id"])
+    if experiment is None:
+        raise DatabaseError(f"No experiment {arguments['experiment_id']} is registered.", "See `ems status`.")
+    return to_properties(experiment.registration)
+
+
+def registered_place(operation: Operation, arguments: Properties) -> Properties:
+    """The kind of a persistent place."""
+    with operation.database() as database:
+        row = database.record(ClusterRow, arguments["stack"])
+    if row is None:
+        raise DatabaseError(
+            f"No persistent place {arguments['stack']!r} is registered.", f"Register it: ems up {arguments['stack']}"
+        )
+    return {"kind": row.kind}
+
+
+INVOKES = {"ems:index:plan": plan, "ems:index:recorded": recorded, "ems:index:place": registered_place}
+
+
+def to_properties(record: Record | Registration) -> dict[str, Any]:
+    """The fields that are set, as JSON values; `id`, a word of Pulumi's, as `key`."""
+    pairs = dataclasses.asdict(record).items()
+    return {
+        _property(name): value.isoformat() if isinstance(value, date) else value
+        for name, value in pairs
+        if value is not None
+    }
+
+
+def from_properties(kind: type[T], properties: Properties) -> T:
+    hints = get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind) if _property(field.name) in properties]
+    return kind(**{name: _value(hints[name], properties[_property(name)]) for name in names})
+
+
+def _property(field: str) -> str:
+    return "key" if field == "id" else field
+
+
+def _value(hint: object, value: Any) -> Any:
+    if hint is int:
+        return int(value)
+    return date.fromisoformat(value) if hint == date | None else value
+
+
+def json_types(record: type) -> dict[str, str]:
+    """Property → JSON type, of a dataclass."""
+    fields = dataclasses.fields(record)
+    return {_property(field.name): "number" if field.type in NUMBERS else "string" for field in fields}

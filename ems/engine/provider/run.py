@@ -1,0 +1,155 @@
+"""One experiment's run as a resource: start it or attach to it, watch its row, stop it."""
+
+from __future__ import annotations
+
+import time
+
+from ems import clusters
+from ems.databases import Experiment, State
+from ems.engine.provider.resource import Difference, Operation, Properties, Resource
+from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
+from ems.lab.line import progress_line
+from ems.lab.patience import Pace, look_s, stop_s
+from ems.node.agent.config import tell_to_listen
+
+POLL_S = 0.25
+
+
+class Run(Resource):
+    """The run of an experiment. What it is follows from id and digest, whether there is something to do from `due`."""
+
+    token = "ems:index:Run"
+    key = "experiment_id"
+    inputs = {  # noqa: RUF012
+        "experiment_id": "string",
+        "digest": "string",
+        "due": "boolean",
+        "attempt": "number",
+        "cluster": "string",
+        "commit": "string",
+        "environment": "string",
+        "points": "number",
+    }
+    outputs = {  # noqa: RUF012
+        "state": "string",
+        "points_done": "number",
+        "points_failed": "number",
+        "rows": "number",
+        "error": "string",
+    }
+
+    def diff(self, old_inputs: Properties, old_outputs: Properties, new: Properties) -> Difference:
+        replacing = tuple(key for key in ("experiment_id", "digest") if old_inputs.get(key) != new.get(key))
+        if replacing:
+            return Difference(replacing, replacing)
+        if new.get("due"):
+            return Difference(("due",))
+        return Difference(() if _finished(old_outputs) else ("attempt",))
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        experiment = _row(operation, inputs)
+        if not experiment.state.finished:
+            experiment = _attend(operation, experiment, inputs["cluster"])
+        return _outputs(experiment)
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+        return _outputs(experiment) if experiment else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        """Cancel what is alive and wait a bounded time for its rows to be stored."""
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+        if experiment and not experiment.state.finished:
+            _stop(operation, experiment)
+
+
+def _finished(outputs: Properties) -> bool:
+    return outputs.get("state") in {str(state) for state in State if state.finished}
+
+
+def _row(operation: Operation, inputs: Properties) -> Experiment:
+    with operation.database() as database:
+        experiment = database.experiment(inputs["experiment_id"])
+    if experiment is None:
+        raise DatabaseError(f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it.")
+    return experiment
+
+
+def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
+    """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
+    place = clusters.place(kind)
+    pace, line, pause_s = Pace(), progress_line(experiment), _look_s(operation)
+    while not experiment.state.finished and operation.listening():
+        if operation.cancelled.is_set():
+            return _interrupt(operation, experiment, place)
+        place.ensure_running(operation.lab, experiment)
+        if operation.detach and experiment.state is State.RUNNING:
+            operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
+            return experiment
+        if pace.shows(line):
+            operation.say(line)
+        operation.cancelled.wait(pause_s)
+        experiment, line = _asked(operation, experiment)
+    _conclude(operation, experiment)
+    return experiment
+
+
+def _look_s(operation: Operation) -> float:
+    with operation.database() as database:
+        return look_s(database, POLL_S)
+
+
+def _asked(operation: Operation, experiment: Experiment, *, cancel: bool = False) -> tuple[Experiment, str]:
+    """The row as it is now, with `cancel` after a request to cancel it, and what to say of it; while the database is
+    away, the row as it was."""
+    try:
+        with operation.database() as database:
+            ask = database.request_cancel if cancel else database.experiment
+            now = ask(experiment.id) or experiment
+    except DatabaseUnavailable as error:
+        return experiment, f"the database is away, trying on: {error.message}"
+    return now, progress_line(now)
+
+
+def _conclude(operation: Operation, experiment: Experiment) -> None:
+    if experiment.state is State.SUCCEEDED:
+        operation.note(progress_line(experiment))
+    elif experiment.state.finished:
+        operation.complain(f"{progress_line(experiment)}\n{experiment.error}\n{experiment.log_tail}".rstrip())
+
+
+def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Place) -> Experiment:
+    if not place.stops_with_its_command:
+        operation.note("detached: the run goes on; `ems stop` ends it")
+        return experiment
+    return _stop(operation, experiment)
+
+
+def _stop(operation: Operation, experiment: Experiment) -> Experiment:
+    operation.say("stopping; what was computed is being stored")
+    with operation.database() as database:
+        within_s, pause_s = stop_s(database), look_s(database, POLL_S)
+    pace, deadline = Pace(), time.monotonic() + within_s
+    while not experiment.state.finished and time.monotonic() < deadline:
+        # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
+        experiment, line = _asked(operation, experiment, cancel=True)
+        tell_to_listen(operation.lab.run_dir(experiment.id))
+        if pace.shows(f"stopping: {line}"):
+            operation.say(f"stopping: {line}")
+        time.sleep(0 if experiment.state.finished else pause_s)
+    if not experiment.state.finished:
+        raise EmsError(f"The run did not stop within {within_s:.0f} s.", "Look at `ems logs`, then repeat the command.")
+    operation.note(progress_line(experiment))
+    return experiment
+
+
+def _outputs(experiment: Experiment) -> Properties:
+    return {
+        "state": str(experiment.state),
+        "points_done": experiment.points_done,
+        "points_failed": experiment.points_failed,
+        "rows": experiment.rows_stored,
+        "error": experiment.error,
+    }

@@ -1,0 +1,178 @@
+"""The engine's side: protocol buffers in and out, one thread an operation. No knowledge of experiments."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2, json_format, struct_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
+
+from ems import lab
+from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
+from ems.engine.provider.schema import schema
+from ems.errors import EmsError
+from ems.version import __version__
+
+Invoke = Callable[[Operation, Properties], Properties]
+
+DIFF = provider_pb2.DiffResponse
+LINE_LIMIT = 2000  # the engine keeps 2 KB of a line
+
+
+class Provider(provider_pb2_grpc.ResourceProviderServicer):
+    """Serves `resources` (by token) and `invokes` (by token) to the engine at `engine_address`."""
+
+    def __init__(self, engine_address: str, resources: list[Resource], invokes: Mapping[str, Invoke]) -> None:
+        self.resources = {resource.token: resource for resource in resources}
+        self.invokes = invokes
+        self.cancelled = threading.Event()
+        self.engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine_address))
+
+    def GetPluginInfo(self, request: Any, context: Any) -> Any:
+        return plugin_pb2.PluginInfo(version=__version__)
+
+    def GetSchema(self, request: Any, context: Any) -> Any:
+        return provider_pb2.GetSchemaResponse(schema=json.dumps(schema(list(self.resources.values()))))
+
+    def CheckConfig(self, request: Any, context: Any) -> Any:
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, context: Any) -> Any:
+        return DIFF(changes=DIFF.DIFF_NONE)
+
+    def Configure(self, request: Any, context: Any) -> Any:
+        return provider_pb2.ConfigureResponse(supportsPreview=True, acceptSecrets=False, acceptResources=False)
+
+    def Cancel(self, request: Any, context: Any) -> Any:
+        self.cancelled.set()
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: Any) -> Any:
+        """An EmsError is answered as `{"error": …, "hint": …}`: the engine would bury it in a traceback."""
+        try:
+            result = self.invokes[request.tok](self._operation("", context), _properties(request.args))
+        except EmsError as error:
+            result = {"error": error.message, "hint": error.hint}
+        response = provider_pb2.InvokeResponse()
+        getattr(response, "return").CopyFrom(_struct(result))
+        return response
+
+    def Check(self, request: Any, context: Any) -> Any:
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def Diff(self, request: Any, context: Any) -> Any:
+        resource = self._resource(request.urn)
+        old_outputs, new = _properties(request.olds), _properties(request.news)
+        difference = resource.diff(_properties(request.old_inputs), old_outputs, new)
+        kinds = provider_pb2.PropertyDiff
+        detailed = {
+            key: kinds(kind=kinds.UPDATE_REPLACE if key in difference.replacing else kinds.UPDATE, inputDiff=True)
+            for key in difference.changed
+        }
+        return DIFF(
+            changes=DIFF.DIFF_SOME if difference.changed else DIFF.DIFF_NONE,
+            diffs=list(difference.changed),
+            replaces=list(difference.replacing),
+            detailedDiff=detailed,
+            hasDetailedDiff=True,
+            deleteBeforeReplace=True,
+        )
+
+    def Create(self, request: Any, context: Any) -> Any:
+        resource, inputs = self._resource(request.urn), _properties(request.properties)
+        if request.preview:
+            return provider_pb2.CreateResponse(properties=_struct(_foreseen(resource, inputs)))
+        with _aborting(context):
+            outputs = resource.create(self._operation(request.urn, context), inputs)
+            return provider_pb2.CreateResponse(id=inputs[resource.key], properties=_struct({**inputs, **outputs}))
+
+    def Update(self, request: Any, context: Any) -> Any:
+        resource, inputs = self._resource(request.urn), _properties(request.news)
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=_struct(_foreseen(resource, inputs)))
+        with _aborting(context):
+            outputs = resource.update(self._operation(request.urn, context), _properties(request.olds), inputs)
+            return provider_pb2.UpdateResponse(properties=_struct({**inputs, **outputs}))
+
+    def Read(self, request: Any, context: Any) -> Any:
+        resource = self._resource(request.urn)
+        inputs = (
+            _properties(request.inputs)
+            or _properties(request.properties)
+            or {self._resource(request.urn).key: request.id}
+        )
+        with _aborting(context):
+            outputs = resource.read(self._operation(request.urn, context), inputs)
+            if outputs is None:
+                return provider_pb2.ReadResponse()
+            both = _struct({**inputs, **outputs})
+            return provider_pb2.ReadResponse(id=request.id, inputs=_struct(inputs), properties=both)
+
+    def Delete(self, request: Any, context: Any) -> Any:
+        with _aborting(context):
+            inputs = _properties(request.old_inputs) or _properties(request.properties)
+            self._resource(request.urn).delete(self._operation(request.urn, context), inputs)
+            return empty_pb2.Empty()
+
+    def _resource(self, urn: str) -> Resource:
+        return self.resources[urn.split("::")[2].rpartition("$")[2]]
+
+    def _operation(self, urn: str, context: Any) -> Operation:
+        def log(severity: Any, *, ephemeral: bool) -> Callable[[str], None]:
+            def send(message: str) -> None:
+                line = message[:LINE_LIMIT]
+                self.engine.Log(
+                    engine_pb2.LogRequest(severity=severity, message=line, urn=urn, streamId=0, ephemeral=ephemeral)
+                )
+
+            return lambda message: _unless_gone(send, message)
+
+        return Operation(
+            lab=lab.find(Path.cwd()),
+            say=log(engine_pb2.INFO, ephemeral=True),
+            note=log(engine_pb2.INFO, ephemeral=False),
+            complain=log(engine_pb2.ERROR, ephemeral=False),
+            listening=context.is_active,
+            cancelled=self.cancelled,
+            detach=bool(os.environ.get("EMS_DETACH")),
+        )
+
+
+class _aborting:
+    """Turns an EmsError into the answer that the engine shows at the resource."""
+
+    def __init__(self, context: Any) -> None:
+        self.context = context
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, EmsError):
+            self.context.abort(grpc.StatusCode.UNKNOWN, str(error))
+
+
+def _unless_gone(send: Callable[[str], None], message: str) -> None:
+    try:
+        send(message)
+    except grpc.RpcError:
+        return  # a line for an engine that has ended; `listening` tells the operation
+
+
+def _foreseen(resource: Resource, inputs: Properties) -> dict[str, Any]:
+    return {**inputs, **dict.fromkeys(resource.outputs, UNKNOWN)}
+
+
+def _properties(struct: struct_pb2.Struct) -> dict[str, Any]:
+    return json_format.MessageToDict(struct)
+
+
+def _struct(properties: Properties) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update({key: value for key, value in properties.items() if value is not None})
+    return struct

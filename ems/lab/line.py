@@ -1,0 +1,38 @@
+"""One line that says how an experiment stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from ems.databases import Experiment, State
+
+
+def under_way(experiment: Experiment) -> bool:
+    """Whether it is worth waiting for: neither finished nor lost."""
+    return not experiment.state.finished and experiment.state is not State.LOST
+
+
+def progress_line(experiment: Experiment) -> str:
+    """Such as `running · 120 rows · 3 of 10 points · 14 s`."""
+    parts = [str(experiment.state)]
+    if experiment.registration.points_total > 1:
+        parts.append(f"{experiment.points_done:,} of {experiment.registration.points_total:,} points")
+    if experiment.points_failed:
+        parts.append(f"{experiment.points_failed:,} failed")
+    if experiment.state is not State.REGISTERED:
+        parts.append(f"{experiment.rows_stored:,} rows")
+    if experiment.attempt > 1:
+        parts.append(f"attempt {experiment.attempt}")
+    if experiment.started_at:
+        parts.append(duration((experiment.finished_at or datetime.now(UTC)) - experiment.started_at))
+    return " · ".join(parts)
+
+
+def duration(delta: timedelta) -> str:
+    """As `14 s`, `3 min 05 s` or `2 h 07 min`."""
+    seconds = max(int(delta.total_seconds()), 0)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"

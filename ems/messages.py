@@ -1,0 +1,60 @@
+"""How a message speaks of values and names. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+Say = Callable[[str], None]
+"""How library code speaks to whoever called it: one sentence at a time."""
+MOST_COMPARED, MOST_LISTED = 2_000, 30  # names in one message: a lab may have thousands
+
+
+LONG_NUMBER = "a whole number of more than 100 digits"
+
+
+@dataclass(frozen=True)
+class UnquotedDate:
+    """A date or time that stands in a YAML file without quotes, as written there."""
+
+    text: str
+
+
+def show(value: object) -> str:
+    """`value` for a message: short, printable, as it would be written in YAML."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, dict | list | tuple):
+        return f"a {'mapping' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if isinstance(value, UnquotedDate):
+        return f"the date {value.text} without quotes"
+    if isinstance(value, int) and value.bit_length() > 332:
+        return LONG_NUMBER
+    return "empty (null)" if value is None else str(value).lower()
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: what was meant, or what there is."""
+    names = sorted(map(plain, known))
+    if not names:
+        return "there is none yet"
+    close = difflib.get_close_matches(word[:100], names[:MOST_COMPARED], n=1)
+    listed = ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" * (len(names) > MOST_LISTED))
+    return f"{f'did you mean {close[0]}? ' if close else ''}allowed are {listed}"
+
+
+def plain(name: str) -> str:
+    """A name as it is, or quoted where it could confuse the reader or the terminal."""
+    return name if re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", name) else quoted(name)
+
+
+def quoted(text: str) -> str:
+    short = text if len(text) <= 60 else text[:57] + "..."
+    return json.dumps(short, ensure_ascii=not short.isprintable())
+
+
+def quiet(_sentence: str) -> None:
+    """The `Say` that shows nothing."""

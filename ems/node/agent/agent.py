@@ -1,0 +1,109 @@
+"""The agent: runs one experiment's job in a run folder and stores what it writes. `python -m ems.node RUN_DIR`
+
+RUN_DIR holds `agent.json` (AgentConfig), `agent.lock` and `agent.id`, `code/` (the unpacked bundle), `parameters.json`,
+`results/`, `spool/`, `job.log`, `job.lock` and, once the job has ended until all is stored, `exit.json`; for a moment
+`agent.listen`, where somebody has the agent hear its orders at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from ems.databases import Claim, Database, State, connect
+from ems.errors import DatabaseUnavailable
+from ems.node.agent.attempt import Attempt, forget_outcome, seconds_left
+from ems.node.agent.config import AgentConfig
+from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from ems.node.agent.lock import agent_name, take_lock
+from ems.node.agent.sweep_attempt import SweepAttempt, is_sweep
+
+__all__ = ["Agent", "AgentConfig", "agent_name"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Agent:
+    """One life of an agent. SIGTERM and SIGINT make it stop in order; SIGHUP, a closed terminal, does not."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._dir = run_dir.resolve()
+        self._config = AgentConfig.read(self._dir)
+        self._stopping = False
+
+    def run(self) -> int:
+        """0 if there was nothing to do, or the run's end is in the row; 1 if it could not be written."""
+        self._handle_signals()
+        with closing(self._connect()) as database:
+            lock = take_lock(self._dir, lambda: self._state(database), self._config.lease_s)
+            if lock is None:
+                log.info("Another agent is at work here.")
+                return 0
+            with lock:
+                attempt = self._patiently(lambda: self._claim(database))
+                return 0 if attempt is None or attempt.run() else 1
+
+    def _claim(self, database: Database) -> Attempt | None:
+        """The right to run, taken; None if there is nothing to run."""
+        id = self._config.experiment_id
+        row = database.experiment(id)
+        if row and row.wanted_attempt > row.attempt:
+            forget_outcome(self._dir)  # of an attempt that is over: a new one is wanted
+        claim = database.claim(id, agent=agent_name(self._dir), lease_s=self._config.lease_s)
+        if claim:
+            return self._attempt(claim, seconds_left(claim, database))
+        if row and row.agent == agent_name(self._dir) and row.state is State.EXPIRED and row.machines:
+            log.info("The deadline passed before all of run %d was stored.", row.attempt)
+            unreleased = Claim(id, row.attempt, row.registration.results_table, row.deadline_at)
+            return self._attempt(unreleased, deadline_s=0)
+        log.info("Experiment %s is not to be claimed.", id)
+        return None
+
+    def _attempt(self, claim: Claim, deadline_s: float) -> Attempt:
+        kind = SweepAttempt if is_sweep(Path(self._config.bundle)) else Attempt
+        return kind(
+            self._dir,
+            self._config,
+            claim,
+            self._connect,
+            told_to_stop=lambda: self._stopping,
+            deadline_s=deadline_s,
+        )
+
+    def _connect(self) -> Database:
+        return connect(self._config.database, Path(self._config.root))
+
+    def _state(self, database: Database) -> State | None:
+        row = self._patiently(lambda: database.experiment(self._config.experiment_id))
+        return row.state if row else None
+
+    def _patiently(self, ask: Callable[[], T]) -> T | None:
+        """The database's answer, however long it is away; None if the agent is told to stop first."""
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping:
+            try:
+                return ask()
+            except DatabaseUnavailable as error:
+                log.warning("The database is away, waiting for it: %s", error)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return None
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, _go_on)  # not SIG_IGN, which the job would inherit
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._stopping = True
+
+
+def _go_on(number: int, frame: FrameType | None) -> None:
+    """A closed terminal never ends a run."""

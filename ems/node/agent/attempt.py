@@ -1,0 +1,273 @@
+"""One run of a command in a run folder, from the bundle to the release."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ems.databases import Claim, Database, Outcome, State
+from ems.errors import EmsError
+from ems.node.agent.config import AgentConfig, is_told_to_listen
+from ems.node.agent.courier import Courier, explain
+from ems.node.agent.inputs import lay_out_inputs
+from ems.node.agent.unpack import unpack
+from ems.node.job.keeper import Ended, Job, kill_leftovers
+from ems.node.job.results_files import ResultsError
+from ems.node.job.results_reader import ResultsReader
+from ems.node.job.variables import job_environment
+from ems.spool.batch import Batch
+from ems.spool.folder import Spool, sync_folder
+
+POLL_S = 0.1
+FLUSH_S = 5.0  # for an agent that was told to stop
+LOG_LINES, LOG_BYTES = 30, 8 * 2**10
+
+log = logging.getLogger(__name__)
+
+
+class Attempt:
+    """Runs the job, brings its results into the spool, watches for reasons to stop, and has the courier release.
+
+    `told_to_stop`: whether the agent got SIGTERM. `deadline_s`: seconds from now to the deadline.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        config: AgentConfig,
+        claim: Claim,
+        connect: Callable[[], Database],
+        *,
+        told_to_stop: Callable[[], bool],
+        deadline_s: float,
+    ) -> None:
+        self._dir, self._config, self._claim = run_dir, config, claim
+        self._connect, self._told_to_stop = connect, told_to_stop
+        self._deadline = time.monotonic() + deadline_s
+        self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
+        self._spool = Spool(run_dir / "spool")
+        self._courier = Courier(connect, claim, self._spool, config.lease_s, config.beat_s)
+
+    def run(self) -> bool:
+        """Whether the claim was released, or is somebody else's now."""
+        earlier = read_outcome(self._dir) or self._overdue()
+        outcome = self._guarded(lambda: self._clear(keep_results=earlier is not None)) or earlier
+        self._courier.start()
+        outcome = outcome or self._guarded(self._work) or _failed("The job ended without an outcome.")
+        return self._conclude(outcome)
+
+    def _guarded(self, step: Callable[[], Outcome | None]) -> Outcome | None:
+        """The step's outcome; an error is one, too."""
+        try:
+            return step()
+        except Exception as error:  # whatever it is, the row must tell of it
+            log.exception("The attempt failed")
+            return _failed(explain(error), log_tail=self._log_tail())
+
+    def _clear(self, keep_results: bool) -> None:
+        """End what an earlier agent left behind; unless its job had ended, begin anew."""
+        kill_leftovers(self._dir, str(self._results))
+        if keep_results:
+            return
+        self._spool.clear()
+        if self._results.exists():
+            shutil.rmtree(self._results)
+        with _room(self._dir):
+            self._results.mkdir()
+            self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
+
+    def _work(self) -> Outcome:
+        job = self._start()
+        try:
+            return self._follow(job, ResultsReader(self._results))
+        finally:
+            job.stop()
+
+    def _start(self) -> Job:
+        unpacked = self._dir / "code"
+        with _room(self._dir):
+            unpack(Path(self._config.bundle), unpacked)
+            spec = json.loads((unpacked / "spec.json").read_bytes())
+            job = spec["job"]
+            command = self._command(job, unpacked)
+            if self._config.inputs:
+                lay_out_inputs(self._config.inputs, self._dir / "inputs")
+            with (self._dir / "job.log").open("a", encoding="utf-8") as file:
+                file.write(self._mark)
+        ems = {
+            "EMS_EXPERIMENT_ID": self._config.experiment_id,
+            "EMS_PARAMETERS": str(self._parameters),
+            "EMS_RESULTS_DIR": str(self._results),
+            **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
+        }
+        variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, spec["env"])
+        log.info("Attempt %d: %s", self._claim.attempt, command)
+        return Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
+
+    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
+        """The words of the command, and the files that it needs."""
+        self._parameters.write_text(json.dumps(job["parameters"]), encoding="utf-8")
+        return list(job["command"])
+
+    def _follow(self, job: Job, reader: ResultsReader) -> Outcome:
+        while True:
+            ended = job.wait(0)  # before reading: so what it wrote before its end is read
+            if ended:
+                return self._ended(ended, reader)
+            halted = self._halted()
+            if halted:
+                job.stop()
+                self._read_rest(reader, well=False)
+                return halted
+            if self._spool_is_full() or not self._read(reader, ended=False):
+                job.wait(POLL_S)
+
+    def _ended(self, ended: Ended, reader: ResultsReader) -> Outcome:
+        self._read_rest(reader, well=ended.code == 0)
+        if ended.code == 0:
+            return Outcome(State.SUCCEEDED, points_done=1, points_failed=0, exit_code=0)
+        return _failed(str(ended), ended.code, self._log_tail())
+
+    def _halted(self) -> Outcome | None:
+        if is_told_to_listen(self._dir):
+            self._courier.listen()
+        orders = self._courier.orders
+        if self._courier.fenced:
+            return _stopped(State.LOST, "Another attempt holds the experiment.")
+        if self._courier.failure:
+            return _failed(self._courier.failure, log_tail=self._log_tail())
+        if orders and orders.cancel:
+            return _stopped(State.CANCELLED, "Cancelled on request.")
+        if self._told_to_stop():
+            return self._overdue() or _stopped(State.LOST, "The agent was told to stop (SIGTERM).")
+        return self._overdue()
+
+    def _overdue(self) -> Outcome | None:
+        ordered = self._courier.orders and self._courier.orders.expired
+        if ordered or time.monotonic() >= self._deadline:
+            return _stopped(State.EXPIRED, "The deadline has passed: `max_hours` of the stack file is used up.")
+        return None
+
+    def _spool_is_full(self) -> bool:
+        return self._spool.waiting_bytes() > self._config.spool_limit_mb * 10**6
+
+    def _read(self, reader: ResultsReader, ended: bool) -> bool:
+        batch = reader.poll(ended)
+        if batch is None:
+            return False
+        self._write(batch)
+        return True
+
+    def _read_rest(self, reader: ResultsReader, well: bool) -> None:
+        """Read on to the end. After a job that failed, what cannot be read is not the error that counts."""
+        try:
+            while self._read(reader, ended=well):
+                pass
+        except ResultsError as error:
+            if well:
+                raise
+            log.warning("Not read: %s", error)
+
+    def _write(self, batch: Batch) -> None:
+        with _room(self._spool.folder):
+            self._spool.write(batch)
+        self._courier.wake()
+
+    def _conclude(self, outcome: Outcome) -> bool:
+        log.info("Ended: %s %s", outcome.state, outcome.error)
+        if outcome.state is State.LOST:
+            self._courier.finish(outcome, within_s=FLUSH_S)
+            self._courier.join(2 * FLUSH_S)
+            return self._let_go()
+        write_outcome(self._dir, outcome)
+        self._courier.finish(outcome)
+        while self._courier.is_alive() and not self._told_to_stop():
+            self._courier.join(POLL_S)
+        self._courier.join(FLUSH_S)
+        return self._let_go()
+
+    def _let_go(self) -> bool:
+        if self._courier.released:
+            forget_outcome(self._dir)
+        return self._courier.released or self._courier.fenced
+
+    @property
+    def _mark(self) -> str:
+        return f"--- attempt {self._claim.attempt} ---\n"
+
+    def _log_tail(self) -> str:
+        """The last lines that this attempt's job printed."""
+        file = self._dir / "job.log"
+        if not file.exists():
+            return ""
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - LOG_BYTES))
+            text = opened.read().decode("utf-8", errors="replace")
+        return "".join(text.rpartition(self._mark)[2].splitlines(keepends=True)[-LOG_LINES:])
+
+
+def read_outcome(run_dir: Path) -> Outcome | None:
+    """How the job of an earlier agent ended, if all its results are in the spool and only storing was left."""
+    file = run_dir / "exit.json"
+    if not file.exists():
+        return None
+    outcome = json.loads(file.read_text(encoding="utf-8"))
+    return Outcome(**{**outcome, "state": State(outcome["state"])})
+
+
+def write_outcome(run_dir: Path, outcome: Outcome) -> None:
+    """Note that the job has ended. Where that is impossible (a full disk), a later agent would run it again."""
+    aside = run_dir / "exit.json.tmp"
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(asdict(outcome), file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(run_dir / "exit.json")
+        sync_folder(run_dir)
+    except OSError as error:
+        log.warning("exit.json was not written: %s", error)
+
+
+def forget_outcome(run_dir: Path) -> None:
+    (run_dir / "exit.json").unlink(missing_ok=True)
+
+
+def seconds_left(claim: Claim, database: Database) -> float:
+    """From now to the deadline, both on the database's clock."""
+    row = database.experiment(claim.experiment_id)
+    if claim.deadline_at is None:
+        return float("inf")
+    now = row.heartbeat_at if row and row.heartbeat_at else datetime.now(UTC)
+    return (claim.deadline_at - now).total_seconds()
+
+
+def _failed(error: str, exit_code: int | None = None, log_tail: str = "") -> Outcome:
+    return Outcome(State.FAILED, 0, 1, exit_code=exit_code, error=error, log_tail=log_tail)
+
+
+def _stopped(state: State, error: str) -> Outcome:
+    return Outcome(state, 0, 0, error=error)
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """A full disk is an error that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        hint = "Free some space there, then go on with: ems up --retry"
+        raise EmsError(f"{folder} is full: {os.strerror(error.errno)}.", hint) from error

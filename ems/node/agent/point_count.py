@@ -1,0 +1,67 @@
+"""How far a sweep is: which points the database has."""
+
+from __future__ import annotations
+
+from ems.databases import PointState
+from ems.spool.batch import Batch
+
+
+class PointCount:
+    """A sweep's points that the database has: done (with rows or with none) and failed. Each counts once.
+
+    `done`, `failed`: to begin with, of points of which it is not known yet which they are.
+    """
+
+    def __init__(self, points: int, done: int = 0, failed: int = 0) -> None:
+        self.points, self.done, self._more_failed = points, done, failed
+        self.bits = bytearray((points + 7) // 8)  # bit i % 8 of byte i // 8 is set where point i is done
+        self._failed: set[int] = set()
+        self._due: set[int] = set()  # of those that failed
+
+    @property
+    def failed(self) -> int:
+        return len(self._failed) + self._more_failed
+
+    @property
+    def given_up(self) -> int:
+        """How many failed and are not to be computed again."""
+        return len(self._failed) - len(self._due)
+
+    def know(self, points: range, state: PointState) -> None:
+        """So it is with points of which nothing was known."""
+        if state in {"failed", "due"}:
+            self._failed.update(points)
+            self._due.update(points if state == "due" else ())
+        else:
+            set_bits(self.bits, points.start, points.stop)
+            self.done += len(points)
+
+    def add(self, batch: Batch) -> None:
+        """The batch is stored: maybe not for the first time, and its points may have failed before."""
+        failed = {mark.point for mark in batch.marks if mark.state == "failed"}
+        for point in batch.replaces:
+            if point not in failed and not self.bits[point // 8] >> point % 8 & 1:
+                set_bits(self.bits, point, point + 1)
+                self.done += 1
+        self._failed.difference_update(batch.replaces)
+        self._due.difference_update(batch.replaces)
+        self._failed |= failed
+
+    def settled(self) -> bytes:
+        """As `bits`; those given up are set, too."""
+        bits = bytearray(self.bits)
+        for point in self._failed - self._due:
+            set_bits(bits, point, point + 1)
+        return bytes(bits)
+
+
+def set_bits(bits: bytearray, start: int, stop: int) -> None:
+    """Set bit i % 8 of byte i // 8 for each i from start to stop - 1: whole bytes at once."""
+    first, last = -(-start // 8), stop // 8
+    if first >= last:
+        for index in range(start, stop):
+            bits[index // 8] |= 1 << index % 8
+        return
+    set_bits(bits, start, first * 8)
+    bits[first:last] = b"\xff" * (last - first)
+    set_bits(bits, last * 8, stop)

@@ -1,0 +1,207 @@
+"""One run of a sweep: what the database lacks is computed by the driver, a job like any other, point by point."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+from zipfile import BadZipFile, ZipFile
+
+from ems.databases import Database, Experiment, Outcome, State, reuse
+from ems.errors import DatabaseUnavailable
+from ems.node.agent.attempt import POLL_S, Attempt
+from ems.node.agent.courier import LONGEST_PAUSE_S
+from ems.node.agent.point_count import PointCount
+from ems.node.driver.points import Order
+from ems.node.driver.ranges import count_open
+from ems.node.job.keeper import Ended, Job, kill_leftovers
+from ems.node.job.results_reader import ResultsReader
+
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver.driver import main; main(sys.argv[2])"
+TOO_MANY_FAILURES = 3  # the driver's exit code
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Halted(Exception):
+    """There is a reason to stop."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.error)
+        self.outcome = outcome
+
+
+class SweepAttempt(Attempt):
+    """Points are stored one by one, so an attempt goes on where the last one was: nothing is cleared away.
+
+    Points that failed are computed again once the experiment was reopened, and not by the heir of a crash.
+    """
+
+    def _guarded(self, step: Callable[[], Outcome | None]) -> Outcome | None:
+        def unless_halted() -> Outcome | None:
+            try:
+                return step()
+            except Halted as halted:
+                return halted.outcome
+
+        return super()._guarded(unless_halted)
+
+    def _clear(self, keep_results: bool) -> None:  # noqa: ARG002
+        kill_leftovers(self._dir, str(self._results))
+        shutil.rmtree(self._dir / "dask", ignore_errors=True)
+        self._results.mkdir(exist_ok=True)
+        row = self._patiently(self._row)
+        self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
+        self._courier.recount = self._stored_points
+
+    def _work(self) -> Outcome:
+        if halted := self._count_stored():
+            return halted
+        self._reuse()
+        ended = self._ended_before()
+        return self._judged(ended) if ended else super()._work()
+
+    def _ended_before(self) -> Ended | None:
+        """How the driver would end, if there is nothing left for it to do."""
+        if self._max_failures is not None and self._count.given_up > self._max_failures:
+            return Ended(TOO_MANY_FAILURES)
+        return None if count_open(self._count.settled(), self._count.points) else Ended(0)
+
+    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:
+        order = self._dir / "order.json"
+        order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
+        return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
+
+    def _order(self, job: dict[str, Any], unpacked: Path) -> Order:
+        spec = json.loads((unpacked / "spec.json").read_bytes())
+        return Order(
+            function=job["function"],
+            grids=job["sweep"],
+            code=str(unpacked / "code"),
+            spool=str(self._spool.folder),
+            done=str(self._write_done()),
+            progress=str(self._dir / "progress.json"),
+            workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
+            threads=job["threads"],
+            retries=job["retries"],
+            max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
+            memory_mb=job["memory_mb"],
+            point_timeout_s=job["point_timeout_s"],
+            types=self._patiently(self._stored_types),
+        )
+
+    def _count_stored(self) -> Outcome | None:
+        """Count exactly, once the database has what an earlier agent had spooled; an outcome if that is halted."""
+        halted = self._wait_until_stored()
+        if halted is None:
+            self._courier.count = self._patiently(self._stored_points)
+            self._courier.recount = None
+        return halted
+
+    def _reuse(self) -> None:
+        """Copy the points that earlier experiments have computed."""
+        if copied := self._patiently(self._copy):
+            log.info("Reused %d points of earlier experiments", copied)
+            self._courier.count = self._patiently(self._stored_points)
+
+    def _copy(self, database: Database) -> int:
+        done = bytearray(self._count.bits)
+        return reuse.copy(database, self._claim, self._row(database).registration, done, self._go_on)
+
+    def _go_on(self) -> None:
+        """Halted if there is a reason to stop."""
+        if outcome := self._halted():
+            raise Halted(outcome)
+
+    def _write_done(self) -> Path:
+        """The points that the driver leaves alone."""
+        file = self._dir / "done.bits"
+        file.write_bytes(self._count.settled())
+        return file
+
+    def _row(self, database: Database) -> Experiment:
+        row = database.experiment(self._claim.experiment_id)
+        assert row  # it was claimed
+        return row
+
+    def _stored_points(self, database: Database) -> PointCount:
+        count = PointCount(self._row(database).registration.points_total)
+        for state, points in database.points(self._claim.experiment_id):
+            count.know(points, state)
+        return count
+
+    def _stored_types(self, database: Database) -> dict[str, Any]:
+        first = next(iter(database.results(self._claim.experiment_id, chunk_rows=1)), None)
+        return {column.name: column.type for column in first.columns} if first else {}
+
+    def _follow(self, job: Job, reader: ResultsReader) -> Outcome:  # noqa: ARG002
+        while True:
+            ended = job.wait(POLL_S)
+            if ended:
+                return self._wait_until_stored() or self._judged(ended)
+            halted = self._halted()
+            if halted:
+                job.stop()  # the driver spools what comes back within seconds
+                return halted
+            self._courier.wake()  # the driver may have spooled a batch
+
+    def _wait_until_stored(self) -> Outcome | None:
+        """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
+        while self._spool.waiting():
+            self._courier.hurry()
+            halted = self._halted()
+            if halted:
+                return halted
+            time.sleep(POLL_S)
+        return None
+
+    def _patiently(self, ask: Callable[[Database], T]) -> T:
+        """The database's answer, however long it is away."""
+        with closing(self._connect()) as database:
+            while True:
+                try:
+                    return ask(database)
+                except DatabaseUnavailable as error:
+                    log.warning("The database is away, waiting for it: %s", error)
+                self._go_on()
+                time.sleep(LONGEST_PAUSE_S)
+
+    def _judged(self, ended: Ended) -> Outcome:
+        failed = self._count.failed
+        if ended.code not in {0, TOO_MANY_FAILURES}:
+            return Outcome(State.FAILED, 0, 0, ended.code, f"The sweep's driver: {ended}", self._log_tail())
+        if ended.code == 0 and failed <= (self._max_failures or 0):
+            return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
+        stopped = "" if ended.code == 0 else " It was stopped, as more than max_failures failed."
+        return Outcome(State.FAILED, 0, 0, ended.code, f"{failed:,} points failed: see `ems failures`.{stopped}")
+
+    @property
+    def _count(self) -> PointCount:
+        assert self._courier.count  # since `_clear`
+        return self._courier.count
+
+    @property
+    def _max_failures(self) -> int | None:
+        most: int | None = _job(Path(self._config.bundle))["max_failures"]
+        return most
+
+
+def is_sweep(bundle: Path) -> bool:
+    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
+    try:
+        return "function" in _job(bundle)
+    except (OSError, BadZipFile, KeyError, ValueError):
+        return False
+
+
+def _job(bundle: Path) -> dict[str, Any]:
+    with ZipFile(bundle) as archive:
+        return dict(json.loads(archive.read("spec.json"))["job"])

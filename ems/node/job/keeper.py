@@ -1,0 +1,233 @@
+"""The job's processes: agent → keeper → command. They end with the agent, on every Unix.
+
+The agent starts a keeper (`python -m ems.node.job.keeper`, a session of its own) and holds the only writing end of the
+keeper's standard input; when that closes, for whatever reason, the keeper stops the command's process group. Keeper
+and command hold an flock on `job.lock`, which contains the command's process group: so an agent that comes after a
+crash of both finds out whether anything still lives. What left the group is known by its `EMS_RESULTS_DIR`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ems.errors import EmsError
+
+MARKER = "EMS_RESULTS_DIR"
+_POLL_S = 0.02
+_KEEPER_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the command ended. `code`: its exit code, or minus the number of the signal that killed it."""
+
+    code: int
+    problem: str = ""  # why it could not be started
+
+    def __str__(self) -> str:
+        if self.problem:
+            return self.problem
+        if self.code < 0:
+            return f"killed by {_signal_name(-self.code)}"
+        if self.code > 128 and self.code - 128 in set(signal.Signals):
+            return f"exit code {self.code}: a program in it was killed by {_signal_name(self.code - 128)}"
+        return f"exit code {self.code}"
+
+
+def _signal_name(number: int) -> str:
+    name = f"signal {number} ({signal.Signals(number).name})"
+    return f"{name}: often the machine ran out of memory" if number == signal.SIGKILL else name
+
+
+class Job:
+    """A running command. `environment` must have `EMS_RESULTS_DIR`, which tells its processes from all others."""
+
+    def __init__(
+        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], run_dir: Path, grace_s: float
+    ) -> None:
+        """Start it; both of its streams are appended to `run_dir/job.log`."""
+        self._run_dir, self._grace_s, self._results = run_dir, grace_s, environment[MARKER]
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "ems.node.job.keeper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, MARKER: self._results},
+            start_new_session=True,
+        )
+        self._ended: Ended | None = None
+        self._listener = threading.Thread(target=self._listen, name="job", daemon=True)
+        self._listener.start()
+        order = {"command": list(command), "cwd": str(cwd), "env": dict(environment)}
+        self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s})
+
+    def wait(self, timeout_s: float) -> Ended | None:
+        """How the command ended, once no process of it is left; None if that takes longer than `timeout_s`."""
+        self._listener.join(timeout_s)
+        if self._ended is None and not self._listener.is_alive():
+            raise EmsError(f"Processes of the job in {self._run_dir} do not end.", "Look for them with: ps -ef")
+        return self._ended
+
+    def stop(self) -> Ended:
+        """SIGTERM, then SIGKILL after the grace; returns when no process of the job is left."""
+        assert self._keeper.stdin
+        with contextlib.suppress(BrokenPipeError):  # a keeper that is gone has nothing left to be told
+            self._keeper.stdin.close()
+        ended = self.wait(2 * self._grace_s + _KEEPER_PATIENCE_S)
+        while ended is None:
+            self._keeper.kill()
+            ended = self.wait(_KEEPER_PATIENCE_S)
+        return ended
+
+    def _tell(self, order: object) -> None:
+        assert self._keeper.stdin
+        with contextlib.suppress(BrokenPipeError):  # its death is reported by `_listen`
+            self._keeper.stdin.write(json.dumps(order).encode() + b"\n")
+            self._keeper.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._keeper.stdout
+        said = self._keeper.stdout.read()
+        code = self._keeper.wait()
+        if said:
+            self._ended = Ended(**json.loads(said))
+            return
+        kill_leftovers(self._run_dir, self._results)  # the keeper was killed
+        self._ended = Ended(code)
+
+
+def kill_leftovers(run_dir: Path, results: str, timeout_s: float = 10.0) -> None:
+    """SIGKILL whatever lives of an earlier job in `run_dir`; EmsError if it does not die in time."""
+    give_up_at = time.monotonic() + timeout_s
+    while _kill_once(run_dir / "job.lock", results):
+        if time.monotonic() > give_up_at:
+            raise EmsError(
+                f"Processes of an earlier job in {run_dir} do not end.", f"Look for them: ps -ef | grep {run_dir}"
+            )
+        time.sleep(_POLL_S)
+
+
+def _kill_once(lock: Path, results: str) -> bool:
+    """Whether there was anything to kill. The group's number is used only while the lock proves that it is ours."""
+    held = is_locked(lock)
+    group = lock.read_text().strip() if held else ""
+    if group:
+        _signal_group(int(group), signal.SIGKILL)
+    strays = list(_with_marker(results))
+    for pid in strays:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGKILL)
+    return held or bool(strays)
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether somebody holds an exclusive flock on that file."""
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def _with_marker(results: str) -> Iterator[int]:
+    """Living processes, but this one, whose environment says that they belong to the job that writes to `results`."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get(MARKER) == results and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
+            continue
+        if ours and process.pid != os.getpid():
+            yield process.pid
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether the group has a process. Macs refuse (EPERM) where all that is left of a group are zombies."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def keep() -> None:
+    """The keeper: run the command that the first line of standard input describes, stop it when the input closes."""
+    order = json.loads(sys.stdin.buffer.readline())
+    lock = os.open(Path(order["run_dir"]) / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.ftruncate(lock, 0)
+    try:
+        process = _start(order, lock)
+    except OSError as error:
+        _report(127, f"{order['command'][0]!r} could not be started: {error}")
+        return
+    ended = threading.Event()
+    threading.Thread(target=_stop_with_agent, args=(process.pid, ended, order["grace_s"]), daemon=True).start()
+    code = process.wait()
+    ended.set()
+    _end_group(process.pid, order["grace_s"])
+    for pid in _with_marker(order["env"][MARKER]):
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGKILL)
+    _report(code, "")
+
+
+def _start(order: dict[str, Any], lock: int) -> subprocess.Popen[bytes]:
+    with (Path(order["run_dir"]) / "job.log").open("ab") as log:
+        return subprocess.Popen(
+            order["command"],
+            cwd=order["cwd"],
+            env=order["env"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            process_group=0,
+            # The command signs by itself, before it runs: so no death of the keeper leaves an unknown group.
+            preexec_fn=partial(_sign, lock),  # noqa: PLW1509  (the keeper has one thread yet)
+        )
+
+
+def _sign(lock: int) -> None:
+    os.write(lock, str(os.getpid()).encode())
+
+
+def _stop_with_agent(group: int, ended: threading.Event, grace_s: float) -> None:
+    while os.read(0, 4096):  # not through `sys.stdin`, whose lock would be taken at the interpreter's end
+        pass
+    _signal_group(group, signal.SIGTERM)
+    if not ended.wait(grace_s):
+        _signal_group(group, signal.SIGKILL)
+
+
+def _end_group(group: int, grace_s: float) -> None:
+    """End what the command left behind in its group."""
+    kill_at = time.monotonic() + grace_s
+    while _signal_group(group, signal.SIGTERM) and time.monotonic() < kill_at:
+        time.sleep(_POLL_S)
+    _signal_group(group, signal.SIGKILL)
+
+
+def _report(code: int, problem: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # without an agent nobody listens
+        print(json.dumps({"code": code, "problem": problem}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    keep()

@@ -1,0 +1,31 @@
+"""Plug-ins: in `ems.databases` and `ems.clusters` a folder is a plug-in, and its name is its registration.
+
+A file beside the folders is shared by them. Plug-ins are listed without being imported, so that a missing optional
+package breaks only the lab that uses it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+from ems.errors import UserError
+
+
+def names(package: str) -> list[str]:
+    """Names of the plug-ins in `ems.PACKAGE`, sorted."""
+    folder = Path(__file__).with_name(package)
+    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg)
+
+
+def load(package: str, name: str, module: str) -> ModuleType:
+    """The module `ems.PACKAGE.NAME.MODULE`; UserError names the extra to install if a package is missing."""
+    try:
+        return importlib.import_module(f"ems.{package}.{name}.{module}")
+    except ImportError as error:
+        raise UserError(
+            f"{name} of ems.{package} needs a package that is not installed: {error}.",
+            f"pip install 'ems-experiments[{name}]'",
+        ) from error

@@ -1,0 +1,91 @@
+"""What a run needs, in one file that is named after its own SHA-256.
+
+    code/…                                      the declared files at the exact commit, with modes and symbolic links
+    environment/{requirements.txt,python-version}
+    spec.json                                   the experiment's stack file, validated
+    ems.zip                                     EMS's own code for `python -m ems.node`
+
+A zip without compression: what a compressor writes differs between versions of zlib, stored bytes do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import git
+
+from ems.cache import exclusive
+from ems.provenance.code import Code
+from ems.provenance.environment import LOCK, PYTHON, Environment
+from ems.provenance.repository import stream, streaming
+
+FILE = stat.S_IFREG | 0o644
+NODE_FILES = ("__init__", "errors", "messages", "plugins", "process", "version")
+NODE_FOLDERS = ("node", "databases", "spool", "sweep")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    sha256: str
+
+
+def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> Bundle:
+    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine."""
+    small = {
+        f"environment/{LOCK}": environment.lock.encode(),
+        f"environment/{PYTHON}": f"{environment.python}\n".encode(),
+        "spec.json": spec_json.encode(),
+        "ems.zip": _node_code(),
+    }
+    aside = folder / "unfinished.part"
+    with exclusive(folder / ".lock"):
+        with ZipFile(aside, "w", ZIP_STORED) as archive:
+            with streaming(code.git_dir) as objects:
+                _add_code(archive, objects, code)
+            for name, content in small.items():
+                _add(archive, name, FILE, len(content), io.BytesIO(content))
+        with aside.open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        return Bundle(aside.replace(folder / f"{sha256}.zip"), sha256)
+
+
+def _add_code(archive: ZipFile, objects: git.Git, code: Code) -> None:
+    for entry in code.entries:
+        size, content = stream(objects, entry.blob)
+        _add(archive, f"code/{entry.path}", int(entry.mode, 8), size, content)
+
+
+def _add(archive: ZipFile, name: str, mode: int, size: int, content: IO[bytes] | git.Git.CatFileContentStream) -> None:
+    """Nothing of this machine goes in: no times, no owner, no umask."""
+    about = ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    about.create_system = 3  # Unix, whose modes are in the upper half of the attributes
+    about.external_attr = mode << 16
+    about.file_size = size
+    with archive.open(about, "w") as member:
+        shutil.copyfileobj(content, member, 1 << 20)
+
+
+def _node_code() -> bytes:
+    written = io.BytesIO()
+    top = Path(__file__).parents[2]
+    with ZipFile(written, "w", ZIP_STORED) as archive:
+        for file in sorted(_node_files(top)):
+            _add(archive, file.relative_to(top).as_posix(), FILE, file.stat().st_size, io.BytesIO(file.read_bytes()))
+    return written.getvalue()
+
+
+def _node_files(top: Path) -> Iterator[Path]:
+    """What `python -m ems.node` needs, whatever it imports when."""
+    package = top / "ems"
+    yield from (package / f"{name}.py" for name in NODE_FILES)
+    for folder in NODE_FOLDERS:
+        yield from (package / folder).rglob("*.py")

@@ -1,0 +1,288 @@
+"""Which code an experiment runs: the exact commit, what of it is declared, and whether somebody else can get it.
+
+Only `code.repo` causes network traffic. Files are taken from git's objects, never from the working tree.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import posixpath
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from ems.errors import ProvenanceError
+from ems.provenance import repository
+from ems.provenance.repository import SUBMODULE, SYMLINK, Entry, WorkTree
+from ems.stack.spec import CodeSpec
+
+__all__ = ["Code", "Entry", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
+
+LEFT_OUT = ("stacks/", "notebooks/", "docs/")  # where nothing is declared; and Markdown anywhere
+PULUMI_KEYS = {"encryptionsalt", "secretsprovider", "encryptedkey"}  # Pulumi writes them into a stack file by itself
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Code:
+    """The declared code at one commit."""
+
+    repository: str  # remote URL without credentials, "" where there is none
+    commit: str  # full hash
+    tree: str  # SHA-256 over (mode, path, blob) of the entries
+    paths: tuple[str, ...]  # as declared, normalised
+    git_dir: Path  # the repository whose objects are read
+    entries: tuple[Entry, ...]  # sorted by path; paths from the lab's folder, or from the top of `code.repo`
+
+
+class Problem(NamedTuple):
+    what: str
+    fix: str
+
+
+class Source(NamedTuple):
+    """Where the code is read: a repository's objects, a commit, and the folder below the repository's top."""
+
+    git_dir: Path
+    commit: str
+    prefix: str
+
+
+def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
+    """The code that a stack file of the lab in `root` asks for.
+
+    `environment`: the name of its folder in environments/. ProvenanceError tells all that keeps others from getting
+    the same, with the commands that mend it.
+    """
+    with repository.opened(root) as lab:
+        problems = list(_unclean(lab, code, environment, stack_file))
+        if remote_needed and code.repo is None:
+            problems += _unpushed(lab, _source(lab, code).commit)
+        return _code(lab, code, problems)
+
+
+def at_commit(root: Path, code: CodeSpec) -> Code:
+    """The same for a commit that was resolved before, whatever has become of the working tree since."""
+    with repository.opened(root) as lab:
+        return _code(lab, code, [])
+
+
+def environment_source(root: Path, code: Code) -> Source:
+    """Where `environment.at_commit` reads: the code's own commit; the lab's HEAD for the code of another repository."""
+    with repository.opened(root) as lab:
+        return Source(lab.git_dir, code.commit if code.git_dir == lab.git_dir else lab.head, lab.prefix)
+
+
+def stack_file_commit(root: Path, stack_file: Path) -> str:
+    """Full hash of the last commit that changed the stack file; ProvenanceError if it was never committed."""
+    with repository.opened(root) as lab:
+        path = lab.below_top(stack_file)
+        commit = lab.repo.git.rev_list("-1", "HEAD", "--", path)
+        if not commit:
+            raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
+        return str(commit)
+
+
+def _refusal(problems: Iterable[Problem]) -> ProvenanceError:
+    problems = list(problems)
+    fixes = dict.fromkeys(problem.fix for problem in problems)  # the same command is offered once
+    return ProvenanceError("\n".join(problem.what for problem in problems), "\n".join(fixes))
+
+
+def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem]) -> Code:
+    source = _source(lab, code)
+    paths = tuple(posixpath.normpath(path) for path in code.paths)
+    everything = repository.entries(source.git_dir, source.commit)
+    entries = tuple(_declared(everything, source.prefix, paths))
+    problems += [*_absent(source, everything, paths), *_unshippable(source, everything, entries)]
+    if problems:
+        raise _refusal(problems)
+    url = code.repo or repository.remote_url(lab.repo)
+    return Code(url, source.commit, _tree(entries), paths, source.git_dir, entries)
+
+
+def _source(lab: WorkTree, code: CodeSpec) -> Source:
+    if code.repo is not None:
+        if code.commit == "HEAD":
+            hint = f"For the newest: git ls-remote {shlex.quote(code.repo)} HEAD"
+            raise ProvenanceError(f"code.repo {code.repo} needs code.commit with a full hash: HEAD may move.", hint)
+        return Source(repository.cached_clone(code.repo, code.commit), code.commit, "")
+    if code.commit != "HEAD" and not repository.has_commit(lab.git_dir, code.commit):
+        raise _not_found(lab, code.commit)
+    return Source(lab.git_dir, lab.head if code.commit == "HEAD" else code.commit, lab.prefix)
+
+
+def _not_found(lab: WorkTree, commit: str) -> ProvenanceError:
+    shallow = lab.repo.git.rev_parse("--is-shallow-repository") == "true"
+    why = "this is a shallow clone, which lacks older commits" if shallow else "this repository does not have it"
+    fix = "git fetch --unshallow" if shallow else "git fetch --all, or correct code.commit in the stack file."
+    return ProvenanceError(f"code.commit {commit} is not found: {why}.", fix)
+
+
+def _wanted(path: str, paths: tuple[str, ...]) -> bool:
+    if not paths:
+        return not path.startswith(LEFT_OUT) and not path.lower().endswith(".md")
+    return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
+
+
+def _declared(everything: Sequence[Entry], prefix: str, paths: tuple[str, ...]) -> Iterator[Entry]:
+    for entry in everything:
+        path = entry.path.removeprefix(prefix)
+        if entry.path.startswith(prefix) and _wanted(path, paths):
+            yield Entry(path, entry.mode, entry.blob)
+
+
+def _tree(entries: tuple[Entry, ...]) -> str:
+    listing = "".join(f"{entry.mode} {entry.path}\0{entry.blob}\n" for entry in entries)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) -> Iterator[Problem]:
+    """What HEAD lacks of the stack file; for `commit: HEAD` also of the code; of the environment unless it is old."""
+    stack_path = lab.below_top(stack_file)
+    watched = _watched(code, environment)
+    found = repository.changes(lab, [*(posixpath.normpath(lab.prefix + path) for path in watched), stack_path])
+    changed = [
+        (letters, path)
+        for letters, path in found
+        if path != stack_path and _concerns(path.removeprefix(lab.prefix), code, environment)
+    ]
+    changed += _stack_file_change(lab, stack_path, stack_file)
+    if changed:
+        yield Problem(_listing(lab.head, changed), _commit_command([path for _, path in changed]))
+
+
+def _watched(code: CodeSpec, environment: str) -> list[str]:
+    """Paths, from the lab's folder, that git is asked about."""
+    if code.repo is not None:
+        return [f"environments/{environment}"]
+    return [*(code.paths or (".",)), f"environments/{environment}"] if code.commit == "HEAD" else []
+
+
+def _concerns(path: str, code: CodeSpec, environment: str) -> bool:
+    paths = tuple(posixpath.normpath(declared) for declared in code.paths)
+    return path.startswith(f"environments/{environment}/") or (code.repo is None and _wanted(path, paths))
+
+
+def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple[str, str]]:
+    """[] if commit, index and file say the same but for what Pulumi writes by itself."""
+    committed = repository.read_file(lab.git_dir, lab.head, path)
+    if committed is None:
+        return [("??", path)]
+    if not stack_file.is_file():
+        return [(" D", path)]
+    staged = lab.repo.git.ls_files("--stage", "--", path).split()
+    versions = [committed, stack_file.read_bytes(), repository.read_blob(lab.git_dir, staged[1]) if staged else b""]
+    says = [_meaning(version) for version in versions]
+    return [] if says[0] == says[1] == says[2] else [(" M", path)]
+
+
+def _meaning(stack_file: bytes) -> object:
+    """What a stack file says but for Pulumi's own keys.
+
+    The bytes themselves where that cannot be told cheaply: no YAML, or with aliases, which may unfold without bound.
+    """
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(stack_file, yaml.SafeLoader)):
+            return stack_file
+        said = yaml.safe_load(stack_file)
+    except (yaml.YAMLError, ValueError):
+        return stack_file
+    return {key: said[key] for key in said if key not in PULUMI_KEYS} if isinstance(said, dict) else said
+
+
+def _listing(head: str, changed: list[tuple[str, str]]) -> str:
+    lines = [f"  {letters} {path}" for letters, path in changed[:SHOWN]]
+    if len(changed) > SHOWN:
+        lines.append(f"  and {len(changed) - SHOWN} more")
+    return "\n".join([f"Not as in the last commit ({head[:12]}), so nobody else could run this:", *lines])
+
+
+def _commit_command(paths: list[str]) -> str:
+    """Names the files while they are few, else their folders; `:/` starts at the repository's top."""
+    named = paths if len(paths) <= SHOWN else sorted({path.partition("/")[0] for path in paths})
+    words = " ".join(shlex.quote(f":/{path}") for path in named)
+    return f"git add -A -- {words} && git commit   (or list in .gitignore what is no code)"
+
+
+def _absent(source: Source, everything: Sequence[Entry], paths: tuple[str, ...]) -> Iterator[Problem]:
+    known = set[str]()
+    for entry in everything:
+        path = entry.path.removeprefix(source.prefix)
+        while entry.path.startswith(source.prefix) and path and path not in known:
+            known.add(path)
+            path = posixpath.dirname(path)
+    for path in paths:
+        if path and path not in known:
+            near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+            hint = f"Nearest: {', '.join(near)}." if near else "Commit it, or correct code.paths in the stack file."
+            yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint)
+
+
+def _unshippable(source: Source, everything: Sequence[Entry], entries: tuple[Entry, ...]) -> Iterator[Problem]:
+    """Entries whose content git does not hold, or that cannot be unpacked elsewhere."""
+    modules = [entry.path for entry in entries if entry.mode == SUBMODULE]
+    yield from _problem(
+        modules,
+        "submodules, whose files are in another repository",
+        "Leave them out of code.paths, or copy them in: git rm SUBMODULE && git subtree add --prefix SUBMODULE URL REF",
+    )
+    yield from _problem(
+        [entry.path.encode("utf-8", "replace").decode() for entry in entries if not _is_text(entry.path)],
+        "files whose names are not UTF-8",
+        "git mv them to names in UTF-8.",
+    )
+    yield from _problem(
+        [entry.path for entry in entries if entry.mode == SYMLINK and _leaves(source.git_dir, entry)],
+        "symbolic links that point outside the code",
+        "Point them, relative, to a file of the repository, or leave them out of code.paths.",
+    )
+    yield from _problem(
+        _lfs_pointers(source.git_dir, everything, entries),
+        "kept by Git LFS: the repository holds pointers only, not the content",
+        "Leave them out of code.paths, or take them back into git: git lfs migrate export --include PATTERN",
+    )
+
+
+def _problem(paths: Sequence[str], what: str, fix: str) -> Iterator[Problem]:
+    if paths:
+        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+        yield Problem(f"The code paths have {what}: {', '.join(paths[:SHOWN])}{more}.", fix)
+
+
+def _is_text(path: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in path)
+
+
+def _leaves(git_dir: Path, link: Entry) -> bool:
+    target = repository.read_blob(git_dir, link.blob).decode("utf-8", "surrogateescape")
+    reached = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), target))
+    return reached.startswith("/") or reached.split("/")[0] == ".."
+
+
+def _lfs_pointers(git_dir: Path, everything: Sequence[Entry], entries: tuple[Entry, ...]) -> list[str]:
+    """Looks into files only where some .gitattributes says that LFS is used: pointers are below 1,024 bytes."""
+    attributes = [entry.blob for entry in everything if posixpath.basename(entry.path) == ".gitattributes"]
+    if not any(b"filter=lfs" in repository.read_blob(git_dir, blob) for blob in attributes):
+        return []
+    with repository.streaming(git_dir) as objects:
+        files = [entry for entry in entries if entry.mode not in {SUBMODULE, SYMLINK}]
+        small = [entry for entry in files if objects.get_object_header(entry.blob)[2] < 1024]
+        return [e.path for e in small if objects.get_object_data(e.blob)[3].startswith(b"version https://git-lfs")]
+
+
+def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:
+    remote = repository.remote_name(lab.repo)
+    if not remote:
+        fix = "git remote add origin URL && git push -u origin HEAD"
+        yield Problem("This repository has no remote, from which a place other than this one gets its code.", fix)
+    elif not lab.repo.git.for_each_ref("--count=1", f"--contains={commit}", "refs/remotes"):
+        branch = lab.repo.git.branch("--show-current") if commit == lab.head else ""
+        short = commit[:12]
+        fix = f"git push -u {remote} {branch}" if branch else f"git push {remote} {short}:refs/heads/ems-{short}"
+        yield Problem(f"Commit {short} is not on the remote {remote!r}, as far as this clone knows.", fix)

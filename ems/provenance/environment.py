@@ -1,0 +1,275 @@
+"""A pinned environment: from a lock in git to its digest, its faults, and the folder it is built into.
+
+Built aside and renamed, by uv, once per digest and kind of machine. The virtual environments are uv's *relocatable*
+ones, whose scripts find their interpreter relative to themselves, so the rename breaks nothing. A build in its final
+place would need no such care, but there the uv of a killed build, which outlives it, could write into the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from ems.cache import cache_dir, exclusive
+from ems.errors import ProvenanceError, UserError
+from ems.messages import Say, quiet
+from ems.process import CommandFailed, uv
+from ems.provenance import code as provenance
+from ems.provenance import repository
+from ems.provenance.code import Code
+
+LOCK = "requirements.txt"
+WISHES = "requirements.in"
+PYTHON = "python-version"
+MARKER = "ems-environment.txt"
+OLDEST_PYTHON = (3, 9)
+RENDERING = re.compile(
+    "altair|bokeh|dash|holoviews|ipykernel|ipython|ipywidgets|jupyter.*|kaleido|matplotlib|nbconvert|notebook|panel"
+    "|plotly|plotnine|pygal|pyqt.*|pyside.*|pyvista|seaborn|streamlit|vtk"
+)
+
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--trusted-host)\b")
+_PINNED = re.compile(r"[A-Za-z0-9][\w.-]*\s?(\[[^\]]*\])?\s?==\s?[A-Za-z0-9][\w.!+-]*\s?(;.*)?")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """`lock`: requirements.txt as it is; `python`: MAJOR.MINOR[.PATCH]."""
+
+    name: str
+    python: str
+    lock: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the Python version and what the lock pins; comments, index options and layout do not count."""
+        pinned = sorted(line for _, line in _lines(self.lock) if not _INDEX_OPTION.match(line))
+        return hashlib.sha256(json.dumps([self.python, pinned]).encode()).hexdigest()
+
+
+class Findings(NamedTuple):
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def folder(root: Path, name: str) -> Path:
+    """The folder of an environment of the lab in `root`; UserError if there is none of that name."""
+    found = root / "environments" / name
+    known = sorted(other.name for other in (root / "environments").glob("*") if other.is_dir())
+    if name not in known:
+        hint = f"Known: {', '.join(known) or 'none yet'}. A new one is a folder with {PYTHON} and {WISHES}."
+        raise UserError(f"{found} is not an environment's folder.", hint)
+    return found
+
+
+def from_folder(folder: Path) -> Environment:
+    """The environment in a folder as it is now, named like the folder."""
+
+    def read(name: str) -> bytes | None:
+        return (folder / name).read_bytes() if (folder / name).is_file() else None
+
+    return _environment(folder.name, read(PYTHON), read(LOCK), f"in {folder}")
+
+
+def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment:
+    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`."""
+
+    def read(file: str) -> bytes | None:
+        return repository.read_file(git_dir, commit, f"{prefix}environments/{name}/{file}")
+
+    return _environment(name, read(PYTHON), read(LOCK), f"in commit {commit[:12]}")
+
+
+def of(root: Path, code: Code, name: str) -> Environment:
+    """The environment that goes with resolved code of the lab in `root`."""
+    return at_commit(*provenance.environment_source(root, code), name)
+
+
+def _environment(name: str, python: bytes | None, lock: bytes | None, where: str) -> Environment:
+    missing = [file for file, content in ((PYTHON, python), (LOCK, lock)) if content is None]
+    if python is None or lock is None:
+        raise ProvenanceError(
+            f"Environment {name!r} has no {' and no '.join(missing)} {where}.",
+            f"environments/{name}/ needs {PYTHON} (as 3.11) and {LOCK}, which `ems env lock {name}` writes from "
+            f"{WISHES}; then commit them.",
+        )
+    try:
+        return Environment(name, python.decode().strip(), lock.decode())
+    except UnicodeDecodeError as error:
+        raise ProvenanceError(f"Environment {name!r} {where} is not UTF-8 text: {error}.") from error
+
+
+def _lines(lock: str) -> Iterator[tuple[int, str]]:
+    """Logical lines with the number of their first line: continuations joined, comments and blank lines gone."""
+    start, parts = 0, list[str]()
+    for number, raw in enumerate([*lock.splitlines(), ""], start=1):
+        text = _COMMENT.sub("", raw).rstrip()
+        start = start if parts else number
+        parts.append(text.removesuffix("\\"))
+        if not text.endswith("\\"):
+            joined = " ".join(" ".join(parts).split())
+            if joined:
+                yield start, joined
+            parts = []
+
+
+def check(environment: Environment) -> Findings:
+    """What forbids to build it (errors), and what a cluster's nodes would carry in vain (warnings)."""
+    place = f"environments/{environment.name}"
+    lines = list(_lines(environment.lock))
+    errors = [f"{place}/{LOCK}:{number}: {fault}" for number, line in lines if (fault := _fault(line))]
+    if not _VERSION.fullmatch(environment.python):
+        errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is MAJOR.MINOR[.PATCH], as 3.11")
+    elif tuple(int(number) for number in environment.python.split(".")) < OLDEST_PYTHON:
+        errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is 3.9 or newer")
+    names = [name[0].lower().replace("_", "-") for _, line in lines if (name := re.match(r"[\w.-]+", line))]
+    sizes = _sizes_mb(environment) if is_built(environment) else {}
+    warnings = [_warning(place, name, sizes) for name in names if RENDERING.fullmatch(name)]
+    return Findings(tuple(errors), tuple(warnings))
+
+
+def _fault(line: str) -> str:
+    requirement, *hashes = line.split(" --hash=")
+    if line.startswith("-"):
+        return f"{line.partition(' ')[0].partition('=')[0]!r} is not allowed in a lock: only NAME==VERSION with hashes"
+    if "://" in requirement or " @ " in requirement or re.match(r"[./~]|\S+(/|\.whl|\.tar\.gz|\.zip)", requirement):
+        return f"{requirement!r} comes from an address or a folder: allowed is NAME==VERSION from a package index"
+    if not _PINNED.fullmatch(requirement):
+        return f"{requirement!r} is not pinned: allowed is NAME==VERSION"
+    if not hashes:
+        return f"{requirement!r} has no --hash"
+    wrong = [found for found in hashes if not _HASH.fullmatch(found)]
+    return f"{requirement!r} has --hash={wrong[0]}: allowed is sha256:HEX, sha384:HEX or sha512:HEX" if wrong else ""
+
+
+def _warning(place: str, name: str, sizes: dict[str, float]) -> str:
+    size = f" ({sizes[name]:.1f} MB)" if name in sizes else ""
+    return f"{place}/{LOCK}: {name}{size} renders data, which the nodes of a cluster never do; notebooks draw"
+
+
+def _sizes_mb(environment: Environment) -> dict[str, float]:
+    """Megabytes on disk of each built distribution, by its name as in a lock."""
+    sizes = {}
+    for site in built_folder(environment).glob("lib/python*/site-packages"):
+        for installed in metadata.distributions(path=[str(site)]):
+            name = installed.metadata["Name"].lower().replace("_", "-")
+            sizes[name] = sum(file.size or 0 for file in installed.files or ()) / 1e6
+    return sizes
+
+
+def refuse(environment: Environment) -> None:
+    """ProvenanceError if the environment cannot be built the same again; it has all faults."""
+    if errors := check(environment).errors:
+        raise ProvenanceError("\n".join(errors), f"Mend {WISHES}, then: ems env lock {environment.name}")
+
+
+def lock(folder: Path, upgrade: bool = False) -> None:
+    """Pin what requirements.in wishes, with hashes and for every platform, in requirements.txt.
+
+    Keeps versions that are pinned already unless `upgrade`. A failure leaves the old lock as it was.
+    """
+    for file, example in ((WISHES, "numpy\nscipy>=1.14"), (PYTHON, "3.11")):
+        if not (folder / file).is_file():
+            raise ProvenanceError(f"{folder / file} is missing.", f"Write it, for example:\n{example}")
+    python = (folder / PYTHON).read_text(encoding="utf-8").strip()
+    with tempfile.TemporaryDirectory() as aside:
+        target = Path(aside, LOCK)
+        if (folder / LOCK).exists():
+            shutil.copyfile(folder / LOCK, target)
+        _compile(folder, python, target, ["--upgrade"] if upgrade else [])
+        pinned = target.read_text(encoding="utf-8")
+    refuse(Environment(folder.name, python, pinned))
+    part = folder / f".{LOCK}.part"
+    part.write_text(pinned, encoding="utf-8")
+    part.replace(folder / LOCK)
+
+
+def _compile(folder: Path, python: str, target: Path, options: list[str]) -> None:
+    lasting = ["--universal", "--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", python]
+    try:
+        uv("pip", "compile", "--quiet", *lasting, *options, "--output-file", target, WISHES, cwd=folder)
+    except CommandFailed as error:
+        hint = "Correct it, or try again with the network: packages and their hashes come from the package index."
+        raise ProvenanceError(f"{folder / WISHES} cannot be locked:\n{error.stderr.strip()}", hint) from error
+
+
+def built_folder(environment: Environment) -> Path:
+    """Where it is, or would be, built on this machine."""
+    machine = f"{sys.platform}-{platform.machine().lower()}"
+    return cache_dir() / "environments" / f"{environment.digest}-{machine}"
+
+
+def is_built(environment: Environment) -> bool:
+    """Whether a build ended, and the interpreter that it stands on is still there."""
+    built = built_folder(environment)
+    return (built / MARKER).is_file() and python_path(built).exists()
+
+
+def bin_path(folder: Path) -> Path:
+    return folder / "bin"
+
+
+def python_path(folder: Path) -> Path:
+    return bin_path(folder) / "python"
+
+
+def build(environment: Environment, say: Say = quiet) -> Path:
+    """The folder of the ready virtual environment, built if it is not there; says each step to `say`.
+
+    ProvenanceError: the lock is refused, the interpreter or a package cannot be had. Safe to call from many processes.
+    """
+    final = built_folder(environment)
+    if is_built(environment):
+        return final
+    refuse(environment)
+    named = f"environment {environment.name}"
+    with exclusive(final.with_name(f"{final.name}.lock"), lambda: say(f"{named}: another process builds it")):
+        if not is_built(environment):
+            for remains in (final, *final.parent.glob(f"{final.name}.*.part")):
+                shutil.rmtree(remains, ignore_errors=True)
+            aside = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
+            _make(environment, aside, lambda step: say(f"{named}: {step}"))
+            aside.rename(final)
+    say(f"{named}: ready")
+    return final
+
+
+def _make(environment: Environment, aside: Path, say: Say) -> None:
+    say(f"Python {environment.python}")
+    try:
+        uv("venv", "--quiet", "--no-project", "--relocatable", "--python", environment.python, aside, cwd=aside.parent)
+    except CommandFailed as error:
+        python, name = environment.python, environment.name
+        message = f"Python {python} of environment {name!r} cannot be had:"
+        hint = (
+            f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
+            f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "
+            "and commit both: with another Python it is another experiment."
+        )
+        raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
+    wanted = aside / MARKER
+    unfinished = wanted.with_suffix(".part")
+    unfinished.write_text(environment.lock, encoding="utf-8")
+    say(f"{len(list(_lines(environment.lock)))} packages")
+    try:
+        options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", python_path(aside))
+        uv("pip", "sync", *options, unfinished, cwd=aside)
+    except CommandFailed as error:
+        hint = "Try again with the network; a lock whose files are gone is renewed by `ems env lock --upgrade`."
+        message = f"The packages of environment {environment.name!r} cannot be installed:"
+        raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
+    unfinished.rename(wanted)

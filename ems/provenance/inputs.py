@@ -1,0 +1,132 @@
+"""`inputs:` of an experiment: files that it reads, known by SHA-256, staged once into the user's cache."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from ems.cache import cache_dir, exclusive
+from ems.errors import Fault, ProvenanceError, StackFileError
+from ems.messages import Say, show
+from ems.provenance import digests
+from ems.provenance.downloads import Told, copy, download
+from ems.stack import stackfile
+from ems.stack.keys import dotted
+from ems.stack.spec import ExperimentSpec, InputSpec
+
+SAY_S = 0.5
+READ_ONLY = 0o444
+MEND = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
+PRINTS = {  # the command that prints the digest of what is elsewhere
+    "https": "curl -fL {} | sha256sum",
+    "gs": "gcloud storage cat {} | sha256sum",
+    "s3": "aws s3 cp {} - | sha256sum",
+}
+
+
+def content(experiment: ExperimentSpec) -> dict[str, str]:
+    """SHA-256 of each input, by its name: what of `inputs:` decides what an experiment computes."""
+    return {name: described.sha256 for name, described in experiment.inputs.items()}
+
+
+def refuse(root: Path, experiment: ExperimentSpec, stack_file: Path, *, needed: bool = True) -> None:
+    """StackFileError if a digest is missing, or a local file is not the one that it names, or, if `needed`, is missing.
+
+    An experiment that is finished needs none.
+    """
+    found = [fault for name, each in experiment.inputs.items() for fault in _faults(root, name, each, needed)]
+    if found:
+        raise StackFileError(stackfile.locate(found, stack_file))
+
+
+def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterator[Fault]:
+    key, file, wanted = ("ems:experiment", "inputs", name), _local(root, described.url), described.sha256
+    if file is None:
+        if not wanted:
+            scheme = described.url.partition("://")[0]
+            command = PRINTS[scheme].format(shlex.quote(described.url))
+            yield Fault(dotted((*key, "sha256")), f"is missing: `{command}` prints it")
+        return
+    if not (file.exists() or needed) and wanted:
+        return
+    if not file.is_file():
+        yield Fault(dotted((*key, "url")), f"is {show(described.url)}, but {file} is no file: allowed is a file's path")
+        return
+    found = digests.known_sha256(file)
+    if not wanted:
+        yield Fault(dotted((*key, "sha256")), f"is missing: {file} has {found}")
+    elif found != wanted:
+        yield Fault(dotted((*key, "sha256")), f"is {wanted}, but {file} has {found}: {MEND}")
+
+
+def stage(root: Path, experiment: ExperimentSpec, say: Say) -> dict[str, Path]:
+    """The inputs, by name, as read-only files in the cache, whose names begin with their SHA-256.
+
+    What is there and unchanged is taken as it is. ProvenanceError: a file cannot be had, or is another one.
+    """
+    return {name: _staged(root, name, described, say) for name, described in experiment.inputs.items()}
+
+
+def _staged(root: Path, name: str, described: InputSpec, say: Say) -> Path:
+    final = cache_dir() / "inputs" / (described.sha256 + "".join(Path(name).suffixes))
+    lock = final.with_name(f"{final.name}.lock")
+    with exclusive(lock, lambda: say(f"input {name}: another process stages it")):
+        if not (final.exists() and digests.known_sha256(final) == described.sha256):
+            part = final.with_name(f"{final.name}.part")
+            _fetch(root, name, described, part, say)
+            part.rename(final)
+        if final.stat().st_mode & 0o777 != READ_ONLY:
+            final.chmod(READ_ONLY)
+            digests.remember(final, described.sha256)
+    return final
+
+
+def _fetch(root: Path, name: str, described: InputSpec, part: Path, say: Say) -> None:
+    told, file, resumed = _teller(name, say), _local(root, described.url), part.exists()
+    found = ""
+    for _ in range(2 if resumed and file is None else 1):  # what an earlier download left may be of another file
+        if file is None:
+            download(described.url, part, told)
+        else:
+            _copy(file, part, told)
+        say(f"input {name}: checking it")
+        found = digests.sha256(part)
+        if found == described.sha256:
+            return
+        part.unlink()
+    where = file or described.url
+    raise ProvenanceError(
+        f"Input {name} is another file now: {where} has {found}, the stack file wants {described.sha256}.",
+        f"Mend: {MEND}.",
+    )
+
+
+def _copy(file: Path, part: Path, told: Told) -> None:
+    try:
+        with file.open("rb") as source:
+            copy(source.read, part, 0, os.fstat(source.fileno()).st_size, told)
+    except OSError as error:
+        raise ProvenanceError(f"{file} cannot be read: {error.strerror}.", "Put it there, readable.") from error
+
+
+def _teller(name: str, say: Say) -> Told:
+    said_at = 0.0
+
+    def told(done: int, total: int | None) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at > SAY_S:
+            said_at = time.monotonic()
+            say(f"input {name}: {done / 1e6:,.1f} {f'of {total / 1e6:,.1f} ' if total else ''}MB")
+
+    return told
+
+
+def _local(root: Path, url: str) -> Path | None:
+    """The file that `url` names on this machine; None for what is elsewhere."""
+    if url.startswith("file://"):
+        return Path(unquote(url.removeprefix("file://")))
+    return None if "://" in url else root / url

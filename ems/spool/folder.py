@@ -1,0 +1,86 @@
+"""The spool: a folder of batch files between a job and the database.
+
+Batches are named `00000001.batch`, `00000002.batch`, … and are stored in that order. Each is written under a name
+that ends in `.tmp`, flushed to the disk and renamed; whoever stores it deletes it after the database's commit.
+
+Standard library alone, Python 3.9 or newer: drivers in other environments write spools too.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ems.spool.batch import Batch
+from ems.spool.encoding import (
+    SpoolError,
+    decode,
+    encode,
+)
+
+
+class Spool:
+    """A folder of batches. One process writes; one thread reads and deletes, which may be another one."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make `folder` if need be and remove what an interrupted write left. OSError where that is impossible."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*.tmp"):
+            leftover.unlink()
+        self.folder = folder
+        self._number = max((int(path.stem) for path in self.waiting()), default=0)
+
+    def write(self, batch: Batch) -> None:
+        """Append `batch`; it is on the disk on return. OSError (disk full, …) leaves the spool as it was."""
+        self.write_encoded(encode(batch))
+
+    def write_encoded(self, data: bytes) -> None:
+        """Append what `encode` made of a batch, maybe in another process; otherwise as `write`."""
+        aside = self.folder / f"{self._number + 1:08d}.tmp"
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(aside.with_suffix(".batch"))
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        self._number += 1
+        sync_folder(self.folder)
+
+    def waiting(self) -> list[Path]:
+        """The batches that are not stored yet, oldest first."""
+        return sorted(self.folder.glob("*.batch"), key=lambda path: int(path.stem))
+
+    def waiting_bytes(self) -> int:
+        return sum(map(_size, self.waiting()))
+
+    def clear(self) -> None:
+        for path in self.waiting():
+            path.unlink()
+
+
+def _size(batch: Path) -> int:
+    """In bytes; 0 for one that was stored and removed meanwhile."""
+    try:
+        return batch.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read(path: Path) -> Batch:
+    """The batch in `path`; SpoolError naming it if it is truncated or damaged."""
+    try:
+        return decode(path.read_bytes())
+    except SpoolError as error:
+        raise SpoolError(f"{path}: {error.message}", error.hint) from error

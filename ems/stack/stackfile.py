@@ -1,0 +1,154 @@
+"""Stack files on disk: what one says, with file and line for each fault."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from ems.errors import Fault, StackFileError
+from ems.messages import nearest, plain, show
+from ems.stack import spec as schema
+from ems.stack import yamlfile
+from ems.stack.keys import dotted, secrets
+from ems.stack.spec import KINDS, ExperimentSpec, Kind, LabSpec, Spec
+
+_THREE = "ems:experiment, ems:lab or ems:cluster"
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A stack file as it is written: `data` is the value of `ems:<kind>`, not validated yet.
+
+    `lines` maps the dotted keys of faults (`ems:experiment.code.paths[0]`) to lines, counted from 1.
+    """
+
+    path: Path
+    kind: Kind
+    data: object
+    lines: Mapping[str, int]
+
+
+def read(path: Path) -> StackFile:
+    """What `path` says. StackFileError: it is missing, no YAML, or has not exactly one of the three kinds."""
+    _expect_file(path)
+    content, located = yamlfile.read(path)
+    lines = {dotted(at[1:]): line for at, line in located.items() if at[0] == "config" and len(at) > 1}
+    top = {str(at[0]): line for at, line in located.items() if len(at) == 1}
+    config = _config(path, content, top)
+    faults = [*_foreign_keys(content, schema.PULUMI_KEYS), *_config_faults(config)]
+    kinds = [kind for kind in KINDS if dotted((f"ems:{kind}",)) in lines]
+    if not faults and len(kinds) == 1:
+        return StackFile(path, kinds[0], config[f"ems:{kinds[0]}"], lines)
+    raise StackFileError(_placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
+
+
+def load(path: Path) -> Spec:
+    """The spec in `path`. StackFileError has every fault, with file and line."""
+    file = read(path)
+    try:
+        return schema.parse(file.kind, file.data)
+    except StackFileError as error:
+        raise StackFileError(_placed(error.faults, path, file.lines)) from error
+
+
+def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
+    """`faults` of what Pulumi handed over, with file and line. StackFileError if the file itself cannot be read."""
+    return _placed(faults, path, read(path).lines)
+
+
+def references(spec: ExperimentSpec, lab: LabSpec) -> list[Fault]:
+    """A fault for each of project, experimenter and funding that `lab` does not have."""
+    known: Mapping[str, Mapping[str, object]] = {
+        "project": lab.projects,
+        "experimenter": lab.experimenters,
+        "funding": lab.funding,
+    }
+    return [
+        Fault(
+            dotted(("ems:experiment", table)), f"is {show(name)}, which the lab does not have: {nearest(name, there)}"
+        )
+        for table, there in known.items()
+        if (name := getattr(spec, table)) not in there
+    ]
+
+
+def _expect_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.is_dir():
+        problem = "is a folder: allowed is a stack file, Pulumi.STACK.yaml"
+    elif path.exists():
+        problem = "is no regular file: allowed is a stack file, Pulumi.STACK.yaml"
+    else:
+        problem = f"does not exist: {_stacks_beside(path)}. `ems new STACK` makes one"
+    raise StackFileError([Fault("", problem, str(path))])
+
+
+def _stacks_beside(path: Path) -> str:
+    names = [file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in path.parent.glob("Pulumi.*.yaml")]
+    return nearest(path.name.removeprefix("Pulumi.").removesuffix(".yaml"), names)
+
+
+def _config(path: Path, content: object, top: Mapping[str, int]) -> dict[str, object]:
+    """The mapping below `config:`; StackFileError has the one fault if there is none."""
+    problem, line = "", 1
+    if content is None:
+        problem, line = f"is empty: allowed is `config:` with {_THREE} below it", 0
+    elif not isinstance(content, dict):
+        problem = f"is {show(content)}: allowed is a mapping with the key `config:`"
+    elif "config" not in content:
+        problem, line = f"has no `config:`: {_instead(content)}", 0
+    elif not isinstance(content["config"], dict):
+        problem = f"`config:` is {show(content['config'])}: allowed is a mapping with {_THREE}"
+        line = top["config"]
+    else:
+        return content["config"]
+    raise StackFileError([Fault("", problem, str(path), line)])
+
+
+def _instead(content: Mapping[str, object]) -> str:
+    if stray := [key for key in content if key.startswith("ems:")]:
+        return f"{plain(stray[0])} stands at the top; put it below `config:`, indented"
+    return f"allowed is `config:` with {_THREE} below it"
+
+
+def _foreign_keys(content: object, known: Iterable[str]) -> Iterator[Fault]:
+    allowed = ["config", *known]
+    for key in cast(dict[str, object], content):
+        if key not in allowed:
+            yield Fault(dotted((key,)), f"is not a key of a stack file: {nearest(key, allowed)}")
+
+
+def _config_faults(config: Mapping[str, object]) -> Iterator[Fault]:
+    """Unknown `ems:` keys, and secrets in those that no schema reads; other programs' keys are theirs."""
+    allowed = [*(f"ems:{kind}" for kind in KINDS), *schema.PROJECT_KEYS]
+    for key, value in config.items():
+        if key.startswith("ems:") and key not in allowed:
+            yield Fault(dotted((key,)), f"is not a key here: {nearest(key, allowed)}")
+        if key in schema.PROJECT_KEYS and next(secrets(value), None) is not None:
+            yield Fault(dotted((key,)), schema.SECRET)
+
+
+def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fault]:
+    if len(kinds) > 1:
+        both = " and ".join(f"ems:{kind}" for kind in kinds)
+        yield Fault(
+            f"ems:{kinds[1]}", f"stands beside another kind (it has {both}): allowed is exactly one of {_THREE}"
+        )
+    if not kinds and not any(key.startswith("ems:") and key not in schema.PROJECT_KEYS for key in config):
+        yield Fault("config", f"has none of the three kinds: allowed is exactly one of {_THREE}")
+
+
+def _placed(faults: Iterable[Fault], path: Path, lines: Mapping[str, int]) -> list[Fault]:
+    placed = [dataclasses.replace(fault, file=str(path), line=_line_of(fault.key, lines)) for fault in faults]
+    return sorted(placed, key=lambda fault: (not fault.key, fault.line))
+
+
+def _line_of(key: str, lines: Mapping[str, int]) -> int:
+    """The line of `key`, or of the nearest key above it that the file has."""
+    while key and key not in lines:
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return lines.get(key, 0)

@@ -1,5 +1,0 @@
-"""The Pulumi program of every stack here; what a stack is stands in its file."""
-
-from ems.program import main
-
-main()

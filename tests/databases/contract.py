@@ -1,0 +1,9 @@
+"""The contract of each kind of plug-in: a class of tests that every one of them subclasses."""
+
+from tests.databases.points_contract import PointsContract
+from tests.databases.registry_contract import RegistryContract
+from tests.databases.results_contract import ResultsContract
+
+
+class DatabaseContract(RegistryContract, ResultsContract, PointsContract):
+    """A backend's tests give `address`: the URL and root of a database that does not exist yet."""

@@ -1,0 +1,401 @@
+"""The promises about a lab's rows, its experiments and their runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from ems.databases import (
+    Claim,
+    ClusterRow,
+    Experimenter,
+    Funding,
+    Outcome,
+    Project,
+    State,
+)
+from ems.errors import DatabaseError, FencedOut
+from tests.databases.cases import (
+    LONG_S,
+    REGISTRATION,
+    WORKERS,
+    DatabaseCase,
+    assert_fenced,
+    batch,
+    claim_elsewhere,
+    claimed,
+    create_elsewhere,
+    ints,
+    now,
+    table,
+    until,
+)
+
+
+class RegistryContract(DatabaseCase):
+    # Creating
+
+    def test_without_tables_every_call_names_the_command(self, address, connect_again):
+        calls = [
+            lambda d: d.experiments(),
+            lambda d: d.experiment("x"),
+            lambda d: d.missing("a", "b", "c"),
+            lambda d: d.record(ClusterRow, "x"),
+            lambda d: list(d.results("x")),
+            lambda d: d.register(REGISTRATION),
+            lambda d: d.upsert(Project("p", "P")),
+        ]
+        for call in calls:
+            with pytest.raises(DatabaseError, match=r"has no tables yet(.|\n)*ems up lab"):
+                call(connect_again())
+
+    def test_create_may_be_repeated_and_keeps_rows(self, database):
+        database.register(REGISTRATION)
+        database.create()
+        assert now(database).state is State.REGISTERED
+
+    def test_many_create_at_once(self, address, processes, connect_again):
+        names = [f"person-{n}" for n in range(WORKERS)]
+        for done in [processes.submit(create_elsewhere, address, name) for name in names]:
+            done.result()
+        assert connect_again().missing(names[0], "p", "f")[0][0] == "project"
+        assert connect_again().missing("nobody", "p", "f")[0] == ("experimenter", "nobody", names)
+
+    # The lab's rows
+
+    def test_upsert_writes_one_row_and_updates_it(self, database, connect_again):
+        database.upsert(ClusterRow("server", "server", '{"host": "a"}'))
+        database.upsert(ClusterRow("server", "server", '{"host": "b"}'))
+        assert connect_again().record(ClusterRow, "server") == ClusterRow("server", "server", '{"host": "b"}')
+        assert database.record(ClusterRow, "other") is None
+
+    def test_every_record_comes_back(self, database):
+        records = [
+            Experimenter("r2", "R", "r2@example.org", "r2-hub", "r2-gcp", "123"),
+            Project("part", "A part", "study", "Some text"),
+            Funding("grant2", "An agency", "A-1", 10.5, date(2030, 1, 31), "slurm", "gcp", "aws"),
+        ]
+        for record in records:
+            database.upsert(record)
+            assert database.record(type(record), record.id) == record
+
+    def test_missing_lists_what_there_is(self, database):
+        database.upsert(Funding("grant2", "An agency", budget_usd=10.5, expires=date(2030, 1, 31)))
+        assert database.missing("researcher", "study", "grant") == []
+        assert database.missing("researcher", "none", "other") == [
+            ("project", "none", ["study"]),
+            ("funding", "other", ["grant", "grant2"]),
+        ]
+
+    def test_project_needs_its_parent_and_stays_a_tree(self, database):
+        with pytest.raises(DatabaseError, match=r"no parent 'nowhere'(.|\n)*study"):
+            database.upsert(Project("part", "A part", parent="nowhere"))
+        database.upsert(Project("part", "A part", parent="study"))
+        for parent in ("part", "study"):
+            with pytest.raises(DatabaseError, match="tree"):
+                database.upsert(Project("study", "A study", parent=parent))
+
+    # Registering
+
+    def test_register_writes_every_field(self, database, connect_again):
+        wanted = replace(REGISTRATION, max_hours=2.5, limit_usd=9.0, attempt=3, job_digest="j1")
+        before = datetime.now(UTC) - timedelta(minutes=1)
+        database.register(wanted)
+        found = now(connect_again())
+        assert found.registration == wanted
+        assert (found.state, found.attempt, found.wanted_attempt, found.machines) == (State.REGISTERED, 0, 1, 0)
+        assert before < found.registered_at < before + timedelta(minutes=2)
+        assert found.registered_at.utcoffset() == timedelta(0)
+
+    def test_register_again_updates_but_keeps_state(self, database):
+        claimed(database)
+        database.mark_destroyed("5f0c")
+        assert now(database).destroyed_at is not None
+        database.upsert(Funding("grant2", "Another agency"))
+        found = database.register(replace(REGISTRATION, funding="grant2", commit="f" * 40))
+        assert (found.registration.funding, found.registration.commit) == ("grant2", REGISTRATION.commit)
+        assert (found.state, found.attempt, found.destroyed_at) == (State.RUNNING, 1, None)
+        assert len(database.experiments()) == 1
+
+    @pytest.mark.parametrize("field", ["experimenter", "project", "funding"])
+    def test_register_names_a_missing_reference(self, database, field):
+        with pytest.raises(DatabaseError, match=f"no {field} 'nobody'"):
+            database.register(replace(REGISTRATION, **{field: "nobody"}))
+        assert database.experiments() == []
+
+    @pytest.mark.parametrize("name", ["experiment", "Run", "sqlite_master", "schema_version", "pg_class"])
+    def test_results_table_cannot_be_one_of_the_registry(self, database, name):
+        with pytest.raises(DatabaseError, match="keeps for itself"):
+            database.register(replace(REGISTRATION, results_table=name))
+
+    def test_results_table_stays_where_rows_are(self, database):
+        database.store(claimed(database), batch([0], ints("x", 1)))
+        with pytest.raises(DatabaseError, match="has 1 rows in results table 'digits'"):
+            database.register(replace(REGISTRATION, results_table="elsewhere"))
+
+    def test_the_commit_stays_the_one_that_ran(self, database):
+        database.register(replace(REGISTRATION, commit="a" * 40))
+        assert database.register(REGISTRATION).registration.commit == REGISTRATION.commit
+        claimed(database)
+        later = database.register(replace(REGISTRATION, commit="b" * 40, max_hours=9.0)).registration
+        assert (later.commit, later.max_hours) == (REGISTRATION.commit, 9.0)
+
+    def test_experiments_newest_first_by_stack(self, database):
+        for id, stack in (("1", "a"), ("2", "b"), ("3", "a")):
+            database.register(replace(REGISTRATION, id=id, stack=stack))
+            time.sleep(0.01)
+        assert [found.id for found in database.experiments()] == ["3", "2", "1"]
+        assert [found.id for found in database.experiments("a")] == ["3", "1"]
+        assert database.experiment("4") is None
+
+    def test_an_experiment_that_its_stack_holds_again_comes_first(self, database):
+        for id in ("1", "2"):
+            database.register(replace(REGISTRATION, id=id))
+            time.sleep(0.01)
+        database.mark_destroyed("1")
+        database.mark_destroyed("2")
+        database.register(replace(REGISTRATION, id="1"))
+        assert [found.id for found in database.experiments()] == ["1", "2"]
+
+    @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
+    def test_reopen_makes_the_next_run_due(self, database, state):
+        claim = claimed(database)
+        database.release(claim, Outcome(state, 1, 0, error="it broke"))
+        found = database.reopen("5f0c")
+        assert (found.state, found.attempt, found.wanted_attempt) == (State.REGISTERED, 1, 2)
+        assert (found.error, found.finished_at) == ("", None)
+        assert database.reopen("5f0c") == found
+        assert claimed(database).attempt == 2
+
+    def test_reopen_leaves_others_as_they_are(self, database):
+        claim = claimed(database)
+        assert database.reopen("5f0c").state is State.RUNNING
+        database.release(claim, Outcome(State.SUCCEEDED, 8, 0))
+        assert database.reopen("5f0c").state is State.SUCCEEDED
+        with pytest.raises(DatabaseError, match="no experiment 'nothing'"):
+            database.reopen("nothing")
+
+    def test_a_higher_attempt_reopens_once(self, database):
+        database.release(claimed(database), Outcome(State.FAILED, 0, 8))
+        assert database.register(REGISTRATION).state is State.FAILED
+        second = replace(REGISTRATION, attempt=2)
+        assert database.register(second).state is State.REGISTERED
+        database.release(claimed(database, attempt=2), Outcome(State.FAILED, 0, 8))
+        assert database.register(second).state is State.FAILED
+
+    def test_cancelled_before_its_run_stays_cancelled(self, database):
+        database.register(REGISTRATION)
+        database.request_cancel("5f0c")
+        assert database.register(REGISTRATION).state is State.CANCELLED
+
+    def test_raised_hours_reopen_an_expired_one(self, database):
+        claim = claimed(database, max_hours=1.0)
+        database.release(claim, Outcome(State.EXPIRED, 1, 0))
+        assert database.register(replace(REGISTRATION, max_hours=1.0)).state is State.EXPIRED
+        found = database.register(replace(REGISTRATION, max_hours=2.0))
+        assert (found.state, found.wanted_attempt, found.deadline_at) == (State.REGISTERED, 2, None)
+
+    def test_raised_hours_do_not_reopen_a_failed_one(self, database):
+        database.release(claimed(database, max_hours=1.0), Outcome(State.FAILED, 1, 0))
+        assert database.register(replace(REGISTRATION, max_hours=2.0)).state is State.FAILED
+
+    def test_changed_hours_move_the_deadline_of_a_run(self, database):
+        claim = claimed(database, max_hours=1.0)
+        found = database.register(replace(REGISTRATION, max_hours=3.0))
+        assert found.deadline_at == claim.deadline_at + timedelta(hours=2)
+        assert database.beat(claim, LONG_S).deadline_at == found.deadline_at
+
+    def test_a_deadline_that_passed_ends_the_experiment(self, database):
+        claim = claimed(database, max_hours=1e-8)
+        until(lambda: now(database).state is State.EXPIRED)
+        found = now(database)
+        assert (found.finished_at, "max_hours, 1e-08, are used up" in found.error) == (claim.deadline_at, True)
+        assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None
+        assert database.beat(claim, LONG_S).expired
+        database.store(claim, batch([0], ints("x", 1)))
+        database.release(claim, Outcome(State.EXPIRED, 1, 0))
+        assert (now(database).state, now(database).rows_stored) == (State.EXPIRED, 1)
+
+    def test_a_run_still_winding_down_does_not_undo_a_reopening(self, database):
+        claim = claimed(database, max_hours=1e-8)
+        until(lambda: now(database).state is State.EXPIRED)
+        assert database.register(replace(REGISTRATION, max_hours=1.0)).state is State.REGISTERED
+        assert database.beat(claim, LONG_S).expired
+        database.release(claim, Outcome(State.EXPIRED, 3, 0))
+        found = now(database)
+        assert (found.state, found.wanted_attempt, found.points_done) == (State.REGISTERED, 2, 3)
+        assert claimed(database, agent="b", max_hours=1.0).attempt == 2
+
+    def test_used_up_hours_expire_again(self, database):
+        claim = claimed(database, max_hours=1e-8)
+        until(lambda: database.beat(claim, LONG_S).expired)
+        database.release(claim, Outcome(State.EXPIRED, 0, 0))
+        database.reopen("5f0c")
+        assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None
+        found = now(database)
+        assert found.state is State.EXPIRED
+        assert "max_hours" in found.error
+
+    def test_earlier_runs_use_up_hours(self, database):
+        claim = claimed(database, max_hours=1.0)
+        time.sleep(0.05)
+        database.release(claim, Outcome(State.LOST, 0, 0))
+        second = claimed(database, max_hours=1.0)
+        left = second.deadline_at - claim.deadline_at
+        assert timedelta(0) <= left < timedelta(minutes=5)
+        started = now(database).heartbeat_at
+        assert timedelta(minutes=55) < second.deadline_at - started <= timedelta(hours=1) - timedelta(seconds=0.04)
+
+    # Claims
+
+    def test_claim_starts_a_run(self, database):
+        claim = claimed(database)
+        found = now(database)
+        assert claim == Claim("5f0c", 1, "digits", None)
+        assert (found.state, found.attempt, found.machines, found.agent) == (State.RUNNING, 1, 1, "a")
+        assert found.started_at == found.heartbeat_at is not None
+
+    def test_a_lease_keeps_others_out(self, database, connect_again):
+        claimed(database)
+        assert connect_again().claim("5f0c", agent="b", lease_s=LONG_S) is None
+        assert now(database).attempt == 1
+
+    def test_the_same_agent_takes_over_and_fences_the_old_run(self, database):
+        old = claimed(database)
+        database.request_cancel("5f0c")
+        new = claimed(database)
+        assert new.attempt == 2
+        assert not now(database).cancel_requested
+        assert_fenced(database, old)
+        database.store(new, batch([0], ints("x", 1)))
+
+    def test_a_lapsed_lease_reads_lost_and_may_be_claimed(self, database):
+        old = claimed(database, lease_s=0)
+        assert now(database).state is State.LOST
+        assert claimed(database, agent="b").attempt == 2
+        assert_fenced(database, old)
+
+    def test_a_beat_revives_a_lapsed_lease_that_nobody_took(self, database):
+        claim = claimed(database, lease_s=0)
+        database.set_provisioning("5f0c", 2)
+        database.beat(claim, LONG_S, points_done=3, points_failed=1)
+        found = now(database)
+        assert (found.state, found.points_done, found.points_failed) == (State.RUNNING, 3, 1)
+        assert database.claim("5f0c", agent="b", lease_s=LONG_S) is None
+
+    def test_claims_raced_by_threads_have_one_winner(self, database, connect_again):
+        database.register(REGISTRATION)
+        clients = [connect_again() for _ in range(16)]
+        barrier, won = threading.Barrier(16), []
+
+        def race(number: int) -> None:
+            barrier.wait()
+            claim = clients[number].claim("5f0c", agent=f"agent-{number}", lease_s=LONG_S)
+            if claim:
+                won.append(f"agent-{number}")
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert won == [now(database).agent]
+
+    def test_claims_raced_by_processes_have_one_winner(self, database, address, processes):
+        database.register(REGISTRATION)
+        racing = [processes.submit(claim_elsewhere, address, f"agent-{n}") for n in range(WORKERS * 4)]
+        won = [future.result() for future in racing]
+        assert sorted(number for number in won if number is not None) == [1]
+
+    def test_an_unknown_experiment_is_named(self, database):
+        ghost = Claim("ghost", 1, "digits", None)
+        calls = [
+            lambda: database.claim("ghost", agent="a", lease_s=1),
+            lambda: database.beat(ghost, 1),
+            lambda: database.store(ghost, batch([])),
+            lambda: database.set_provisioning("ghost", 1),
+            lambda: database.mark_destroyed("ghost"),
+            lambda: list(database.results("ghost")),
+            lambda: list(database.points("ghost")),
+            lambda: list(database.failures("ghost")),
+            lambda: list(database.origins("ghost")),
+            lambda: database.copy_points(claimed(database), "ghost", [(0, 0)]),
+        ]
+        for call in calls:
+            with pytest.raises(DatabaseError, match="no experiment 'ghost'"):
+                call()
+        assert database.request_cancel("ghost") is None
+
+    def test_provisioning_only_while_no_run_holds_it(self, database):
+        database.register(REGISTRATION)
+        database.set_provisioning("5f0c", 4)
+        assert (now(database).state, now(database).machines) == (State.PROVISIONING, 4)
+        claim = claimed(database)
+        database.set_provisioning("5f0c", 4)
+        assert (now(database).state, now(database).machines) == (State.RUNNING, 1)
+        database.release(claim, Outcome(State.SUCCEEDED, 8, 0))
+        database.set_provisioning("5f0c", 4)
+        assert (now(database).state, now(database).machines) == (State.SUCCEEDED, 0)
+
+    # Ends
+
+    def test_release_ends_the_run_once(self, database):
+        claim = claimed(database)
+        outcome = Outcome(State.FAILED, 6, 2, exit_code=3, error="2 points failed", log_tail="…end", cost_usd=1.5)
+        database.release(claim, outcome)
+        database.release(claim, outcome)
+        found = now(database)
+        assert (found.state, found.points_done, found.points_failed) == (State.FAILED, 6, 2)
+        assert (found.error, found.log_tail, found.cost_usd, found.machines) == ("2 points failed", "…end", 1.5, 0)
+        assert found.finished_at is not None
+        assert database.claim("5f0c", agent="b", lease_s=LONG_S) is None
+        with pytest.raises(FencedOut):
+            database.release(claim, replace(outcome, state=State.SUCCEEDED))
+
+    def test_costs_of_all_runs_add_up(self, database):
+        database.release(claimed(database), Outcome(State.LOST, 1, 0, cost_usd=1.0))
+        assert (now(database).state, now(database).finished_at) == (State.LOST, None)
+        database.release(claimed(database, agent="b"), Outcome(State.SUCCEEDED, 8, 0, cost_usd=2.0))
+        assert (now(database).attempt, now(database).cost_usd) == (2, 3.0)
+
+    def test_a_run_cannot_end_as_running(self, database):
+        with pytest.raises(ValueError, match="cannot end as running"):
+            database.release(claimed(database), Outcome(State.RUNNING, 0, 0))
+
+    def test_results_of_a_finished_experiment_do_not_change(self, database):
+        claim = claimed(database)
+        database.store(claim, batch([0], ints("x", 1)))
+        database.release(claim, Outcome(State.SUCCEEDED, 1, 0))
+        assert_fenced(database, claim)
+        assert table(database)["x"] == [1]
+
+    def test_cancel_reaches_a_live_run(self, database, connect_again):
+        claim = claimed(database)
+        assert not database.beat(claim, LONG_S).cancel
+        assert connect_again().request_cancel("5f0c").state is State.RUNNING
+        assert database.beat(claim, LONG_S).cancel
+        database.release(claim, Outcome(State.CANCELLED, 1, 0))
+        assert database.request_cancel("5f0c").state is State.CANCELLED
+
+    def test_cancel_without_a_live_run_is_at_once(self, database):
+        database.register(REGISTRATION)
+        database.set_provisioning("5f0c", 3)
+        found = database.request_cancel("5f0c")
+        assert (found.state, found.machines) == (State.CANCELLED, 0)
+        assert found.finished_at is not None
+        claim = claimed(database, id="other", lease_s=0)
+        assert database.request_cancel("other").state is State.CANCELLED
+        with pytest.raises(FencedOut):
+            database.store(claim, batch([0], ints("x", 1)))
+
+    def test_destroyed_is_marked_and_the_record_stays(self, database):
+        database.release(claimed(database), Outcome(State.SUCCEEDED, 8, 0))
+        database.mark_destroyed("5f0c")
+        first = now(database)
+        database.mark_destroyed("5f0c")
+        assert first.destroyed_at is not None
+        assert now(database) == first

@@ -1,0 +1,358 @@
+"""BigQuery by an emulator; what that cannot show (quotas, conflicts, rights) by a server of our own that answers so."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from google.cloud import bigquery
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ems.databases import Outcome, State, connect
+from ems.databases.bigquery import columns as bigquery_columns
+from ems.databases.bigquery import results as bigquery_results
+from ems.databases.bigquery.database import BigqueryDatabase
+from ems.databases.bigquery.service import EMULATOR, Address
+from ems.databases.columns import RESERVED
+from ems.errors import DatabaseError, DatabaseUnavailable, FencedOut, UserError
+from tests.databases.bigquery_gate import everybody, gate
+from tests.databases.bigquery_server import PROJECT, BigqueryServer
+from tests.databases.cases import Address as Place
+from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
+from tests.databases.contract import DatabaseContract
+from tests.databases.results_contract import batches
+from tests.node.test_agent import PATIENCE_S, ROWS, bench_of, half
+
+FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+class TestBigquery(DatabaseContract):
+    """With fewer examples: each takes the emulator seconds."""
+
+    @pytest.fixture
+    def address(self, bigquery_url, tmp_path) -> Place:
+        return bigquery_url, tmp_path
+
+    @FEW
+    @given(stored=batches())
+    def test_any_batch_comes_back(self, database, stored):
+        DatabaseContract.test_any_batch_comes_back.hypothesis.inner_test(self, database, stored)
+
+    @FEW
+    @given(data=st.data())
+    def test_whatever_is_stored_and_copied_every_point_has_one_state(self, database, data):
+        contract = DatabaseContract.test_whatever_is_stored_and_copied_every_point_has_one_state
+        contract.hypothesis.inner_test(self, database, data)
+
+
+@pytest.fixture
+def made(bigquery_url) -> Iterator[BigqueryDatabase]:
+    with closing(BigqueryDatabase(bigquery_url)) as database:
+        database.create()
+        fill_lab(database)
+        yield database
+
+
+def client() -> bigquery.Client:
+    return BigqueryDatabase(f"bigquery://{PROJECT}/any")._bigquery.client
+
+
+# Addresses and names
+
+
+@pytest.mark.parametrize("url", ["bigquery://", "bigquery://p", "bigquery://p/", "bigquery://p/a-b", "bigquery://P/d"])
+def test_a_url_without_project_and_dataset_is_refused(url, tmp_path):
+    with pytest.raises(UserError, match=r"names no project and dataset(.|\n)*bigquery://PROJECT/DATASET"):
+        connect(url, tmp_path)
+
+
+@pytest.mark.parametrize("query", ["?key=secret", "?location=", "#x"])
+def test_options_without_meaning_are_refused(query, tmp_path):
+    with pytest.raises(UserError, match="options that mean nothing"):
+        connect(f"bigquery://p/d{query}", tmp_path)
+
+
+def test_a_location_is_for_a_dataset_that_is_to_be_made():
+    assert Address.of("bigquery://my-project/lab?location=EU") == Address("my-project", "lab", "EU")
+    with closing(BigqueryDatabase("bigquery://my-project/lab?location=EU")) as database:
+        script = database.setup_script()
+    assert script.startswith("CREATE SCHEMA IF NOT EXISTS `my-project`.lab OPTIONS (location = 'EU');")
+    assert "roles/bigquery.jobUser" in script
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("loss", "loss"),
+        ("größe", "größe"),
+        ("数_1", "数_1"),
+        ("a.b", "a_2e_b"),
+        ("😀", "_1f600_"),
+        ("2nd", "column_2nd"),
+        ("_PARTITIONTIME", "column__PARTITIONTIME"),
+        ("x" * 400, "x" * 300),
+    ],
+)
+def test_names_in_bigquery(name, field):
+    (found,) = bigquery_columns.new_fields({}, {name: "int64"})
+    assert (found.name, found.description, found.field_type) == (field, name, "INT64")
+
+
+def test_names_that_would_be_the_same_in_bigquery_differ():
+    fields = bigquery_columns.new_fields({}, {"a.b": "int64", "a_2e_b": "text", "A_2E_B_2": "bool", "batch": "int64"})
+    assert [field.name for field in fields] == ["a_2e_b", "a_2e_b_2", "A_2E_B_2_2", "batch_2"]
+    assert {"experiment_id", "point", "row"} < RESERVED
+
+
+def test_the_number_of_columns_is_bounded():
+    bigquery_columns.check_width("t", 9_996)
+    with pytest.raises(DatabaseError, match="would have 9997 columns; BigQuery allows 9996"):
+        bigquery_columns.check_width("t", 9_997)
+
+
+# Tables
+
+
+def test_tables_read_without_ems(made):
+    claim = claimed(made)
+    made.store(claim, batch([0], floats("loss", 0.25), ints("a.b", 7)))
+    made.release(claim, Outcome(State.SUCCEEDED, 1, 0, exit_code=0, error="nul\0", cost_usd=2.5))
+    dataset = f"{PROJECT}.{made._bigquery.address.dataset}"
+    (row,) = client().query_and_wait(
+        f"SELECT e.stack, r.agent, r.exit_code, e.error, c.usd, d.loss, d.a_2e_b FROM `{dataset}.experiment` e "
+        f"JOIN `{dataset}.run` r ON r.experiment_id = e.id JOIN `{dataset}.charge` c ON c.experiment_id = e.id "
+        f"JOIN `{dataset}.digits` d ON d.experiment_id = e.id"
+    )
+    assert row.values() == ("digits", "a", 0, "nul␀", 2.5, 0.25, 7)
+    results = client().get_table(f"{dataset}.digits")
+    assert results.clustering_fields == ["experiment_id", "point", "row"]
+    assert (results.time_partitioning.type_, results.labels) == ("MONTH", {"application": "ems"})
+
+
+def test_the_code_that_ems_read_prints(made):
+    claim = claimed(made)
+    made.store(claim, batch([1, 0], floats("loss", 0.5, 0.25)))
+    python, sql, r = (made.snippet(language, now(made), Path("/lab")) for language in ("python", "sql", "r"))
+    assert [row.loss for row in client().query_and_wait(sql)] == [0.25, 0.5]
+    assert sql.partition("\n")[2].rstrip(";\n") in python and f'Client(project="{PROJECT}")' in python
+    compile(python, "snippet", "exec")
+    assert '"results", "digits", "--format", "csv"' in r
+
+
+def loaded(database: BigqueryDatabase) -> list[int]:
+    """The points of all rows in the results table, also of those that do not count."""
+    return sorted(point for (point,) in database._bigquery.query("SELECT point FROM digits"))
+
+
+@pytest.mark.parametrize(("lost", "rows"), [(b"INSERT INTO loaded_batch", [0, 1]), (b'"load"', [0, 0, 1, 1])])
+def test_what_is_sent_again_as_its_answer_was_lost_counts_once(made, bigquery_url, monkeypatch, lost, rows):
+    claim = claimed(made)
+    with gate(os.environ[EMULATOR], everybody, loses=lost) as host:
+        monkeypatch.setenv(EMULATOR, host)
+        with closing(BigqueryDatabase(bigquery_url)) as another:
+            another.store(claim, batch([0, 1], ints("x", 5, 6), marks=(failed(2),)))
+    assert (table(made)["x"], states(made)) == ([5, 6], {"stored": [0, 1], "failed": [2]})
+    assert (now(made).rows_stored, loaded(made)) == (2, rows)
+    made.release(claim, Outcome(State.SUCCEEDED, 2, 1))
+    assert (table(made)["x"], loaded(made)) == ([5, 6], [0, 1])
+
+
+def test_rows_that_a_zombie_loads_never_count_and_those_of_its_heir_are_left_alone(made, bigquery_url, monkeypatch):
+    zombie, load, heirs = claimed(made), bigquery_results.load, []
+
+    def overtaken(*args):
+        number = load(*args)
+        if not heirs:
+            heirs.append(claimed(made))
+        return number
+
+    monkeypatch.setattr(bigquery_results, "load", overtaken)
+    with closing(BigqueryDatabase(bigquery_url)) as another, pytest.raises(FencedOut):
+        another.store(zombie, batch([0], ints("x", 1)))
+    assert (table(made), loaded(made)) == ({}, [0])
+
+    def disturbed(*args):
+        number = load(*args)
+        with pytest.raises(FencedOut):
+            made.release(zombie, Outcome(State.LOST, 0, 0))
+        return number
+
+    monkeypatch.setattr(bigquery_results, "load", disturbed)
+    made.store(heirs[0], batch([0, 1], ints("x", 2, 3)))
+    assert (table(made)["x"], loaded(made)) == ([2, 3], [0, 1])
+
+
+def test_a_table_of_somebody_else_is_left_alone(made):
+    made._bigquery.query("CREATE TABLE digits (a INT64)")
+    with pytest.raises(DatabaseError, match="'digits' of the database was not made by EMS"):
+        made.store(claimed(made), batch([0], floats("x", 0.5)))
+
+
+def test_a_newer_schema_is_named(made, bigquery_url):
+    made._bigquery.query("UPDATE schema_version SET version = 99 WHERE TRUE")
+    with closing(BigqueryDatabase(bigquery_url)) as older:
+        for call in (older.experiments, older.create):
+            with pytest.raises(DatabaseError, match=r"version 99; this EMS knows versions up to(.|\n)*Upgrade EMS"):
+                call()
+
+
+def test_what_a_check_finds(made):
+    found = made.check()
+    assert (found.faults, found.tables_version, "Google BigQuery" in found.service) == ((), found.needed_version, True)
+    assert found.latency_s > 0 and abs(found.clock_ahead_s) < 60
+
+
+def test_few_rows_come_at_once_and_then_ever_rarer(made):
+    pauses = [made.store_pause_s(running_s) for running_s in range(0, 86_400, 1)]
+    loads, at = 0, 0.0
+    while at < 86_400:
+        loads, at = loads + 1, at + made.store_pause_s(at)
+    assert pauses == sorted(pauses) and pauses[0] <= 1 and pauses[-1] <= 300
+    assert 100 < loads < 1_000
+    assert made.least_beat_s == 60
+
+
+# A service that is busy, or refuses
+
+ANSWER = {
+    "kind": "bigquery#queryResponse",
+    "jobComplete": True,
+    "jobReference": {"projectId": "p", "jobId": "j", "location": "US"},
+    "schema": {"fields": [{"name": "n", "type": "INTEGER"}]},
+    "rows": [{"f": [{"v": "7"}]}],
+    "totalRows": "1",
+}
+
+
+def fault(code: int, reason: str, message: str = "no") -> tuple[int, dict]:
+    return code, {"error": {"code": code, "message": message, "errors": [{"reason": reason, "message": message}]}}
+
+
+@contextmanager
+def answering(*answers: tuple[int, dict], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A service that gives these answers in turn, the last one for ever; the requests that came."""
+    requests: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            requests.append(self.path)
+            code, body = answers[min(len(requests), len(answers)) - 1]
+            data = json.dumps(body).encode()
+            self.send_response(code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv(EMULATOR, f"http://127.0.0.1:{server.server_port}")
+    try:
+        yield requests
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def asked(wait_s: float) -> list[tuple]:
+    with closing(BigqueryDatabase("bigquery://p/lab", wait_s, first_pause_s=0.01)) as made, made._bigquery.mapped():
+        return [row.values() for row in made._bigquery.query("SELECT 7 AS n")]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        fault(403, "rateLimitExceeded"),
+        fault(403, "quotaExceeded"),
+        fault(429, "rateLimitExceeded"),
+        fault(500, "backendError"),
+        fault(500, "internalError"),
+        fault(502, "badGateway"),
+        fault(503, "backendError"),
+        fault(400, "jobRateLimitExceeded"),
+        fault(400, "invalidQuery", "Transaction is aborted due to concurrent update against table p:lab.experiment."),
+        fault(409, "duplicate", "Already Exists: Job p:US.j"),
+        fault(404, "notFound", "Not found: Job p:US.j"),
+        fault(400, "invalidQuery", "Could not serialize access to table p:lab.run due to concurrent update"),
+    ],
+)
+def test_a_busy_service_is_asked_again(trouble, monkeypatch):
+    with answering(trouble, trouble, trouble, (200, ANSWER), monkeypatch=monkeypatch) as requests:
+        assert asked(wait_s=30) == [(7,)]
+    assert len(requests) == 4
+
+
+@pytest.mark.parametrize("trouble", [fault(403, "quotaExceeded", "too many jobs"), fault(503, "backendError", "later")])
+def test_a_service_that_stays_busy_is_unavailable(trouble, monkeypatch):
+    said = r"does not answer \((too many jobs|later)\)(.|\n)*try again"
+    with answering(trouble, monkeypatch=monkeypatch) as requests, pytest.raises(DatabaseUnavailable, match=said):
+        asked(wait_s=0.2)
+    assert len(requests) > 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (fault(403, "accessDenied", "no jobs.create"), r"refuses you \(no jobs.create\)(.|\n)*roles/bigquery.jobUser"),
+        (fault(404, "notFound", "Not found: Dataset p:lab"), r"has no tables yet(.|\n)*ems up lab"),
+        (fault(400, "invalidQuery", "Syntax error"), r"refused a call \(Syntax error\)"),
+    ],
+)
+def test_what_does_not_pass_is_told_at_once(trouble, said, monkeypatch):
+    with answering(trouble, monkeypatch=monkeypatch) as requests, pytest.raises(DatabaseError, match=said) as raised:
+        asked(wait_s=30)
+    assert not isinstance(raised.value, DatabaseUnavailable)
+    assert len(requests) == 1
+
+
+def test_nobody_there(monkeypatch):
+    monkeypatch.setenv(EMULATOR, "http://127.0.0.1:9")
+    with pytest.raises(DatabaseUnavailable, match="does not answer"):
+        asked(wait_s=0.2)
+
+
+def test_nobody_logged_in(monkeypatch, tmp_path):
+    monkeypatch.delenv(EMULATOR)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    with pytest.raises(DatabaseError, match=r"Google does not know who you are(.|\n)*gcloud auth"):
+        asked(wait_s=0.2)
+
+
+# Away
+
+
+@pytest.fixture
+def own() -> Iterator[BigqueryServer]:
+    """An emulator of the test's own."""
+    server = BigqueryServer.make()
+    yield server
+    server.end()
+
+
+def test_an_agents_run_outlives_a_crash_of_the_service(own, tmp_path, monkeypatch):
+    monkeypatch.setenv(EMULATOR, own.host)
+    with bench_of(own.url(), tmp_path) as bench:
+        run_dir = bench.new()
+        agent = bench.start(run_dir)
+        half(run_dir, agent)
+        until(lambda: bench.row().rows_stored == 100, PATIENCE_S)
+        own.kill()
+        (run_dir / "go").touch()
+        own.start()
+        assert agent.wait(PATIENCE_S) == 0
+        row = bench.row()
+        assert (row.state, row.error, row.rows_stored, row.attempt) == (State.SUCCEEDED, "", 200, 1)
+        assert bench.values() == ROWS
+        assert (run_dir / "starts").read_text() == "x"

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ems.databases import Database, reuse
+from ems.databases.sqlite.database import SqliteDatabase
+from ems.sweep import Sweep
+from tests.databases.cases import REGISTRATION, batch, claimed, empty, failed, fill_lab, states
+
+VALUES = [
+    st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True),
+    st.lists(st.sampled_from([0.5, 1.0, 2.0, 2.5, 3]), min_size=1, max_size=4, unique=True),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda ends: {"range": [min(ends), max(ends), 1]}),
+    st.integers(1, 4).map(lambda count: {"range": [0.5, 0.5 * count, 0.5]}),
+    st.tuples(st.integers(1, 4), st.sampled_from([0, 7])).map(lambda seeds: {"count": seeds[0], "root": seeds[1]}),
+]
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> list[dict]:
+    found = []
+    for _ in range(draw(st.integers(1, 2))):
+        grid = {name: draw(draw(st.sampled_from(VALUES))) for name in draw(st.sampled_from(["a", "ab", "abc", "bz"]))}
+        if "c" in grid and draw(st.booleans()):
+            many = draw(st.integers(1, 3))
+            zipped = {name: draw(st.permutations(range(4)))[:many] for name in "ac"}
+            grid = {"b": grid["b"], "zip": [zipped]}
+        found.append(grid)
+    return found
+
+
+def by_parameters(earlier: Sweep, sweep: Sweep) -> dict[int, set[int]]:
+    """Which points of `earlier` each point of `sweep` equals, found one by one."""
+    there: dict[tuple, set[int]] = {}
+    for index in range(len(earlier)):
+        there.setdefault(tuple(earlier.parameters(index).items()), set()).add(index)
+    same = {index: there.get(tuple(sweep.parameters(index).items()), set()) for index in range(len(sweep))}
+    return {index: found for index, found in same.items() if found}
+
+
+@settings(max_examples=400, deadline=None)
+@given(grids(), grids())
+def test_what_is_shared_is_equal_and_of_grids_of_the_same_form_all_that_is_equal(old: list, new: list) -> None:
+    earlier, sweep = Sweep.of(old), Sweep.of(new)
+    found: dict[int, set[int]] = {}
+    for there, here in reuse.shared(earlier, sweep, [range(len(earlier))]):
+        for source, point in zip(there, here, strict=True):
+            found.setdefault(point, set()).add(source)
+    expected = by_parameters(earlier, sweep)
+    assert all(sources <= expected.get(point, set()) for point, sources in found.items())
+    if not any("zip" in grid for grid in [*old, *new]):
+        assert found == expected
+
+
+def points(old: list[dict], new: list[dict], *stored: range) -> dict[int, int]:
+    pairs = reuse.shared(Sweep.of(old), Sweep.of(new), stored or [range(len(Sweep.of(old)))])
+    return {point: source for there, here in pairs for source, point in zip(there, here, strict=True)}
+
+
+def test_more_seeds_values_before_and_between_and_another_grid() -> None:
+    old = [{"n": [10, 30], "seed": {"count": 2}}]
+    assert points(old, [{"n": [10, 30], "seed": {"count": 3}}]) == {0: 0, 1: 1, 3: 2, 4: 3}
+    assert points(old, [{"n": [5, 10, 20, 30], "seed": {"count": 2}}]) == {2: 0, 3: 1, 6: 2, 7: 3}
+    assert points(old, [{"m": [1], "seed": {"count": 2}}, *old]) == {2: 0, 3: 1, 4: 2, 5: 3}
+    assert points(old, [{"n": [30], "seed": {"count": 1}}]) == {0: 2}
+    assert points(old, [{"n": [10, 30], "seed": {"count": 3}}], range(1, 3)) == {1: 1, 3: 2}
+
+
+def test_zipped_axes_grow_together_from_a_single_pair_on() -> None:
+    old = [{"zip": [{"m": [1], "n": [7]}], "seed": {"count": 2}}]
+    assert points(old, [{"zip": [{"m": [0, 1, 1], "n": [7, 8, 7]}], "seed": {"count": 2}}]) == {4: 0, 5: 1}
+
+
+def test_other_axes_roots_and_types_share_nothing() -> None:
+    old = [{"n": [0, 1], "seed": {"count": 2}}]
+    assert points(old, [{"n": [0, 1]}]) == points(old, [{"n": [0, 1], "seed": {"count": 2, "root": 1}}]) == {}
+    assert points(old, [{"n": [False, True], "seed": {"count": 2}}]) == {}
+    assert points(old, [{"n": [0.0, 0.5, 1.0], "seed": {"count": 2}}]) == {0: 0, 1: 1, 4: 2, 5: 3}
+
+
+def test_long_axes_are_matched_without_looking_at_each_value() -> None:
+    old, new = ([{"x": {"range": [0, last, 1]}, "y": {"linspace": [0, 1, 3]}}] for last in (10**7, 10**8))
+    some = range(2 * 10**7, 2 * 10**7 + 4)
+    assert points(old, new, some) == dict(zip(some, some, strict=True))
+
+
+def sweeping(count: int, job_digest: str = "j") -> dict[str, str]:
+    spec = json.dumps({"job": {"function": "job:f", "sweep": [{"n": [1, 2], "seed": {"count": count}}]}})
+    return {"spec": spec, "job_digest": job_digest}
+
+
+@pytest.fixture
+def database(tmp_path) -> Database:
+    made = SqliteDatabase(tmp_path / "ems.db")
+    made.create()
+    fill_lab(made)
+    return made
+
+
+def test_what_is_stored_or_empty_is_copied_once_and_counted_before(database: Database) -> None:
+    for id, stored in (("first", [0, 1, 2]), ("second", [2, 3])):
+        marks = (empty(4), failed(5)) if id == "first" else ()
+        database.store(claimed(database, id=id, **sweeping(3)), batch(stored, marks=marks))
+    claimed(database, id="other-code", **sweeping(3), tree="u" * 40)
+    grown = claimed(database, id="grown", **sweeping(4))
+    registration = replace(REGISTRATION, id="grown", **sweeping(4))
+    assert reuse.count(database, registration) == 5
+    assert reuse.copy(database, grown, registration, bytearray(1), lambda: None) == 5
+    assert states(database, "grown") == {"stored": [0, 1, 2, 4], "empty": [5]}
+    assert reuse.copy(database, grown, registration, bytearray([0b110111]), lambda: None) == 0
+
+
+def test_copying_stops_when_told_and_keeps_what_it_has(database: Database) -> None:
+    database.store(claimed(database, id="first", **sweeping(3)), batch([0, 1, 2, 3]))
+    grown = claimed(database, id="grown", **sweeping(4))
+    registration = replace(REGISTRATION, id="grown", **sweeping(4))
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        reuse.copy(database, grown, registration, bytearray(1), stop)
+    assert reuse.copy(database, grown, registration, bytearray(1), lambda: None) == 4

@@ -1,0 +1,423 @@
+import errno
+import random
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+import tracemalloc
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from sqlalchemy import func, text
+
+from ems.databases import Outcome, State, connect
+from ems.databases.migrations import MIGRATIONS
+from ems.databases.sqlite.database import SqliteDatabase, filesystem
+from ems.databases.tables import UtcTime
+from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from tests.databases.cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
+from tests.databases.contract import DatabaseContract
+
+URL = "sqlite:///data/ems.db"
+LOCK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN EXCLUSIVE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+class Locked:
+    """Another process that holds the database's lock from `with` to its end."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> "Locked":
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([sys.executable, "-c", LOCK, str(self.file)], stdin=pipe, stdout=pipe)
+        assert self.process.stdout.readline() == b"locked\n"
+        return self
+
+    def release_in(self, seconds: float) -> None:
+        threading.Timer(seconds, self.process.stdin.close).start()
+
+    def __exit__(self, *_) -> None:
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    return tmp_path / "data" / "ems.db"
+
+
+@pytest.fixture
+def made(tmp_path):
+    with closing(connect(URL, tmp_path)) as database:
+        database.create()
+        fill_lab(database)
+        yield database
+
+
+class TestSqlite(DatabaseContract):
+    exact_nan = False
+
+    @pytest.fixture
+    def address(self, tmp_path) -> Address:
+        return URL, tmp_path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:",
+        "sqlite:///:memory:",
+        "sqlite://host/x.db",
+        "sqlite:///x.db?mode=ro",
+        "sqlite:///a#b",
+    ],
+)
+def test_urls_that_name_no_file(url, tmp_path):
+    with pytest.raises(UserError, match=r"sqlite:////absolute/path"):
+        connect(url, tmp_path)
+
+
+def test_an_absolute_path_is_taken_as_it_is(tmp_path):
+    elsewhere = tmp_path / "else where" / "lab %20 ä.db"
+    with closing(connect(f"sqlite:///{elsewhere}", tmp_path / "root")) as database:
+        database.create()
+    assert elsewhere.is_file()
+
+
+def test_reading_makes_neither_folder_nor_file(file, tmp_path):
+    with closing(connect(URL, tmp_path)) as database:
+        with pytest.raises(DatabaseError, match="has no tables yet"):
+            database.experiments()
+        assert list(tmp_path.iterdir()) == []
+        file.parent.mkdir()
+        with pytest.raises(DatabaseError, match="has no tables yet"):
+            database.experiments()
+        assert list(file.parent.iterdir()) == []
+
+
+def test_reading_an_empty_file_leaves_it_empty(file, tmp_path):
+    file.parent.mkdir()
+    file.touch()
+    with closing(connect(URL, tmp_path)) as database, pytest.raises(DatabaseError, match="has no tables yet"):
+        database.experiments()
+    assert file.read_bytes() == b""
+
+
+def test_a_lock_is_waited_out(made, file):
+    claim = claimed(made)
+    with Locked(file) as other:
+        other.release_in(1.0)
+        made.store(claim, batch([0], floats("x", 1.5)))
+    assert table(made)["x"] == [1.5]
+
+
+def test_making_tables_waits_for_others_too(file, tmp_path):
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("CREATE TABLE theirs (a)")
+    with closing(connect(URL, tmp_path)) as database, Locked(file) as other:
+        other.release_in(0.5)
+        database.create()
+        assert database.experiments() == []
+
+
+def test_a_lock_that_stays_is_unavailable_and_loses_nothing(made, file):
+    claim = claimed(made)
+    with closing(SqliteDatabase(file, wait_s=0.2)) as hasty:
+        with Locked(file):
+            for call in (lambda: hasty.store(claim, batch([0], floats("x", 1.5))), hasty.create):
+                with pytest.raises(DatabaseUnavailable, match=r"others kept it locked(.|\n)*try again"):
+                    call()
+            assert now(hasty).rows_stored == 0  # readers are not kept out
+        hasty.store(claim, batch([0], floats("x", 1.5)))
+    assert table(made)["x"] == [1.5]
+
+
+def test_not_a_database(file, tmp_path):
+    file.parent.mkdir()
+    file.write_text("time,value\n" * 500)
+    with closing(connect(URL, tmp_path)) as database:
+        for call in (database.experiments, database.create):
+            with pytest.raises(DatabaseError, match="is not an SQLite database") as raised:
+                call()
+            assert not isinstance(raised.value, DatabaseUnavailable)
+    assert file.read_text().startswith("time,value")
+
+
+def test_a_folder_in_its_place(file, tmp_path):
+    file.mkdir(parents=True)
+    with closing(connect(URL, tmp_path)) as database, pytest.raises(DatabaseError, match="cannot be opened"):
+        database.create()
+
+
+def test_a_file_in_the_place_of_its_folder(file, tmp_path):
+    file.parent.touch()
+    with (
+        closing(connect(URL, tmp_path)) as database,
+        pytest.raises(DatabaseError, match=r"folder of .* cannot be made"),
+    ):
+        database.create()
+
+
+def test_a_damaged_file(made, file, tmp_path):
+    made.store(claimed(made), batch(list(range(5000)), floats("x", *range(5000))))
+    made.close()
+    with file.open("r+b") as damaged:
+        damaged.seek(4096 * 2)
+        damaged.write(random.Random(1).randbytes(file.stat().st_size - 4096 * 2))
+    with closing(connect(URL, tmp_path)) as database, pytest.raises(DatabaseError, match="is damaged"):
+        [list(database.results(found.id)) for found in database.experiments()]
+
+
+def fill_disk(folder: str) -> str:
+    with closing(connect(URL, Path(folder))) as database:
+        claim = claimed(database)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        try:
+            database.store(claim, batch(list(range(200_000)), floats("x", *[0.5] * 200_000)))
+        except DatabaseUnavailable as error:
+            return f"{error} {now(database).rows_stored}"
+    return "stored"
+
+
+def test_a_full_disk_is_unavailable_and_keeps_what_was_there(made, tmp_path):
+    with get_context("spawn").Pool(1) as pool:
+        said = pool.apply(fill_disk, (str(tmp_path),))
+    assert "does not answer: its disk" in said
+    assert said.endswith(" 0")
+    assert table(made) == {}
+
+
+def test_a_call_that_the_driver_refuses_is_not_called_unavailable(made, file):
+    claim = claimed(made)
+    made.store(claim, batch([0], floats("x", 1.0)))
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("CREATE TRIGGER no BEFORE INSERT ON digits BEGIN SELECT RAISE(FAIL, 'not today'); END")
+    with pytest.raises(DatabaseError, match=r"refused a call .*not today") as raised:
+        made.store(claim, batch([1], floats("x", 1.0)))
+    assert not isinstance(raised.value, DatabaseUnavailable)
+    assert table(made)["x"] == [1.0]
+
+
+def test_an_older_schema_is_named_and_then_brought_up_to_date(made, file):
+    def add_note(connection) -> None:
+        connection.execute(text("ALTER TABLE experiment ADD COLUMN note TEXT"))
+
+    made.register(REGISTRATION)
+    with closing(SqliteDatabase(file, migrations=[*MIGRATIONS, add_note])) as newer:
+        with pytest.raises(DatabaseError, match=r"version 2; this EMS needs version 3(.|\n)*ems up lab"):
+            newer.experiments()
+        newer.create()
+        newer.create()
+        assert now(newer).registration == REGISTRATION
+    with closing(SqliteDatabase(file)) as older, closing(sqlite3.connect(file)) as raw:
+        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(3, None)]
+        for call in (older.experiments, older.create):
+            with pytest.raises(DatabaseError, match=r"version 3; this EMS knows versions up to 2(.|\n)*Upgrade EMS"):
+                call()
+
+
+def test_a_migration_that_fails_changes_nothing(made, file):
+    def half(connection) -> None:
+        connection.execute(text("ALTER TABLE experiment ADD COLUMN note TEXT"))
+        raise OSError(errno.EIO, "half done")
+
+    with (
+        closing(SqliteDatabase(file, migrations=[*MIGRATIONS, half])) as newer,
+        pytest.raises(OSError, match="half done"),
+    ):
+        newer.create()
+    made.register(REGISTRATION)
+    with closing(sqlite3.connect(file)) as raw:
+        assert "note" not in [row[1] for row in raw.execute("PRAGMA table_info(experiment)")]
+
+
+@pytest.fixture
+def version_1(file) -> Path:
+    """A lab's database that the first version of EMS made."""
+    file.parent.mkdir()
+    with closing(sqlite3.connect(file)) as raw:
+        raw.executescript(
+            (Path(__file__).parents[1] / "records" / "database_version_1.sql").read_text(encoding="utf-8")
+        )
+    return file
+
+
+def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
+    with closing(connect(URL, tmp_path)) as database:
+        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+            database.experiments()
+        database.create()
+        assert now(database).registration == replace(REGISTRATION, points_total=4, max_hours=2.0)
+        assert (now(database).state, now(database).rows_stored, now(database).cost_usd) == (State.FAILED, 2, 0.0)
+        assert table(database) == {
+            "point": [0, 1],
+            "row": [0, 0],
+            "n": [1, 2],
+            "loss": [0.25, None],
+            "t": ["a", "é"],
+            "ok": [True, None],
+        }
+        assert states(database) == {"stored": [0, 1], "due": [3]}
+        assert list(database.failures("5f0c")) == [failed(3, seed=3)]
+        database.reopen("5f0c")
+        claim = database.claim("5f0c", agent="b", lease_s=60)
+        database.store(claim, batch([3], floats("loss", 1.5), marks=(failed(2, seed=2),), replaces=(2, 3)))
+        assert states(database) == {"stored": [0, 1, 3], "failed": [2]}
+        assert database.copy_points(claimed(database, id="other"), "5f0c", [(3, 0)]) == 1
+        assert [origin.source for origin in database.origins("other")] == ["5f0c"]
+
+
+def test_a_migrated_database_has_the_tables_of_a_new_one(version_1, tmp_path):
+    with closing(connect(URL, tmp_path)) as old, closing(connect("sqlite:///new.db", tmp_path)) as new:
+        old.create()
+        new.create()
+    assert described(version_1, but="digits") == described(tmp_path / "new.db")
+
+
+def described(file: Path, but: str = "") -> dict[str, tuple]:
+    """Columns, in no order, foreign keys and indices of each table."""
+    with closing(sqlite3.connect(file)) as raw:
+        names = [name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            name: tuple(
+                sorted(row[1:] for row in raw.execute(f"SELECT * FROM {pragma}(?)", (name,)))
+                for pragma in ("pragma_table_info", "pragma_foreign_key_list", "pragma_index_list")
+            )
+            for name in names
+            if name != but
+        }
+
+
+def test_tables_read_without_ems(made, file):
+    claim = claimed(made)
+    made.store(claim, batch([0], floats("loss", 0.25)))
+    with closing(sqlite3.connect(file)) as raw:
+        names = "experiment.stack, experimenter.name, funding.agency, run.agent, digits.loss"
+        joins = " JOIN ".join(
+            [
+                "experiment",
+                "experimenter ON experimenter.id = experimenter",
+                "funding ON funding.id = funding",
+                "run ON run.experiment_id = experiment.id",
+                "digits ON digits.experiment_id = experiment.id",
+            ]
+        )
+        assert raw.execute(f"SELECT {names} FROM {joins}").fetchall() == [
+            ("digits", "A Researcher", "An agency", "a", 0.25)
+        ]
+        (registered,) = raw.execute("SELECT registered_at FROM experiment").fetchone()
+        assert registered[:16] == raw.execute("SELECT datetime(?)", (registered,)).fetchone()[0][:16]
+        assert raw.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_foreign_keys_hold(made, file):
+    with (
+        pytest.raises(DatabaseError, match="FOREIGN KEY"),
+        made._transaction(write=True) as connection,  # as a fault in EMS would
+    ):
+        connection.execute(text("INSERT INTO point VALUES ('ghost', 0, 'failed', '{}', '', 1)"))
+
+
+def test_charges_and_runs_are_recorded(made, file):
+    first = claimed(made, lease_s=0)
+    second = claimed(made, agent="b")
+    made.release(second, Outcome(State.SUCCEEDED, 1, 0, exit_code=0, cost_usd=2.5))
+    with closing(sqlite3.connect(file)) as raw:
+        runs = raw.execute("SELECT attempt, agent, state, exit_code FROM run ORDER BY attempt").fetchall()
+        assert runs == [(first.attempt, "a", "lost", None), (second.attempt, "b", "succeeded", 0)]
+        assert raw.execute("SELECT attempt, funding, usd FROM charge").fetchall() == [(2, "grant", 2.5)]
+        (hours,) = raw.execute("SELECT hours FROM charge").fetchone()
+        assert 0 <= hours < 0.1
+
+
+def test_more_columns_than_sqlite_allows(made):
+    claim = claimed(made)
+    with pytest.raises(DatabaseError, match=r"would have 2001 columns; this SQLite allows 1997"):
+        made.store(claim, batch([0], *(floats(f"x{n}", 0.5) for n in range(2001))))
+
+
+def test_a_table_of_somebody_else_is_left_alone(made, file):
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("CREATE TABLE digits (a INTEGER)")
+    with pytest.raises(DatabaseError, match="'digits' of the database was not made by EMS"):
+        made.store(claimed(made), batch([0], floats("x", 0.5)))
+
+
+def test_memory_is_flat_when_reading(made):
+    claim = claimed(made)
+    for start in range(0, 100_000, 10_000):
+        points = list(range(start, start + 10_000))
+        made.store(claim, batch(points, floats("x", *map(float, points))))
+    tracemalloc.start()
+    assert sum(len(part) for part in made.results("5f0c", chunk_rows=1000)) == 100_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(1, 10_000_000), (100, 25_000_000)])
+def test_memory_is_flat_when_copying(made, rows, limit):
+    source = claimed(made)
+    for start in range(0, 50_000, 10_000):
+        numbers = range(start, start + 10_000)
+        columns = (floats(name, *map(float, numbers)) for name in "abcdefgh")
+        made.store(source, batch([n // rows for n in numbers], *columns, rows=[n % rows for n in numbers]))
+    points = 50_000 // rows
+    target = claimed(made, id="target")
+    tracemalloc.start()
+    assert made.copy_points(target, "5f0c", ((n, n + 1) for n in range(points))) == points
+    assert list(made.points("target")) == [("stored", range(1, points + 1))]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < limit  # all rows would take 40 MB
+
+
+def test_the_file_system_of_a_path(tmp_path):
+    mounts = {"/": "ext4", str(tmp_path): "nfs4", str(tmp_path / "local"): "xfs"}
+    assert filesystem(tmp_path / "a" / "ems.db", mounts) == "nfs4"
+    assert filesystem(tmp_path / "local" / "ems.db", mounts) == "xfs"
+    assert filesystem(Path("/ems.db"), mounts) == "ext4"
+
+
+def test_a_network_file_system_is_refused(file, tmp_path, monkeypatch):
+    mounted = [SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="nfs4")]
+    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounted)
+    with (
+        closing(connect(URL, tmp_path)) as database,
+        pytest.raises(DatabaseError, match=r"network file system \(nfs4\)"),
+    ):
+        database.create()
+
+
+class Ahead(SqliteDatabase):
+    """Used by a laptop whose clock is an hour ahead."""
+
+    clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", "+1 hour", type_=UtcTime())
+
+
+def test_a_clock_that_is_set_back_gives_no_hours(made, file):
+    with closing(Ahead(file)) as ahead:
+        claim = claimed(ahead, max_hours=2.0)
+    made.release(claim, Outcome(State.FAILED, 0, 1))
+    with made._reading() as connection:
+        assert connection.execute(text("SELECT hours FROM charge")).scalar_one() == 0
+    made.reopen("5f0c")
+    again = made.claim("5f0c", agent="a", lease_s=30)
+    assert again.deadline_at - now(made).heartbeat_at == timedelta(hours=2)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems.node.driver.ranges import BATCH_POINTS, Backlog, Pace, count_open, cut, open_ranges, size, split
+
+
+def bitmap(done: set[int], total: int) -> bytes:
+    made = bytearray((total + 7) // 8)
+    for point in done:
+        made[point // 8] |= 1 << point % 8
+    return bytes(made)
+
+
+def points(ranges: list[tuple[int, int]]) -> list[int]:
+    return [point for first, last in ranges for point in range(first, last)]
+
+
+@given(st.integers(0, 70), st.sets(st.integers(0, 69)))
+def test_open_points_are_those_not_done(total: int, done: set[int]) -> None:
+    done = {point for point in done if point < total}
+    ranges = list(open_ranges(bitmap(done, total), total))
+    assert points(ranges) == sorted(set(range(total)) - done)
+    assert all(one[1] < other[0] for one, other in pairwise(ranges))
+    assert count_open(bitmap(done, total), total) == total - len(done)
+
+
+def test_a_bitmap_that_is_too_short_says_nothing_of_the_rest() -> None:
+    assert list(open_ranges(b"\xff", 20)) == [(8, 20)]
+    assert count_open(b"\xff", 20) == 12
+
+
+def test_a_hundred_million_points_are_looked_through_at_once() -> None:
+    done = bytes([0xFF]) * 12_400_000 + bytes(100_000)
+    began = time.process_time()
+    assert list(open_ranges(done, 10**8)) == [(99_200_000, 10**8)]
+    assert count_open(done, 10**8) == 800_000
+    assert time.process_time() - began < 5
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9))), st.integers(0, 60), st.integers(1, 12))
+def test_cutting_and_splitting_keep_all_points_in_order(spans: list[tuple[int, int]], count: int, parts: int) -> None:
+    ranges = [(first, first + length) for first, length in spans]
+    head, rest = cut(ranges, count)
+    assert points(head) + points(rest) == points(ranges)
+    assert size(head) == min(count, size(ranges))
+    pieces = list(split(ranges, parts))
+    assert [point for piece in pieces for point in points(piece)] == points(ranges)
+    assert len(pieces) == min(parts, size(ranges))
+    assert all(pieces)
+
+
+def test_what_is_given_back_is_taken_next() -> None:
+    backlog = Backlog(bitmap({2}, 10), 10)
+    assert backlog.left == 9
+    taken = backlog.take(4)
+    assert points(taken) == [0, 1, 3, 4]
+    backlog.give_back([(1, 2), (3, 5)])
+    assert points(backlog.take(5)) == [1, 3, 4, 5, 6]
+    assert points(backlog.take(100)) == [7, 8, 9]
+    assert backlog.left == 0
+    assert backlog.take(1) == []
+
+
+def test_the_size_of_batches_follows_their_cost() -> None:
+    pace = Pace()
+    assert pace.batch(10**6, 2) == 1
+    pace.learn(1, 0.001, 100)
+    assert pace.batch(10**6, 2) == 500
+    assert pace.batch(400, 2) == 100  # towards the end
+    assert pace.batch(4, 2) == 50  # never so small that the work about it outweighs it
+    pace.learn(1, 10.0, 100)
+    assert pace.batch(10**6, 2) == 1
+    for _ in range(40):
+        pace.learn(1000, 1e-6, 100)
+    assert pace.batch(10**7, 2) == BATCH_POINTS
+    pace.learn(1, 1e-6, 4_000_000)
+    assert pace.batch(10**7, 2) == 2

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ems.databases import State
+from ems.node.agent.agent import AgentConfig
+from ems.node.agent.point_count import PointCount, set_bits
+from ems.provenance import bundle
+from ems.spool.batch import Batch, Mark
+from ems.spool.folder import read
+from ems.stack.spec import ExperimentSpec
+from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
+
+__all__ = ["bench"]
+
+POINTS = 40
+
+# Each call is noted outside of the code. Every tenth point fails while the file `trouble` is there; the last half waits
+# for the file `go` while `wait` is there.
+CODE = """
+import os, pathlib, time
+run_dir = pathlib.Path(os.environ["EMS_RESULTS_DIR"]).parent
+def f(x):
+    with open(run_dir / "calls", "a") as calls:
+        calls.write(f"{x}\\n")
+    while x >= 20 and (run_dir / "wait").exists() and not (run_dir / "go").exists():
+        time.sleep(0.02)
+    if x % 10 == 3 and (run_dir / "trouble").exists():
+        raise ValueError(f"trouble at {x}")
+    time.sleep(0.05)
+    return {"y": x / 7} if x != 5 else None
+"""
+
+
+class Sweeping:
+    """A sweep on a bench, not yet begun."""
+
+    env: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        bench: Bench,
+        *files: str,
+        code: str = CODE,
+        points: int = POINTS,
+        workers: int = 1,
+        max_hours: float | None = None,
+        job: Mapping[str, object] = {},
+        **config: float,
+    ) -> None:
+        self.bench, self.run_dir, self.points = bench, bench.register(max_hours=max_hours, points=points), points
+        self.run_dir.mkdir(parents=True)
+        for name in files:
+            self.make(name)
+        package = self._bundle(code, job, workers)
+        times = {"beat_s": 0.1, "grace_s": 3.0, **config}
+        AgentConfig("e1", "sqlite:///ems.db", str(bench.root), str(package), sys.prefix, **times).write(self.run_dir)
+
+    def _bundle(self, code: str, options: Mapping[str, object], workers: int) -> Path:
+        job = {"function": "job:f", "sweep": {"x": {"range": [0, self.points - 1, 1]}}, **options}
+        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": self.env}
+        place = {"cluster": {"kind": "laptop", "workers": workers}}
+        spec = ExperimentSpec.model_validate({**fields, **place, "job": job, "results": {"table": "r"}})
+        aside = self.run_dir / "aside.zip"
+        with zipfile.ZipFile(aside, "w") as archive:
+            archive.writestr("code/job.py", code)
+            archive.writestr("spec.json", spec.model_dump_json())
+            archive.writestr("ems.zip", bundle._node_code())
+        return aside.rename(self.run_dir / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
+
+    def make(self, name: str) -> None:
+        (self.run_dir / name).touch()
+
+    def calls(self) -> Counter[int]:
+        file = self.run_dir / "calls"
+        return Counter(map(int, file.read_text().split())) if file.exists() else Counter()
+
+    def stored(self) -> list[int]:
+        return list(self.bench.values().get("x", []))
+
+    def spooled(self) -> list[int]:
+        """Not by a `Spool`: that would take away what the driver is just writing."""
+        files = sorted((self.run_dir / "spool").glob("*.batch"))
+        return [point for path in files for point in read(path).replaces]
+
+    def process(self, word: str) -> psutil.Process:
+        (found,) = [process for process in family(self.run_dir) if word in " ".join(process.cmdline())]
+        return found
+
+    def run(self) -> tuple[State, int, int]:
+        row = self.bench.run(self.run_dir)
+        return row.state, row.points_done, row.points_failed
+
+    def failed(self) -> list[int]:
+        return [mark.point for mark in self.bench.database.failures("e1")]
+
+
+ROWS = [x for x in range(POINTS) if x != 5]
+TROUBLED = [3, 13, 23, 33]
+
+
+def test_bits_are_set_as_one_by_one() -> None:
+    for start, stop in product(range(34), repeat=2):
+        bits = bytearray(5)
+        set_bits(bits, start, stop)
+        assert [bits[i // 8] >> i % 8 & 1 for i in range(40)] == [start <= i < stop for i in range(40)]
+
+
+def test_a_batch_that_comes_twice_and_a_point_that_failed_before_count_once() -> None:
+    count = PointCount(20)
+    count.know(range(3, 9), "stored")
+    count.know(range(9, 12), "failed")
+    failing = Mark(11, "failed", {}, "")
+    for _ in range(2):
+        count.add(Batch(array("q", [8, 9]), array("q", [0, 0]), (), (8, 9, 10, 11), (Mark(10, "empty", {}), failing)))
+        assert (count.done, count.failed) == (8, 1)
+    assert [i for i in range(20) if count.bits[i // 8] >> i % 8 & 1] == list(range(3, 11))
+
+
+def test_what_a_row_said_counts_until_it_is_known_better() -> None:
+    count = PointCount(20, done=7, failed=2)
+    assert (count.done, count.failed, count.bits) == (7, 2, bytearray(3))
+
+
+@pytest.mark.parametrize(
+    ("max_failures", "state", "error"),
+    [(None, State.FAILED, "4 points failed: see `ems failures`."), (4, State.SUCCEEDED, ""), (1, State.FAILED, "than")],
+)
+def test_max_failures_decides_what_becomes_of_a_sweep_with_failed_points(
+    bench: Bench, max_failures: int | None, state: State, error: str
+) -> None:
+    sweep = Sweeping(bench, "trouble", job={"max_failures": max_failures})
+    assert sweep.run()[0] is state
+    row = bench.row()
+    assert error in row.error
+    assert sweep.failed() == TROUBLED[: row.points_failed]
+    assert row.points_done + row.points_failed == sum(sweep.calls().values())
+    if max_failures == 1:
+        assert row.points_failed >= 2 and row.points_done < POINTS - len(TROUBLED)
+    else:
+        assert (row.points_done, row.points_failed) == (36, 4)
+        assert sweep.stored() == [x for x in ROWS if x not in TROUBLED]
+    assert family(sweep.run_dir) == []
+
+
+def test_another_attempt_computes_just_what_failed(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble")
+    assert sweep.run() == (State.FAILED, 36, 4)
+    (sweep.run_dir / "trouble").unlink()
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert (sweep.stored(), sweep.failed()) == (ROWS, [])
+    assert sweep.calls() == Counter(range(POINTS)) + Counter(TROUBLED)
+    assert (sweep.run_dir / "job.log").read_text() == (
+        "--- attempt 1 ---\nems: 40 points to compute on 1 workers\nems: 40 points done, 4 of them failed\n"
+        "--- attempt 2 ---\nems: 4 points to compute on 1 workers\nems: 4 points done, 0 of them failed\n"
+    )
+
+
+def test_a_cancelled_second_attempt_still_knows_what_failed_in_the_first(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble", job={"max_failures": 0})
+    state, done, failed = sweep.run()
+    assert state is State.FAILED and failed
+    sweep.make("wait")
+    bench.database.reopen("e1")
+    agent = bench.start(sweep.run_dir)
+    eventually(lambda: bench.row().points_done == done and bench.row().points_failed == failed)
+    bench.database.request_cancel("e1")
+    assert agent.wait(PATIENCE_S) == 0
+    row = bench.row()
+    assert (row.state, row.points_failed) == (State.CANCELLED, len(sweep.failed()))
+    assert row.points_done == len({*sweep.stored(), 5} & sweep.calls().keys())
+
+
+def test_the_heir_of_a_crash_leaves_failed_points_alone(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble", "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(lambda: {3, 13} <= set(sweep.failed()))
+    agent.kill()
+    agent.wait()
+    (sweep.run_dir / "trouble").unlink()
+    sweep.make("go")
+    assert sweep.run() == (State.FAILED, 38, 2)
+    assert sweep.failed() == [3, 13] and sweep.stored() == [x for x in ROWS if x not in {3, 13}]
+    assert sweep.calls()[3] == sweep.calls()[13] == 1
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert sweep.calls()[3] == sweep.calls()[13] == 2
+
+
+@pytest.mark.parametrize(("files", "outcome"), [((), (State.SUCCEEDED, 40, 0)), (("trouble",), (State.FAILED, 36, 4))])
+def test_an_heir_that_finds_all_computed_starts_no_driver(
+    bench: Bench, files: tuple[str, ...], outcome: tuple[State, int, int]
+) -> None:
+    sweep = Sweeping(bench, *files)
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+        agent.kill()
+        agent.wait()
+    assert not (sweep.run_dir / "exit.json").exists()
+    assert sweep.run() == outcome
+    assert bench.row().attempt == 2 and "attempt 2" not in (sweep.run_dir / "job.log").read_text()
+    assert sweep.calls() == Counter(range(POINTS))
+
+
+def test_what_a_killed_agent_left_after_the_deadline_is_stored(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait", max_hours=15 / 3600)
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        sweep.make("go")
+        eventually(sweep.spooled)
+        agent.kill()
+        agent.wait()
+    eventually(lambda: bench.row().state is State.EXPIRED)
+    assert (bench.row().machines, bench.row().attempt) == (1, 1) and sweep.spooled()
+    calls = sweep.calls()
+    computed = len({*sweep.stored(), *sweep.spooled()} | {5} & calls.keys())
+    assert sweep.run() == (State.EXPIRED, computed, 0)
+    assert (bench.row().machines, bench.row().attempt) == (0, 1) and sweep.spooled() == []
+    assert sweep.calls() == calls and len(sweep.stored()) == bench.row().rows_stored
+
+
+def test_kill_9_of_the_agent_costs_only_what_was_not_in_the_spool(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(lambda: bench.row().points_done >= 1)
+    with locked(bench):
+        sweep.make("go")
+        eventually(sweep.spooled)
+        agent.kill()
+        agent.wait()
+    eventually(lambda: family(sweep.run_dir) == [])
+    kept = {*sweep.stored(), *sweep.spooled()}
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert sweep.stored() == ROWS
+    calls = sweep.calls()
+    assert set(calls) == set(range(POINTS)) and all(calls[x] == 1 for x in kept)
+
+
+def test_an_heir_of_an_agent_that_had_only_to_store_counts_all_of_it(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    keeper = sweep.process("ems.node.job.keeper")
+    keeper.suspend()
+    row = bench.database.request_cancel("e1")
+    eventually(lambda: bench.row().heartbeat_at > row.heartbeat_at)  # so the agent has heard of it
+    with locked(bench):
+        keeper.resume()
+        eventually((sweep.run_dir / "exit.json").exists)
+        agent.kill()
+        agent.wait()
+    calls = sweep.calls()
+    assert sweep.run() == (State.CANCELLED, len({*sweep.stored(), 5} & calls.keys()), 0)
+    assert sweep.calls() == calls
+
+
+def test_a_database_that_is_away_in_mid_run_is_waited_for(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        sweep.make("go")
+        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+        assert agent.poll() is None
+    assert agent.wait(PATIENCE_S) == 0
+    row = bench.row()
+    assert (row.state, row.points_done, row.rows_stored, row.attempt) == (State.SUCCEEDED, 40, 39, 1)
+    assert sweep.stored() == ROWS and sweep.calls() == Counter(range(POINTS))
+
+
+def test_a_killed_driver_fails_the_run_and_leaves_no_process(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    sweep.process("ems.node.driver.driver").kill()
+    assert agent.wait(PATIENCE_S) == 0
+    row = bench.row()
+    assert row.state is State.FAILED and "The sweep's driver: killed by signal 9" in row.error
+    assert row.points_done == len({*sweep.stored(), 5} & sweep.calls().keys())
+    assert family(sweep.run_dir) == []

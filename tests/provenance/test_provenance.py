@@ -1,0 +1,421 @@
+"""The code of an experiment, found in real git repositories."""
+
+import multiprocessing
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from ems.errors import ProvenanceError
+from ems.provenance import code as provenance
+from ems.provenance import repository
+from ems.stack.spec import CodeSpec
+
+
+@pytest.fixture(autouse=True)
+def own_git_and_cache(tmp_path, monkeypatch):
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\nname = researcher\nemail = researcher@example.org\n[init]\ndefaultBranch = main\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("EMS_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def git(folder, *words):
+    done = subprocess.run(["git", *map(str, words)], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+
+FILES = {
+    "README.md": "A lab.\n",
+    ".gitignore": "data/\n",
+    "experiments/fit.py": "print(1)\n",
+    "experiments/notes.md": "Notes.\n",
+    "notebooks/look.ipynb": "{}\n",
+    "docs/manual.txt": "Text.\n",
+    "stacks/Pulumi.fit.yaml": "config:\n  ems:experiment:\n    title: Fit\n",
+    "environments/small/requirements.txt": "",
+    "environments/small/python-version": "3.11\n",
+}
+
+
+def make_lab(folder):
+    folder.mkdir(parents=True)
+    git(folder, "init", "--quiet")
+    write(folder, FILES)
+    commit(folder)
+    return folder
+
+
+def commit(folder):
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "Change")
+    return git(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    return make_lab(tmp_path / "lab")
+
+
+def resolve(root, remote_needed=False, stack_file=None, **code):
+    return provenance.resolve(
+        root,
+        CodeSpec(**code),
+        environment="small",
+        stack_file=stack_file or root / "stacks/Pulumi.fit.yaml",
+        remote_needed=remote_needed,
+    )
+
+
+def refusal(root, **options):
+    with pytest.raises(ProvenanceError) as caught:
+        resolve(root, **options)
+    return str(caught.value)
+
+
+def names(code):
+    return [entry.path for entry in code.entries]
+
+
+def test_default_paths_leave_out_stacks_notebooks_docs_and_markdown(lab):
+    code = resolve(lab)
+    assert names(code) == [
+        ".gitignore",
+        "environments/small/python-version",
+        "environments/small/requirements.txt",
+        "experiments/fit.py",
+    ]
+    assert code.commit == git(lab, "rev-parse", "HEAD")
+    assert code.repository == ""
+    assert len(code.tree) == 64
+
+
+def test_declared_paths_are_all_that_is_taken(lab):
+    code = resolve(lab, paths=["./experiments/", "README.md"])
+    assert names(code) == ["README.md", "experiments/fit.py", "experiments/notes.md"]
+    assert code.paths == ("experiments", "README.md")
+
+
+def test_a_declared_path_takes_no_neighbour_of_the_same_beginning(lab):
+    write(lab, {"experiments2/other.py": "pass\n"})
+    commit(lab)
+    assert names(resolve(lab, paths=["experiments"])) == ["experiments/fit.py", "experiments/notes.md"]
+
+
+def test_an_absent_path_is_named_with_the_nearest(lab):
+    text = refusal(lab, paths=["experiment/fit.py", "experiments"])
+    assert "'experiment/fit.py': not in commit" in text
+    assert "Nearest: experiments/fit.py" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"experiments/fit.py": "print(2)\n"}, " M experiments/fit.py"),
+        ({"experiments/new.py": ""}, "?? experiments/new.py"),
+        ({"environments/small/requirements.txt": "six==1.16.0\n"}, " M environments/small/requirements.txt"),
+        ({"stacks/Pulumi.fit.yaml": "config:\n  ems:experiment:\n    title: Other\n"}, " M stacks/Pulumi.fit.yaml"),
+    ],
+)
+def test_a_change_that_others_would_lack_is_refused(lab, change, shown):
+    write(lab, change)
+    text = refusal(lab, paths=["experiments"])
+    assert shown in text
+    assert f"git add -A -- :/{next(iter(change))} && git commit" in text
+
+
+def test_the_offered_command_mends_it(lab):
+    write(lab, {"experiments/a b.py": "", "experiments/fit.py": "print(2)\n"})
+    command = next(line for line in refusal(lab).splitlines() if line.startswith("git add")).partition("   (")[0]
+    subprocess.run(command + " -q -m Mended", shell=True, cwd=lab, check=True, env={**os.environ, "GIT_EDITOR": "true"})
+    assert "experiments/a b.py" in names(resolve(lab))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"README.md": "More.\n"},
+        {"notebooks/new.ipynb": "{}"},
+        {"stacks/Pulumi.other.yaml": "config: {}"},
+        {"data/big.csv": "1\n"},
+    ],
+)
+def test_a_change_elsewhere_is_nobodys_business(lab, change):
+    before = resolve(lab)
+    write(lab, change)
+    assert resolve(lab) == before
+
+
+def test_staged_and_deleted_files_count_as_changes(lab):
+    write(lab, {"experiments/fit.py": "print(3)\n"})
+    git(lab, "add", ".")
+    (lab / "experiments/fit.py").write_text(FILES["experiments/fit.py"])
+    git(lab, "rm", "-q", "--cached", "environments/small/python-version")
+    text = refusal(lab)
+    assert "MM experiments/fit.py" in text
+    assert "D  environments/small/python-version" in text
+
+
+def test_ten_files_are_listed_and_the_rest_counted(lab):
+    write(lab, {f"experiments/new{number:02}.py": "" for number in range(13)})
+    text = refusal(lab)
+    assert "new09.py" in text and "new10.py" not in text.split("git add")[0]
+    assert "and 3 more" in text
+
+
+def test_what_pulumi_writes_into_a_stack_file_is_no_change(lab):
+    stack = lab / "stacks/Pulumi.fit.yaml"
+    stack.write_text("encryptionsalt: v1:abc\n" + stack.read_text())
+    assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
+    git(lab, "add", ".")
+    assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
+
+
+def test_a_staged_change_of_the_stack_file_is_refused_though_the_file_is_back(lab):
+    stack = lab / "stacks/Pulumi.fit.yaml"
+    before = stack.read_text()
+    stack.write_text(before.replace("Fit", "Other"))
+    git(lab, "add", ".")
+    stack.write_text(before)
+    assert "stacks/Pulumi.fit.yaml" in refusal(lab)
+
+
+def test_a_stack_file_full_of_aliases_is_compared_in_no_time(lab):
+    stack = lab / "stacks/Pulumi.fit.yaml"
+    levels = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
+    stack.write_text("a0: &a0 x\n" + levels)
+    commit(lab)
+    assert resolve(lab).entries
+    stack.write_text("encryptionsalt: v1:abc\n" + stack.read_text())
+    assert " M stacks/Pulumi.fit.yaml" in refusal(lab)
+
+
+def test_a_stack_file_that_git_ignores_or_lacks_is_refused(lab):
+    write(lab, {".gitignore": "data/\nstacks/Pulumi.mine.yaml\n", "stacks/Pulumi.mine.yaml": "config: {}\n"})
+    commit(lab)
+    mine = lab / "stacks/Pulumi.mine.yaml"
+    assert "?? stacks/Pulumi.mine.yaml" in refusal(lab, stack_file=mine)
+    with pytest.raises(ProvenanceError, match="not committed"):
+        provenance.stack_file_commit(lab, mine)
+
+
+def test_all_problems_are_told_at_once(lab):
+    write(lab, {"experiments/fit.py": "print(4)\n"})
+    text = refusal(lab, paths=["experiments", "absent"], remote_needed=True)
+    assert " M experiments/fit.py" in text
+    assert "'absent'" in text
+    assert "no remote" in text and "git remote add origin URL" in text
+
+
+def test_no_repository_offers_to_make_one(tmp_path):
+    (tmp_path / "bare folder").mkdir()
+    text = refusal(tmp_path / "bare folder")
+    assert "not in a git repository" in text
+    assert "init && git -C" in text and "commit -m" in text
+
+
+def test_no_commit_yet(tmp_path):
+    folder = tmp_path / "young"
+    folder.mkdir()
+    git(folder, "init", "--quiet")
+    text = refusal(folder)
+    assert "no commit yet" in text and "add . && git" in text
+
+
+def test_a_commit_that_is_not_there(lab):
+    text = refusal(lab, commit="1" * 40)
+    assert "1" * 40 in text and "does not have it" in text and "git fetch --all" in text
+
+
+def test_a_shallow_clone_has_its_commit_and_says_how_to_get_older_ones(lab, tmp_path):
+    old = git(lab, "rev-parse", "HEAD")
+    write(lab, {"experiments/fit.py": "print(5)\n"})
+    new = commit(lab)
+    git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{lab}", "shallow")
+    assert resolve(tmp_path / "shallow").commit == new
+    assert resolve(tmp_path / "shallow").tree == resolve(lab).tree
+    text = refusal(tmp_path / "shallow", commit=old)
+    assert "shallow clone" in text and "git fetch --unshallow" in text
+
+
+def test_an_older_commit_comes_from_git_whatever_the_working_tree_says(lab):
+    old = resolve(lab)
+    write(lab, {"experiments/fit.py": "print(6)\n", "experiments/second.py": ""})
+    commit(lab)
+    write(lab, {"experiments/fit.py": "unfinished", "environments/small/requirements.txt": "unfinished"})
+    assert resolve(lab, commit=old.commit) == old
+    stack = lab / "stacks/Pulumi.fit.yaml"
+    stack.write_text(stack.read_text().replace("Fit", "Other"))
+    assert " M stacks/Pulumi.fit.yaml" in refusal(lab, commit=old.commit)
+    assert provenance.at_commit(lab, CodeSpec(commit=old.commit)) == old
+
+
+def test_detached_head_and_worktree(lab, tmp_path):
+    expected = resolve(lab)
+    git(lab, "worktree", "add", "--quiet", "--detach", tmp_path / "linked")
+    found = resolve(tmp_path / "linked")
+    assert found == expected
+    assert found.git_dir == lab / ".git"
+
+
+def test_a_lab_in_a_subfolder_of_a_repository(tmp_path, lab):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "--quiet")
+    write(outer, {f"group/lab/{name}": content for name, content in FILES.items()} | {"elsewhere.py": "pass\n"})
+    commit(outer)
+    write(outer, {"unfinished.py": ""})
+    inner = resolve(outer / "group/lab")
+    assert inner.entries == resolve(lab).entries
+    assert inner.tree == resolve(lab).tree
+    source = provenance.environment_source(outer / "group/lab", inner)
+    assert source == (outer / ".git", inner.commit, "group/lab/")
+    write(outer, {"group/lab/experiments/fit.py": "print(7)\n"})
+    assert " M group/lab/experiments/fit.py" in refusal(outer / "group/lab")
+
+
+def test_names_with_spaces_and_letters_of_all_kinds(lab):
+    odd = ["experiments/mit Leerzeichen.py", "experiments/größe 日本.py", "experiments/a'b\"c.py", "experiments/-x.py"]
+    write(lab, dict.fromkeys(odd, "pass\n"))
+    assert all(name in refusal(lab) for name in odd)
+    commit(lab)
+    assert set(odd) <= set(names(resolve(lab)))
+
+
+def test_a_name_that_is_not_utf8_is_refused(lab):
+    blob = git(lab, "rev-parse", "HEAD:README.md")
+    line = f"100644 {blob} 0\texperiments/".encode() + b"caf\xe9.py\n"
+    subprocess.run(["git", "update-index", "--index-info"], cwd=lab, input=line, check=True)
+    git(lab, "commit", "--quiet", "--message", "Odd name")
+    assert "not UTF-8: experiments/caf?.py" in refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
+
+
+def test_submodules_are_named(lab, tmp_path):
+    make_lab(tmp_path / "library")
+    git(lab, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", tmp_path / "library", "vendor/library")
+    commit(lab)
+    text = refusal(lab)
+    assert "submodules" in text and "vendor/library" in text and "git subtree add" in text
+    assert names(resolve(lab, paths=["experiments"])) == ["experiments/fit.py", "experiments/notes.md"]
+
+
+def test_git_lfs_pointers_are_named(lab):
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    write(lab, {"experiments/weights.bin": pointer, "experiments/small.bin": "x"})
+    commit(lab)
+    assert "experiments/weights.bin" in names(resolve(lab))  # without the attribute it is a file like others
+    write(lab, {".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n"})
+    commit(lab)
+    text = refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
+    assert "Git LFS" in text and "experiments/weights.bin" in text and "small.bin" not in text
+    assert resolve(lab, commit=git(lab, "rev-parse", "HEAD"), paths=["experiments/fit.py"]).entries
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../../elsewhere"])
+def test_a_link_that_leaves_the_code_is_refused(lab, target):
+    (lab / "experiments/inside").symlink_to("../environments")
+    commit(lab)
+    assert "experiments/inside" in names(resolve(lab))
+    (lab / "experiments/outside").symlink_to(target)
+    commit(lab)
+    text = refusal(lab)
+    assert "symbolic links" in text and "experiments/outside" in text and "inside" not in text
+
+
+def test_a_commit_must_be_on_the_remote_where_that_is_needed(lab, tmp_path):
+    git(tmp_path, "init", "--quiet", "--bare", "hub.git")
+    git(lab, "remote", "add", "origin", tmp_path / "hub.git")
+    assert resolve(lab).repository == str(tmp_path / "hub.git")
+    text = refusal(lab, remote_needed=True)
+    assert "git push -u origin main" in text
+    git(lab, "push", "--quiet", "-u", "origin", "main")
+    assert resolve(lab, remote_needed=True).commit == git(lab, "rev-parse", "HEAD")
+    git(lab, "checkout", "--quiet", "--detach")
+    write(lab, {"experiments/fit.py": "print(8)\n"})
+    short = commit(lab)[:12]
+    assert f"git push origin {short}:refs/heads/ems-{short}" in refusal(lab, remote_needed=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("https://user:secret@example.org/lab.git", "https://example.org/lab.git"),
+        ("https://token@example.org:8443/lab.git", "https://example.org:8443/lab.git"),
+        ("ssh://git:secret@example.org/lab.git", "ssh://git@example.org/lab.git"),
+        ("git@example.org:group/lab.git", "git@example.org:group/lab.git"),
+        ("https://example.org/lab.git", "https://example.org/lab.git"),
+    ],
+)
+def test_a_repository_is_recorded_without_credentials(lab, url, clean):
+    git(lab, "remote", "add", "upstream", url)
+    assert resolve(lab).repository == clean
+
+
+def test_code_of_another_repository_is_fetched_once(lab, tmp_path):
+    other = make_lab(tmp_path / "other")
+    write(other, {"model/core.py": "pass\n"})
+    wanted = commit(other)
+    git(other, "reset", "--quiet", "--hard", "HEAD~1")
+    git(other, "branch", "side", wanted)
+    write(lab, {"experiments/unfinished.py": ""})  # of no interest: the code is elsewhere
+    code = resolve(lab, repo=f"file://{other}", commit=wanted, paths=["model"], remote_needed=True)
+    assert names(code) == ["model/core.py"]
+    assert code.repository == f"file://{other}"
+    assert provenance.environment_source(lab, code).commit == git(lab, "rev-parse", "HEAD")
+    other.rename(tmp_path / "gone")
+    assert resolve(lab, repo=f"file://{other}", commit=wanted, paths=["model"]) == code
+    text = refusal(lab, repo=f"file://{other}", commit="2" * 40)
+    assert "cannot be fetched" in text and f"git ls-remote file://{other}" in text
+
+
+def test_code_of_another_repository_needs_a_clean_environment_and_a_full_hash(lab, tmp_path):
+    other = make_lab(tmp_path / "other")
+    assert "full hash" in refusal(lab, repo=f"file://{other}")
+    write(lab, {"environments/small/python-version": "3.12\n"})
+    text = refusal(lab, repo=f"file://{other}", commit=git(other, "rev-parse", "HEAD"))
+    assert " M environments/small/python-version" in text
+
+
+def _fetch(url, commit):
+    return repository.cached_clone(url, commit)
+
+
+def test_two_processes_may_fetch_the_same_repository(lab):
+    wanted = git(lab, "rev-parse", "HEAD")
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        folders = pool.starmap(_fetch, [(f"file://{lab}", wanted)] * 4)
+    assert len(set(folders)) == 1
+    assert repository.has_commit(folders[0], wanted)
+
+
+def test_the_last_commit_of_a_stack_file(lab):
+    first = git(lab, "rev-parse", "HEAD")
+    write(lab, {"README.md": "More.\n"})
+    commit(lab)
+    assert provenance.stack_file_commit(lab, lab / "stacks/Pulumi.fit.yaml") == first
+
+
+def test_thousands_of_files_without_opening_one(lab):
+    for number in range(5000):
+        (lab / f"experiments/f{number}.py").write_text(f"{number}\n")
+    commit(lab)
+    began = time.monotonic()
+    assert len(resolve(lab).entries) == 5004
+    assert time.monotonic() - began < 10
+
+
+def test_git_commands_leave_no_lock_and_no_change_behind(lab):
+    before = (lab / ".git/index").read_bytes()
+    os.utime(lab / "experiments/fit.py", (1, 1))
+    resolve(lab)
+    assert (lab / ".git/index").read_bytes() == before
+    assert not Path(lab / ".git/index.lock").exists()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems.stack import fields
+
+
+def as_go_writes(number: float) -> str:
+    """A float in JSON as Go writes it: without an exponent below 1e21."""
+    text = repr(number)
+    return format(fields.Decimal(text), "f").removesuffix(".0") if 1e-6 <= abs(number) < 1e21 else text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_the_same_parameter_from_the_file_and_from_pulumi(number):
+    from_file = fields.PARAMETER.check(number)
+    from_pulumi = fields.PARAMETER.check(json.loads(as_go_writes(number)))
+    assert (from_file, type(from_file)) == (from_pulumi, type(from_pulumi))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.text(max_size=9))
+def test_a_kept_parameter_stays_as_it_is(value):
+    try:
+        kept = fields.PARAMETER.check(value)
+    except ValueError as error:
+        assert str(error).startswith("is ")
+    else:
+        assert repr(fields.PARAMETER.check(kept)) == repr(kept)
+
+
+@pytest.mark.parametrize(
+    "kind, good, bad",
+    [
+        (fields.NAME, "a.b-c_1", "a/b"),
+        (fields.COMMIT, "a" * 40, "a" * 39),
+        (fields.PATH, "src/a", "/src"),
+        (fields.REPOSITORY, "git@host:a", "host/a"),
+        (fields.TABLE, "digits_2", "Digits"),
+        (fields.VARIABLE, "_A1", "1A"),
+    ],
+)
+def test_the_schema_and_the_check_agree(kind, good, bad):
+    assert kind.check(good) == good
+    assert re.search(kind.schema["pattern"], good)
+    with pytest.raises(ValueError, match=r"^is .*: allowed is "):
+        kind.check(bad)
+    assert not re.search(kind.schema["pattern"], bad)

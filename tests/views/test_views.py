@@ -1,0 +1,254 @@
+"""What the views draw, from rows made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+import ems
+from ems.databases import Experiment, State
+from ems.errors import DatabaseError, UserError
+from ems.lab.line import duration, progress_line
+from ems.spool.batch import Batch, Column, Mark
+from ems.views import check, doctor, failures, results, status, teardown
+from tests.conftest import ran
+from tests.databases.cases import REGISTRATION, batch, floats, ints, texts
+
+THEN = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
+FINISHED = Experiment(
+    registration=REGISTRATION,
+    state=State.SUCCEEDED,
+    attempt=1,
+    wanted_attempt=1,
+    points_done=8,
+    points_failed=0,
+    rows_stored=1234,
+    machines=0,
+    cost_usd=1234.5,
+    cancel_requested=False,
+    registered_at=THEN,
+    started_at=THEN,
+    finished_at=THEN + timedelta(minutes=65),
+)
+
+
+def drawn(what: object, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(what)
+    return console.file.getvalue()
+
+
+def mixed() -> list[Batch]:
+    first = batch([0, 0, 1], ints("n", 1, None, 3), floats("x", 0.1, math.inf, math.nan), rows=[0, 1, 0])
+    flags = Column("flag", "bool", [True, False, None])
+    named = texts("name", "é", "a,b", 'say "hi"')
+    return [Batch(first.points, first.rows, (*first.columns, flags, named), ())]
+
+
+# status
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_status_row_is_whole_at_any_width(width: int) -> None:
+    long = replace(REGISTRATION, stack="a-very-long-name-of-a-stack-indeed", points_total=100_000_000, project="p" * 40)
+    running = {"points_done": 12_345_678, "points_failed": 12, "attempt": 3, "machines": 120}
+    busy = replace(FINISHED, registration=long, state=State.PROVISIONING, **running)
+    shown = drawn(status.status_table([busy, FINISHED], width), width)
+    assert all(len(line) <= width for line in shown.splitlines())
+    for part in ("12,345,678/100,000,000", "provisioning", "8/8", "a-very-long", "digits"):
+        assert part in shown
+    assert "…" not in shown
+    assert ("$1,234.50" in shown) is (width == 120)
+
+
+def test_status_leaves_out_what_says_nothing() -> None:
+    one = replace(FINISHED, registration=replace(REGISTRATION, points_total=1), cost_usd=0.0)
+
+    def columns(*experiments: Experiment) -> list[str]:
+        return drawn(status.status_table(experiments, 99), 99).splitlines()[1].split()
+
+    assert columns(one) == ["stack", "state", "rows", "took", "cluster", "project"]
+    assert columns(one, replace(one, attempt=2, machines=1, cost_usd=0.1, points_failed=1)) == [
+        *["stack", "state", "failed", "rows", "attempt", "took", "cluster", "machines", "cost", "project"]
+    ]
+
+
+def test_errors_stand_below_the_table_as_they_are() -> None:
+    failed = replace(FINISHED, state=State.FAILED, error="[bold]KeyError[/]: 'x'")
+    assert drawn(status.status_page([failed], 80)).splitlines()[-1] == "digits: [bold]KeyError[/]: 'x'"
+
+
+@pytest.mark.parametrize(
+    "seconds, shown", [(-1, "0 s"), (59.9, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7620, "2 h 07 min")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == shown
+
+
+def test_the_progress_line() -> None:
+    running = replace(FINISHED, state=State.RUNNING, points_done=3, points_failed=1, attempt=2)
+    assert progress_line(running).startswith("running · 3 of 8 points · 1 failed · 1,234 rows · attempt 2 · ")
+    assert progress_line(replace(FINISHED, state=State.REGISTERED, started_at=None)) == "registered · 8 of 8 points"
+
+
+# results
+
+
+def write(format: str, batches: list[Batch]) -> str:
+    file = io.StringIO()
+    assert results.write(batches, format, file) == sum(map(len, batches))
+    return file.getvalue()
+
+
+def test_csv_is_exact() -> None:
+    lines = write("csv", mixed()).splitlines()
+    assert lines[0] == "point,row,n,x,flag,name"
+    assert lines[1:] == ["0,0,1,0.1,True,é", '0,1,,inf,False,"a,b"', '1,0,3,nan,,"say ""hi"""']
+
+
+def test_json_is_json() -> None:
+    rows = json.loads(write("json", mixed()), parse_constant=pytest.fail)
+    assert [row["x"] for row in rows] == [0.1, "inf", None]
+    assert rows[0] == {"point": 0, "row": 0, "n": 1, "x": 0.1, "flag": True, "name": "é"}
+    assert json.loads(write("json", [])) == []
+
+
+def test_parquet_and_frames_keep_the_types() -> None:
+    file = io.BytesIO()
+    assert results.write([*mixed(), *mixed()], "parquet", file) == 6
+    table = pq.read_table(io.BytesIO(file.getvalue()))
+    assert [str(type) for type in table.schema.types] == ["int64", "int64", "int64", "double", "bool", "string"]
+    assert table["n"].to_pylist() == [1, None, 3] * 2 and table["x"].to_pylist()[:2] == [0.1, math.inf]
+    frame = results.to_frame(mixed())
+    assert list(frame.columns) == ["point", "row", "n", "x", "flag", "name"] and frame["name"][0] == "é"
+    assert results.to_frame([]).empty
+    empty = io.BytesIO()
+    assert results.write([], "parquet", empty) == 0
+    assert pq.read_table(io.BytesIO(empty.getvalue())).num_rows == 0
+
+
+def test_parquet_has_few_groups_of_rows() -> None:
+    file = io.BytesIO()
+    assert results.write((batch([n], floats("x", n)) for n in range(1000)), "parquet", file) == 1000
+    table = pq.ParquetFile(io.BytesIO(file.getvalue()))
+    assert table.num_row_groups == 1 and table.read()["x"].to_pylist() == list(range(1000))
+
+
+def test_results_of_python_are_those_of_the_newest_experiment(here) -> None:
+    ran(here, batch([0, 0], floats("x", 1.5, 2.5), rows=[0, 1]))
+    assert ems.results("pi")["x"].tolist() == [1.5, 2.5]
+    assert ems.results("pi", where=["x > 2", "row = 1"], columns=["x"]).to_dict("list") == {
+        "point": [0],
+        "row": [1],
+        "x": [2.5],
+    }
+    with pytest.raises(UserError, match="is no condition"):
+        ems.results("pi", where=["x"])
+    with pytest.raises(DatabaseError, match="ems up lab"):
+        ems.results("lab")
+    with pytest.raises(UserError, match="no stack 'other'"):
+        ems.results("other")
+
+
+def test_the_table_shows_the_first_rows_and_columns() -> None:
+    columns = [floats(f"c{number}", *[number + 1 / 3] * 30) for number in range(1000)]
+    shown = drawn(results.table([batch([0] * 30, *columns, rows=list(range(30)))], FINISHED))
+    assert "1,002 columns" in shown and "the first of them" in shown and "c5" in shown and "c6" not in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    assert shown.count("5.33333") == results.MOST_ROWS
+    assert "no rows yet" in drawn(results.table([], FINISHED))
+
+
+def test_a_format_by_name_or_by_the_end_of_the_file(tmp_path) -> None:
+    assert results.format_of("", None) == ""
+    assert results.format_of("", tmp_path / "a.parquet") == "parquet"
+    assert results.format_of("csv", tmp_path / "a.txt") == "csv"
+    with pytest.raises(UserError, match="csv, json, parquet"):
+        results.format_of("xls", None)
+
+
+def test_an_export_that_fails_in_the_middle_leaves_the_old_file(tmp_path) -> None:
+    target = tmp_path / "rows.csv"
+    target.write_text("old")
+
+    def breaking():
+        yield from mixed()
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        results.export(breaking(), "csv", target)
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+    assert results.export(mixed(), "csv", target) == 3
+    assert target.read_text().startswith("point,") and list(tmp_path.iterdir()) == [target]
+
+
+# teardown
+
+
+def leftover(clusters: int = 0, result: str = "", **changes) -> teardown.Leftover:
+    return teardown.Leftover("digits", replace(FINISHED, **changes), clusters, result)
+
+
+def test_the_certificate_says_what_is_left_when_and_at_what_cost() -> None:
+    clean = drawn(teardown.certificate([leftover(result="let go"), leftover(result="nothing left")]), 200)
+    assert "let go" in clean and " UTC: nothing is left; spent $2,469.00 by 2 experiments." in clean
+    held = drawn(teardown.certificate([leftover(1, machines=3)]), 200)
+    assert " UTC: 1 cluster and 3 machines left; spent $1,234.50 by 1 experiment." in held
+    assert "nothing is left; spent $0.00 by 0 experiments" in drawn(teardown.certificate([]), 200)
+
+
+def test_the_shape_of_teardown() -> None:
+    shown = teardown.as_object([leftover(1, "kept: running", machines=2)])
+    assert list(shown) == ["at", "clusters_left", "machines_left", "cost_usd", "stacks"]
+    assert (shown["clusters_left"], shown["machines_left"], shown["cost_usd"]) == (1, 2, 1234.5)
+    (stack,) = shown["stacks"]
+    assert stack == {
+        "stack": "digits",
+        "experiment_id": "5f0c",
+        "state": "succeeded",
+        "clusters_left": 1,
+        "result": "kept: running",
+    }
+
+
+def test_only_what_failed_to_go_is_an_error() -> None:
+    assert teardown.exit_code([leftover(result="let go"), leftover(1, "kept: running (--force stops it)")]) == 0
+    assert teardown.exit_code([leftover(result="let go"), leftover(1, "failed: no network")]) == 5
+
+
+# check and doctor
+
+
+def test_the_page_of_check() -> None:
+    reports = [check.Report("a", "lab"), check.Report("b", "", ("x: [1]",), ("y",), 2)]
+    assert drawn(check.page(reports)) == "✓ a lab\n✗ b\n  x: [1]\n  warning: y\n"
+
+
+def test_the_page_of_doctor() -> None:
+    findings = [doctor.Finding("git", True, "2.39"), doctor.Finding("disk", False, "1 GB free", "Free\nsome")]
+    assert drawn(doctor.page(findings)) == "✓ git       2.39\n✗ disk      1 GB free\n  Free\n  some\n"
+
+
+def test_failures_show_parameters_and_the_errors_last_line() -> None:
+    marks = [Mark(7, "failed", {"n": 10, "x": 0.5}, "Traceback …\nValueError: no five"), Mark(9, "failed", {}, "")]
+    shown = drawn(failures.table(marks, 40, most=2), 100)
+    assert "n=10, x=0.5" in shown and "ValueError: no five" in shown and "Traceback" not in shown
+    assert "40 points failed" in shown and "and 38 more" in shown
+    assert failures.as_object(Mark(1, "failed", {"x": float("inf")}, "e")) == {
+        "point": 1,
+        "parameters": {"x": {"float64": "inf"}},
+        "error": "e",
+    }
+
+
+def test_missing_points_are_told() -> None:
+    sweep = replace(REGISTRATION, points_total=3120)
+    assert results.missing(replace(FINISHED, registration=sweep)) == "; 3,112 of 3,120 points are still missing"
+    assert results.missing(replace(FINISHED, registration=replace(sweep, points_total=8))) == ""
