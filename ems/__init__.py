@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from ems.version import __version__
+
 if TYPE_CHECKING:
     from ems.notebook import progress, results, watch
 
-__all__ = ["progress", "results", "watch"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "progress", "results", "watch"]
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else importing GitPython fails on a machine without git
 

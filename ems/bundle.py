@@ -85,6 +85,6 @@ def _node_code() -> bytes:
 def _node_files(top: Path) -> Iterator[Path]:
     """What `python -m ems.node` needs, whatever it imports when."""
     package = top / "ems"
-    yield from (package / f"{name}.py" for name in ("__init__", "errors", "sweep", "axes", "seeds"))
+    yield from (package / f"{name}.py" for name in ("__init__", "version", "errors", "sweep", "axes", "seeds"))
     for folder in ("node", "databases"):
         yield from (package / folder).rglob("*.py")
