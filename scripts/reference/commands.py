@@ -61,7 +61,7 @@ def usage(name: str, command: TyperCommand) -> str:
     """Arguments in capitals, and in brackets where they may be left out."""
     words = " ".join(command.collect_usage_pieces(typer.Context(command, info_name=name)))
     upper = re.sub(r"\{(\w+)\}|\[(\w+)\]", lambda found: (found[1] or f"[{found[2]}]").upper(), words)
-    return f"{name} {upper}" + (" ARGUMENTS..." if command.allow_extra_args else "")
+    return f"{name} {upper}" + (" ARGUMENTS..." if command.context_settings.get("allow_extra_args") else "")
 
 
 def argument_rows(command: TyperCommand) -> Iterator[list[str]]:
