@@ -30,11 +30,11 @@ test: .venv/dev  ## Run all tests, installing what they need
 	@$(BIN)/python -m tests.databases.bigquery_server
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 
-check: .venv/dev  ## Ruff, mypy and the guard tests
+check: .venv/dev  ## Ruff, mypy, the guard tests and the documentation's
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests/test_guards.py
+	@$(BIN)/pytest tests/test_guards.py tests/test_documentation.py
 
 DRILLS := $(addprefix tests/end_to_end/,drill_bigquery.py drill_faults.py test_kills.py test_secret_versions.py \
 	test_sweep_faults.py) $(addprefix tests/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
@@ -45,7 +45,10 @@ drill: .venv/dev  ## Every process killed at every phase, and all other faults, 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/overhead.py
 
+reference: .venv/dev  ## Write docs/reference anew from the code
+	@$(BIN)/python -m scripts.reference
+
 lock: .venv/bootstrapped  ## Pin the requirements anew
 	@scripts/lock
 
-.PHONY: help demo test check drill benchmark lock
+.PHONY: help demo test check drill benchmark reference lock

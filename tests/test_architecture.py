@@ -84,7 +84,7 @@ def by_text(called: ast.Attribute, first: ast.expr) -> Iterator[str]:
     """`import_module("ems.x.y")`, also as an f-string, and `plugins.load("x", …)`."""
     start = first.values[0] if isinstance(first, ast.JoinedStr) else first
     text = start.value if isinstance(start, ast.Constant) and isinstance(start.value, str) else ""
-    if called.attr == "import_module" and text.rstrip(".") != "ems":
+    if called.attr == "import_module" and text.rstrip(".") not in {"", "ems"}:
         yield text.rstrip(".")
     if called.attr == "load" and isinstance(called.value, ast.Name) and called.value.id == "plugins" and text:
         yield f"ems.{text}"

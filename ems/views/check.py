@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, TypedDict
 
 from rich.text import Text
 
 from ems.engine.preflight import Report
 
 
-def as_object(report: Report) -> dict[str, Any]:
+class CheckObject(TypedDict):
+    """What was found in one stack."""
+
+    stack: Annotated[str, "Name of the stack."]
+    summary: Annotated[str, "What the stack is: its kind and, for an experiment, its id."]
+    problems: Annotated[list[str], "What has to be fixed, each with file and line where they are known."]
+    warnings: Annotated[list[str], "What may deserve a look; no warning changes the exit code."]
+    exit_code: Annotated[int, "The exit code of the gravest problem; 0 if there is none."]
+
+
+def as_object(report: Report) -> CheckObject:
     """The shape of `ems check --json`, for one stack."""
-    return asdict(report)
+    return {
+        "stack": report.stack,
+        "summary": report.summary,
+        "problems": list(report.problems),
+        "warnings": list(report.warnings),
+        "exit_code": report.exit_code,
+    }
 
 
 def page(reports: Sequence[Report]) -> Text:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, TypedDict
 
 from rich.table import Table
 from rich.text import Text
@@ -15,14 +14,60 @@ from ems.databases.copying import Compared
 CLOCK_S = 1.0  # from here on a difference is worth a word; EMS itself goes by the database's clock alone
 
 
-def setup_object(url: str, script: str) -> dict[str, Any]:
+class SetupObject(TypedDict):
+    """What `ems database init` did, or would do."""
+
+    database: Annotated[str, "URL of the lab's database."]
+    done: Annotated[bool, "Whether the tables and roles were made; false with `--print`."]
+    script: Annotated[str, "With `--print` what would be run; otherwise empty."]
+
+
+class CheckupObject(TypedDict):
+    """What was found in the lab's database."""
+
+    database: Annotated[str, "URL of the lab's database."]
+    ok: Annotated[bool, "Whether EMS can work with it: there are no faults."]
+    service: Annotated[str, "Name and version of the service."]
+    role: Annotated[str, "The role with which EMS connected; empty where a service has none."]
+    may: Annotated[
+        list[str],
+        "What this role may do, of: `read`, `run experiments`, `describe the lab`, `change tables`.",
+    ]
+    tables_version: Annotated[int | None, "Version of EMS's tables; null if there are none yet."]
+    needed_version: Annotated[int, "Version of the tables that this EMS needs."]
+    latency_s: Annotated[float, "Median of some round trips, in seconds."]
+    clock_ahead_s: Annotated[float, "The database's clock minus this machine's, in seconds."]
+    faults: Annotated[list[str], "What keeps EMS from working here, each with how to fix it."]
+
+
+class ComparedObject(TypedDict):
+    """How one table, or the results of one experiment, compare after copying."""
+
+    name: Annotated[str, "Name of the table, or of the experiment."]
+    rows: Annotated[int, "Rows in the database that was copied."]
+    rows_there: Annotated[int, "Rows in the copy."]
+    same: Annotated[bool, "Whether both have the same rows."]
+
+
+def setup_object(url: str, script: str) -> SetupObject:
     """The shape of `ems database init --json`; `script` is "" where it was run."""
     return {"database": url, "done": not script, "script": script}
 
 
-def as_object(url: str, found: Checkup) -> dict[str, Any]:
+def as_object(url: str, found: Checkup) -> CheckupObject:
     """The shape of `ems database check --json`."""
-    return {"database": url, "ok": not found.faults, **asdict(found)}
+    return {
+        "database": url,
+        "ok": not found.faults,
+        "service": found.service,
+        "role": found.role,
+        "may": list(found.may),
+        "tables_version": found.tables_version,
+        "needed_version": found.needed_version,
+        "latency_s": found.latency_s,
+        "clock_ahead_s": found.clock_ahead_s,
+        "faults": list(found.faults),
+    }
 
 
 def page(url: str, found: Checkup) -> Text:
@@ -43,9 +88,14 @@ def page(url: str, found: Checkup) -> Text:
     return Text("\n").join([*described, *(Text(f"✗ {fault}".replace("\n", "\n  "), "red") for fault in found.faults)])
 
 
-def compared_object(compared: Compared) -> dict[str, Any]:
+def compared_object(compared: Compared) -> ComparedObject:
     """The shape of one object of `ems database copy --json`."""
-    return asdict(compared)
+    return {
+        "name": compared.name,
+        "rows": compared.rows,
+        "rows_there": compared.rows_there,
+        "same": compared.same,
+    }
 
 
 def comparison(compared: Sequence[Compared]) -> Table:

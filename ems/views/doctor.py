@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Annotated, TypedDict
 
 from rich.text import Text
 
 from ems.engine.doctor import Finding
 
 
-def as_object(finding: Finding) -> dict[str, Any]:
+class DoctorObject(TypedDict):
+    """The result of one check of this machine or this lab."""
+
+    name: Annotated[str, "What was checked, such as `pulumi` or `database`."]
+    ok: Annotated[bool, "Whether it works."]
+    detail: Annotated[str, "What was found."]
+    remedy: Annotated[str, "How to fix it; empty if nothing is wrong."]
+
+
+def as_object(finding: Finding) -> DoctorObject:
     """The shape of `ems doctor --json`, for one check."""
-    return asdict(finding)
+    return {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "remedy": finding.remedy}
 
 
 def page(findings: Sequence[Finding]) -> Text:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from rich.table import Table
 
 from ems.spool.batch import Mark, jsonable
 
 
-def as_object(mark: Mark) -> dict[str, Any]:
+class FailureObject(TypedDict):
+    """One point that failed."""
+
+    point: Annotated[int, "Number of the point in the grid, from 0."]
+    parameters: Annotated[dict[str, Any], "The parameters of the point, by name."]
+    error: Annotated[str, "The error with its traceback."]
+
+
+def as_object(mark: Mark) -> FailureObject:
     """The shape of one entry of `ems failures --json`; `error` has the traceback."""
     return {"point": mark.point, "parameters": jsonable(mark.parameters), "error": mark.error}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, TypedDict
 
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
@@ -20,7 +20,34 @@ LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "row
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "lost": "yellow", "expired": "red"}
 
 
-def status_object(experiment: Experiment) -> dict[str, Any]:
+class StatusObject(TypedDict):
+    """Where one experiment stands."""
+
+    stack: Annotated[str, "Name of the stack."]
+    experiment_id: Annotated[str, "Id of the experiment, a UUID."]
+    state: Annotated[
+        str,
+        "`registered`, `provisioning`, `queued`, `running` or `lost`; or, finished: `succeeded`, `failed`, "
+        "`cancelled` or `expired`.",
+    ]
+    attempt: Annotated[int, "Number of the newest run; 0 before the first."]
+    points_done: Annotated[int, "How many points are stored."]
+    points_total: Annotated[int, "How many points the grid has; 1 for a command."]
+    points_failed: Annotated[int, "How many points have failed."]
+    commit: Annotated[str, "Full hash of the commit whose code runs."]
+    environment: Annotated[str, "Name of the environment."]
+    experimenter: Annotated[str, "Who runs it: an experimenter of the lab."]
+    project: Annotated[str, "A project of the lab."]
+    funding: Annotated[str, "Who pays: a funding account of the lab."]
+    cluster: Annotated[str, "Kind of place, or the stack of a persistent place."]
+    machines_left: Annotated[int, "How many machines the experiment holds now."]
+    cost_usd: Annotated[float, "Cost so far, in US dollars."]
+    started_at: Annotated[str | None, "When the first run began, ISO 8601 in UTC; null before."]
+    finished_at: Annotated[str | None, "When the experiment finished, ISO 8601 in UTC; null before."]
+    error: Annotated[str, "Why it failed; empty if it did not."]
+
+
+def status_object(experiment: Experiment) -> StatusObject:
     """The shape of `ems status --json`; times are ISO 8601 in UTC."""
     row = experiment.registration
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, TypedDict
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -46,7 +46,27 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def as_object(leftovers: Sequence[Leftover]) -> dict[str, Any]:
+class StackLeft(TypedDict):
+    """What became of one stack."""
+
+    stack: Annotated[str, "Name of the stack."]
+    experiment_id: Annotated[str, "Id of its newest experiment."]
+    state: Annotated[str, "State of that experiment."]
+    clusters_left: Annotated[int, "How many clusters the stack still declares."]
+    result: Annotated[str, "What was done, or why nothing was done."]
+
+
+class TeardownObject(TypedDict):
+    """The certificate: what is left in all, when, and at what cost."""
+
+    at: Annotated[str, "When the certificate was made, ISO 8601 in UTC."]
+    clusters_left: Annotated[int, "How many clusters all these stacks still declare."]
+    machines_left: Annotated[int, "How many machines their experiments hold."]
+    cost_usd: Annotated[float, "What their experiments have cost, in US dollars."]
+    stacks: Annotated[list[StackLeft], "One object for each stack."]
+
+
+def as_object(leftovers: Sequence[Leftover]) -> TeardownObject:
     """The shape of `ems teardown --json`."""
     return {
         "at": datetime.now(UTC).isoformat(),

@@ -1,0 +1,91 @@
+"""What each command prints with `--json`, from the typed dictionaries that `ems.views` builds."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from types import UnionType
+from typing import Any, NamedTuple
+
+from ems.views import check, database, doctor, failures, status, teardown
+from scripts.reference.commands import link
+from scripts.reference.markdown import code, table
+
+INTRODUCTION = """# JSON shapes
+
+These commands print one JSON value on standard output with `--json`; messages go to standard error. Keys may be added
+at any time, so a script should ignore keys that it does not know: see [Releases](../releases.md).
+
+`ems results STACK --format json` prints a list of rows instead: see [Results](../results.md). `ems schema` prints the
+JSON Schema of stack files: see [Stack-file keys](stack-file.md).
+"""
+NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any value"}
+
+
+class Shape(NamedTuple):
+    """Which function builds the objects of some commands, and whether these print a list of them."""
+
+    commands: tuple[str, ...]
+    build: Callable[..., Any]
+    many: bool = True
+
+
+SHAPES = (
+    Shape(("ems status", "ems up", "ems stop"), status.status_object),
+    Shape(("ems check",), check.as_object),
+    Shape(("ems failures",), failures.as_object),
+    Shape(("ems teardown",), teardown.as_object, many=False),
+    Shape(("ems doctor",), doctor.as_object),
+    Shape(("ems database init",), database.setup_object, many=False),
+    Shape(("ems database check",), database.as_object, many=False),
+    Shape(("ems database copy",), database.compared_object),
+)
+
+
+def page() -> str:
+    return "\n".join([INTRODUCTION, *(section(shape) for shape in SHAPES)])
+
+
+def section(shape: Shape) -> str:
+    title = ", ".join(shape.commands)
+    links = ", ".join(link(name).replace("(#", "(commands.md#") for name in shape.commands)
+    kind = typing.get_type_hints(shape.build)["return"]
+    printed = "a list of objects, each of this shape" if shape.many else "one object"
+    return "\n".join([f"## {title}\n", f"{links}: {printed}. {said(kind)}\n", *tables(kind)])
+
+
+def said(kind: type) -> str:
+    return (kind.__doc__ or "").strip()
+
+
+def tables(kind: type) -> Iterator[str]:
+    """The keys of an object, then those of the objects in it."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    yield table(
+        ["key", "type", "meaning"], ([code(key), name(hint), hint.__metadata__[0]] for key, hint in hints.items())
+    )
+    for key, hint in hints.items():
+        for inner in inside(hint.__origin__):
+            yield f"Each object in `{key}`: {said(inner)}\n"
+            yield from tables(inner)
+
+
+def inside(hint: Any) -> Iterator[type]:
+    """The typed dictionaries that a type's arguments are."""
+    return (argument for argument in typing.get_args(hint) if typing.is_typeddict(argument))
+
+
+def name(hint: Any) -> str:
+    """The type of a key, in words."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return name(arguments[0])
+    if origin is list:
+        return f"list of {'objects' if typing.is_typeddict(arguments[0]) else plural(name(arguments[0]))}"
+    if origin is dict:
+        return "object"
+    return " or ".join(map(name, arguments)) if origin is UnionType else NAMES[hint]
+
+
+def plural(noun: str) -> str:
+    return {"text": "texts"}.get(noun, f"{noun}s")
