@@ -15,7 +15,6 @@ from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
 from ems.messages import Say
-from ems.node.agent.config import tell_to_listen
 from ems.process import CommandFailed
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
@@ -75,7 +74,7 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     """
     before = find(pulumi.lab, experiment_id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
-        _place(pulumi.lab, before).settle(pulumi.lab, before)
+        clusters.of(pulumi.lab, before).settle(pulumi.lab, before)
     make_ready(pulumi, stack)
     if retry and before:
         with pulumi.lab.database() as database:
@@ -88,13 +87,6 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     if ended:
         reconcile(pulumi, stack, experiment_id)
     return experiment
-
-
-def _place(lab: Lab, experiment: Experiment) -> clusters.Place:
-    name = experiment.registration.cluster
-    with lab.database() as database:
-        persistent = database.record(databases.ClusterRow, name)
-    return clusters.place(persistent.kind if persistent else name)
 
 
 class _Follower:
@@ -128,10 +120,11 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
 
 def stop(lab: Lab, experiment: Experiment) -> Experiment:
     """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
+    place = clusters.of(lab, experiment)
     with lab.database() as database:
         deadline = time.monotonic() + stop_s(database)
         now = database.request_cancel(experiment.id) or experiment
-        tell_to_listen(lab.run_dir(experiment.id))
+        place.nudge(lab, experiment)
         while not now.state.finished and time.monotonic() < deadline:
             time.sleep(look_s(database, POLL_S))
             # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.

@@ -14,6 +14,7 @@ import pulumi
 from ems import lab as laboratory
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
+from ems.engine.provider.cluster import token
 from ems.engine.provider.records import from_properties, to_properties
 from ems.errors import Busy, EmsError, Fault, StackFileError
 from ems.lab import Lab
@@ -105,10 +106,11 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
 
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:
     short = row.id[:8]
-    needed = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
+    needed: list[pulumi.Resource] = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
     if due:
         ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
-        needed.append(Declared(place(kind).cluster, f"cluster-{short}", ready, needed))
+        needed += place(kind).declare(row, needed)
+        needed.append(Declared(token(kind), f"cluster-{short}", ready, needed))
     identified = {
         "experiment_id": row.id,
         "digest": row.digest,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ems.clusters.laptop.place import prepare
+from ems.clusters.local import prepare
 from ems.databases import State
 from ems.engine import preflight
 from ems.errors import ProvenanceError, StackFileError
