@@ -14,24 +14,27 @@ from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
+from ems.lab.stacks import StackFiles
 from ems.messages import Say
 from ems.process import CommandFailed
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
 
-def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
-    """The stacks (default: all of the lab's) in the order in which they need one another: lab, places, experiments."""
-    return sorted(set(stacks or lab.stacks()), key=lambda stack: (preflight.rank(lab, stack), stack))
+def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
+    """The named stacks in the order in which they need one another: lab, places, experiments."""
+    return sorted(set(names), key=lambda stack: (preflight.rank(stacks, stack), stack))
 
 
-def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: bool = False) -> Experiment | None:
+def up(
+    pulumi: Pulumi, stacks: StackFiles, stack: str, say: Say, *, detach: bool = False, retry: bool = False
+) -> Experiment | None:
     """Bring a stack to what its file says; of an experiment, returns the row.
 
     Everything that can be known to be wrong is told before Pulumi starts. If another command is at work on the stack,
     the run is watched until that one has ended, and what it left undone is done. With `detach` that is Busy.
     """
-    registration = preflight.require(pulumi.lab, stack)
+    registration = preflight.require(stacks, stack)
     if registration is None:
         with turn(pulumi, stack):
             _describe(pulumi, stack)
@@ -39,7 +42,7 @@ def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: boo
     before = find(pulumi.lab, registration.id)
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
-        preflight.require_inputs(pulumi.lab, stack)
+        preflight.require_inputs(stacks, stack)
     waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
     try:
         with turn(pulumi, stack, waiting):

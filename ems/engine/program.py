@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -18,9 +17,10 @@ from ems.engine.provider.cluster import token
 from ems.engine.provider.records import from_properties, to_properties
 from ems.errors import Busy, EmsError, Fault, StackFileError
 from ems.lab import Lab
+from ems.lab.stacks import locating
 from ems.provenance import inputs
 from ems.provenance.registration import registration
-from ems.stack import spec, stackfile
+from ems.stack import spec
 from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
 
 
@@ -40,7 +40,9 @@ def main() -> None:
     """Declare what the current stack's file describes; a user's mistake ends the program without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine ends the program; a Ctrl-C would add Python's traceback
     try:
-        _declare(laboratory.find(), pulumi.get_stack())
+        lab, stack = laboratory.find(), pulumi.get_stack()
+        with locating(lab, stack):
+            _declare(lab, stack)
     except EmsError as error:
         raise pulumi.RunError(str(error)) from None
 
@@ -50,19 +52,16 @@ def _declare(lab: Lab, stack: str) -> None:
     given = {kind: text for kind in spec.KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
         fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in spec.KINDS)}")
-        raise StackFileError(stackfile.locate([fault], lab.stack_file(stack)))
+        raise StackFileError([fault])
     ((kind, text),) = given.items()
-    try:
-        parsed = spec.parse(kind, json.loads(text))
-    except StackFileError as error:
-        raise StackFileError(stackfile.locate(error.faults, lab.stack_file(stack))) from None
-    match parsed:
-        case LabSpec():
-            _lab(parsed)
-        case ClusterSpec():
-            Declared("ems:index:Cluster", stack, to_properties(ClusterRow(stack, parsed.kind, spec.to_json(parsed))))
-        case ExperimentSpec():
-            _experiment(lab, stack, parsed)
+    match spec.parse(kind, json.loads(text)):
+        case LabSpec() as described:
+            _lab(described)
+        case ClusterSpec() as described:
+            row = ClusterRow(stack, described.kind, spec.to_json(described))
+            Declared("ems:index:Cluster", stack, to_properties(row))
+        case ExperimentSpec() as described:
+            _experiment(lab, stack, described)
 
 
 def _lab(described: LabSpec) -> None:
@@ -97,8 +96,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     if reconciled and plan["due"]:
         raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
     if plan["due"]:
-        inputs.refuse(lab.root, described, lab.stack_file(stack))
-    _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
+        inputs.refuse(lab.root, described)
+    _refuse_missing(json.loads(plan["missing"]))
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
@@ -134,7 +133,7 @@ def _fail_once(state: str) -> str:
     return state
 
 
-def _refuse_missing(missing: list[tuple[str, str, list[str]]], stack_file: Path) -> None:
+def _refuse_missing(missing: list[tuple[str, str, list[str]]]) -> None:
     faults = [
         Fault(
             f"ems:experiment.{table}", f"{id!r} is not in the lab's database: allowed {', '.join(there) or 'none yet'}"
@@ -142,7 +141,7 @@ def _refuse_missing(missing: list[tuple[str, str, list[str]]], stack_file: Path)
         for table, id, there in missing
     ]
     if faults:
-        raise StackFileError(stackfile.locate(faults, stack_file))
+        raise StackFileError(faults)
 
 
 def _invoke(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
