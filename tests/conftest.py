@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ems import databases, lab
+from ems import clusters, databases, lab
 from ems.cli import scaffold
 from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, State
 from ems.engine import preflight
@@ -66,7 +66,7 @@ def registered(here: Lab, stack: str = "pi") -> Experiment:
         database.create()
         for record in (Experimenter("me", "Me"), Project("first", "First"), Funding("unfunded", "none")):
             database.upsert(record)
-        registration = preflight.require(StackFiles(here), stack)
+        registration = preflight.require(StackFiles(here, clusters.settings()), stack)
         assert registration
         return database.register(registration)
 

@@ -25,11 +25,12 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     The exit code is the greatest of those that the faults have; warnings have none.
     """
+    from ems import clusters
     from ems.engine import preflight
     from ems.lab.stacks import StackFiles
     from ems.views import check as view
 
-    files = StackFiles(laboratory.find())
+    files = StackFiles(laboratory.find(), clusters.settings())
     reports = [preflight.report(files, stack) for stack in stacks or files.lab.some_stacks()]
     if as_json:
         print_json([view.as_object(report) for report in reports])
@@ -48,6 +49,7 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
+    from ems import clusters
     from ems.engine import lifecycle
     from ems.engine.runner import Pulumi
     from ems.lab.stacks import StackFiles
@@ -55,7 +57,7 @@ def up(
     lab = laboratory.find()
     with working("looking for Pulumi") as step:
         pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
-    files, finished = StackFiles(lab), []
+    files, finished = StackFiles(lab, clusters.settings()), []
     for stack in lifecycle.in_order(files, stacks or lab.some_stacks()):
         experiment = lifecycle.up(pulumi, files, stack, say, detach=detach, retry=retry)
         finished += [experiment] if experiment else []

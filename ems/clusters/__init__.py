@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from ems import plugins
 from ems.databases import ClusterRow, Experiment, Registration
 from ems.errors import UserError
@@ -93,6 +95,11 @@ def place(kind: str) -> Place:
         raise UserError(f"{kind!r} is not a kind of place.", f"Allowed: {', '.join(known)}")
     found: Place = plugins.load("clusters", kind, "place").PLACE
     return found
+
+
+def settings() -> dict[str, type[BaseModel]]:
+    """The model of the settings of each kind of place, for those who read stack files."""
+    return {kind: plugins.load("clusters", kind, "settings").Settings for kind in plugins.names("clusters")}
 
 
 def of(lab: Lab, experiment: Experiment) -> Place:

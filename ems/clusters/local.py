@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from ems import clusters
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
-from ems.errors import ProvenanceError
+from ems.errors import EmsError, ProvenanceError
 from ems.lab import Lab
-from ems.messages import Say
+from ems.messages import Say, quiet
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import remove_inputs
 from ems.node.agent.lock import agent_name
@@ -22,6 +24,7 @@ from ems.stack.spec import ExperimentSpec
 
 FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
 LOG_BYTES = 65_536
+MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
 
 
 def prepare(lab: Lab, registration: Registration, say: Say) -> None:
@@ -54,6 +57,10 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
     ).write(lab.run_dir(registration.id))
 
 
+def is_prepared(lab: Lab, experiment_id: str) -> bool:
+    return AgentConfig.exists(lab.run_dir(experiment_id))
+
+
 def stage_inputs(lab: Lab, registration: Registration, say: Say) -> None:
     """Once more, of a prepared experiment: the cache may have lost its input files since."""
     from ems.provenance import inputs
@@ -64,7 +71,7 @@ def stage_inputs(lab: Lab, registration: Registration, say: Say) -> None:
 def _described(registration: Registration) -> ExperimentSpec:
     from ems.stack import spec
 
-    described = spec.from_json("experiment", registration.spec)
+    described = spec.from_json("experiment", registration.spec, clusters.settings())
     assert isinstance(described, ExperimentSpec)
     return described
 
@@ -76,17 +83,47 @@ def release(lab: Lab, experiment_id: str) -> None:
     shutil.rmtree(run_dir / "code", ignore_errors=True)
 
 
-def start_agent(run_dir: Path) -> subprocess.Popen[bytes]:
-    """An agent in a session of its own: neither Ctrl-C nor a closed terminal reaches it."""
-    with (run_dir / "agent.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ems.node", str(run_dir)],
-            cwd=run_dir,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+class Agents:
+    """The agents that this process started, each a session of its own: neither Ctrl-C nor a closed terminal reaches it.
+
+    `before`: words in front of an agent's command, such as ("nice", "-n", "19").
+    """
+
+    def __init__(self, before: Sequence[str] = ()) -> None:
+        self._before = before
+        self._started: dict[str, list[subprocess.Popen[bytes]]] = {}
+
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
+        """As `Place.ensure_running`, for a place in the lab's own folder."""
+        started = self._started.setdefault(experiment.id, [])
+        run_dir = lab.run_dir(experiment.id)
+        if (started and started[-1].poll() is None) or is_attended(run_dir, experiment):
+            return
+        if len(started) >= MOST_STARTS:
+            raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
+        if AgentConfig.exists(run_dir):
+            stage_inputs(lab, experiment.registration, quiet)
+        else:
+            prepare(lab, experiment.registration, quiet)
+        started.append(self.start(run_dir))
+
+    def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
+        """An agent of this prepared run folder."""
+        with (run_dir / "agent.log").open("ab") as log:
+            return subprocess.Popen(
+                [*self._before, sys.executable, "-m", "ems.node", str(run_dir)],
+                cwd=run_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        """As `Place.settle`."""
+        run_dir = lab.run_dir(experiment.id)
+        if AgentConfig.exists(run_dir):
+            self.start(run_dir).wait()
 
 
 def is_attended(run_dir: Path, experiment: Experiment) -> bool:

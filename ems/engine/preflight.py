@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from ems import clusters
 from ems.clusters import place
 from ems.databases import Registration
 from ems.errors import EmsError, Fault, StackFileError
@@ -14,7 +15,7 @@ from ems.lab.stacks import StackFiles, locating
 from ems.messages import nearest, show
 from ems.provenance import environment, inputs
 from ems.provenance.registration import registration
-from ems.stack import stackfile
+from ems.stack import spec, stackfile
 from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
@@ -93,6 +94,7 @@ def require(stacks: StackFiles, stack: str) -> Registration | None:
 
 def _registration(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Registration:
     with locating(stacks.lab, stack):
+        described = spec.at(described, kind, clusters.settings())
         return registration(stacks.lab, stack, described, kind, remote_needed=place(kind).needs_remote)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 
+from ems import clusters
 from ems import lab as laboratory
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
@@ -54,7 +55,7 @@ def _declare(lab: Lab, stack: str) -> None:
         fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in spec.KINDS)}")
         raise StackFileError([fault])
     ((kind, text),) = given.items()
-    match spec.parse(kind, json.loads(text)):
+    match spec.parse(kind, json.loads(text), clusters.settings()):
         case LabSpec() as described:
             _lab(described)
         case ClusterSpec() as described:
@@ -91,6 +92,7 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     if reconciled:  # the finished experiment as it is recorded, whatever the working tree says
         row = from_properties(Registration, _invoke("recorded", {"experiment_id": reconciled}))
     else:
+        described = spec.at(described, kind, clusters.settings())
         row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
     plan = _invoke("plan", to_properties(row))
     if reconciled and plan["due"]:

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from ems.errors import StackFileError
 from ems.lab import Lab
 from ems.stack import stackfile
+from ems.stack.settings import Places
 from ems.stack.spec import ClusterSpec, LabSpec, Spec
 
 
 class StackFiles:
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
+    def __init__(self, lab: Lab, places: Places) -> None:
+        self.lab, self._places = lab, places
         self._read: dict[str, Spec | StackFileError] = {}
 
     def spec(self, stack: str) -> Spec:
@@ -27,7 +28,7 @@ class StackFiles:
 
     def _load(self, stack: str) -> Spec | StackFileError:
         try:
-            return stackfile.load(self.lab.stack_file(stack))
+            return stackfile.load(self.lab.stack_file(stack), self._places)
         except StackFileError as error:
             return error
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from itertools import chain, islice
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,11 +26,14 @@ from pydantic.json_schema import models_json_schema
 from ems import plugins
 from ems.errors import Fault, StackFileError
 from ems.messages import nearest, show
-from ems.stack import checks, fields, sweep_grids
+from ems.stack import checks, fields, settings, sweep_grids
 from ems.stack.fields import Name, Scalar
 from ems.stack.keys import Location, Problem, Problems, across, below, dotted, secrets
+from ems.stack.settings import Places
 
 MOST_FAULTS = 100
+NO_PLACES: Places = {}
+AnyPlace = TypeVar("AnyPlace", "ClusterSpec", "PlaceSpec")
 
 
 def _check_cluster_kind(kind: str) -> str:
@@ -97,9 +100,10 @@ class LabSpec(Strict):
 class ClusterSpec(Strict):
     """`ems:cluster`: a persistent place that experiments name with `cluster: {stack: NAME}`."""
 
+    model_config = ConfigDict(extra="allow")  # the settings of its kind
+
     kind: ClusterKind = Field(description="Kind of place.", json_schema_extra={"enum": [*plugins.names("clusters")]})
     title: Title = Field("", description="What people read.")
-    workers: Workers | None = Field(None, description="How many processes compute at once, at most.")
 
 
 class CodeSpec(Strict):
@@ -193,6 +197,7 @@ class PlaceSpec(Strict):
     """`cluster:` of an experiment: a place of its own by `kind`, or a persistent one by `stack`."""
 
     model_config = ConfigDict(
+        extra="allow",  # the settings of its kind
         json_schema_extra={"oneOf": [{"required": ["kind"]}, {"required": ["stack"]}]},
     )
 
@@ -202,9 +207,6 @@ class PlaceSpec(Strict):
         json_schema_extra={"enum": [*plugins.names("clusters"), None]},
     )
     stack: Name | None = Field(None, description="Stack of a persistent place.")
-    workers: Workers | None = Field(
-        None, description="How many processes compute at once; left out: one for each CPU of the place."
-    )
 
 
 class LimitsSpec(Strict):
@@ -253,10 +255,13 @@ MODELS: Mapping[Kind, type[LabSpec] | type[ClusterSpec] | type[ExperimentSpec]] 
 }
 
 
-def parse(kind: Kind, data: object) -> Spec:
-    """The spec in `data`, the JSON-like value of `ems:<kind>`. StackFileError has all faults (the first 100)."""
+def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
+    """The spec in `data`, the JSON-like value of `ems:<kind>`. StackFileError has all faults (the first 100).
+
+    `places`: the settings that each kind of place has (`ems.clusters.settings`).
+    """
     secret = [Fault(dotted((f"ems:{kind}", *location)), SECRET) for location in islice(secrets(data), MOST_FAULTS)]
-    others = across(kind, data, plugins.names("clusters"))
+    others = chain(across(kind, data, plugins.names("clusters")), _setting_faults(kind, data, places))
     try:
         spec = MODELS[kind].model_validate(data)
     except ValidationError as error:
@@ -264,10 +269,42 @@ def parse(kind: Kind, data: object) -> Spec:
     found = chain(secret, (fault for fault in others if not below(fault.key, secret)))
     faults = list(islice(found, MOST_FAULTS + 1))
     if not faults:
-        return spec
+        return _settled(spec, places)
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS] = Fault("", f"and more: these are the first {MOST_FAULTS} faults")
     raise StackFileError(faults)
+
+
+def _setting_faults(kind: Kind, data: object, places: Places) -> Iterator[Fault]:
+    """Of an experiment at a persistent place, whose kind is not known here, `at` finds them."""
+    where, place = settings.place_in(kind, data)
+    common = ClusterSpec if kind == "cluster" else PlaceSpec
+    if place.get("kind") in plugins.names("clusters"):
+        yield from settings.faults(where, place, frozenset(common.model_fields), places.get(place["kind"], Strict))
+
+
+def _settled(spec: Spec, places: Places) -> Spec:
+    """With the defaults of the settings of its place."""
+    if isinstance(spec, ExperimentSpec):
+        return spec.model_copy(update={"cluster": _with_defaults(spec.cluster, spec.cluster.kind, places)})
+    return _with_defaults(spec, spec.kind, places) if isinstance(spec, ClusterSpec) else spec
+
+
+def _with_defaults(place: AnyPlace, kind: str | None, places: Places) -> AnyPlace:
+    if kind is None:
+        return place
+    own = places.get(kind, Strict).model_validate(place.model_extra or {})
+    return place.model_copy(update=own.model_dump(mode="json"))
+
+
+def at(spec: ExperimentSpec, kind: str, places: Places) -> ExperimentSpec:
+    """An experiment's spec with the settings of a persistent place of this `kind`; StackFileError if they are wrong."""
+    said = spec.cluster.model_dump(mode="json")
+    where, _ = settings.place_in("experiment", {})
+    found = list(settings.faults(where, said, frozenset(PlaceSpec.model_fields), places[kind]))
+    if found:
+        raise StackFileError(found)
+    return spec.model_copy(update={"cluster": _with_defaults(spec.cluster, kind, places)})
 
 
 def to_json(spec: Spec) -> str:
@@ -275,19 +312,23 @@ def to_json(spec: Spec) -> str:
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def from_json(kind: Kind, text: str) -> Spec:
+def from_json(kind: Kind, text: str, places: Places = NO_PLACES) -> Spec:
     """The spec in JSON `text`; StackFileError if it is none."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StackFileError([Fault(f"ems:{kind}", f"is {show(text)}: allowed is JSON ({error})")]) from error
-    return parse(kind, data)
+    return parse(kind, data, places)
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a whole stack file."""
+def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a whole stack file; of places with the settings of all kinds."""
     models = [(MODELS[kind], "validation") for kind in KINDS]
     references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")  # type: ignore[arg-type]
+    own = {key: value for model in places.values() for key, value in model.model_json_schema()["properties"].items()}
+    for name in ("ClusterSpec", "PlaceSpec"):
+        definitions["$defs"][name]["properties"] |= own
+        definitions["$defs"][name]["additionalProperties"] = False
     keys = {f"ems:{kind}": references[MODELS[kind], "validation"] for kind in KINDS}
     config = {
         "type": "object",

@@ -13,6 +13,7 @@ from ems.messages import nearest, plain, show
 from ems.stack import spec as schema
 from ems.stack import yamlfile
 from ems.stack.keys import dotted, secrets
+from ems.stack.settings import Places
 from ems.stack.spec import KINDS, ExperimentSpec, Kind, LabSpec, Spec
 
 _THREE = "ems:experiment, ems:lab or ems:cluster"
@@ -45,11 +46,11 @@ def read(path: Path) -> StackFile:
     raise StackFileError(_placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
 
 
-def load(path: Path) -> Spec:
-    """The spec in `path`. StackFileError has every fault, with file and line."""
+def load(path: Path, places: Places = schema.NO_PLACES) -> Spec:
+    """The spec in `path`, `places` as for `spec.parse`. StackFileError has every fault, with file and line."""
     file = read(path)
     try:
-        return schema.parse(file.kind, file.data)
+        return schema.parse(file.kind, file.data, places)
     except StackFileError as error:
         raise StackFileError(_placed(error.faults, path, file.lines)) from error
 

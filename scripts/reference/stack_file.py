@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ems import clusters
 from ems.stack import spec
 from scripts.reference.markdown import code, table
 
@@ -21,7 +22,7 @@ LIMITS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximum
 
 
 def page() -> str:
-    schema = spec.json_schema()
+    schema = spec.json_schema(clusters.settings())
     config, definitions = schema["properties"]["config"]["properties"], schema["$defs"]
     kinds = (section(f"ems:{kind}", config[f"ems:{kind}"], definitions) for kind in spec.KINDS)
     return "\n".join([INTRODUCTION, *(part for parts in kinds for part in parts)])

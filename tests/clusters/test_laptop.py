@@ -15,9 +15,12 @@ from tests.place_contract import PlaceContract
 class OnThisMachine(PlaceContract):
     """The hooks of places whose agent is a process of this machine, in the lab's own folder."""
 
-    def kill(self, lab: Lab, experiment: Experiment) -> None:
+    def agents(self, lab: Lab, experiment: Experiment) -> list[psutil.Process]:
         run_dir = str(lab.run_dir(experiment.id))
-        agents = [process for process in psutil.process_iter(["cmdline"]) if run_dir in (process.info["cmdline"] or [])]
+        return [process for process in psutil.process_iter(["cmdline"]) if run_dir in (process.info["cmdline"] or [])]
+
+    def kill(self, lab: Lab, experiment: Experiment) -> None:
+        agents = self.agents(lab, experiment)
         assert agents
         for agent in agents:
             agent.kill()

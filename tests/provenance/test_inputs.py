@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ems import clusters
 from ems.clusters.local import prepare
 from ems.databases import State
 from ems.engine import preflight
@@ -173,12 +174,12 @@ def add_inputs(here, text):
 
 
 def problems(here):
-    found = preflight.report(StackFiles(here), "pi")
+    found = preflight.report(StackFiles(here, clusters.settings()), "pi")
     assert found.exit_code == (2 if found.problems else 0)
     if found.problems:
         with pytest.raises(StackFileError):
-            preflight.require(StackFiles(here), "pi")
-            preflight.require_inputs(StackFiles(here), "pi")
+            preflight.require(StackFiles(here, clusters.settings()), "pi")
+            preflight.require_inputs(StackFiles(here, clusters.settings()), "pi")
     return "\n".join(found.problems)
 
 
@@ -205,7 +206,9 @@ def test_a_finished_experiment_needs_its_files_no_more(here):
     for state in (None, State.SUCCEEDED):
         ran(here, state=state)
         file.unlink(missing_ok=True)
-        assert ("is no file" in "\n".join(preflight.report(StackFiles(here), "pi").problems)) == (state is None)
+        assert ("is no file" in "\n".join(preflight.report(StackFiles(here, clusters.settings()), "pi").problems)) == (
+            state is None
+        )
     file.write_bytes(b"new")
     assert "write the new digest" in problems(here)
 
@@ -368,7 +371,7 @@ def test_what_is_prepared_names_the_staged_files(here):
     add_inputs(here, f"a.csv: {{url: data/a.csv, sha256: {sha(b'content')}}}")
     (here.root / "data").mkdir()
     (here.root / "data/a.csv").write_bytes(b"content")
-    row = preflight.require(StackFiles(here), "pi")
+    row = preflight.require(StackFiles(here, clusters.settings()), "pi")
     assert row is not None
     said = []
     prepare(here, row, said.append)
