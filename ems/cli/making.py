@@ -46,9 +46,9 @@ def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of
 def schema() -> None:
     """Print the JSON Schema of stack files, for editors."""
     from ems import clusters
-    from ems.stack import spec
+    from ems.stack.schema import json_schema
 
-    print_json(spec.json_schema(clusters.settings()))
+    print_json(json_schema(clusters.settings()))
 
 
 @making.command(epilog="[bold]Example[/]  ems doctor")

@@ -20,7 +20,7 @@ from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import remove_inputs
 from ems.node.agent.lock import agent_name
 from ems.node.job.keeper import is_locked
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 
 FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
 LOG_BYTES = 65_536

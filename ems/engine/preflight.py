@@ -16,7 +16,7 @@ from ems.messages import nearest, show
 from ems.provenance import environment, inputs
 from ems.provenance.registration import registration
 from ems.stack import spec, stackfile
-from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
+from ems.stack.models import ClusterSpec, ExperimentSpec, LabSpec
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 T = TypeVar("T")

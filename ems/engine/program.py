@@ -22,7 +22,7 @@ from ems.lab.stacks import locating
 from ems.provenance import inputs
 from ems.provenance.registration import registration
 from ems.stack import spec
-from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
+from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
 
 class Declared(pulumi.CustomResource):
@@ -50,9 +50,9 @@ def main() -> None:
 
 def _declare(lab: Lab, stack: str) -> None:
     config = pulumi.Config("ems")
-    given = {kind: text for kind in spec.KINDS if (text := config.get(kind)) is not None}
+    given = {kind: text for kind in KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
-        fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in spec.KINDS)}")
+        fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in KINDS)}")
         raise StackFileError([fault])
     ((kind, text),) = given.items()
     match spec.parse(kind, json.loads(text), clusters.settings()):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from ems.errors import StackFileError
 from ems.lab import Lab
 from ems.stack import stackfile
+from ems.stack.models import ClusterSpec, LabSpec, Spec
 from ems.stack.settings import Places
-from ems.stack.spec import ClusterSpec, LabSpec, Spec
 
 
 class StackFiles:

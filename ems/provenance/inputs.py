@@ -15,7 +15,7 @@ from ems.messages import Say, show
 from ems.provenance import digests
 from ems.provenance.downloads import Told, copy, download
 from ems.stack.keys import dotted
-from ems.stack.spec import ExperimentSpec, InputSpec
+from ems.stack.models import ExperimentSpec, InputSpec
 
 SAY_S = 0.5
 READ_ONLY = 0o444

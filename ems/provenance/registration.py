@@ -13,7 +13,7 @@ from ems.provenance import environment, identity, inputs
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
 from ems.stack import spec
-from ems.stack.spec import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
 

@@ -17,6 +17,7 @@ from ems.stack.keys import Location, Problems, dotted
 
 Places = Mapping[str, type[BaseModel]]
 """The model of the settings of each kind of place."""
+NO_PLACES: Places = {}
 
 
 def place_in(kind: str, data: object) -> tuple[Location, Mapping[str, Any]]:

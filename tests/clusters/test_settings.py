@@ -9,7 +9,8 @@ import pytest
 from ems import clusters
 from ems.errors import StackFileError
 from ems.stack import spec
-from ems.stack.spec import Strict
+from ems.stack.models import Strict
+from ems.stack.schema import json_schema
 from tests.stack.test_spec import EXPERIMENT
 
 PLACES = clusters.settings()
@@ -73,6 +74,6 @@ def test_faults_of_settings_are_told_with_all_others():
 
 
 def test_the_schema_for_editors_has_the_settings_of_all_kinds():
-    definitions = spec.json_schema(PLACES)["$defs"]
+    definitions = json_schema(PLACES)["$defs"]
     for name in ("PlaceSpec", "ClusterSpec"):
         assert "workers" in definitions[name]["properties"] and definitions[name]["additionalProperties"] is False

@@ -21,7 +21,7 @@ from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import lay_out_inputs, remove_inputs
 from ems.provenance import digests, identity, inputs
 from ems.stack import spec
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 from tests.conftest import commit, ran
 from tests.web import serving
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ems.stack.spec import Strict, Workers
+from ems.stack.models import Strict, Workers
 
 
 class Settings(Strict):
