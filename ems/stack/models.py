@@ -1,4 +1,4 @@
-"""What a stack file may say, as types: `LabSpec`, `ClusterSpec`, `ExperimentSpec`, and what each of their keys means."""
+"""What a stack file may say, as types: `LabSpec`, `ClusterSpec` and `ExperimentSpec`, with the meaning of each key."""
 
 from __future__ import annotations
 
