@@ -145,7 +145,7 @@ def test_a_large_file_is_streamed(lab, tmp_path):
 import resource
 from pathlib import Path
 from ems.provenance import bundle, environment, code as provenance
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 from ems.node.agent.unpack import unpack
 lab = Path({str(lab)!r})
 code = provenance.at_commit(lab, CodeSpec(paths=["experiments"]))
@@ -251,5 +251,5 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     content = b"no zip"
     path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.zip"
     path.write_bytes(content)
-    with pytest.raises(ProvenanceError, match="is no bundle"):
+    with pytest.raises(ProvenanceError, match="is not a bundle"):
         unpack(path, tmp_path / "run")

@@ -71,7 +71,7 @@ class Attempt:
         """The step's outcome; an error is one, too."""
         try:
             return step()
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
             return _failed(explain(error), log_tail=self._log_tail())
 
@@ -189,15 +189,15 @@ class Attempt:
         if outcome.state is State.LOST:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
-            return self._let_go()
+            return self._release()
         write_outcome(self._dir, outcome)
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
         self._courier.join(FLUSH_S)
-        return self._let_go()
+        return self._release()
 
-    def _let_go(self) -> bool:
+    def _release(self) -> bool:
         if self._courier.released:
             forget_outcome(self._dir)
         return self._courier.released or self._courier.fenced

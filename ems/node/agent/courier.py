@@ -102,7 +102,7 @@ class Courier(threading.Thread):
         except FencedOut as error:
             log.warning("Fenced out: %s", error)
             self.fenced = True
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("Storing failed")
             self.failure = self.failure or explain(error)
             self._failed_releases += self._outcome is not None

@@ -195,7 +195,7 @@ class SweepAttempt(Attempt):
 
 
 def is_sweep(bundle: Path) -> bool:
-    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
+    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will report it."""
     try:
         return "function" in _job(bundle)
     except (OSError, BadZipFile, KeyError, ValueError):

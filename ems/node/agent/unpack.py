@@ -26,7 +26,9 @@ def unpack(bundle: Path, target: Path) -> None:
         with ZipFile(bundle) as archive:
             _extract(archive, aside)
     except BadZipFile as error:
-        raise ProvenanceError(f"{bundle} is no bundle: {error}.", "Run `ems up` again: it makes the bundle.") from error
+        raise ProvenanceError(
+            f"{bundle} is not a bundle: {error}.", "Run `ems up` again: it makes the bundle."
+        ) from error
     if target.exists():
         target.rename(old)
     aside.rename(target)

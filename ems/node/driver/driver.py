@@ -194,7 +194,7 @@ class Driver:
     def _blame(self, point: int, death: Death) -> None:
         error = f"Killed its worker, {DEATHS} times when alone: {death.cause}."
         if self._order.point_timeout_s:
-            error += "\nCode that never lets go of Python's interpreter is ended so after point_timeout_s, too."
+            error += "\nCode that never releases Python's interpreter is ended so after point_timeout_s, too."
         mark = Mark(point, "failed", self._sweep.parameters(point), error)
         self._write(encode(Batch(array("q"), array("q"), (), (point,), (mark,))))
         self._count(1, 1)
@@ -237,7 +237,7 @@ def main(order_file: str) -> NoReturn:
 
 
 def _log_to_stderr() -> None:
-    """Of the driver alone: Dask tells more than anybody wants to read."""
+    """Of the driver alone: Dask logs more than anybody wants to read."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("ems: %(message)s"))
     log.addHandler(handler)
