@@ -353,7 +353,7 @@ class RegistryContract(DatabaseCase):
             database.describe(claim, platform)
             assert now(connect_again()).platform == platform
         database.beat(claim, LONG_S, points_done=1)
-        database.release(claim, Outcome(State.FAILED, 1, 0))
+        database.release(claim, Outcome(State.CANCELLED, 1, 0))
         with pytest.raises(FencedOut):
             database.describe(claim, "{}")
         assert database.reopen("5f0c").platform == PLATFORM

@@ -174,13 +174,13 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, postgresql_u
 
 
 def test_runs_of_an_older_schema_have_no_platform(made, sql, tmp_path, postgresql_url):
-    claimed(made)
+    claim = claimed(made)
     sql("ALTER TABLE run DROP COLUMN platform")
     sql("UPDATE schema_version SET version = 2")
     with closing(connect(postgresql_url, tmp_path)) as newer:
         newer.create()
         assert now(newer).platform == ""
-        newer.describe(Claim("5f0c", 1, "digits", None), "{}")
+        newer.describe(claim, "{}")
         assert now(newer).platform == "{}"
 
 
