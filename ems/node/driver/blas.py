@@ -102,16 +102,23 @@ def _mkl(library: ctypes.CDLL) -> Blas | None:
 
 def _blis(library: ctypes.CDLL) -> Blas | None:
     version = _text(library, "bli_info_get_version_str")
-    return {"library": f"BLIS {version}", "kernel": "", "threads": None} if version else None
+    if not version:
+        return None
+    threads = _number(library, "bli_thread_get_num_threads") or -1  # -1: as many as its other settings say
+    return {
+        "library": f"BLIS {version}",
+        "kernel": _text(library, "bli_arch_string", _number(library, "bli_arch_query_id")),
+        "threads": threads if threads > 0 else None,
+    }
 
 
-def _text(library: ctypes.CDLL, name: str) -> str:
-    """What a function without arguments says; "" where there is none of that name."""
+def _text(library: ctypes.CDLL, name: str, *numbers: int | None) -> str:
+    """What a function says; "" where there is none of that name, or a number for it is not known."""
     function: Any = getattr(library, name, None)
-    if function is None:
+    if function is None or None in numbers:
         return ""
-    function.argtypes, function.restype = [], ctypes.c_char_p
-    return (function() or b"").decode("ascii", "replace")
+    function.argtypes, function.restype = [ctypes.c_int] * len(numbers), ctypes.c_char_p
+    return (function(*numbers) or b"").decode("ascii", "replace")
 
 
 def _number(library: ctypes.CDLL, name: str) -> int | None:
