@@ -69,8 +69,8 @@ class Database(ABC):
 
     - Durable: a call that returned has survived a crash of client and server.
     - Idempotent: any call may be repeated; the same key twice is one row.
-    - Fenced: `beat`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the claim
-      or the experiment is finished.
+    - Fenced: `beat`, `describe`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the
+      claim or the experiment is finished.
     - Live: what is committed is readable at once by other clients, while writes go on.
     - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
       and the call may be repeated for ever.
@@ -180,6 +180,10 @@ class Database(ABC):
     @abstractmethod
     def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:
         """Renew the lease, publish progress, hear orders. A run whose experiment was reopened hears `expired`."""
+
+    @abstractmethod
+    def describe(self, claim: Claim, platform: str) -> None:
+        """Note on what the run runs, as JSON, in place of what was noted of it before. A new run has none."""
 
     @abstractmethod
     def store(self, claim: Claim, batch: Batch) -> None:

@@ -125,6 +125,7 @@ class Experiment:
     finished_at: datetime | None = None
     destroyed_at: datetime | None = None  # when its stack released the record
     agent: str = ""  # the latest run's
+    platform: str = ""  # the latest run's, as JSON (`ems.node.agent.platform.RunPlatform`); "" if not recorded
     error: str = ""
     log_tail: str = ""
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ems.errors import EmsError
+from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
 from ems.node.driver.ranges import Backlog, Pace, Range, size, split
 from ems.node.driver.rows import Kind, joined
@@ -121,6 +122,7 @@ class Driver:
         self._kinds = Kinds({**order.types})
         self._pace = Pace()
         self._progress = ProgressFile(order.progress)
+        self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
         log.info("%d points to compute on %d workers", self._backlog.left, self._order.workers)
@@ -173,6 +175,7 @@ class Driver:
         if not self._kinds.meet(returned.kinds):
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
+        self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
         self._pace.learn(returned.points, returned.seconds, len(returned.data))

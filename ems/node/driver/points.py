@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ems.errors import EmsError
+from ems.node.driver import platform
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult, Gathered, Kind
 from ems.spool.batch import Batch, ColumnType, Mark, Value
@@ -62,6 +63,7 @@ class Returned:
     kinds: dict[str, Kind]
     seconds: float
     spoilt: bool  # a point that does not end still runs in the worker: its process has to go
+    platform: str  # of the worker, as JSON; "" if it is not known
 
 
 @dataclass(frozen=True)
@@ -232,4 +234,5 @@ class Work:
             kinds=typed.kinds,
             seconds=time.perf_counter() - self._began,
             spoilt=self._spoilt,
+            platform=platform.here(),
         )
