@@ -19,6 +19,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.messages",
     "ems.plugins",
     "ems.process",
+    "ems.aside",
     "ems.cache",
     "ems.console",
     "ems.sweep",

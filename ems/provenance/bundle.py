@@ -22,13 +22,14 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import git
 
+from ems import aside
 from ems.cache import exclusive
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
 
 FILE = stat.S_IFREG | 0o644
-NODE_FILES = ("__init__", "errors", "messages", "plugins", "process", "version")
+NODE_FILES = ("__init__", "aside", "errors", "messages", "plugins", "process", "version")
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
 
@@ -46,16 +47,18 @@ def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> 
         "spec.json": spec_json.encode(),
         "ems.zip": _node_code(),
     }
-    aside = folder / "unfinished.part"
+    part = folder / "unfinished.tmp"
     with exclusive(folder / ".lock"):
-        with ZipFile(aside, "w", ZIP_STORED) as archive:
+        with ZipFile(part, "w", ZIP_STORED) as archive:
             with streaming(code.git_dir) as objects:
                 _add_code(archive, objects, code)
             for name, content in small.items():
                 _add(archive, name, FILE, len(content), io.BytesIO(content))
-        with aside.open("rb") as written:
+        with part.open("rb") as written:
             sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        return Bundle(aside.replace(folder / f"{sha256}.zip"), sha256)
+        made = Bundle(folder / f"{sha256}.zip", sha256)
+        aside.publish(part, made.path)
+    return made
 
 
 def _add_code(archive: ZipFile, objects: git.Git, code: Code) -> None:

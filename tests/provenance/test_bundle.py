@@ -132,7 +132,7 @@ def test_an_interrupted_make_leaves_no_bundle_and_does_not_disturb_the_next(lab,
         bundle.make(tmp_path / "new", broken, SMALL, SPEC)
     assert not list((tmp_path / "new").glob("*.zip"))
     assert bundle.make(tmp_path / "new", code, SMALL, SPEC).sha256 == made.sha256
-    assert not list((tmp_path / "new").glob("*.part"))
+    assert not list((tmp_path / "new").glob("*.tmp"))
 
 
 def test_a_large_file_is_streamed(lab, tmp_path):
@@ -183,7 +183,7 @@ assert not {"pulumi", "matplotlib", "git"} & set(sys.modules)
 
 def test_unpacking_replaces_what_was_there_and_needs_no_leftovers(made, tmp_path):
     target = tmp_path / "run"
-    for remains in ("run", "run.part", "run.old"):
+    for remains in ("run", "run.tmp", "run.old"):
         (tmp_path / remains / "code").mkdir(parents=True)
         (tmp_path / remains / "code" / "written by an earlier attempt").touch()
     unpack(made.path, target)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ems import aside
 from ems.errors import EmsError
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
 from ems.node.driver.ranges import Backlog, Pace, Range, size, split
@@ -89,10 +90,9 @@ class ProgressFile:
             return
         self._written = time.monotonic()
         counts = {"done": self.done, "failed": self.failed, "rate": self._rate()}
-        aside = self._file.with_suffix(".tmp")
         try:
-            aside.write_text(json.dumps({**counts, "workers": workers, "running": running}), encoding="utf-8")
-            aside.replace(self._file)
+            content = json.dumps({**counts, "workers": workers, "running": running})
+            aside.write(self._file, content, lasting=False)  # a flush may take seconds, and the next one is near
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
