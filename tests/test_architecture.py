@@ -20,6 +20,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.plugins",
     "ems.process",
     "ems.aside",
+    "ems.backoff",
     "ems.cache",
     "ems.console",
     "ems.sweep",

@@ -29,7 +29,7 @@ from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
 
 FILE = stat.S_IFREG | 0o644
-NODE_FILES = ("__init__", "aside", "errors", "messages", "plugins", "process", "version")
+NODE_FILES = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
 
