@@ -62,9 +62,9 @@ def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> 
 
 
 def _add_code(archive: ZipFile, objects: git.Git, code: Code) -> None:
-    for entry in code.entries:
-        size, content = stream(objects, entry.blob)
-        _add(archive, f"code/{entry.path}", int(entry.mode, 8), size, content)
+    for file in code.files:
+        size, content = stream(objects, file.blob)
+        _add(archive, f"code/{file.path}", int(file.mode, 8), size, content)
 
 
 def _add(archive: ZipFile, name: str, mode: int, size: int, content: IO[bytes] | git.Git.CatFileContentStream) -> None:

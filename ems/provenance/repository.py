@@ -24,7 +24,7 @@ SUBMODULE = "160000"
 
 
 @dataclass(frozen=True)
-class Entry:
+class CommittedFile:
     """A file of a commit. `mode`: git's, six octal digits; `blob`: the object's id; `path`: with forward slashes."""
 
     path: str
@@ -132,20 +132,20 @@ def has_commit(git_dir: Path, commit: str) -> bool:
     return bool(code == 0)
 
 
-def entries(git_dir: Path, commit: str, path: str = "") -> list[Entry]:
+def files(git_dir: Path, commit: str, path: str = "") -> list[CommittedFile]:
     """All files of a commit, or the one at `path`, by one listing that opens no blob. [] if `path` is not there."""
     only = ("--", path) if path else ()
     with mapped(f"commit {commit}"):
         listing: bytes = reader(git_dir).ls_tree(
             "-r", "-z", "--full-tree", commit, *only, stdout_as_string=False, strip_newline_in_stdout=False
         )
-    return [_entry(line) for line in listing.split(b"\0") if line]
+    return [_committed_file(line) for line in listing.split(b"\0") if line]
 
 
-def _entry(line: bytes) -> Entry:
+def _committed_file(line: bytes) -> CommittedFile:
     about, _, path = line.partition(b"\t")
     mode, _, blob = about.decode("ascii").split()
-    return Entry(path.decode("utf-8", "surrogateescape"), mode, blob)
+    return CommittedFile(path.decode("utf-8", "surrogateescape"), mode, blob)
 
 
 def read_blob(git_dir: Path, blob: str) -> bytes:
@@ -156,7 +156,7 @@ def read_blob(git_dir: Path, blob: str) -> bytes:
 
 def read_file(git_dir: Path, commit: str, path: str) -> bytes | None:
     """The content of `path`, from the top, at a commit; None if the commit has no such file."""
-    found = [entry for entry in entries(git_dir, commit, path) if entry.path == path]
+    found = [file for file in files(git_dir, commit, path) if file.path == path]
     return read_blob(git_dir, found[0].blob) if found else None
 
 

@@ -126,8 +126,8 @@ def test_what_happens_in_the_working_tree_after_resolve_changes_nothing(lab, mad
 
 def test_an_interrupted_make_leaves_no_bundle_and_does_not_disturb_the_next(lab, made, tmp_path):
     code = resolve(lab)
-    absent = provenance.Entry("experiments/absent", "100644", "1" * 40)
-    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.entries, absent))
+    absent = provenance.CommittedFile("experiments/absent", "100644", "1" * 40)
+    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.files, absent))
     with pytest.raises(ProvenanceError, match="1" * 40):
         bundle.make(tmp_path / "new", broken, SMALL, SPEC)
     assert not list((tmp_path / "new").glob("*.zip"))
