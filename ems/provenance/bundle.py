@@ -17,16 +17,17 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
-
-import git
 
 from ems import aside
 from ems.cache import exclusive
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
+
+if TYPE_CHECKING:
+    import git
 
 FILE = stat.S_IFREG | 0o644
 NODE_FILES = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")

@@ -82,7 +82,7 @@ def stack_file_commit(root: Path, stack_file: Path) -> str:
     """Full hash of the last commit that changed the stack file; ProvenanceError if it was never committed."""
     with repository.opened(root) as lab:
         path = lab.below_top(stack_file)
-        commit = lab.repo.git.rev_list("-1", "HEAD", "--", path)
+        commit = lab.git.rev_list("-1", "HEAD", "--", path)
         if not commit:
             raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
         return str(commit)
@@ -118,7 +118,7 @@ def _source(lab: WorkTree, code: CodeSpec) -> Source:
 
 
 def _not_found(lab: WorkTree, commit: str) -> ProvenanceError:
-    shallow = lab.repo.git.rev_parse("--is-shallow-repository") == "true"
+    shallow = lab.git.rev_parse("--is-shallow-repository") == "true"
     why = "this is a shallow clone, which lacks older commits" if shallow else "this repository does not have it"
     fix = "git fetch --unshallow" if shallow else "git fetch --all, or correct code.commit in the stack file."
     return ProvenanceError(f"code.commit {commit} is not found: {why}.", fix)
@@ -176,7 +176,7 @@ def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple
         return [("??", path)]
     if not stack_file.is_file():
         return [(" D", path)]
-    staged = lab.repo.git.ls_files("--stage", "--", path).split()
+    staged = lab.git.ls_files("--stage", "--", path).split()
     versions = [committed, stack_file.read_bytes(), repository.read_blob(lab.git_dir, staged[1]) if staged else b""]
     says = [_meaning(version) for version in versions]
     return [] if says[0] == says[1] == says[2] else [(" M", path)]
@@ -285,8 +285,8 @@ def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:
     if not remote:
         fix = "git remote add origin URL && git push -u origin HEAD"
         yield Problem("This repository has no remote, from which a place other than this one gets its code.", fix)
-    elif not lab.repo.git.for_each_ref("--count=1", f"--contains={commit}", "refs/remotes"):
-        branch = lab.repo.git.branch("--show-current") if commit == lab.head else ""
+    elif not lab.git.for_each_ref("--count=1", f"--contains={commit}", "refs/remotes"):
+        branch = lab.git.branch("--show-current") if commit == lab.head else ""
         short = commit[:12]
         fix = f"git push -u {remote} {branch}" if branch else f"git push {remote} {short}:refs/heads/ems-{short}"
         yield Problem(f"Commit {short} is not on the remote {remote!r}, as far as this clone knows.", fix)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -419,3 +420,28 @@ def test_git_commands_leave_no_lock_and_no_change_behind(lab):
     resolve(lab)
     assert (lab / ".git/index").read_bytes() == before
     assert not Path(lab / ".git/index.lock").exists()
+
+
+def test_a_path_with_the_name_of_a_variable_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHERE", "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    lab = make_lab(tmp_path / "$WHERE" / "~" / "lab")
+    assert names(resolve(lab)) == names(resolve(make_lab(tmp_path / "plain")))
+    write(lab, {"experiments/fit.py": "print(2)\n"})
+    with pytest.raises(ProvenanceError, match=r"M experiments/fit\.py"):
+        resolve(lab)
+
+
+def test_without_git_the_message_says_so(tmp_path):
+    lab = make_lab(tmp_path / "lab")
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom ems.errors import ProvenanceError\n"
+        "from ems.provenance import repository\n"
+        "try:\n    repository.opened(Path(sys.argv[1])).__enter__()\n"
+        "except ProvenanceError as error: print(error)"
+    )
+    environ = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, lab], env=environ, capture_output=True, text=True, check=False
+    )
+    assert "git is not installed, or not on PATH" in done.stdout, done.stderr
