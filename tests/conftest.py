@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ems import databases, lab
+from ems import clusters, databases, lab
 from ems.cli import scaffold
 from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, State
 from ems.engine import preflight
 from ems.lab import Lab
+from ems.lab.stacks import StackFiles
 from ems.spool.batch import Batch
 
 pytest_plugins = [
@@ -65,7 +66,7 @@ def registered(here: Lab, stack: str = "pi") -> Experiment:
         database.create()
         for record in (Experimenter("me", "Me"), Project("first", "First"), Funding("unfunded", "none")):
             database.upsert(record)
-        registration = preflight.require(here, stack)
+        registration = preflight.require(StackFiles(here, clusters.settings()), stack)
         assert registration
         return database.register(registration)
 

@@ -37,6 +37,12 @@ def test_each_database_has_its_contract_test():
         assert "(DatabaseContract):" in (ROOT / f"tests/databases/test_{name}.py").read_text()
 
 
+def test_each_place_has_its_contract_test():
+    for name in plugins.names("clusters"):
+        text = (ROOT / f"tests/clusters/test_{name}.py").read_text()
+        assert "PlaceContract" in text and re.search(r"^class Test\w+\(", text, re.MULTILINE)
+
+
 def test_files_hold_one_idea():
     for path in (ROOT / "ems").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, path

@@ -18,7 +18,7 @@ from ems.lab import Lab
 from ems.process import run
 from ems.stack import stackfile
 from ems.stack.fields import RESERVED_TABLES
-from ems.stack.spec import LabSpec
+from ems.stack.models import LabSpec
 
 FIRST = "pi"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,49}")

@@ -25,11 +25,13 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     The exit code is the greatest of those that the faults have; warnings have none.
     """
+    from ems import clusters
     from ems.engine import preflight
+    from ems.lab.stacks import StackFiles
     from ems.views import check as view
 
-    lab = laboratory.find()
-    reports = [preflight.report(lab, stack) for stack in stacks or lab.some_stacks()]
+    files = StackFiles(laboratory.find(), clusters.settings())
+    reports = [preflight.report(files, stack) for stack in stacks or files.lab.some_stacks()]
     if as_json:
         print_json([view.as_object(report) for report in reports])
     else:
@@ -47,15 +49,17 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
+    from ems import clusters
     from ems.engine import lifecycle
     from ems.engine.runner import Pulumi
+    from ems.lab.stacks import StackFiles
 
     lab = laboratory.find()
     with working("looking for Pulumi") as step:
         pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
-    finished = []
-    for stack in lifecycle.in_order(lab, stacks or lab.some_stacks()):
-        experiment = lifecycle.up(pulumi, stack, say, detach=detach, retry=retry)
+    files, finished = StackFiles(lab, clusters.settings()), []
+    for stack in lifecycle.in_order(files, stacks or lab.some_stacks()):
+        experiment = lifecycle.up(pulumi, files, stack, say, detach=detach, retry=retry)
         finished += [experiment] if experiment else []
     show_status(finished, as_json)
     lifecycle.raise_if_failed(finished)

@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ems import clusters, plugins
+from ems import plugins
 from ems.databases import Experiment
 from ems.engine.lifecycle import reconcile, stop
+from ems.engine.provider.cluster import token
 from ems.engine.runner import Pulumi, export, make_ready
 from ems.engine.turn import turn
 from ems.errors import EmsError
@@ -70,6 +71,7 @@ def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, st
 
 
 def _declared_clusters(deployment: Mapping[str, Any]) -> int:
-    tokens = {clusters.place(kind).cluster for kind in plugins.names("clusters")}
+    """How many clusters the stack's state has, also those whose creation was interrupted."""
+    tokens = set(map(token, plugins.names("clusters")))
     pending = [operation["resource"] for operation in deployment.get("pending_operations") or []]
     return sum(resource["type"] in tokens for resource in [*(deployment.get("resources") or []), *pending])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,10 @@ from ems.errors import UserError
 from ems.messages import nearest, show
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
+MOVED = {  # names that every lab's repository contains, as they were and as they are
+    "plugins/pulumi-resource-ems": ("ems.provider", "ems.engine.provider"),
+    "stacks/__main__.py": ("ems.program", "ems.engine.program"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,28 @@ class Lab:
         return list(stacks)
 
     def plugin(self) -> Path:
-        """The program by which Pulumi finds EMS's provider; UserError if it is not there."""
+        """The program by which Pulumi finds EMS's provider.
+
+        UserError if it is not there, or if it or the lab's Pulumi program is of an EMS before 0.1.
+        """
         shim = self.root / "plugins" / "pulumi-resource-ems"
         if not os.access(shim, os.X_OK):
             raise UserError(
                 f"{shim} is missing or not executable: Pulumi finds EMS by it.",
                 f"git -C {shlex.quote(str(self.root))} checkout HEAD -- plugins",
             )
+        for file, (before, now) in MOVED.items():
+            self._refuse_moved(self.root / file, before, now)
         return shim
+
+    def _refuse_moved(self, path: Path, before: str, now: str) -> None:
+        if path.is_file() and re.search(
+            rf"\b{re.escape(before)}\b", path.read_text(encoding="utf-8", errors="replace")
+        ):
+            raise UserError(
+                f"{path} names `{before}`, which is now `{now}`.",
+                f"Replace it there, and commit: sed -i.bak 's/{before}/{now}/' {shlex.quote(str(path))}",
+            )
 
     def run_dir(self, experiment_id: str) -> Path:
         """The folder of one experiment's runs on this machine: log, results files, spool."""

@@ -19,7 +19,7 @@ import yaml
 from ems.errors import ProvenanceError
 from ems.provenance import repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 __all__ = ["Code", "CommittedFile", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
 

@@ -15,9 +15,8 @@ from ems.errors import Fault, ProvenanceError, StackFileError
 from ems.messages import Say, show
 from ems.provenance import digests
 from ems.provenance.downloads import Told, copy, download
-from ems.stack import stackfile
 from ems.stack.keys import dotted
-from ems.stack.spec import ExperimentSpec, InputSpec
+from ems.stack.models import ExperimentSpec, InputSpec
 
 SAY_S = 0.5
 READ_ONLY = 0o444
@@ -34,14 +33,14 @@ def content(experiment: ExperimentSpec) -> dict[str, str]:
     return {name: described.sha256 for name, described in experiment.inputs.items()}
 
 
-def refuse(root: Path, experiment: ExperimentSpec, stack_file: Path, *, needed: bool = True) -> None:
+def refuse(root: Path, experiment: ExperimentSpec, *, needed: bool = True) -> None:
     """StackFileError if a digest is missing, or a local file is not the one that it names, or, if `needed`, is missing.
 
     An experiment that is finished needs none.
     """
     found = [fault for name, each in experiment.inputs.items() for fault in _faults(root, name, each, needed)]
     if found:
-        raise StackFileError(stackfile.locate(found, stack_file))
+        raise StackFileError(found)
 
 
 def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterator[Fault]:

@@ -9,10 +9,12 @@ import sys
 import pytest
 import yaml
 
+from ems import clusters
 from ems import lab as laboratory
 from ems.cli import scaffold
 from ems.engine import preflight
 from ems.errors import UserError
+from ems.lab.stacks import StackFiles
 from tests.conftest import commit
 
 
@@ -28,7 +30,10 @@ def git(root, *words):
 
 
 def clean(lab):
-    return [report.problems for report in (preflight.report(lab, stack) for stack in lab.stacks())]
+    return [
+        report.problems
+        for report in (preflight.report(StackFiles(lab, clusters.settings()), stack) for stack in lab.stacks())
+    ]
 
 
 def test_a_new_lab_is_committed_and_without_fault(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import uuid
 
 import pytest
@@ -90,3 +91,15 @@ def test_the_plugin_must_be_there_and_executable(root):
     shim.parent.mkdir()
     shim.touch(mode=0o755)
     assert found.plugin() == shim
+
+
+def test_a_lab_made_by_an_earlier_ems_is_told_what_to_change(here):
+    for file, (before, now) in lab.MOVED.items():
+        path = here.root / file
+        text = path.read_text()
+        assert now in text and here.plugin()
+        path.write_text(text.replace(now, before))
+        with pytest.raises(UserError, match=rf"{file} names `{before}`, which is now `{now}`") as caught:
+            here.plugin()
+        subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
+        assert path.read_text() == text and here.plugin()

@@ -30,7 +30,7 @@ from ems.databases import (
 )
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 
 PATIENCE_S = 60.0
 ROWS = {"n": list(range(200)), "x": [n / 7 for n in range(200)]}

@@ -14,7 +14,7 @@ from ems.node.agent.unpack import unpack
 from ems.provenance import bundle
 from ems.provenance import code as provenance
 from ems.provenance.environment import Environment
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 SMALL = Environment("small", "3.11", "# none\n")
 SPEC = '{"title":"größer"}'

@@ -13,7 +13,7 @@ from ems.errors import ProvenanceError, UserError
 from ems.provenance import code as provenance
 from ems.provenance import environment
 from ems.provenance.environment import Environment
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 SHA = "0" * 64
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -12,7 +12,7 @@ import pytest
 from ems.errors import ProvenanceError
 from ems.provenance import code as provenance
 from ems.provenance import repository
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 
 @pytest.fixture(autouse=True)

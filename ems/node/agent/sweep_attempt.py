@@ -90,7 +90,7 @@ class SweepAttempt(Attempt):
             spool=str(self._spool.folder),
             done=str(self._write_done()),
             progress=str(self._dir / "progress.json"),
-            workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
+            workers=spec["cluster"].get("workers") or os.cpu_count() or 1,
             threads=job["threads"],
             retries=job["retries"],
             max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
