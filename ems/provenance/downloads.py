@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
@@ -14,13 +13,15 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from ems.backoff import Backoff
 from ems.errors import EmsError, ProvenanceError
 
 Told = Callable[[int, int | None], None]  # bytes that are there, and of how many, if that is known
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60.0  # without a byte
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further try that follows one without progress
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+MOST_PAUSES = 5  # before each further try that follows one without progress
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 COMPLETE = 416  # the answer to a request for what follows the end
 ACCESS = {
@@ -60,7 +61,7 @@ def copy(read: Callable[[int], bytes], part: Path, start: int, total: int | None
 
 
 def _from_web(url: str, part: Path, told: Told) -> None:
-    pauses = list(PAUSES_S)
+    pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while True:
         had = _size(part)
         try:
@@ -69,11 +70,11 @@ def _from_web(url: str, part: Path, told: Told) -> None:
             if isinstance(error, HTTPError) and error.code == COMPLETE and had:
                 return None
             if _size(part) > had:
-                pauses = list(PAUSES_S)
-            if not pauses or _is_final(error):
+                pauses.reset()
+            if pauses.count == MOST_PAUSES or _is_final(error):
                 hint = "Check the address, or try again: what has come is kept."
                 raise ProvenanceError(f"{url} could not be obtained: {error}", hint) from error
-        time.sleep(pauses.pop(0))
+        pauses.wait()
 
 
 def _request(url: str, part: Path, had: int, told: Told) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import Fault, ProvenanceError, StackFileError
 from ems.messages import Say, show
@@ -79,7 +80,7 @@ def _staged(root: Path, name: str, described: InputSpec, say: Say) -> Path:
         if not (final.exists() and digests.known_sha256(final) == described.sha256):
             part = final.with_name(f"{final.name}.part")
             _fetch(root, name, described, part, say)
-            part.rename(final)
+            aside.publish(part, final)
         if final.stat().st_mode & 0o777 != READ_ONLY:
             final.chmod(READ_ONLY)
             digests.remember(final, described.sha256)

@@ -126,13 +126,13 @@ def test_what_happens_in_the_working_tree_after_resolve_changes_nothing(lab, mad
 
 def test_an_interrupted_make_leaves_no_bundle_and_does_not_disturb_the_next(lab, made, tmp_path):
     code = resolve(lab)
-    absent = provenance.Entry("experiments/absent", "100644", "1" * 40)
-    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.entries, absent))
+    absent = provenance.CommittedFile("experiments/absent", "100644", "1" * 40)
+    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.files, absent))
     with pytest.raises(ProvenanceError, match="1" * 40):
         bundle.make(tmp_path / "new", broken, SMALL, SPEC)
     assert not list((tmp_path / "new").glob("*.zip"))
     assert bundle.make(tmp_path / "new", code, SMALL, SPEC).sha256 == made.sha256
-    assert not list((tmp_path / "new").glob("*.part"))
+    assert not list((tmp_path / "new").glob("*.tmp"))
 
 
 def test_a_large_file_is_streamed(lab, tmp_path):
@@ -183,7 +183,7 @@ assert not {"pulumi", "matplotlib", "git"} & set(sys.modules)
 
 def test_unpacking_replaces_what_was_there_and_needs_no_leftovers(made, tmp_path):
     target = tmp_path / "run"
-    for remains in ("run", "run.part", "run.old"):
+    for remains in ("run", "run.tmp", "run.old"):
         (tmp_path / remains / "code").mkdir(parents=True)
         (tmp_path / remains / "code" / "written by an earlier attempt").touch()
     unpack(made.path, target)

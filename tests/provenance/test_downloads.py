@@ -16,7 +16,8 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 def web(tmp_path, monkeypatch):
     with serving(tmp_path) as (found, authority):
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        monkeypatch.setattr(downloads, "PAUSES_S", (0.01, 0.01, 0.01))
+        monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr(downloads, "MOST_PAUSES", 3)
         found.files["/x.bin"] = CONTENT
         yield found
 
