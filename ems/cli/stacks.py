@@ -167,7 +167,7 @@ def teardown(
         raise UserError("Nobody is there to be asked.", "Say --yes, or --dry-run to change nothing.")
     with working("surveying") as step:
         pulumi = Pulumi.of(lab, step)
-        leftovers = releasing.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
+        leftovers = releasing.survey(pulumi, stacks or ())
     if asks and any(leftover.clusters for leftover in leftovers):
         out.print(view.table(leftovers))
         if not typer.confirm("Release what finished experiments hold?"):

@@ -84,12 +84,19 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
             before = database.reopen(experiment_id)
     code = pulumi.attached(*UP, "--stack", stack, **({"EMS_DETACH": "1"} if detach else {}))
     experiment = find(pulumi.lab, experiment_id)
-    ended = experiment is not None and experiment.state.finished and not (before and before.state.finished)
+    ended = experiment is not None and experiment.state.finished and not _as_before(experiment, before)
     if experiment is None or (code and not ended):
         raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
     if ended:
         reconcile(pulumi, stack, experiment_id)
     return experiment
+
+
+def _as_before(experiment: Experiment, before: Experiment | None) -> bool:
+    """Whether it was finished before this update, which ran nothing; a stack file that reopens it begins an attempt."""
+    if before is None or not before.state.finished:
+        return False
+    return (experiment.attempt, experiment.wanted_attempt) == (before.attempt, before.wanted_attempt)
 
 
 class _Follower:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pulumi
 
-from ems import clusters
+from ems import clusters, plugins
 from ems import lab as laboratory
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
@@ -49,6 +49,9 @@ def main() -> None:
 
 
 def _declare(lab: Lab, stack: str) -> None:
+    if finished := os.environ.get("EMS_RECONCILE"):
+        _reconcile(stack, finished)
+        return
     config = pulumi.Config("ems")
     given = {kind: text for kind in KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
@@ -87,24 +90,33 @@ def _parents_first(described: LabSpec) -> list[str]:
 
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
-    reconciled = os.environ.get("EMS_RECONCILE")
-    kind = described.cluster.kind or str(_invoke("place", {"stack": described.cluster.stack})["kind"])
-    if reconciled:  # the finished experiment as it is recorded, whatever the working tree says
-        row = from_properties(Registration, _invoke("recorded", {"experiment_id": reconciled}))
-    else:
-        described = spec.at(described, kind, clusters.settings())
-        row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+    kind = described.cluster.kind or _persistent(str(described.cluster.stack))
+    described = spec.at(described, kind, clusters.settings())
+    row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
     plan = _invoke("plan", to_properties(row))
-    if reconciled and plan["due"]:
-        raise Busy(
-            f"Experiment {row.id} is not finished: its cluster cannot be released.", f"Stop it: ems stop {stack}"
-        )
     if plan["due"]:
         inputs.refuse(lab.root, described)
     _refuse_missing(json.loads(plan["missing"]))
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
+
+
+def _reconcile(stack: str, experiment_id: str) -> None:
+    """A finished experiment as it is recorded, whatever the working tree says, and whether it has the stack's file."""
+    row = from_properties(Registration, _invoke("recorded", {"experiment_id": experiment_id}))
+    plan = _invoke("plan", to_properties(row))
+    if plan["due"]:
+        raise Busy(
+            f"Experiment {row.id} is not finished: its cluster cannot be released.", f"Stop it: ems stop {stack}"
+        )
+    kind = row.cluster if row.cluster in plugins.names("clusters") else _persistent(row.cluster)
+    _resources(row, kind, attempt=int(plan["attempt"]), due=False)
+
+
+def _persistent(stack: str) -> str:
+    """The kind of a persistent place."""
+    return str(_invoke("place", {"stack": stack})["kind"])
 
 
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:

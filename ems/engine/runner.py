@@ -126,6 +126,12 @@ def _init(pulumi: Pulumi, stack: str) -> None:
             raise
 
 
+def stacks(pulumi: Pulumi) -> list[str]:
+    """Names of the stacks that Pulumi's backend has a state of, also those without a file in the working tree."""
+    listed = json.loads(pulumi.quietly("stack", "ls", "--json"))
+    return sorted(str(stack["name"]).rpartition("/")[2] for stack in listed)
+
+
 def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
     """The deployment in the stack's state; None if there is no such stack yet."""
     try:

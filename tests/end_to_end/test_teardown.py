@@ -55,6 +55,41 @@ def test_finished_stacks_are_released_at_once_and_nothing_starts(user: User) -> 
     assert results(teardown(user, "--all")) == dict.fromkeys("abc", "nothing left")
 
 
+def test_stacks_whose_file_is_not_in_the_working_tree_are_found_and_released(user: User) -> None:
+    hold_clusters(user, "a", "b")
+    for stack in "ab":
+        (user.root / f"stacks/Pulumi.{stack}.yaml").unlink()
+    user.commit("Another branch")
+    assert teardown(user, "--all", "--dry-run")["clusters_left"] == 2
+    assert results(teardown(user, "a")) == {"a": "released"}
+    assert results(teardown(user, "--all")) == {"a": "nothing left", "b": "released"}
+    assert not any(CLUSTER in user.resources(stack) for stack in "ab")
+    assert "There is no stack 'c'" in user.ems("teardown", "c", "--yes", expect=2).stderr
+
+
+def test_a_stack_that_the_database_does_not_know_is_never_certified(user: User) -> None:
+    hold_clusters(user, "a")
+    (user.root / ".ems/ems.db").rename(user.root / ".ems/another.db")
+    user.ems("up", "lab")
+    done = json.loads(user.ems("teardown", "--all", "--json", expect=5).stdout)
+    assert done["clusters_left"] == 1 and "ems pulumi destroy --stack a" in results(done)["a"]
+    user.pulumi("destroy", "--yes", "--skip-preview", "--stack", "a")
+    assert teardown(user, "--all")["clusters_left"] == 0
+
+
+def test_an_experiment_that_its_stack_file_reopens_ends_with_its_own_exit_code_and_without_a_cluster(
+    user: User,
+) -> None:
+    user.experiment(trouble="/")
+    user.ems("up", "e", expect=6)
+    described = (user.root / "stacks/Pulumi.e.yaml").read_text()
+    user.write("stacks/Pulumi.e.yaml", described.replace('"project": "first"', '"project": "first", "attempt": 2'))
+    user.commit("Once more")
+    user.ems("up", "e", expect=6)
+    assert user.query("SELECT state, attempt FROM experiment") == [("failed", 2)]
+    assert CLUSTER not in user.resources("e")
+
+
 def test_the_certificate_names_time_cost_and_what_is_left(user: User) -> None:
     hold_clusters(user, "a")
     assert "1 cluster" in user.ems("teardown", "a", "--dry-run").stdout

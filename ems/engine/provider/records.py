@@ -63,8 +63,10 @@ class ExperimentRow(Resource):
             return {} if database.experiment(inputs["key"]) else None
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
+        """The row stays, and says when; one that is gone needs no mark."""
         with operation.database() as database:
-            database.mark_destroyed(inputs["key"])
+            if database.experiment(inputs["key"]):
+                database.mark_destroyed(inputs["key"])
 
 
 def records() -> list[Resource]:
