@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
+from rich import progress
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ems.errors import EmsError
 
@@ -35,7 +35,11 @@ def show_error(error: EmsError) -> None:
 @contextmanager
 def working(text: str) -> Iterator[Callable[[str], None]]:
     """A spinner with a line that changes; on a terminal only."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda line: progress.update(task, description=line)
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as live:
+        task = live.add_task(text, total=None)
+        yield lambda line: live.update(task, description=line)

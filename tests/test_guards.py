@@ -37,6 +37,12 @@ def test_each_database_has_its_contract_test():
         assert "(DatabaseContract):" in (ROOT / f"tests/databases/test_{name}.py").read_text()
 
 
+def test_each_place_has_its_contract_test():
+    for name in plugins.names("clusters"):
+        text = (ROOT / f"tests/clusters/test_{name}.py").read_text()
+        assert "PlaceContract" in text and re.search(r"^class Test\w+\(", text, re.MULTILINE)
+
+
 def test_files_hold_one_idea():
     for path in (ROOT / "ems").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 400, path
@@ -92,3 +98,21 @@ def test_each_sample_environment_can_be_built_again():
 def test_each_command_has_its_own_words():
     helps = [command.help for _, command in commands()]
     assert len(set(helps)) == len(helps) >= 15
+
+
+FIXED = {  # what plain English says otherwise
+    r"\b(is|are|was) no (?!longer|such|more|agent|table|remote|lab\b|stack|option|command|fault)[a-z]": "is not a",
+    r"\bcannot be had\b": "could not be obtained",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\blet(s|ting)? go\b": "release",
+    r"\btruths\b": "booleans",
+}
+
+
+def test_messages_and_docstrings_are_plain_english():
+    for path in (ROOT / "ems").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for pattern, better in FIXED.items():
+                    found = re.search(pattern, node.value)
+                    assert not found, f"{path}:{node.lineno}: {found[0]!r}: say {better!r}"

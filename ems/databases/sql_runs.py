@@ -71,8 +71,8 @@ class SqlRuns(SqlTables):
         return None if row is None else rules.experiment_of(row)
 
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        let_go = experiment.c.destroyed_at.is_not(None)
-        statement = self._select().order_by(let_go, experiment.c.registered_at.desc(), experiment.c.id)
+        released = experiment.c.destroyed_at.is_not(None)
+        statement = self._select().order_by(released, experiment.c.registered_at.desc(), experiment.c.id)
         if stack is not None:
             statement = statement.where(experiment.c.stack == stack)
         with self._reading() as connection:

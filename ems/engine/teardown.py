@@ -8,9 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ems import clusters, plugins
+from ems import plugins
 from ems.databases import Experiment
 from ems.engine.lifecycle import reconcile, stop
+from ems.engine.provider.cluster import token
 from ems.engine.runner import Pulumi, export, make_ready
 from ems.engine.turn import turn
 from ems.errors import EmsError
@@ -41,18 +42,18 @@ def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
-    """Let go what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
+    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
 
-    def let_go(leftover: Leftover) -> Leftover:
-        result = _let_go(pulumi, leftover, force=force)
+    def released(leftover: Leftover) -> Leftover:
+        result = _release(pulumi, leftover, force=force)
         say(leftover.stack)
         return Leftover(leftover.stack, find(pulumi.lab, leftover.experiment.id) or leftover.experiment, *result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(let_go, leftovers))
+        return list(pool.map(released, leftovers))
 
 
-def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
+def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
     experiment = leftover.experiment
     if not experiment.state.finished:
         if not force:
@@ -66,10 +67,11 @@ def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, st
             reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
         return leftover.clusters, f"failed: {error.message}"
-    return 0, "let go"
+    return 0, "released"
 
 
 def _declared_clusters(deployment: Mapping[str, Any]) -> int:
-    tokens = {clusters.place(kind).cluster for kind in plugins.names("clusters")}
+    """How many clusters the stack's state has, also those whose creation was interrupted."""
+    tokens = set(map(token, plugins.names("clusters")))
     pending = [operation["resource"] for operation in deployment.get("pending_operations") or []]
     return sum(resource["type"] in tokens for resource in [*(deployment.get("resources") or []), *pending])

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ems.backoff import Backoff
 from ems.databases import Database
 from ems.errors import DatabaseUnavailable
 from ems.messages import Say
@@ -33,7 +34,7 @@ class Patience:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._away = False
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def __call__(self, ask: Callable[[], T]) -> T:
         """The answer, however long the database is away."""
@@ -50,14 +51,14 @@ class Patience:
         """Note that it is; returns how many seconds to wait before it is asked again."""
         if not self._away:
             self._say(f"The database is away, waiting for it: {error.message}")
-        pause_s, self._away = self._pause_s, True
-        self._pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        return pause_s
+        self._away = True
+        return self._pauses.pause_s()
 
     def back(self) -> None:
         if self._away:
             self._say("The database is back.")
-        self._away, self._pause_s = False, FIRST_PAUSE_S
+        self._away = False
+        self._pauses.reset()
 
 
 FASTEST_S, SLOWEST_S = 0.5, 60.0

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ems.cache import cache_dir
+from ems import aside
+from ems.cache import cache_dir, exclusive
 from ems.errors import ProvenanceError
 
 SETTLED_NS = 2 * 10**9  # longer than the step of any file system's clock: a later change has another time
@@ -39,10 +40,8 @@ def known_sha256(file: Path) -> str:
 def remember(file: Path, digest: str) -> None:
     """Note that `file`, as it is now, has this digest."""
     memo = _memo(file)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    aside = memo.with_name(f"{memo.name}.{os.getpid()}.part")
-    aside.write_text(json.dumps({"about": _about(file), "sha256": digest}))
-    aside.replace(memo)
+    with exclusive(memo.parent / ".lock"):
+        aside.write(memo, json.dumps({"about": _about(file), "sha256": digest}), lasting=False)
 
 
 def _remembered(file: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import ProvenanceError, UserError
 from ems.messages import Say, quiet
@@ -186,16 +187,14 @@ def lock(folder: Path, upgrade: bool = False) -> None:
         if not (folder / file).is_file():
             raise ProvenanceError(f"{folder / file} is missing.", f"Write it, for example:\n{example}")
     python = (folder / PYTHON).read_text(encoding="utf-8").strip()
-    with tempfile.TemporaryDirectory() as aside:
-        target = Path(aside, LOCK)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch, LOCK)
         if (folder / LOCK).exists():
             shutil.copyfile(folder / LOCK, target)
         _compile(folder, python, target, ["--upgrade"] if upgrade else [])
         pinned = target.read_text(encoding="utf-8")
     refuse(Environment(folder.name, python, pinned))
-    part = folder / f".{LOCK}.part"
-    part.write_text(pinned, encoding="utf-8")
-    part.replace(folder / LOCK)
+    aside.write(folder / LOCK, pinned)
 
 
 def _compile(folder: Path, python: str, target: Path, options: list[str]) -> None:
@@ -230,7 +229,8 @@ def python_path(folder: Path) -> Path:
 def build(environment: Environment, say: Say = quiet) -> Path:
     """The folder of the ready virtual environment, built if it is not there; says each step to `say`.
 
-    ProvenanceError: the lock is refused, the interpreter or a package cannot be had. Safe to call from many processes.
+    ProvenanceError: the lock is refused, the interpreter or a package could not be obtained. Safe to call from many
+    processes.
     """
     final = built_folder(environment)
     if is_built(environment):
@@ -241,35 +241,36 @@ def build(environment: Environment, say: Say = quiet) -> Path:
         if not is_built(environment):
             for remains in (final, *final.parent.glob(f"{final.name}.*.part")):
                 shutil.rmtree(remains, ignore_errors=True)
-            aside = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
-            _make(environment, aside, lambda step: say(f"{named}: {step}"))
-            aside.rename(final)
+            part = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
+            _make(environment, part, lambda step: say(f"{named}: {step}"))
+            part.rename(final)
     say(f"{named}: ready")
     return final
 
 
-def _make(environment: Environment, aside: Path, say: Say) -> None:
+def _make(environment: Environment, folder: Path, say: Say) -> None:
     say(f"Python {environment.python}")
     try:
-        uv("venv", "--quiet", "--no-project", "--relocatable", "--python", environment.python, aside, cwd=aside.parent)
+        options = ("--quiet", "--no-project", "--relocatable", "--python", environment.python)
+        uv("venv", *options, folder, cwd=folder.parent)
     except CommandFailed as error:
         python, name = environment.python, environment.name
-        message = f"Python {python} of environment {name!r} cannot be had:"
+        message = f"Python {python} of environment {name!r} could not be obtained:"
         hint = (
             f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
             f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "
             "and commit both: with another Python it is another experiment."
         )
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
-    wanted = aside / MARKER
+    wanted = folder / MARKER
     unfinished = wanted.with_suffix(".part")
     unfinished.write_text(environment.lock, encoding="utf-8")
     say(f"{len(list(_lines(environment.lock)))} packages")
     try:
-        options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", python_path(aside))
-        uv("pip", "sync", *options, unfinished, cwd=aside)
+        options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", str(python_path(folder)))
+        uv("pip", "sync", *options, unfinished, cwd=folder)
     except CommandFailed as error:
         hint = "Try again with the network; a lock whose files are gone is renewed by `ems env lock --upgrade`."
         message = f"The packages of environment {environment.name!r} cannot be installed:"
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
-    unfinished.rename(wanted)
+    aside.publish(unfinished, wanted)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
-from pathlib import Path
 
+from ems import clusters
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, under_way
 from ems.spool.batch import Mark
 from ems.views.failures import last_line, parameters
 
-FRESH_S = 15.0
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384
 CSS_COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "orange"}
@@ -131,30 +128,21 @@ def failure_line(mark: Mark) -> str:
 
 
 def look(lab: Lab, experiment: Experiment) -> Progress:
-    """What the database says of an experiment, and where it runs in this folder, its driver and its log."""
-    run_dir = lab.run_dir(experiment.id)
-    driver = _driver(run_dir / "progress.json") if experiment.state is State.RUNNING else {}
+    """What the database says of an experiment, and its place of the run and its log, where they are in reach."""
+    place = clusters.of(lab, experiment)
+    live = place.live(lab, experiment)
+    log = None if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES)
     return Progress(
         experiment,
-        rate=driver.get("rate") if run_dir.exists() else _mean_rate(experiment),
-        workers=int(driver["workers"]) if "workers" in driver else None,
+        rate=live.rate if live else _mean_rate(experiment),
+        workers=live.workers if live else None,
         failures=_failures(lab, experiment),
-        log=() if experiment.state.finished else _log(run_dir / "job.log"),
+        log=tuple((log or b"").decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]),
     )
 
 
 def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:
     return [look(lab, experiment) for experiment in experiments]
-
-
-def _driver(file: Path) -> dict[str, float]:
-    """What the driver of a sweep writes about once a second; nothing where none does."""
-    try:
-        if time.time() - file.stat().st_mtime > FRESH_S:
-            return {}
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
 
 
 def _mean_rate(experiment: Experiment) -> float | None:
@@ -175,11 +163,3 @@ def _failures(lab: Lab, experiment: Experiment) -> tuple[Mark, ...]:
         return ()
     with lab.database() as database:
         return tuple(database.failures(experiment.id, FAILURES))
-
-
-def _log(file: Path) -> tuple[str, ...]:
-    if not file.exists():
-        return ()
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - LOG_BYTES))
-        return tuple(opened.read().decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])

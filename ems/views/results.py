@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ems import aside
 from ems.databases import Condition, Experiment
 from ems.errors import UserError
 from ems.spool.batch import Batch, Value
@@ -177,20 +178,19 @@ def missing(experiment: Experiment) -> str:
     return f"; {left:,} of {total:,} points are still missing" if left > 0 else ""
 
 
+def _opened(path: Path, format: str) -> IO[Any]:
+    return path.open("wb") if format == "parquet" else path.open("w", encoding="utf-8", newline="")
+
+
 def export(batches: Iterable[Batch], format: str, path: Path | None) -> int:
     """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns the rows."""
     if path is None:
         return write(batches, format, sys.stdout.buffer if format == "parquet" else sys.stdout)
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        with aside.open("wb") if format == "parquet" else aside.open("w", encoding="utf-8", newline="") as file:
-            rows = write(batches, format, file)
-        aside.replace(path)
+        with aside.writing(path) as part, _opened(part, format) as file:
+            return write(batches, format, file)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}.",
             "Allowed is a file in a folder that exists and may be written to.",
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return rows

@@ -30,7 +30,7 @@ from ems.databases import (
 )
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 
 PATIENCE_S = 60.0
 ROWS = {"n": list(range(200)), "x": [n / 7 for n in range(200)]}
@@ -246,7 +246,7 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
         ("import os; open(os.environ['EMS_RESULTS_DIR'] + '/a.csv', 'w').write('n,m\\n1\\n')", r"a\.csv:2: 1 fields"),
         (
             "import os, time\nr = os.environ['EMS_RESULTS_DIR']\n"
-            "[os.symlink('/dev/full', f'{r}/../spool/{n:08d}.tmp') for n in range(2, 9)]\n"
+            "[os.symlink('/dev/full', f'{r}/../spool/{n:08d}.batch.tmp') for n in range(2, 9)]\n"
             "open(r + '/a.csv', 'w').write('n\\n1\\n'); time.sleep(600)",
             r"spool is full: No space left",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -166,7 +168,10 @@ def test_a_command_runs_in_an_environment_whose_python_and_blas_are_found(bench:
 
 
 def test_what_cannot_be_found_out_of_an_environment_fails_no_run(bench: Bench) -> None:
-    run_dir = bench.new(QUICK, ems=b"no zip")
+    broken = io.BytesIO()
+    with zipfile.ZipFile(broken, "w") as archive:
+        archive.writestr("ems/__init__.py", "raise RuntimeError('broken')")
+    run_dir = bench.new(QUICK, ems=broken.getvalue())
     assert bench.run(run_dir).state is State.SUCCEEDED
     assert (platform_of(bench)["python"], platform_of(bench)["ems"]) == ("", __version__)
 

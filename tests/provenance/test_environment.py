@@ -13,7 +13,7 @@ from ems.errors import ProvenanceError, UserError
 from ems.provenance import code as provenance
 from ems.provenance import environment
 from ems.provenance.environment import Environment
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 SHA = "0" * 64
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -210,7 +210,7 @@ def test_a_wrong_hash_is_never_installed():
 
 
 def test_a_python_that_does_not_exist_is_named():
-    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' cannot be had") as caught:
+    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' could not be obtained") as caught:
         environment.build(make(python="3.99"))
     assert "uv python install 3.99" in caught.value.hint
 

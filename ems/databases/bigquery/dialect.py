@@ -31,7 +31,7 @@ NAME = re.compile(r"(?<!@)@(\w+)")
 LIST = re.compile(r"IN \(@(\w+)_1(?:, @\1_\d+)*\)")
 VALUES = re.compile(r" VALUES \((.*)\)$", re.DOTALL)
 
-Change = tuple[str, list[ScalarQueryParameter | ArrayQueryParameter]]
+Statement = tuple[str, list[ScalarQueryParameter | ArrayQueryParameter]]
 
 
 class Compiler(SQLCompiler):
@@ -40,7 +40,7 @@ class Compiler(SQLCompiler):
     bindtemplate = compilation_bindtemplate = property(lambda _: "@%(name)s", lambda *_: None)
 
 
-class Types(GenericTypeCompiler):
+class TypeCompiler(GenericTypeCompiler):
     """The same names declare columns and parameters."""
 
     def visit_TEXT(self, type_: Any, **kw: Any) -> str:  # noqa: ARG002
@@ -88,7 +88,7 @@ class Dialect(DefaultDialect):
     default_paramstyle = "named"
     statement_compiler = Compiler
     ddl_compiler = Tables
-    type_compiler_cls = Types
+    type_compiler_cls = TypeCompiler
     preparer = Preparer  # type: ignore[assignment]
     supports_statement_cache = True
     supports_native_boolean = True
@@ -118,7 +118,7 @@ class Session:
         """The experiment as it was read: changes hold only if it is still so."""
         self.values: dict[str, Any] = {}
         """What is to change in that row."""
-        self.changes: list[Change] = []
+        self.changes: list[Statement] = []
 
     def cursor(self) -> Cursor:
         return Cursor(self)
@@ -164,7 +164,7 @@ def kinds_of(made: Any) -> dict[str, str]:
     return {name: process(bind.type) for name, bind in made.binds.items()}
 
 
-def compiled(statement: Executable, dialect: Dialect) -> Change:
+def compiled(statement: Executable, dialect: Dialect) -> Statement:
     """A statement with its parameters, ready to be sent."""
     made: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
     values = made.construct_params()
@@ -179,7 +179,7 @@ def sendable(type: TypeEngine[Any], value: Any, dialect: Dialect) -> Any:
 
 def merge(
     table: Table, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], update: bool, dialect: Dialect
-) -> Change:
+) -> Statement:
     """One statement that inserts those rows that are not there, and may update those that are."""
     names = list(rows[0])
     process = dialect.type_compiler_instance.process
@@ -203,7 +203,7 @@ def _array(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> Array
     return ArrayQueryParameter("many", StructQueryParameterType(*fields), values)  # type: ignore[no-untyped-call]
 
 
-def _of_one(statement: str, values: dict[str, Any], kinds: Mapping[str, str]) -> Change:
+def _of_one(statement: str, values: dict[str, Any], kinds: Mapping[str, str]) -> Statement:
     """Lists come as one parameter each, as there may be thousands of values in them."""
     lists = []
     for name in LIST.findall(statement):
@@ -227,7 +227,7 @@ def _of_many(statement: str, rows: Sequence[Mapping[str, Any]], kinds: Mapping[s
     return sql, [_array(rows, kinds)]
 
 
-def script(changes: Sequence[Change]) -> tuple[list[str], Parameters]:
+def script(changes: Sequence[Statement]) -> tuple[list[str], Parameters]:
     """The statements with their parameters numbered, so that they fit one script."""
     statements, parameters = [], []
     for number, (sql, own) in enumerate(changes):

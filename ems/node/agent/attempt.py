@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ems import aside
 from ems.databases import Claim, Database, Outcome, State
 from ems.errors import EmsError
 from ems.node.agent import platform
@@ -28,7 +29,7 @@ from ems.node.job.results_files import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
 from ems.spool.batch import Batch
-from ems.spool.folder import Spool, sync_folder
+from ems.spool.folder import Spool
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
@@ -75,7 +76,7 @@ class Attempt:
         """The step's outcome; an error is one, too."""
         try:
             return step()
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
             return _failed(explain(error), log_tail=self._log_tail())
 
@@ -202,15 +203,15 @@ class Attempt:
         if outcome.state is State.LOST:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
-            return self._let_go()
+            return self._release()
         write_outcome(self._dir, outcome)
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
         self._courier.join(FLUSH_S)
-        return self._let_go()
+        return self._release()
 
-    def _let_go(self) -> bool:
+    def _release(self) -> bool:
         if self._courier.released:
             forget_outcome(self._dir)
         return self._courier.released or self._courier.fenced
@@ -241,14 +242,8 @@ def read_outcome(run_dir: Path) -> Outcome | None:
 
 def write_outcome(run_dir: Path, outcome: Outcome) -> None:
     """Note that the job has ended. Where that is impossible (a full disk), a later agent would run it again."""
-    aside = run_dir / "exit.json.tmp"
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(outcome), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(run_dir / "exit.json")
-        sync_folder(run_dir)
+        aside.write(run_dir / "exit.json", json.dumps(asdict(outcome)))
     except OSError as error:
         log.warning("exit.json was not written: %s", error)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ems import aside
 from ems.errors import UserError
 
 
@@ -41,11 +42,8 @@ class AgentConfig:
             ) from error
 
     def write(self, run_dir: Path) -> None:
-        """Written aside and renamed."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        aside = _file(run_dir).with_suffix(".tmp")
-        aside.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        aside.replace(_file(run_dir))
+        aside.write(_file(run_dir), json.dumps(asdict(self), indent=2))
 
 
 def tell_to_listen(run_dir: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
+from ems.backoff import Backoff
 from ems.databases import Claim, Database, Orders, Outcome, State
 from ems.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.node.agent.point_count import PointCount
@@ -83,16 +84,15 @@ class Courier(threading.Thread):
         self._wake.set()
 
     def run(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         with closing(self._connect()) as database:
             self._beat_s = max(self._beat_s, database.least_beat_s)
             self._lease_s = max(self._lease_s, BEATS_A_LEASE * database.least_beat_s)
             while not self.released and not self.fenced and self._failed_releases < MOST_FAILED_RELEASES:
                 if self._try(database):
-                    pause_s = FIRST_PAUSE_S
+                    pauses.reset()
                 else:
-                    time.sleep(pause_s)
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    pauses.wait()
 
     def _try(self, database: Database) -> bool:
         """One round; False if the database did not do what it was asked."""
@@ -104,7 +104,7 @@ class Courier(threading.Thread):
         except FencedOut as error:
             log.warning("Fenced out: %s", error)
             self.fenced = True
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("Storing failed")
             self.failure = self.failure or explain(error)
             self._failed_releases += self._outcome is not None

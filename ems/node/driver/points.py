@@ -85,7 +85,7 @@ def enter(order: Order) -> None:
 
 
 def compute(order_file: str, ranges: list[Range], known: Mapping[str, Kind]) -> Returned:
-    """EmsError if there is no such function; whatever else a point does is told in the batch."""
+    """EmsError if there is no such function; whatever else a point does is reported in the batch."""
     task = _task(order_file)
     work = Work(task, ranges, known)
     if task.timeout_s is None:
@@ -129,7 +129,7 @@ def told(error: BaseException, own_frames: int) -> str:
 def _watch(work: Work, timeout_s: float) -> None:
     """Run `work` in a thread until it is done or one of its points takes too long.
 
-    A point that never lets go of the interpreter cannot be seen from here: then the process ends.
+    A point that never releases the interpreter cannot be seen from here: then the process ends.
     """
     overdue, tick_s = False, min(0.5, timeout_s / 4)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:

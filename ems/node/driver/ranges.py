@@ -111,7 +111,7 @@ class Backlog:
         self.left += size(ranges)
 
 
-class Pace:
+class BatchSize:
     """How many points make a batch: about TARGET_S of work, by what the last ones cost; a single one at first."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Pace:
             self._point_s = (self._point_s + seconds / points) / 2 if self._point_s else seconds / points
             self._point_bytes = max(self._point_bytes / 2, size_bytes / points)
 
-    def batch(self, left: int, workers: int) -> int:
+    def points(self, left: int, workers: int) -> int:
         """Fewer towards the end, so that all workers end together."""
         if not self._point_s:
             return 1

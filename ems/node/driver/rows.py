@@ -30,7 +30,7 @@ from typing import Any, Literal
 from ems.errors import EmsError
 from ems.spool.batch import Column, ColumnType, Value
 
-Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is no exact double
+Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is not an exact double
 
 ALLOWED = (
     "Allowed: a dict of numbers, text, booleans, dates, times, None and 1-d arrays; a list of such dicts; a pandas or "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ems.errors import EmsError
-from ems.node.job.columns import Misfit, Types
+from ems.node.job.columns import KnownTypes, Misfit
 from ems.spool.batch import Column
 
 MAX_RECORD_BYTES = 64 * 2**20
@@ -36,7 +36,7 @@ class Chunk:
 
 
 class ResultsFile(ABC):
-    def __init__(self, path: Path, types: Types) -> None:
+    def __init__(self, path: Path, types: KnownTypes) -> None:
         self.path, self._types = path, types
 
     @abstractmethod
@@ -132,7 +132,7 @@ class LineFile(ResultsFile):
 
     quoted = False
 
-    def __init__(self, path: Path, types: Types) -> None:
+    def __init__(self, path: Path, types: KnownTypes) -> None:
         super().__init__(path, types)
         self._tail = Tail(path, self.quoted)
 
@@ -171,7 +171,7 @@ class CsvFile(LineFile):
 
     quoted = True
 
-    def __init__(self, path: Path, types: Types) -> None:
+    def __init__(self, path: Path, types: KnownTypes) -> None:
         super().__init__(path, types)
         self._names: list[str] = []
 
@@ -249,7 +249,7 @@ class JsonLinesFile(LineFile):
 class ParquetFile(ResultsFile):
     """A Parquet file, read once it is closed: it then ends with its footer."""
 
-    def __init__(self, path: Path, types: Types) -> None:
+    def __init__(self, path: Path, types: KnownTypes) -> None:
         super().__init__(path, types)
         self._batches: Iterator[Any] | None = None
         self._read_as: tuple[int, int, int] | None = None
@@ -326,7 +326,7 @@ KINDS: dict[str, type[ResultsFile]] = {
 }
 
 
-def open_file(path: Path, types: Types) -> ResultsFile | None:
-    """The reader for a file of that name; None if it is no results file."""
+def open_file(path: Path, types: KnownTypes) -> ResultsFile | None:
+    """The reader for a file of that name; None if it is not a results file."""
     kind = KINDS.get(path.suffix.lower())
     return kind(path, types) if kind and not path.name.startswith(".") else None
