@@ -382,7 +382,7 @@ def test_what_would_be_set_up_can_be_run_by_psql(postgresql_server, postgresql_u
             fill_lab(database)
             claimed(clients["agent"])
             found = clients["agent"].check()
-    assert (found.role, found.tables_version, found.may) == (f"{name}_agent", 2, MAY[:2])
+    assert (found.role, found.tables_version, found.may) == (f"{name}_agent", 3, MAY[:2])
 
 
 def test_a_check_measures_and_names_faults(made, sql):
@@ -399,7 +399,7 @@ def test_a_check_measures_and_names_faults(made, sql):
 def test_a_check_before_there_are_tables(postgresql_url):
     with closing(connect(postgresql_url, HERE)) as database:
         found = database.check()
-    assert (found.tables_version, found.needed_version, found.may) == (None, 2, ())
+    assert (found.tables_version, found.needed_version, found.may) == (None, 3, ())
     assert "no tables yet" in found.faults[0]
 
 

@@ -204,6 +204,16 @@ def test_a_sweeps_workers_say_on_what_they_run(bench: Bench) -> None:
     assert_nobody_is_named(bench.row().platform)
 
 
+def test_a_library_that_cannot_be_loaded_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy/__init__.py").write_text("raise RuntimeError('damaged')")
+    file = tmp_path / "platform.json"
+    code = f"import sys; sys.path.insert(0, sys.argv[1]); {agent_platform.BOOT.partition('; ')[2].partition('; ')[2]}"
+    subprocess.run([sys.executable, "-c", code, tmp_path, file], check=True, timeout=PATIENCE_S)
+    (group,) = json.loads(file.read_text())
+    assert (group["count"], len(group["blas"])) == (0, 1) or not OPENBLAS
+
+
 # The courier
 
 

@@ -1,8 +1,8 @@
 """The agent: runs one experiment's job in a run folder and stores what it writes. `python -m ems.node RUN_DIR`
 
 RUN_DIR holds `agent.json` (AgentConfig), `agent.lock` and `agent.id`, `code/` (the unpacked bundle), `parameters.json`,
-`results/`, `spool/`, `job.log`, `job.lock` and, once the job has ended until all is stored, `exit.json`; for a moment
-`agent.listen`, where somebody has the agent hear its orders at once.
+`results/`, `spool/`, `job.log`, `job.lock`, `platform.json` and, once the job has ended until all is stored,
+`exit.json`; for a moment `agent.listen`, where somebody has the agent hear its orders at once.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from ems.spool.folder import Spool
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
-PROBE_S = 3.0  # that a job's end waits for what it ran on
+PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
 
 log = logging.getLogger(__name__)

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -66,7 +67,8 @@ def _less(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def forget(run_dir: Path) -> None:
     """What an earlier job of this folder ran on."""
-    (run_dir / FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # then it is written over
+        (run_dir / FILE).unlink()
 
 
 class Probe:
@@ -80,7 +82,7 @@ class Probe:
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._process = subprocess.Popen(words, cwd=environment, env=own, stdin=nothing, stdout=nothing)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.warning("The job's Python and BLAS are not known: %s", error)
 
     def end(self, within_s: float) -> None:

@@ -86,5 +86,12 @@ def probe(file: str) -> None:
     os.nice(10)
     for name in USERS:
         if find_spec(name.partition(".")[0]):
-            importlib.import_module(name)
+            _load(name)
     write(Path(file), Counter({here(): 0}))
+
+
+def _load(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        log.warning("%s cannot be loaded, so its BLAS is not known.", name, exc_info=True)
