@@ -316,4 +316,6 @@ def _column(name: str, kind: Kind, values: list[Any]) -> Column:
         return Column(name, type_, values)
     if None not in values:
         return Column(name, type_, array("d" if type_ == "float64" else "q", values))
-    return Column(name, type_, [v if v is None else float(v) for v in values] if type_ == "float64" else values)
+    if type_ == "float64":
+        values = [None if value is None else float(value) for value in values]
+    return Column(name, type_, values)
