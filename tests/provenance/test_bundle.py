@@ -145,7 +145,7 @@ def test_a_large_file_is_streamed(lab, tmp_path):
 import resource
 from pathlib import Path
 from ems.provenance import bundle, environment, code as provenance
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 from ems.node.agent.unpack import unpack
 lab = Path({str(lab)!r})
 code = provenance.at_commit(lab, CodeSpec(paths=["experiments"]))
