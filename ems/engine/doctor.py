@@ -71,4 +71,4 @@ def _disk() -> str:
 def _database(here: Lab) -> str:
     with here.database() as database:
         there = len(database.experiments())
-        return f"{here.database_url}: {there} experiment{'s' * (there != 1)}"
+        return f"{here.database_url}: {there} experiment{'' if there == 1 else 's'}"

@@ -14,6 +14,7 @@ from ems import clusters, plugins
 from ems import lab as laboratory
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
+from ems.databases.projects import parents_first
 from ems.engine.provider.cluster import token
 from ems.engine.provider.records import from_properties, to_properties
 from ems.errors import Busy, EmsError, Fault, StackFileError
@@ -74,18 +75,10 @@ def _lab(described: LabSpec) -> None:
     for id, funding in described.funding.items():
         Declared("ems:index:Funding", id, to_properties(Funding(id=id, **dict(funding))))
     projects: dict[str, Declared] = {}
-    for id in _parents_first(described):
+    for id in parents_first({id: project.parent for id, project in described.projects.items()}):
         project = described.projects[id]
         above = [projects[project.parent]] if project.parent else []
         projects[id] = Declared("ems:index:Project", id, to_properties(Project(id=id, **dict(project))), above)
-
-
-def _parents_first(described: LabSpec) -> list[str]:
-    def depth(id: str) -> int:
-        parent = described.projects[id].parent
-        return 0 if parent is None else 1 + depth(parent)
-
-    return sorted(described.projects, key=depth)
 
 
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:

@@ -20,11 +20,11 @@ from ems.errors import ProvenanceError
 from ems.provenance import repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
 from ems.stack.models import CodeSpec
+from ems.stack.schema import WRITTEN_BY_PULUMI
 
 __all__ = ["Code", "CommittedFile", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
 
 LEFT_OUT = ("stacks/", "notebooks/", "docs/")  # where nothing is declared; and Markdown anywhere
-PULUMI_KEYS = {"encryptionsalt", "secretsprovider", "encryptedkey"}  # Pulumi writes them into a stack file by itself
 SHOWN = 10
 
 
@@ -193,7 +193,7 @@ def _meaning(stack_file: bytes) -> object:
         said = yaml.safe_load(stack_file)
     except (yaml.YAMLError, ValueError):
         return stack_file
-    return {key: said[key] for key in said if key not in PULUMI_KEYS} if isinstance(said, dict) else said
+    return {key: said[key] for key in said if key not in WRITTEN_BY_PULUMI} if isinstance(said, dict) else said
 
 
 def _listing(head: str, changed: list[tuple[str, str]]) -> str:

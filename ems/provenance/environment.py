@@ -21,6 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.utils import canonicalize_name
+
 from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import ProvenanceError, UserError
@@ -137,7 +139,7 @@ def check(environment: Environment) -> Findings:
         errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is MAJOR.MINOR[.PATCH], as 3.11")
     elif tuple(int(number) for number in environment.python.split(".")) < OLDEST_PYTHON:
         errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is 3.9 or newer")
-    names = [name[0].lower().replace("_", "-") for _, line in lines if (name := re.match(r"[\w.-]+", line))]
+    names = [canonicalize_name(name[0]) for _, line in lines if (name := re.match(r"[\w.-]+", line))]
     sizes = _sizes_mb(environment) if is_built(environment) else {}
     warnings = [_warning(place, name, sizes) for name in names if RENDERING.fullmatch(name)]
     return Findings(tuple(errors), tuple(warnings))
@@ -163,11 +165,11 @@ def _warning(place: str, name: str, sizes: dict[str, float]) -> str:
 
 
 def _sizes_mb(environment: Environment) -> dict[str, float]:
-    """Megabytes on disk of each built distribution, by its name as in a lock."""
-    sizes = {}
+    """Megabytes on disk of each built distribution, by its canonical name."""
+    sizes: dict[str, float] = {}
     for site in built_folder(environment).glob("lib/python*/site-packages"):
         for installed in metadata.distributions(path=[str(site)]):
-            name = installed.metadata["Name"].lower().replace("_", "-")
+            name = canonicalize_name(installed.metadata["Name"])
             sizes[name] = sum(file.size or 0 for file in installed.files or ()) / 1e6
     return sizes
 

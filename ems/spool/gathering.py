@@ -62,8 +62,9 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 
 def _joined_column(parts: Sequence[Column]) -> Column:
-    whole = all(isinstance(part.values, array) for part in parts)
-    values: Any = array("d" if parts[0].type == "float64" else "q") if whole else []
+    values: Any = []
+    if all(isinstance(part.values, array) for part in parts):
+        values = array("d" if parts[0].type == "float64" else "q")
     for part in parts:
         values.extend(part.values)
     return Column(parts[0].name, parts[0].type, values)

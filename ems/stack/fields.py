@@ -118,17 +118,22 @@ _ANY_PATH = "a relative path of a file or folder, as src/model (no paths at all:
 
 def _check_path(value: object, allowed: str = _ANY_PATH) -> str:
     text = one_line(value, allowed)
-    path = PurePosixPath(text)
-    problem = (
-        "starts with `/`" if path.is_absolute() else
-        "has `..` in it" if ".." in path.parts else
-        "has a quote, a backslash or a pattern's sign in it" if re.search(r"[\"'`\\*?\[\]]", text) else
-        "starts with `-`, `:` or `~`" if text.startswith(("-", ":", "~")) else
-        "names nothing" if not path.parts else ""
-    )  # fmt: skip
-    if problem:
+    if problem := _path_problem(text):
         raise ValueError(f"is {show(text)}, which {problem}: allowed is {allowed}")
-    return str(path)
+    return str(PurePosixPath(text))
+
+
+def _path_problem(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute():
+        return "starts with `/`"
+    if ".." in path.parts:
+        return "has `..` in it"
+    if re.search(r"[\"'`\\*?\[\]]", text):
+        return "has a quote, a backslash or a pattern's sign in it"
+    if text.startswith(("-", ":", "~")):
+        return "starts with `-`, `:` or `~`"
+    return "" if path.parts else "names nothing"
 
 
 PATH = Checked(_check_path, {"type": "string", "pattern": r"^[^-/:~\"'`\\*?\[\]][^\"'`\\*?\[\]]*$"})

@@ -41,9 +41,12 @@ def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
 PROJECT_KEYS = {"ems:lab_id": "Id of the lab; belongs in Pulumi.yaml.", "ems:database": "URL; belongs in Pulumi.yaml."}
 
 
-PULUMI_KEYS = {
+WRITTEN_BY_PULUMI = {  # by itself: at the first `stack init`, and when the place of the key for secrets changes
     "encryptionsalt": "Written by Pulumi.",
     "secretsprovider": "Written by Pulumi: where the key for secrets is.",
     "encryptedkey": "Written by Pulumi.",
-    "environment": "Environments of Pulumi's own service.",
+}
+PULUMI_KEYS = {
+    **WRITTEN_BY_PULUMI,
+    "environment": "Environments of Pulumi's own service.",  # written by people; they may hold configuration
 }

@@ -93,7 +93,7 @@ class Progress:
         if self.points_failed:
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:
-            yield f"{self.workers} worker" + "s" * (self.workers != 1)
+            yield "1 worker" if self.workers == 1 else f"{self.workers} workers"
         yield f"{self.rows:,} rows"
         if self.experiment.attempt > 1:
             yield f"attempt {self.experiment.attempt}"

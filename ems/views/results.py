@@ -158,7 +158,9 @@ def _shown(where: Sequence[Condition]) -> str:
 
 
 def _cell(value: Value) -> Text:
-    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return Text("")
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return Text(text, justify="left" if isinstance(value, str) else "right")
 
 

@@ -201,6 +201,11 @@ def test_a_rendering_library_that_is_built_is_named_with_its_size(monkeypatch):
     assert "tabulate (0." in environment.check(make(TABULATE)).warnings[0]
 
 
+@pytest.mark.parametrize("name", ["jupyter-core", "Jupyter.Core", "jupyter__core"])
+def test_names_are_compared_as_package_indexes_do(name):
+    assert "jupyter-core renders data" in environment.check(make(f"{name}==5.0 --hash=sha256:{SHA}\n")).warnings[0]
+
+
 def test_a_wrong_hash_is_never_installed():
     wrong = make(f"tabulate==0.9.0 --hash=sha256:{SHA}\n")
     with pytest.raises(ProvenanceError, match="cannot be installed") as caught:

@@ -175,10 +175,13 @@ def test_ten_files_are_listed_and_the_rest_counted(lab):
 
 def test_what_pulumi_writes_into_a_stack_file_is_no_change(lab):
     stack = lab / "stacks/Pulumi.fit.yaml"
-    stack.write_text("encryptionsalt: v1:abc\n" + stack.read_text())
+    content = stack.read_text()
+    stack.write_text("encryptionsalt: v1:abc\nsecretsprovider: gcpkms://key\nencryptedkey: abc\n" + content)
     assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
     git(lab, "add", ".")
     assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
+    stack.write_text("environment: [shared]\n" + content)  # by a person: it may hold configuration
+    assert "stacks/Pulumi.fit.yaml" in refusal(lab)
 
 
 def test_a_staged_change_of_the_stack_file_is_refused_though_the_file_is_back(lab):

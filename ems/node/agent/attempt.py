@@ -25,7 +25,7 @@ from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.unpack import unpack
 from ems.node.job.keeper import Ended, Job, kill_leftovers
-from ems.node.job.results_files import ResultsError
+from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
 from ems.spool.batch import Batch

@@ -29,7 +29,7 @@ from ems.errors import EmsError
 from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split
-from ems.node.driver.rows import Kind, joined
+from ems.node.driver.typed_rows import Kind, joined
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
 from ems.spool.folder import Spool

@@ -23,7 +23,8 @@ from typing import Any
 from ems.errors import EmsError
 from ems.node.driver import platform
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
-from ems.node.driver.rows import BadResult, Gathered, Kind
+from ems.node.driver.rows import BadResult
+from ems.node.driver.typed_rows import Gathered, Kind
 from ems.spool.batch import Batch, ColumnType, Mark, Value
 from ems.spool.encoding import encode
 from ems.sweep import Sweep

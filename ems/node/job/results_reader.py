@@ -6,7 +6,8 @@ from array import array
 from pathlib import Path
 
 from ems.node.job.columns import KnownTypes, stacked
-from ems.node.job.results_files import Chunk, ResultsFile, open_file
+from ems.node.job.results_file import Chunk, ResultsFile
+from ems.node.job.results_files import open_file
 from ems.spool.batch import Batch, Column
 
 MAX_ROWS = 10_000
