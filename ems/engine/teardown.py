@@ -21,7 +21,10 @@ from ems.messages import Say
 
 @dataclass(frozen=True)
 class Leftover:
-    """What one stack still declares, and what became of it."""
+    """What one stack still declares, and what became of it.
+
+    `clusters`: how many clusters its state has; `result`: "", `nothing left`, `released`, `kept: …` or `failed: …`.
+    """
 
     stack: str
     experiment: Experiment
@@ -30,7 +33,10 @@ class Leftover:
 
 
 def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:
-    """For each stack with an experiment: how many clusters its state still has."""
+    """For each stack with an experiment, in the order given: how many clusters its state still has.
+
+    DatabaseError, or EngineError if a state cannot be read.
+    """
     with pulumi.lab.database() as database:
         newest = {stack: rows[0] for stack in stacks if (rows := database.experiments(stack))}
 
@@ -42,7 +48,11 @@ def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
-    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
+    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop.
+
+    Returns what is left of each, in the order given; a release that fails is a result, and the others go on. `say` is
+    told the name of each stack that is done.
+    """
 
     def released(leftover: Leftover) -> Leftover:
         result = _release(pulumi, leftover, force=force)

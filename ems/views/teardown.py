@@ -14,6 +14,7 @@ from ems.errors import EngineError
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:
+    """A row for each stack: state, clusters still declared, machines held, cost in US dollars, and what was done."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stack", "state", "clusters", "machines", "cost", "result"):
         shown.add_column(name)
@@ -87,5 +88,5 @@ def as_object(leftovers: Sequence[Leftover]) -> TeardownObject:
 
 
 def exit_code(leftovers: Sequence[Leftover]) -> int:
-    """5 if something that was to go is still there."""
+    """5 if something that was to go is still there; otherwise 0."""
     return EngineError.exit_code if any(leftover.result.startswith("failed") for leftover in leftovers) else 0

@@ -36,6 +36,8 @@ class Chunk:
 
 
 class ResultsFile(ABC):
+    """One results file, read while it grows. `types`: the column types that all files of a run share."""
+
     def __init__(self, path: Path, types: KnownTypes) -> None:
         self.path, self._types = path, types
 
@@ -68,6 +70,10 @@ class Tail:
         self._exhausted: tuple[int, int, int] | None = None
 
     def take(self, max_rows: int, max_bytes: int, ended: bool) -> Lines:
+        """The next complete records, `max_rows` at most and of about `max_bytes`; none if nothing is new.
+
+        `ended` as in `ResultsFile.take`. ResultsError if the file was removed or rewritten, or a record is too long.
+        """
         before = _signature(self.path)
         if before is None:
             return self._absent()
