@@ -17,6 +17,7 @@ err = Console(stderr=True, emoji=False)
 
 
 def print_json(value: object) -> None:
+    """Print a JSON value on standard output, indented; letters beyond ASCII are not escaped."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -26,6 +27,7 @@ def say(text: str) -> None:
 
 
 def show_error(error: EmsError) -> None:
+    """Print the message and below it the hint, if there is one, on standard error."""
     err.print("error:", style="bold red", end=" ", highlight=False)
     err.print(error.message, markup=False, highlight=False, soft_wrap=True)
     if error.hint:

@@ -53,6 +53,7 @@ def plain(name: str) -> str:
 
 
 def quoted(text: str) -> str:
+    """Text in double quotes, of at most 60 characters, with what is not printable escaped."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 

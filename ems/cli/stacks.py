@@ -94,6 +94,7 @@ def status(stacks: Stacks = None, as_json: Json = False) -> None:
 
 
 def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
+    """Print experiments as JSON or as a table; without any, an empty JSON list or nothing."""
     from ems.views.status import status_object, status_page
 
     if as_json:

@@ -52,14 +52,18 @@ class Place(ABC):
 
     @abstractmethod
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
-        """Make the place ready for the experiment: environment, code, inputs, machines."""
+        """Make the place ready for the experiment: environment, code, inputs, machines. `say` is told each step.
+
+        ProvenanceError if one of these could not be obtained; EmsError if the place cannot take it.
+        """
 
     @abstractmethod
-    def is_prepared(self, lab: Lab, experiment_id: str) -> bool: ...
+    def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
+        """Whether `prepare` has made the place ready for the experiment, maybe before a `release`."""
 
     @abstractmethod
     def release(self, lab: Lab, experiment_id: str) -> None:
-        """Leave nothing that costs. What a run has not stored yet stays."""
+        """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error."""
 
     @abstractmethod
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
@@ -98,12 +102,18 @@ def place(kind: str) -> Place:
 
 
 def settings() -> dict[str, type[BaseModel]]:
-    """The model of the settings of each kind of place, for those who read stack files."""
+    """The model of the settings of each kind of place, by its name, for those who read stack files.
+
+    UserError if a package that one of them needs is not installed.
+    """
     return {kind: plugins.load("clusters", kind, "settings").Settings for kind in plugins.names("clusters")}
 
 
 def of(lab: Lab, experiment: Experiment) -> Place:
-    """The place of an experiment: one of its own, named by its kind, or the persistent one that it names."""
+    """The place of an experiment: one of its own, named by its kind, or the persistent one that it names.
+
+    UserError as of `place`; DatabaseError if a persistent place cannot be looked up.
+    """
     name = experiment.registration.cluster
     if name in plugins.names("clusters"):
         return place(name)

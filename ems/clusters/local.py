@@ -58,6 +58,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
 
 
 def is_prepared(lab: Lab, experiment_id: str) -> bool:
+    """As `Place.is_prepared`: whether the experiment's run folder has what its agent needs."""
     return AgentConfig.exists(lab.run_dir(experiment_id))
 
 
@@ -108,7 +109,7 @@ class Agents:
         started.append(self.start(run_dir))
 
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
-        """An agent of this prepared run folder."""
+        """An agent of this prepared run folder, a process in a session of its own that writes to agent.log."""
         with (run_dir / "agent.log").open("ab") as log:
             return subprocess.Popen(
                 [*self._before, sys.executable, "-m", "ems.node", str(run_dir)],

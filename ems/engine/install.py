@@ -102,7 +102,7 @@ def _install(say: Say) -> Path:
         else:
             return _cached_bin()
     raise EngineError(
-        "Pulumi's engine is missing and could not be had:\n  " + "\n  ".join(tried),
+        "Pulumi's engine is missing and could not be obtained:\n  " + "\n  ".join(tried),
         f"Ways to get it: put `pulumi` {VERSION} or newer on PATH (pulumi.com/docs/install), "
         "or let this machine reach pulumi.com, or a Go module proxy.",
     )

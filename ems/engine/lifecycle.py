@@ -22,17 +22,21 @@ UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
 
 def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
-    """The named stacks in the order in which they need one another: lab, places, experiments."""
+    """The named stacks, each once, in the order in which they need one another: lab, places, experiments.
+
+    StackFileError if one of the files has faults.
+    """
     return sorted(set(names), key=lambda stack: (preflight.rank(stacks, stack), stack))
 
 
 def up(
     pulumi: Pulumi, stacks: StackFiles, stack: str, say: Say, *, detach: bool = False, retry: bool = False
 ) -> Experiment | None:
-    """Bring a stack to what its file says; of an experiment, returns the row.
+    """Bring a stack to what its file says; of an experiment, returns the row, of another stack None.
 
-    Everything that can be known to be wrong is told before Pulumi starts. If another command is at work on the stack,
-    the run is watched until that one has ended, and what it left undone is done. With `detach` that is Busy.
+    Everything that can be known to be wrong is raised before Pulumi starts, as of `preflight.require`. If another
+    command is at work on the stack, the run is watched until that one has ended, and what it left undone is done. With
+    `detach` that is Busy. EngineError if Pulumi fails otherwise than by a run; a failed run is in the row.
     """
     registration = preflight.require(stacks, stack)
     if registration is None:
@@ -129,7 +133,10 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
 
 
 def stop(lab: Lab, experiment: Experiment) -> Experiment:
-    """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
+    """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has.
+
+    Returns the row, which is still not finished if that takes longer than `patience.stop_s`.
+    """
     place = clusters.of(lab, experiment)
     with lab.database() as database:
         deadline = time.monotonic() + stop_s(database)
@@ -143,7 +150,10 @@ def stop(lab: Lab, experiment: Experiment) -> Experiment:
 
 
 def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
-    """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says."""
+    """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says.
+
+    EngineError if the cluster could not be released.
+    """
     try:
         pulumi.quietly(*UP, "--stack", stack, EMS_RECONCILE=experiment_id)
     except CommandFailed as error:

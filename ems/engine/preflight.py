@@ -34,7 +34,7 @@ class Report:
 
 
 def report(stacks: StackFiles, stack: str) -> Report:
-    """All that is wrong with one stack; changes nothing."""
+    """All that is wrong with one stack, as a report: no EmsError is raised; changes nothing."""
     try:
         described = stacks.spec(stack)
     except EmsError as error:
@@ -80,9 +80,10 @@ def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
 
 
 def require(stacks: StackFiles, stack: str) -> Registration | None:
-    """What `ems up` would register; None for a stack that is not an experiment. Raises the first error.
+    """What `ems up` would register; None for a stack that is not an experiment.
 
-    Whether inputs are there is asked by `require_inputs`: one that is finished needs none.
+    Raises the first error: UserError, StackFileError or ProvenanceError. Whether inputs are there is asked by
+    `require_inputs`: one that is finished needs none.
     """
     stacks.lab.plugin()
     described = stacks.spec(stack)
@@ -111,7 +112,7 @@ def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *,
 
 
 def rank(stacks: StackFiles, stack: str) -> int:
-    """0 for the lab, 1 for a place, 2 for an experiment."""
+    """0 for the lab, 1 for a place, 2 for an experiment; StackFileError if the file has faults."""
     return RANKS.index(type(stacks.spec(stack)))
 
 

@@ -21,7 +21,11 @@ from ems.messages import Say
 
 @dataclass(frozen=True)
 class Leftover:
-    """What one stack still declares, and what became of it; `experiment`: its newest one, None if no row knows it."""
+    """What one stack still declares, and what became of it.
+
+    `experiment`: its newest one, None if no row knows it; `clusters`: how many its state has; `result`: "", `nothing
+    left`, `released`, `kept: …` or `failed: …`.
+    """
 
     stack: str
     experiment: Experiment | None
@@ -33,7 +37,7 @@ def survey(pulumi: Pulumi, named: Sequence[str] = ()) -> list[Leftover]:
     """How many clusters the state of each stack still has; of all stacks, or of those named.
 
     All are those that Pulumi's backend, the database or a stack file of the working tree knows. UserError for a name
-    that none of them knows.
+    that none of them knows; DatabaseError; EngineError if a state cannot be read.
     """
     newest = _newest(pulumi)
     declared = set(stacks(pulumi))
@@ -59,7 +63,11 @@ def _newest(pulumi: Pulumi) -> dict[str, Experiment]:
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
-    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
+    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop.
+
+    Returns what is left of each, in the order given; a release that fails is a result, and the others go on. `say` is
+    told the name of each stack that is done.
+    """
 
     def released(leftover: Leftover) -> Leftover:
         clusters, result = _release(pulumi, leftover, force=force)

@@ -27,6 +27,8 @@ MOVED = {  # names that every lab's repository contains, as they were and as the
 
 @dataclass(frozen=True)
 class Lab:
+    """A lab as its `Pulumi.yaml` describes it. `database_url`: relative paths in it are taken from `root`."""
+
     root: Path
     name: str
     id: uuid.UUID
@@ -39,9 +41,11 @@ class Lab:
 
     @property
     def stacks_dir(self) -> Path:
+        """The folder of the stack files."""
         return self.root / "stacks"
 
     def stack_file(self, stack: str) -> Path:
+        """Where the file of a stack is, or would be."""
         return self.stacks_dir / f"Pulumi.{stack}.yaml"
 
     def stacks(self) -> list[str]:
@@ -96,13 +100,16 @@ class Lab:
 
     @contextmanager
     def database(self) -> Iterator[databases.Database]:
-        """The lab's database, closed at the end of the block."""
+        """The lab's database, closed at the end of the block. Nothing is created or read yet.
+
+        UserError if its URL names an unknown kind of database, or a package that it needs is not installed.
+        """
         with closing(databases.connect(self.database_url, self.root)) as database:
             yield database
 
 
 def find(start: Path | None = None) -> Lab:
-    """The lab that `start` (default: the working directory) lies in; UserError if it lies in none."""
+    """The lab that `start` (default: the working directory) lies in; UserError if it lies in none, or as of `read`."""
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "Pulumi.yaml").is_file():
@@ -114,7 +121,7 @@ def find(start: Path | None = None) -> Lab:
 
 
 def read(root: Path) -> Lab:
-    """The lab whose `Pulumi.yaml` stands in `root`."""
+    """The lab whose `Pulumi.yaml` stands in `root`; UserError if it is missing or not valid."""
     file = root / "Pulumi.yaml"
     try:
         project = yaml.safe_load(file.read_text(encoding="utf-8"))

@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 
 def look_s(database: Database, least_s: float) -> float:
-    """From one look to the next: at least `least_s`, more where looks cost something as beats do."""
+    """Seconds from one look to the next: at least `least_s`, more where looks cost something as beats do."""
     return max(least_s, database.least_beat_s / LOOKS_A_BEAT)
 
 
 def stop_s(database: Database) -> float:
-    """How long a stop may take before it is said to be still under way."""
+    """How many seconds a stop may take before it is said to be still under way."""
     return STOP_S + 2 * database.least_beat_s
 
 
@@ -37,7 +37,7 @@ class Patience:
         self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def __call__(self, ask: Callable[[], T]) -> T:
-        """The answer, however long the database is away."""
+        """The answer, however long the database is away; other errors of `ask` are raised."""
         while True:
             try:
                 answer = ask()
@@ -55,6 +55,7 @@ class Patience:
         return self._pauses.pause_s()
 
     def back(self) -> None:
+        """Note that the database answers again; said once, if it was away."""
         if self._away:
             self._say("The database is back.")
         self._away = False
@@ -73,6 +74,11 @@ class Pace:
         self._line = ""
 
     def shows(self, line: str) -> bool:
+        """Whether `line` is to be shown now, and then counts as shown.
+
+        It must differ from the last one, which must have been shown long enough ago: a hundredth of the time since the
+        beginning, 0.5 s at least and 60 s at most.
+        """
         now = time.monotonic()
         pause_s = min(max((now - self._began) / 100, FASTEST_S), SLOWEST_S)
         if line == self._line or now - self._shown_at < pause_s:

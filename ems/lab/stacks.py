@@ -13,6 +13,8 @@ from ems.stack.settings import Places
 
 
 class StackFiles:
+    """The stack files of `lab`. `places`: the settings that each kind of place has (`ems.clusters.settings`)."""
+
     def __init__(self, lab: Lab, places: Places) -> None:
         self.lab, self._places = lab, places
         self._read: dict[str, Spec | StackFileError] = {}
@@ -46,7 +48,7 @@ class StackFiles:
         return found.get("lab") or next(iter(found.values()), None)
 
     def places(self) -> dict[str, ClusterSpec]:
-        """The persistent places."""
+        """The persistent places that valid stack files describe, by stack."""
         return {stack: spec for stack, spec in self.described() if isinstance(spec, ClusterSpec)}
 
 

@@ -36,12 +36,17 @@ NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
 @dataclass(frozen=True)
 class Bundle:
+    """A bundle on this machine; its name is its SHA-256 (64 hexadecimal digits)."""
+
     path: Path
     sha256: str
 
 
 def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> Bundle:
-    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine."""
+    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine.
+
+    ProvenanceError if the repository lacks an object; OSError if the file cannot be written.
+    """
     small = {
         f"environment/{LOCK}": environment.lock.encode(),
         f"environment/{PYTHON}": f"{environment.python}\n".encode(),

@@ -41,6 +41,8 @@ class Code:
 
 
 class Problem(NamedTuple):
+    """What keeps others from getting the same code, and the command or the change that fixes it."""
+
     what: str
     fix: str
 
@@ -67,7 +69,10 @@ def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, r
 
 
 def at_commit(root: Path, code: CodeSpec) -> Code:
-    """The same for a commit that was resolved before, whatever has become of the working tree since."""
+    """The same for a commit that was resolved before, whatever has become of the working tree since.
+
+    ProvenanceError if the commit could not be obtained any more.
+    """
     with repository.opened(root) as lab:
         return _code(lab, code, [])
 

@@ -26,7 +26,10 @@ def sha256(file: Path) -> str:
 
 
 def known_sha256(file: Path) -> str:
-    """The same, but the file is read again only if its times, size, mode or inode have changed since."""
+    """The same, but the file is read again only if its times, size, mode or inode have changed since.
+
+    OSError if there is no such file.
+    """
     before = _about(file)
     known = _remembered(file)
     if known.get("about") == before:

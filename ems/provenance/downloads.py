@@ -43,7 +43,10 @@ def download(url: str, part: Path, told: Told) -> None:
 
 
 def copy(read: Callable[[int], bytes], part: Path, start: int, total: int | None, told: Told) -> None:
-    """Write what `read` gives into `part`, after its first `start` bytes."""
+    """Write what `read` gives into `part`, after its first `start` bytes; flushed to the disk.
+
+    `told` hears after each block how many bytes are there, of `total`. EmsError if `part` cannot be written.
+    """
     with _writing(part):
         part.touch()
         os.truncate(part, start)

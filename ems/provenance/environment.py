@@ -65,6 +65,8 @@ class Environment:
 
 
 class Findings(NamedTuple):
+    """What `check` found, one sentence each, with the file and, where it is known, the line."""
+
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -80,7 +82,10 @@ def folder(root: Path, name: str) -> Path:
 
 
 def from_folder(folder: Path) -> Environment:
-    """The environment in a folder as it is now, named like the folder."""
+    """The environment in a folder as it is now, named like the folder.
+
+    ProvenanceError if lock or Python version is missing, or is not UTF-8.
+    """
 
     def read(name: str) -> bytes | None:
         return (folder / name).read_bytes() if (folder / name).is_file() else None
@@ -89,7 +94,10 @@ def from_folder(folder: Path) -> Environment:
 
 
 def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment:
-    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`."""
+    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`.
+
+    ProvenanceError as of `from_folder`.
+    """
 
     def read(file: str) -> bytes | None:
         return repository.read_file(git_dir, commit, f"{prefix}environments/{name}/{file}")
@@ -98,7 +106,7 @@ def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment
 
 
 def of(root: Path, code: Code, name: str) -> Environment:
-    """The environment that goes with resolved code of the lab in `root`."""
+    """The environment that goes with resolved code of the lab in `root`; ProvenanceError as of `from_folder`."""
     return at_commit(*provenance.environment_source(root, code), name)
 
 
@@ -177,13 +185,14 @@ def _sizes_mb(environment: Environment) -> dict[str, float]:
 def refuse(environment: Environment) -> None:
     """ProvenanceError if the environment cannot be built the same again; it has all faults."""
     if errors := check(environment).errors:
-        raise ProvenanceError("\n".join(errors), f"Mend {WISHES}, then: ems env lock {environment.name}")
+        raise ProvenanceError("\n".join(errors), f"Fix {WISHES}, then: ems env lock {environment.name}")
 
 
 def lock(folder: Path, upgrade: bool = False) -> None:
     """Pin what requirements.in wishes, with hashes and for every platform, in requirements.txt.
 
-    Keeps versions that are pinned already unless `upgrade`. A failure leaves the old lock as it was.
+    Keeps versions that are pinned already unless `upgrade`. ProvenanceError if a file is missing, or the wishes
+    cannot be locked; the old lock then stays as it was.
     """
     for file, example in ((WISHES, "numpy\nscipy>=1.14"), (PYTHON, "3.11")):
         if not (folder / file).is_file():
@@ -221,10 +230,12 @@ def is_built(environment: Environment) -> bool:
 
 
 def bin_path(folder: Path) -> Path:
+    """The folder of the programs of a built environment."""
     return folder / "bin"
 
 
 def python_path(folder: Path) -> Path:
+    """The interpreter of a built environment."""
     return bin_path(folder) / "python"
 
 

@@ -146,7 +146,10 @@ def streaming(git_dir: Path) -> Iterator[git.Git]:
 
 
 def stream(objects: git.Git, blob: str) -> tuple[int, git.Git.CatFileContentStream]:
-    """Size in bytes and content of a blob, which must be read to its end before the next."""
+    """Size in bytes and content of a blob, which must be read to its end before the next.
+
+    ProvenanceError if the repository does not have it.
+    """
     try:
         _, _, size, content = objects.stream_object_data(blob)
     except ValueError as error:
@@ -156,6 +159,7 @@ def stream(objects: git.Git, blob: str) -> tuple[int, git.Git.CatFileContentStre
 
 
 def has_commit(git_dir: Path, commit: str) -> bool:
+    """Whether the repository has the commit; ProvenanceError if git cannot say."""
     wanted = f"{commit}^{{commit}}"
     with mapped(str(git_dir)):
         code, _, _ = reader(git_dir).cat_file("-e", wanted, with_extended_output=True, with_exceptions=False)
@@ -163,7 +167,10 @@ def has_commit(git_dir: Path, commit: str) -> bool:
 
 
 def files(git_dir: Path, commit: str, path: str = "") -> list[CommittedFile]:
-    """All files of a commit, or the one at `path`, by one listing that opens no blob. [] if `path` is not there."""
+    """All files of a commit, or the one at `path`, by one listing that opens no blob. [] if `path` is not there.
+
+    ProvenanceError if the repository does not have the commit.
+    """
     only = ("--", path) if path else ()
     with mapped(f"commit {commit}"):
         listing: bytes = reader(git_dir).ls_tree(
@@ -179,13 +186,17 @@ def _committed_file(line: bytes) -> CommittedFile:
 
 
 def read_blob(git_dir: Path, blob: str) -> bytes:
+    """The content of an object; ProvenanceError if the repository does not have it."""
     with mapped(f"object {blob}"):
         data: bytes = reader(git_dir).cat_file("blob", blob, stdout_as_string=False, strip_newline_in_stdout=False)
     return data
 
 
 def read_file(git_dir: Path, commit: str, path: str) -> bytes | None:
-    """The content of `path`, from the top, at a commit; None if the commit has no such file."""
+    """The content of `path`, from the top, at a commit; None if the commit has no such file.
+
+    ProvenanceError if the repository does not have the commit.
+    """
     found = [file for file in files(git_dir, commit, path) if file.path == path]
     return read_blob(git_dir, found[0].blob) if found else None
 
@@ -213,7 +224,10 @@ def without_credentials(url: str) -> str:
 
 
 def cached_clone(url: str, commit: str) -> Path:
-    """The bare repository in the user's cache that has `commit` of `url`, fetched if it is missing."""
+    """The bare repository in the user's cache that has `commit` of `url`, fetched if it is missing.
+
+    ProvenanceError if it could not be obtained. It never asks for a password.
+    """
     git_dir = cache_dir() / "repos" / f"{hashlib.sha256(url.encode()).hexdigest()}.git"
     with exclusive(git_dir.with_suffix(".lock")):
         if git_dir.is_dir() and has_commit(git_dir, commit):

@@ -49,7 +49,10 @@ class SpoolError(EmsError):
 
 
 def encode(batch: Batch) -> bytes:
-    """A batch file's bytes. SpoolError if a value does not fit its column's type."""
+    """A batch file's bytes.
+
+    SpoolError if a value does not fit its column's type, or a column has more or fewer values than there are rows.
+    """
     header = {
         "rows": len(batch),
         "replaces": list(batch.replaces),

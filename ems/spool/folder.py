@@ -44,9 +44,11 @@ class Spool:
         return sorted(self.folder.glob("*.batch"), key=lambda path: int(path.stem))
 
     def waiting_bytes(self) -> int:
+        """How many bytes the batches have that are not stored yet."""
         return sum(map(_size, self.waiting()))
 
     def clear(self) -> None:
+        """Remove the batches that are not stored yet: their results are lost."""
         for path in self.waiting():
             path.unlink()
 
@@ -60,7 +62,7 @@ def _size(batch: Path) -> int:
 
 
 def read(path: Path) -> Batch:
-    """The batch in `path`; SpoolError naming it if it is truncated or damaged."""
+    """The batch in `path`; SpoolError naming it if it is truncated or damaged, OSError if it cannot be read."""
     try:
         return decode(path.read_bytes())
     except SpoolError as error:

@@ -215,7 +215,10 @@ INPUT_URL = Checked(_check_input_url, {"type": "string", "pattern": r"^(https://
 
 
 def check_scalar(value: object, allowed: str) -> Scalar:
-    """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits."""
+    """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits.
+
+    ValueError says that `allowed` is allowed: for what is neither text, a finite number, a boolean nor null.
+    """
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, int | float):

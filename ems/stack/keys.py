@@ -51,6 +51,7 @@ class Collector:
         return {place: kept for place, item in items if (kept := self.at(place, check, item)) is not None}
 
     def finish(self) -> None:
+        """Problems with all that were noted, if there are any."""
         if self.located:
             raise Problems(self.located)
 
@@ -79,6 +80,7 @@ def secrets(data: object) -> Iterator[Location]:
 
 
 def below(key: str, faults: list[Fault]) -> bool:
+    """Whether `key` is the key of one of the faults, or stands below one."""
     return any(key == fault.key or key.startswith((fault.key + ".", fault.key + "[")) for fault in faults)
 
 

@@ -42,6 +42,8 @@ AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) 
 
 
 class Strict(BaseModel):
+    """A mapping of a stack file: keys that it does not have are refused; once made, it does not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 

@@ -14,6 +14,7 @@ from ems.stack.models import JOBS, MODELS, ExperimentSpec, Kind, Strict
 
 
 def faults(kind: Kind, error: ValidationError) -> Iterator[Fault]:
+    """A fault for each thing that pydantic found in an `ems:<kind>`, with its dotted key, without file and line."""
     for detail in error.errors(include_url=False):
         tagged = tuple(part for part in detail["loc"] if part != "[key]")
         location = (*tagged[:1], *tagged[2:]) if tagged[:1] == ("job",) else tagged

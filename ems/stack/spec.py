@@ -82,7 +82,7 @@ def to_json(spec: Spec) -> str:
 
 
 def from_json(kind: Kind, text: str, places: Places = NO_PLACES) -> Spec:
-    """The spec in JSON `text`; StackFileError if it is none."""
+    """The spec in JSON `text`; StackFileError with all faults if it is not one."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

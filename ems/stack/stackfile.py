@@ -62,7 +62,7 @@ def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
 
 
 def references(spec: ExperimentSpec, lab: LabSpec) -> list[Fault]:
-    """A fault for each of project, experimenter and funding that `lab` does not have."""
+    """A fault, without file and line, for each of project, experimenter and funding that `lab` does not have."""
     known: Mapping[str, Mapping[str, object]] = {
         "project": lab.projects,
         "experimenter": lab.experimenters,

@@ -29,11 +29,13 @@ class WrittenGrid:
     zipped: Mapping[Location, Mapping[str, Any]]
 
     def named(self) -> Iterator[tuple[Location, str, Any]]:
+        """Each axis: where it stands in the grid, its name, and its values in the form in which they are written."""
         for where, group in [((), self.alone), *self.zipped.items()]:
             yield from (((*where, name), name, form) for name, form in group.items())
 
     @property
     def json(self) -> dict[str, Any]:
+        """The grid as `Sweep.of` takes it."""
         groups = {"zip": list(self.zipped.values())} if self.zipped else {}
         return {**self.alone, **groups}
 

@@ -17,8 +17,12 @@ POLL_S = 0.5
 
 
 def read(lab: Lab, experiment: Experiment, remark: Say, *, follow: bool) -> Iterator[str]:
-    """The log in pieces; with `follow`, until the experiment is finished, also while the database is away, as `remark`
-    is told. UserError if it is elsewhere."""
+    """The log in pieces of text; with `follow`, until the experiment is finished, also while the database is away, as
+    `remark` is told.
+
+    Of a log that is out of reach, its end as the row has it. UserError if the row has none, as the log is on another
+    machine; DatabaseError if nothing has run yet.
+    """
     place = clusters.of(lab, experiment)
     finished = _Finished(lab, experiment, remark)
     start, text = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")

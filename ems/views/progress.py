@@ -24,7 +24,7 @@ class Progress:
     """One look at an experiment.
 
     rate: points a second; workers: the processes that compute. Both are None where that is not known.
-    failures: the last few failed points. log: the job's last lines, where it runs on this machine.
+    failures: the last few failed points, in order of points. log: the job's last lines, where it runs on this machine.
     """
 
     experiment: Experiment
@@ -35,34 +35,42 @@ class Progress:
 
     @property
     def stack(self) -> str:
+        """Name of the stack."""
         return self.experiment.registration.stack
 
     @property
     def state(self) -> State:
+        """State of the experiment."""
         return self.experiment.state
 
     @property
     def finished(self) -> bool:
+        """Whether the experiment has ended: no state follows but by a retry."""
         return self.state.finished
 
     @property
     def under_way(self) -> bool:
+        """Whether it is worth waiting for: neither finished nor lost."""
         return under_way(self.experiment)
 
     @property
     def points_done(self) -> int:
+        """How many points are stored, with rows or without."""
         return self.experiment.points_done
 
     @property
     def points_failed(self) -> int:
+        """How many points have failed."""
         return self.experiment.points_failed
 
     @property
     def points_total(self) -> int:
+        """How many points the grid has; 1 for a command."""
         return self.experiment.registration.points_total
 
     @property
     def rows(self) -> int:
+        """How many rows are stored."""
         return self.experiment.rows_stored
 
     @property
@@ -72,13 +80,13 @@ class Progress:
 
     @property
     def took(self) -> timedelta:
-        """Since the start of the first run."""
+        """Time from the start of the first run to the end, or to now; zero before the first run."""
         row = self.experiment
         return (row.finished_at or datetime.now(UTC)) - row.started_at if row.started_at else timedelta()
 
     @property
     def left(self) -> timedelta | None:
-        """Until the last point, if it goes on at this rate."""
+        """Time until the last point, if it goes on at this rate; None where that is not known."""
         if not self.rate or not self.under_way:
             return None
         return timedelta(seconds=(self.points_total - self.points_done - self.points_failed) / self.rate)
@@ -128,7 +136,11 @@ def failure_line(mark: Mark) -> str:
 
 
 def look(lab: Lab, experiment: Experiment) -> Progress:
-    """What the database says of an experiment, and its place of the run and its log, where they are in reach."""
+    """What the database says of an experiment, and its place of the run and its log, where they are in reach.
+
+    The last 5 failures, and up to 50 lines of the log of a run that is not finished. UserError if a package that the
+    place needs is not installed; DatabaseError from the database.
+    """
     place = clusters.of(lab, experiment)
     live = place.live(lab, experiment)
     log = None if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES)
@@ -142,6 +154,7 @@ def look(lab: Lab, experiment: Experiment) -> Progress:
 
 
 def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:
+    """A `look` at each of the experiments, in their order."""
     return [look(lab, experiment) for experiment in experiments]
 
 

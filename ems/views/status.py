@@ -81,7 +81,7 @@ def status_object(experiment: Experiment) -> StatusObject:
 
 
 def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType:
-    """The table, and below it the errors in full."""
+    """The table, and below it the errors in full; `experiments` has at least one, `width` is in characters."""
     errors = [
         Text(f"{experiment.registration.stack}: {experiment.error}", "red")
         for experiment in experiments
@@ -91,7 +91,10 @@ def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType
 
 
 def status_table(experiments: Sequence[Experiment], width: int) -> Table:
-    """A row each. Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out."""
+    """A row each, of at least one experiment, in `width` characters; cost is in US dollars.
+
+    Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out.
+    """
     rows = [_cells(experiment) for experiment in experiments]
     columns = [name for name in rows[0] if any(row[name] != DULL.get(name) for row in rows)]
     widths = {name: _width(name, rows) for name in columns}

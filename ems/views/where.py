@@ -30,7 +30,7 @@ Give several conditions one by one: all of them must hold. In a shell each needs
 
 
 def parse(text: str) -> Condition:
-    """UserError, with the grammar, for what is not a condition."""
+    """The condition that `text` says. UserError, with the grammar, if it is not one, or asks for an order with null."""
     found = CONDITION.fullmatch(text)
     if found is None:
         raise UserError(f"{text!r} is not a condition.", GRAMMAR)

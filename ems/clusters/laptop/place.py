@@ -10,6 +10,8 @@ from ems.node.agent.config import tell_to_listen
 
 
 class Laptop(Place):
+    """This machine and the lab's own folder. Ctrl-C cancels a run, and its commit need not be on a remote."""
+
     needs_remote = False
     stops_with_its_command = True
 

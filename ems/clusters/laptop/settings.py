@@ -8,6 +8,8 @@ from ems.stack.models import Strict, Workers
 
 
 class Settings(Strict):
+    """The keys of a laptop."""
+
     workers: Workers | None = Field(
         None, description="How many processes compute at once; left out: one for each CPU of the place."
     )

@@ -19,6 +19,7 @@ from ems.engine.provider.server import Provider
 
 
 def main() -> None:
+    """Print the port that the engine is to connect to, and serve until the process that started this one is gone."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, _leave)  # the engine's good-bye; a Ctrl-C reaches us as its Cancel
     server = grpc.server(ThreadPoolExecutor(32))

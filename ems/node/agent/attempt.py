@@ -249,6 +249,7 @@ def write_outcome(run_dir: Path, outcome: Outcome) -> None:
 
 
 def forget_outcome(run_dir: Path) -> None:
+    """Have the job run again: remove what an earlier agent noted of its end."""
     (run_dir / "exit.json").unlink(missing_ok=True)
 
 

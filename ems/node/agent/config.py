@@ -29,6 +29,7 @@ class AgentConfig:
 
     @staticmethod
     def exists(run_dir: Path) -> bool:
+        """Whether `run_dir` has such a file, that is, was made ready for a run."""
         return _file(run_dir).exists()
 
     @staticmethod
@@ -42,6 +43,7 @@ class AgentConfig:
             ) from error
 
     def write(self, run_dir: Path) -> None:
+        """Write it into `run_dir`, which is made if need be."""
         run_dir.mkdir(parents=True, exist_ok=True)
         aside.write(_file(run_dir), json.dumps(asdict(self), indent=2))
 

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class WorkerCount(TypedDict):
+    """How many workers are alike."""
+
     count: Annotated[int, "How many workers of a sweep have this platform; those that were replaced count, too."]
 
 

@@ -87,6 +87,10 @@ class ProgressFile:
         self._written = 0.0
 
     def write(self, workers: int, running: int, *, now: bool = False) -> None:
+        """Write the counts, points a second, `workers`, and `running` points; at most once a second unless `now`.
+
+        A full disk is logged only; OSError otherwise.
+        """
         if not now and time.monotonic() - self._written < PROGRESS_S:
             return
         self._written = time.monotonic()
@@ -125,6 +129,7 @@ class Driver:
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
+        """Compute what is not done; returns the exit code: 0, 3 after too many failures, 143 after SIGTERM."""
         log.info("%d points to compute on %d workers", self._backlog.left, self._order.workers)
         while not self._halt_code():
             self._hand_out()
@@ -228,6 +233,7 @@ class Driver:
 
 
 def main(order_file: str) -> NoReturn:
+    """Carry out the order in `order_file`, and exit with the code that the module's docstring lists."""
     _log_to_stderr()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())

@@ -38,6 +38,7 @@ class System(TypedDict):
 
 @lru_cache(maxsize=1)
 def machine() -> Machine:
+    """The hardware of this machine; found out once per process."""
     cpu, flags, memory_bytes = _mac() if sys.platform == "darwin" else _linux()
     return {
         "cpu": cpu,
@@ -50,6 +51,7 @@ def machine() -> Machine:
 
 @lru_cache(maxsize=1)
 def system() -> System:
+    """The operating system of this machine; found out once per process."""
     return {
         "name": platform.system(),
         "release": platform.release(),
@@ -108,6 +110,7 @@ def _distribution() -> str:
 
 
 def of_os_release(text: str) -> str:
+    """The distribution's name and version, as an os-release file has them; "" if it does not."""
     values = dict(line.partition("=")[::2] for line in text.splitlines())
     return " ".join(shlex.split(values.get("PRETTY_NAME", "")))
 

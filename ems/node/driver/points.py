@@ -69,6 +69,11 @@ class Returned:
 
 @dataclass(frozen=True)
 class Task:
+    """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
+
+    `timeout_s`: the most that one call may take; None: no limit.
+    """
+
     function: Callable[..., Any]
     sweep: Sweep
     retries: int
@@ -76,10 +81,12 @@ class Task:
 
 
 def read_order(file: str) -> Order:
+    """The order in a JSON file."""
     return Order(**json.loads(Path(file).read_text(encoding="utf-8")))
 
 
 def enter(order: Order) -> None:
+    """Make the folder of the code the working directory, and the first place that modules are imported from."""
     os.chdir(order.code)
     if order.code not in sys.path:
         sys.path.insert(0, order.code)
@@ -168,6 +175,7 @@ class Work:
         self._began = time.perf_counter()
 
     def run(self) -> None:
+        """Call the function point by point, until all are done, the batch is full, or one is given up."""
         for point, parameters in self._todo():
             result, error = self._call(point, parameters)
             with self._lock:
@@ -222,6 +230,7 @@ class Work:
             return True
 
     def returned(self) -> Returned:
+        """What has become of the points by now; to be called once, after `run` has returned or a point was given up."""
         typed = self._gathered.typed()
         for point, problem in typed.refused.items():
             self._marks.append(Mark(point, "failed", self._task.sweep.parameters(point), problem))

@@ -131,5 +131,6 @@ def _scalar(name: str, value: Any) -> Value:
 
 
 def shown(value: Any) -> str:
+    """A value and its type for a message, such as `a numpy.ndarray: array([[1, 2]…`."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
     return f"a {kind}: {_REPR.repr(value)}"

@@ -110,6 +110,7 @@ class Workers(Generic[T, R]):
 
     @property
     def alive(self) -> int:
+        """How many workers there are now."""
         return len(self._alive)
 
     @property
@@ -125,6 +126,7 @@ class Workers(Generic[T, R]):
         return sorted(self._alive - self._tasks.keys() - self._leaving)
 
     def give(self, address: str, task: T, function: Callable[..., R], *arguments: Any) -> None:
+        """Have the free worker at `address` call `function(*arguments)`; `ended` will give `task` with the result."""
         future = self._client.submit(function, *arguments, workers=[address], pure=False)
         self._tasks[address] = (task, future)
         future.add_done_callback(lambda done: self._ready.put((address, done)))

@@ -25,6 +25,8 @@ class Chunk:
 
 
 class ResultsFile(ABC):
+    """One file that a job writes, read while it grows; `types`: what is known of its columns."""
+
     def __init__(self, path: Path, types: KnownTypes) -> None:
         self.path, self._types = path, types
 

@@ -33,6 +33,7 @@ class Tail:
         self._exhausted: tuple[int, int, int] | None = None
 
     def take(self, max_rows: int, max_bytes: int, ended: bool) -> Lines:
+        """The next complete lines, at least one if there is one; with `ended` also a last one without a newline."""
         before = signature(self.path)
         if before is None:
             return self._absent()
