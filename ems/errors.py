@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 class EmsError(Exception):
-    """Something a person can mend. `hint` names the next command or the allowed values."""
+    """Something a person can fix. `hint` names the next command or the allowed values."""
 
     exit_code = 1
 

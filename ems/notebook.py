@@ -33,7 +33,7 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
 
     Only those that fulfil each of `where`, as ["theta >= 1.5", "m = 60"]; point, row, and all columns or `columns`.
-    The lab is the one that the working directory lies in. UserError outside a lab, or for what is no condition;
+    The lab is the one that the working directory lies in. UserError outside a lab, or for what is not a condition;
     DatabaseError without experiment, for an unknown column, or a value that does not fit its type.
     """
     here = lab.find()

@@ -8,6 +8,7 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from ems import clusters, databases, lab
@@ -24,6 +25,9 @@ pytest_plugins = [
     "tests.databases.bigquery_server",
     "tests.databases.secret_stores",
 ]
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure of a test
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_xdist_auto_num_workers() -> int:

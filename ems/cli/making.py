@@ -53,7 +53,7 @@ def schema() -> None:
 
 @making.command(epilog="[bold]Example[/]  ems doctor")
 def doctor(as_json: Json = False) -> None:
-    """Check what EMS needs on this machine and in this lab, and how to mend it."""
+    """Check what EMS needs on this machine and in this lab, and how to fix it."""
     from ems.engine import doctor as checks
     from ems.views import doctor as view
 

@@ -48,7 +48,7 @@ def up(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
+    """Run experiments: register, provision, run, store, release. Twice is once; interrupted, it goes on."""
     from ems import clusters
     from ems.engine import lifecycle
     from ems.engine.runner import Pulumi
@@ -151,9 +151,9 @@ def teardown(
     force: Annotated[bool, typer.Option("--force", help="Stop running experiments, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let go what finished experiments still hold, and certify that nothing is left that costs.
+    """Release what finished experiments still hold, and certify that nothing is left that costs.
 
-    What runs is kept, unless --force stops it. Exit code 5 if something could not be let go.
+    What runs is kept, unless --force stops it. Exit code 5 if something could not be released.
     """
     from ems.engine import teardown as releasing
     from ems.engine.runner import Pulumi
@@ -170,10 +170,10 @@ def teardown(
         leftovers = releasing.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
     if asks and any(leftover.clusters for leftover in leftovers):
         out.print(view.table(leftovers))
-        if not typer.confirm("Let go what finished experiments hold?"):
+        if not typer.confirm("Release what finished experiments hold?"):
             raise typer.Exit
     if not dry_run:
-        with working("letting go") as step:
+        with working("releasing") as step:
             leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
     if as_json:
         print_json(view.as_object(leftovers))

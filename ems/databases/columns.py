@@ -82,7 +82,7 @@ def _double(table: str, name: str, value: Value) -> float:
 
 def inexact(table: str, name: str, value: Value) -> DatabaseError:
     return DatabaseError(
-        f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is no exact double.",
+        f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is not an exact double.",
         "Integers beyond 2^53 meet doubles only if exact. Let the job write one type, or use another results table.",
     )
 
@@ -107,7 +107,7 @@ def check_batch(batch: Batch) -> None:
     if count > 1:
         raise DatabaseError(
             f"point {point} of a batch has a mark and rows, or two marks.",
-            "A point is stored, empty or failed: the batch's writer must tell which.",
+            "A point is stored, empty or failed: the batch's writer must say which.",
         )
 
 

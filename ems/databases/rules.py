@@ -10,7 +10,7 @@ from typing import Any
 from ems.databases import RETRYABLE, Claim, Experiment, Outcome, Project, Registration, State
 from ems.errors import DatabaseError, FencedOut
 
-COMPUTED = frozenset({"registration", "state", "agent", "finished_at", "error"})
+COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error"})
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -149,6 +149,7 @@ def experiment_of(row: Any) -> Experiment:
         registration=registration,
         state=state,
         agent=row["agent"] or "",
+        platform=row["platform"] or "",
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
         error=row["error"] or (_used_up_error(row) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},

@@ -37,7 +37,7 @@ def _mark_values(mark: Mark) -> dict[str, Any]:
 
 
 def _forget(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
-    """Mostly there is nothing, which one query tells."""
+    """Mostly there is nothing, which one query shows."""
     within = replaced[0][0], replaced[-1][1]
     marked = select(point.c.point).where(point.c.experiment_id == experiment_id, point.c.point.between(*within))
     overlapping = _overlapping(experiment_id, *within)

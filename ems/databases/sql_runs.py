@@ -71,8 +71,8 @@ class SqlRuns(SqlTables):
         return None if row is None else rules.experiment_of(row)
 
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        let_go = experiment.c.destroyed_at.is_not(None)
-        statement = self._select().order_by(let_go, experiment.c.registered_at.desc(), experiment.c.id)
+        released = experiment.c.destroyed_at.is_not(None)
+        statement = self._select().order_by(released, experiment.c.registered_at.desc(), experiment.c.id)
         if stack is not None:
             statement = statement.where(experiment.c.stack == stack)
         with self._reading() as connection:
@@ -136,6 +136,7 @@ class SqlRuns(SqlTables):
                 heartbeat_at=now,
                 lease_until=now + timedelta(seconds=lease_s),
                 error="",
+                platform="",
             )
         )
         self._update(
@@ -161,6 +162,11 @@ class SqlRuns(SqlTables):
             self._update(connection, claim.experiment_id, **values, **({} if reopened else {"state": State.RUNNING}))
             expired = reopened or (deadline is not None and deadline <= now)
             return Orders(row["cancel_requested"], expired, deadline)
+
+    def describe(self, claim: Claim, platform: str) -> None:
+        with self._writing() as connection:
+            self._fenced(connection, claim)
+            self._update_run(connection, claim, platform=platform)
 
     def release(self, claim: Claim, outcome: Outcome) -> None:
         if not (outcome.state.finished or outcome.state is State.LOST):
@@ -204,7 +210,7 @@ class SqlRuns(SqlTables):
 
     def _select(self) -> Select[Any]:
         newest = and_(run.c.experiment_id == experiment.c.id, run.c.attempt == experiment.c.attempt)
-        of_run = (run.c.agent, run.c.lease_until, run.c.claimed_at, run.c.heartbeat_at)
+        of_run = (run.c.agent, run.c.lease_until, run.c.claimed_at, run.c.heartbeat_at, run.c.platform)
         return select(experiment, run.c.state.label("run_state"), *of_run, self.clock.label("now")).outerjoin(
             run, newest
         )

@@ -91,7 +91,9 @@ class SqlTables(Database):
         for migration in self._migrations[found - 1 :]:
             migration(connection)
         if found < self._version:
-            connection.execute(update(tables.schema_version).values(version=self._version))
+            version = tables.schema_version
+            older = version.c.version < self._version  # BigQuery updates nothing without a condition
+            connection.execute(update(version).where(older).values(version=self._version))
 
     def _found_version(self, connection: Connection) -> int | None:
         if not inspect(connection).has_table(tables.schema_version.name):

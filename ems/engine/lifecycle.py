@@ -140,7 +140,7 @@ def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
     try:
         pulumi.quietly(*UP, "--stack", stack, EMS_RECONCILE=experiment_id)
     except CommandFailed as error:
-        raise EngineError(f"The cluster of {stack} could not be let go: {error.message}") from error
+        raise EngineError(f"The cluster of {stack} could not be released: {error.message}") from error
 
 
 # Teardown

@@ -89,7 +89,9 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
         row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
     plan = _invoke("plan", to_properties(row))
     if reconciled and plan["due"]:
-        raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
+        raise Busy(
+            f"Experiment {row.id} is not finished: its cluster cannot be released.", f"Stop it: ems stop {stack}"
+        )
     if plan["due"]:
         inputs.refuse(lab.root, described)
     _refuse_missing(json.loads(plan["missing"]))

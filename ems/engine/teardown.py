@@ -42,18 +42,18 @@ def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
-    """Let go what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
+    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
 
-    def let_go(leftover: Leftover) -> Leftover:
-        result = _let_go(pulumi, leftover, force=force)
+    def released(leftover: Leftover) -> Leftover:
+        result = _release(pulumi, leftover, force=force)
         say(leftover.stack)
         return Leftover(leftover.stack, find(pulumi.lab, leftover.experiment.id) or leftover.experiment, *result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(let_go, leftovers))
+        return list(pool.map(released, leftovers))
 
 
-def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
+def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
     experiment = leftover.experiment
     if not experiment.state.finished:
         if not force:
@@ -67,7 +67,7 @@ def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, st
             reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
         return leftover.clusters, f"failed: {error.message}"
-    return 0, "let go"
+    return 0, "released"
 
 
 def _declared_clusters(deployment: Mapping[str, Any]) -> int:

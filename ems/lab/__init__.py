@@ -124,9 +124,9 @@ def read(root: Path) -> Lab:
         raise _no_lab(file, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _no_lab(file, f"is no YAML{line}: {error.problem}") from error
+        raise _no_lab(file, f"is not YAML{line}: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise _no_lab(file, f"is no YAML: {error}") from error
+        raise _no_lab(file, f"is not YAML: {error}") from error
     if not isinstance(project, dict):
         raise _no_lab(file, f"is {show(project)}: allowed is a mapping")
     return _lab(file, project)

@@ -53,7 +53,7 @@ def latest(lab: Lab, stack: str) -> Experiment:
 
 
 def _experiments(lab: Lab, named: list[str]) -> list[Experiment]:
-    """All there are; where the database cannot say, a name that is no stack is told first."""
+    """All there are; where the database cannot say, a name that is not a stack is reported first."""
     try:
         with lab.database() as database:
             return database.experiments()

@@ -56,8 +56,8 @@ class Source(NamedTuple):
 def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
     """The code that a stack file of the lab in `root` asks for.
 
-    `environment`: the name of its folder in environments/. ProvenanceError tells all that keeps others from getting
-    the same, with the commands that mend it.
+    `environment`: the name of its folder in environments/. ProvenanceError names all that keeps others from getting
+    the same, with the commands that fix it.
     """
     with repository.opened(root) as lab:
         problems = list(_unclean(lab, code, environment, stack_file))
@@ -207,7 +207,7 @@ def _commit_command(paths: list[str]) -> str:
     """Names the files while they are few, else their folders; `:/` starts at the repository's top."""
     named = paths if len(paths) <= SHOWN else sorted({path.partition("/")[0] for path in paths})
     words = " ".join(shlex.quote(f":/{path}") for path in named)
-    return f"git add -A -- {words} && git commit   (or list in .gitignore what is no code)"
+    return f"git add -A -- {words} && git commit   (or list in .gitignore what is not code)"
 
 
 def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[str, ...]) -> Iterator[Problem]:

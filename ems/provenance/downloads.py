@@ -37,7 +37,7 @@ class _Cut(Exception):
 def download(url: str, part: Path, told: Told) -> None:
     """Complete `part`, which may hold the beginning of the file already, or all of it.
 
-    ProvenanceError: the file cannot be had; EmsError: it cannot be written. What came is kept in `part`.
+    ProvenanceError: the file could not be obtained; EmsError: it cannot be written. What came is kept in `part`.
     """
     (_from_web if url.startswith("https://") else _from_bucket)(url, part, told)
 
@@ -73,7 +73,7 @@ def _from_web(url: str, part: Path, told: Told) -> None:
                 pauses.reset()
             if pauses.count == MOST_PAUSES or _is_final(error):
                 hint = "Check the address, or try again: what has come is kept."
-                raise ProvenanceError(f"{url} cannot be had: {error}", hint) from error
+                raise ProvenanceError(f"{url} could not be obtained: {error}", hint) from error
         pauses.wait()
 
 
@@ -121,7 +121,7 @@ def _from_bucket(url: str, part: Path, told: Told) -> None:
             copy(lambda size: bytes(source.read(8 * size)), part, start, total, told)
     except (OSError, ArrowException) as error:
         said = str(error).partition(" error_info=")[0]
-        raise ProvenanceError(f"{url} cannot be had: {said}", ACCESS[scheme]) from error
+        raise ProvenanceError(f"{url} could not be obtained: {said}", ACCESS[scheme]) from error
 
 
 def _size(file: Path) -> int:

@@ -231,7 +231,8 @@ def python_path(folder: Path) -> Path:
 def build(environment: Environment, say: Say = quiet) -> Path:
     """The folder of the ready virtual environment, built if it is not there; says each step to `say`.
 
-    ProvenanceError: the lock is refused, the interpreter or a package cannot be had. Safe to call from many processes.
+    ProvenanceError: the lock is refused, the interpreter or a package could not be obtained. Safe to call from many
+    processes.
     """
     final = built_folder(environment)
     if is_built(environment):
@@ -256,7 +257,7 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
         uv("venv", *options, folder, cwd=folder.parent)
     except CommandFailed as error:
         python, name = environment.python, environment.name
-        message = f"Python {python} of environment {name!r} cannot be had:"
+        message = f"Python {python} of environment {name!r} could not be obtained:"
         hint = (
             f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
             f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "

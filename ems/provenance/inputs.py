@@ -20,7 +20,7 @@ from ems.stack.models import ExperimentSpec, InputSpec
 
 SAY_S = 0.5
 READ_ONLY = 0o444
-MEND = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
+FIX = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
 PRINTS = {  # the command that prints the digest of what is elsewhere
     "https": "curl -fL {} | sha256sum",
     "gs": "gcloud storage cat {} | sha256sum",
@@ -54,19 +54,21 @@ def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterat
     if not (file.exists() or needed) and wanted:
         return
     if not file.is_file():
-        yield Fault(dotted((*key, "url")), f"is {show(described.url)}, but {file} is no file: allowed is a file's path")
+        yield Fault(
+            dotted((*key, "url")), f"is {show(described.url)}, but {file} is not a file: allowed is a file's path"
+        )
         return
     found = digests.known_sha256(file)
     if not wanted:
         yield Fault(dotted((*key, "sha256")), f"is missing: {file} has {found}")
     elif found != wanted:
-        yield Fault(dotted((*key, "sha256")), f"is {wanted}, but {file} has {found}: {MEND}")
+        yield Fault(dotted((*key, "sha256")), f"is {wanted}, but {file} has {found}: {FIX}")
 
 
 def stage(root: Path, experiment: ExperimentSpec, say: Say) -> dict[str, Path]:
     """The inputs, by name, as read-only files in the cache, whose names begin with their SHA-256.
 
-    What is there and unchanged is taken as it is. ProvenanceError: a file cannot be had, or is another one.
+    What is there and unchanged is taken as it is. ProvenanceError: a file could not be obtained, or is another one.
     """
     return {name: _staged(root, name, described, say) for name, described in experiment.inputs.items()}
 
@@ -101,7 +103,7 @@ def _fetch(root: Path, name: str, described: InputSpec, part: Path, say: Say) ->
     where = file or described.url
     raise ProvenanceError(
         f"Input {name} is another file now: {where} has {found}, the stack file wants {described.sha256}.",
-        f"Mend: {MEND}.",
+        f"To fix it: {FIX}.",
     )
 
 

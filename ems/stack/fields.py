@@ -271,7 +271,9 @@ def _split(line: str, example: str) -> tuple[str, ...]:
     try:
         found = tuple(shlex.split(line))
     except ValueError as error:
-        raise ValueError(f"is {show(line)}, which is no command ({error}): allowed is a list too, {example}") from error
+        raise ValueError(
+            f"is {show(line)}, which is not a command ({error}): allowed is a list too, {example}"
+        ) from error
     if not found or not found[0].strip():
         raise ValueError(f"is {show(line)}, which names no program: allowed is a command, {example}")
     if signs := [word for word in found if word in _SHELL]:

@@ -110,7 +110,7 @@ def _input_faults(inputs: Mapping[Any, Any]) -> Iterator[Fault]:
     for name in map(str, inputs):
         where, url = ("ems:experiment", "inputs", name), _mapping(inputs.get(name)).get("url")
         if (first := names.setdefault(name.lower(), name)) != name:
-            problem = f"differs from {plain(first)} only in case, which not all disks tell apart: allowed is another"
+            problem = f"differs from {plain(first)} only in case, which not all disks distinguish: allowed is another"
             yield Fault(dotted(where), problem)
         if isinstance(url, str) and (first := urls.setdefault(url, name)) != name:
             yield Fault(dotted((*where, "url")), f"is that of {plain(first)}, too: allowed is each file once")
@@ -139,7 +139,7 @@ def _tree_faults(projects: Mapping[Any, Any]) -> Iterator[Fault]:
     for name, parent in parents.items():
         key = dotted(("ems:lab", "projects", name, "parent"))
         if parent not in projects:
-            yield Fault(key, f"is {show(parent)}, which is no project: {nearest(parent, map(str, projects))}")
+            yield Fault(key, f"is {show(parent)}, which is not a project: {nearest(parent, map(str, projects))}")
     for cycle in _cycles(parents):
         key = dotted(("ems:lab", "projects", cycle[0], "parent"))
         path = " → ".join(map(plain, [*cycle, cycle[0]]))

@@ -154,7 +154,7 @@ JOBS: Mapping[str, type[CommandJob] | type[SweepJob]] = {"command": CommandJob, 
 
 
 def _job_kind(job: object) -> str | None:
-    """The key that tells a job's kind; None if it has both or neither."""
+    """The key that decides a job's kind; None if it has both or neither."""
     if not isinstance(job, dict):
         return next((key for key, model in JOBS.items() if isinstance(job, model)), None)
     given = [key for key in JOBS if key in job]
@@ -179,7 +179,7 @@ class InputSpec(Strict):
         description="Where the file is: a path from the lab's folder, or a URL of https, gs, s3 or file."
     )
     sha256: Annotated[str, fields.SHA256] = Field(
-        "", description="SHA-256 of the file, 64 hexadecimal digits; left out: `ems check` tells it of a local file."
+        "", description="SHA-256 of the file, 64 hexadecimal digits; left out: `ems check` reports it for a local file."
     )
 
 

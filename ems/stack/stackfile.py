@@ -83,7 +83,7 @@ def _expect_file(path: Path) -> None:
     if path.is_dir():
         problem = "is a folder: allowed is a stack file, Pulumi.STACK.yaml"
     elif path.exists():
-        problem = "is no regular file: allowed is a stack file, Pulumi.STACK.yaml"
+        problem = "is not a regular file: allowed is a stack file, Pulumi.STACK.yaml"
     else:
         problem = f"does not exist: {_stacks_beside(path)}. `ems new STACK` makes one"
     raise StackFileError([Fault("", problem, str(path))])

@@ -87,7 +87,7 @@ def _axes(found: Collector, given: Mapping[Any, object]) -> dict[str, Any]:
 
 
 def _alike(named: Iterator[tuple[Location, str, Any]]) -> Iterator[Problem]:
-    """Names that come twice; databases do not tell upper from lower case."""
+    """Names that come twice; databases do not distinguish upper from lower case."""
     seen: dict[str, str] = {}
     for where, name, _ in named:
         if name.lower() in seen:

@@ -1,6 +1,6 @@
 """The values of one axis of a sweep, as a stack file writes them; long ones are computed when they are asked for.
 
-    [100, 200]                       a list of numbers, texts or truths
+    [100, 200]                       a list of numbers, texts or booleans
     {range: [0.1, 0.5, 0.1]}         from start by steps, in decimals as written: 0.1, 0.2, 0.3, 0.4, 0.5; `stop` is
                                      included where a step lands on it; whole numbers stay whole
     {linspace: [0, 1, 11]}           so many doubles, evenly from start to stop, both included

@@ -162,15 +162,26 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, postgresql_u
 
     made.register(REGISTRATION)
     with closing(PostgresqlDatabase(postgresql_url, migrations=[*MIGRATIONS, add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"this EMS needs version 3(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=r"this EMS needs version 4(.|\n)*ems up lab"):
             newer.experiments()
         at_once([newer.create, newer.create])
         assert now(newer).registration == REGISTRATION
     with closing(PostgresqlDatabase(postgresql_url)) as older:
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 3; this EMS knows versions up to 2(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=r"version 4; this EMS knows versions up to 3(.|\n)*Upgrade EMS"):
                 call()
-    assert sql("SELECT version, note FROM schema_version, experiment") == [(3, None)]
+    assert sql("SELECT version, note FROM schema_version, experiment") == [(4, None)]
+
+
+def test_runs_of_an_older_schema_have_no_platform(made, sql, tmp_path, postgresql_url):
+    claim = claimed(made)
+    sql("ALTER TABLE run DROP COLUMN platform")
+    sql("UPDATE schema_version SET version = 2")
+    with closing(connect(postgresql_url, tmp_path)) as newer:
+        newer.create()
+        assert now(newer).platform == ""
+        newer.describe(claim, "{}")
+        assert now(newer).platform == "{}"
 
 
 # Writers

@@ -43,9 +43,9 @@ def test_outside_a_lab(tmp_path):
     [
         ("", r"is empty \(null\): allowed is a mapping"),
         ("[1]", "is a list of 1"),
-        ("a: b: c", "is no YAML in line 1"),
-        (": bad: [", "is no YAML in line 1"),
-        ("\x00", "is no YAML"),
+        ("a: b: c", "is not YAML in line 1"),
+        (": bad: [", "is not YAML in line 1"),
+        ("\x00", "is not YAML"),
         (b"\xff\xfe\xff", "is not UTF-8 text"),
         ("config: {}", "has as `name` empty"),
         ("name: 3\nconfig: {}", "has as `name` 3"),

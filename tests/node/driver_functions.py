@@ -56,7 +56,7 @@ def hanging(n):
 
 def holding(n):
     if n == 3:
-        sum(range(10**14))  # one call that never lets go of the interpreter
+        sum(range(10**14))  # one call that never releases the interpreter
     return {"x": n}
 
 

@@ -60,11 +60,13 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.03)
 
 
-def bundle(folder: Path, spec: ExperimentSpec, code: str) -> Path:
+def bundle(folder: Path, spec: ExperimentSpec, code: str, ems: bytes = b"") -> Path:
     aside = folder / "aside.zip"
     with zipfile.ZipFile(aside, "w") as archive:
         archive.writestr("code/job.py", code)
         archive.writestr("spec.json", spec.model_dump_json())
+        if ems:
+            archive.writestr("ems.zip", ems)
     return aside.rename(folder / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
 
 
@@ -102,18 +104,18 @@ class Bench:
         )
         return self.root / "runs" / id
 
-    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", **config: float) -> Path:
+    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", ems: bytes = b"", **config: float) -> Path:
         run_dir.mkdir(parents=True)
         job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
         spec = ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
-        package = str(bundle(run_dir, spec, code))
+        package = str(bundle(run_dir, spec, code, ems))
         AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
-    def new(self, code: str = JOB, max_hours: float | None = None, **config: float) -> Path:
-        return self.prepare(self.register(max_hours=max_hours), code, **config)
+    def new(self, code: str = JOB, max_hours: float | None = None, ems: bytes = b"", **config: float) -> Path:
+        return self.prepare(self.register(max_hours=max_hours), code, ems=ems, **config)
 
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
         with (run_dir / "agent.log").open("ab") as log:

@@ -251,5 +251,5 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     content = b"no zip"
     path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.zip"
     path.write_bytes(content)
-    with pytest.raises(ProvenanceError, match="is no bundle"):
+    with pytest.raises(ProvenanceError, match="is not a bundle"):
         unpack(path, tmp_path / "run")

@@ -215,7 +215,7 @@ def test_a_wrong_hash_is_never_installed():
 
 
 def test_a_python_that_does_not_exist_is_named():
-    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' cannot be had") as caught:
+    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' could not be obtained") as caught:
         environment.build(make(python="3.99"))
     assert "uv python install 3.99" in caught.value.hint
 

@@ -188,7 +188,7 @@ def test_check_tells_of_a_missing_and_of_a_changed_file_with_both_digests(here):
     file = here.root / "data/rates.csv"
     where = f'Pulumi.pi.yaml:{line}: ems:experiment.inputs."rates.csv"'
     said = problems(here)
-    assert f'{where}.url: is "data/rates.csv", but {file} is no file' in said
+    assert f'{where}.url: is "data/rates.csv", but {file} is not a file' in said
     file.parent.mkdir()
     file.write_bytes(b"new")
     said = problems(here)
@@ -206,9 +206,9 @@ def test_a_finished_experiment_needs_its_files_no_more(here):
     for state in (None, State.SUCCEEDED):
         ran(here, state=state)
         file.unlink(missing_ok=True)
-        assert ("is no file" in "\n".join(preflight.report(StackFiles(here, clusters.settings()), "pi").problems)) == (
-            state is None
-        )
+        assert (
+            "is not a file" in "\n".join(preflight.report(StackFiles(here, clusters.settings()), "pi").problems)
+        ) == (state is None)
     file.write_bytes(b"new")
     assert "write the new digest" in problems(here)
 

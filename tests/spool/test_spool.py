@@ -205,9 +205,9 @@ def test_no_flipped_bit_goes_unseen(position: int, change: int) -> None:
 @pytest.mark.parametrize(
     ("column", "problem"),
     [
-        (Column("n", "int64", [2**63]), "'n' has a value that is no int64"),
-        (Column("n", "int64", ["x"]), "'n' has a value that is no int64"),
-        (Column("t", "text", ["\ud800"]), "'t' has a value that is no text"),
+        (Column("n", "int64", [2**63]), "'n' has a value that is not int64"),
+        (Column("n", "int64", ["x"]), "'n' has a value that is not int64"),
+        (Column("t", "text", ["\ud800"]), "'t' has a value that is not text"),
         (Column("n", "int64", [1, 2]), "'n' has 2 values for 1 rows"),
     ],
 )

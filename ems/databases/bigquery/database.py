@@ -150,6 +150,12 @@ class BigqueryDatabase(SqlSetup):
         if not done:
             raise Contended(f"experiment {row['id']}")
 
+    def _send_all(self, session: Session) -> None:
+        """Changes that no experiment's row guards."""
+        for change in session.changes:
+            self._bigquery.query(*change)
+        session.changes = []
+
     def _lock(self, connection: Connection, experiment_id: str) -> None:
         """Nothing is locked: `_send` looks whether all is as it was."""
 
@@ -180,6 +186,7 @@ class BigqueryDatabase(SqlSetup):
     mark_destroyed = again(SqlSetup.mark_destroyed)
     claim = again(SqlSetup.claim)
     beat = again(SqlSetup.beat)
+    describe = again(SqlSetup.describe)
     _release = again(SqlSetup.release)
     store = again(SqlSetup.store)
     put_results = again(SqlSetup.put_results)
@@ -277,6 +284,7 @@ class BigqueryDatabase(SqlSetup):
                 self._bigquery.query(";\n".join(self._definitions()))
             else:
                 self._migrate(connection, found)
+                self._send_all(raw(connection))
 
     def _definitions(self) -> list[str]:
         every = [*tables.metadata.sorted_tables, LOADED_BATCH]

@@ -240,7 +240,7 @@ class Service:
             return DatabaseError(f"The lab's database {self.name} refuses you ({_text(error)}).", ROLES)
         return DatabaseError(
             f"The lab's database {self.name} refused a call ({_text(error)}).",
-            "If this is no fault of the service, report it with: ems doctor",
+            "If this is not a fault of the service, report it with: ems doctor",
         )
 
     def _unavailable(self, error: Exception) -> DatabaseUnavailable:

@@ -39,7 +39,8 @@ class DynamodbCopying(DynamodbResults):
 
     def _runs(self) -> Iterator[Row]:
         for row in self._experiment_rows():
-            yield from self._collection(collection_of(row["id"]), "run/")
+            for run in self._collection(collection_of(row["id"]), "run/"):
+                yield {"platform": ""} | run  # which an older EMS did not write
 
     def _charges(self) -> Iterator[Row]:
         return (run | {"at": run["finished_at"]} for run in self._runs() if "usd" in run)
@@ -97,7 +98,7 @@ class DynamodbCopying(DynamodbResults):
             newest = runs.pop(max(runs))
             took = (max(run["heartbeat_at"] - run["claimed_at"], timedelta()) for run in runs.values())
             used = {"used_s": sum(took, timedelta()).total_seconds(), "run_state": newest["state"]}
-            self._assign(id, "experiment", used | {name: newest[name] for name in RUN})
+            self._assign(id, "experiment", used | {name: newest.get(name) for name in RUN})
 
     def _put_charges(self, rows: list[Row]) -> None:
         for row in rows:

@@ -29,7 +29,7 @@ from ems.errors import DatabaseError
 
 Row = dict[str, Any]
 
-RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until")
+RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
 NOTHING: tuple[Any, ...] = (None, frozenset())  # no attribute: a set cannot be empty
 NO_BATCHES: dict[str, frozenset[int]] = {"void_batches": frozenset(), "unclean_batches": frozenset()}
 EMPTY: Row = dict.fromkeys((*tables.experiment.c.keys(), *RUN, "run_state")) | NO_BATCHES

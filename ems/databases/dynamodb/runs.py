@@ -144,6 +144,13 @@ class DynamodbRuns(DynamodbRegistry):
         expired = row["wanted_attempt"] > claim.attempt or (deadline is not None and deadline <= row["now"])
         return Orders(row["cancel_requested"], expired, deadline)
 
+    def describe(self, claim: Claim, platform: str) -> None:
+        def decide(row: Row) -> Change:
+            rules.check_fence(row, claim)
+            return Change({"platform": platform}, [_run(row | {"platform": platform})])
+
+        self._change(claim.experiment_id, decide)
+
     def release(self, claim: Claim, outcome: Outcome) -> None:
         if not (outcome.state.finished or outcome.state is State.LOST):
             raise ValueError(f"a run cannot end as {outcome.state}")
@@ -194,7 +201,7 @@ def _claimed(row: Row, agent: str, lease_s: float) -> Change:
     values = {
         **{"state": State.RUNNING, "attempt": row["attempt"] + 1, "machines": 1, "used_s": used_s, "error": ""},
         **{"started_at": row["started_at"] or now, "deadline_at": deadline, "cancel_requested": False},
-        **{"run_state": State.RUNNING, **run, **_voided(row)},
+        **{"run_state": State.RUNNING, "platform": "", **run, **_voided(row)},
     }
     return Change(values, [*_lost_run(row), _run(row | values)])
 

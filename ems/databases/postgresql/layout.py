@@ -174,7 +174,7 @@ def _check_exact(connection: Connection[Any], part: str, name: str) -> None:
     inexact = sql.SQL(
         """SELECT {column} FROM {table} WHERE CASE
             WHEN {column} BETWEEN -9007199254740992 AND 9007199254740992 THEN false
-            WHEN {column}::double precision >= 9223372036854775808 THEN true  -- 2^63 is no bigint
+            WHEN {column}::double precision >= 9223372036854775808 THEN true  -- 2^63 is not a bigint
             ELSE {column}::double precision::bigint <> {column} END LIMIT 1"""
     ).format(column=sql.Identifier(name), table=sql.Identifier(part))
     row = connection.execute(inexact).fetchone()

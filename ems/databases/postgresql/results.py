@@ -41,7 +41,7 @@ def lock(connection: Connection[Any], name: str, *, shared: bool) -> None:
 def _ready(connection: Connection[Any], table: str, batch: Batch) -> Layout:
     """The table with all columns that the batch needs, locked against changes by others.
 
-    The shared lock is let go before the other one is asked for: two that held it would wait for each other.
+    The shared lock is released before the other one is asked for: two that held it would wait for each other.
     """
     connection.execute("SAVEPOINT looking")
     lock(connection, table, shared=True)

@@ -55,6 +55,8 @@ class Courier(threading.Thread):
         self._failed_releases = 0
         self.count: PointCount | None = None  # of a sweep: each point counts, not the job as one
         self.recount: Callable[[Database], PointCount] | None = None  # where `count` is not exact
+        self.platform: Callable[[], str] = str  # what the run runs on, as far as it is known by now
+        self._described = ""
         self.orders: Orders | None = None  # the last ones heard
         self.failure = ""  # why batches cannot be stored
         self.fenced = False
@@ -102,7 +104,7 @@ class Courier(threading.Thread):
         except FencedOut as error:
             log.warning("Fenced out: %s", error)
             self.fenced = True
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("Storing failed")
             self.failure = self.failure or explain(error)
             self._failed_releases += self._outcome is not None
@@ -131,6 +133,20 @@ class Courier(threading.Thread):
         self._next_beat = time.monotonic() + self._beat_s
         if told != self._told:  # meanwhile
             self._next_beat = 0.0
+        self._describe(database)
+
+    def _describe(self, database: Database) -> None:
+        """What the run runs on, where that is news: no fault in it fails the run."""
+        found = self._described
+        try:
+            found = self.platform()
+            if found != self._described:
+                database.describe(self._claim, found)
+        except (DatabaseUnavailable, FencedOut):
+            raise
+        except Exception:
+            log.exception("The platform was not recorded")
+        self._described = found
 
     def _store_all(self, database: Database) -> None:
         pause_s = database.store_pause_s(time.monotonic() - self._began)
@@ -162,6 +178,7 @@ class Courier(threading.Thread):
             self.count = self.recount(database)
         if self.count:
             outcome = replace(outcome, points_done=self.count.done, points_failed=self.count.failed)
+        self._describe(database)
         database.release(self._claim, outcome)
         self.released = True
         log.info("Released: %s %s", outcome.state, outcome.error)

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +80,9 @@ class SweepAttempt(Attempt):
         order = self._dir / "order.json"
         order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
         return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
+
+    def _ask(self, ems: Path, variables: Mapping[str, str]) -> None:
+        """The workers say it by themselves."""
 
     def _order(self, job: dict[str, Any], unpacked: Path) -> Order:
         spec = json.loads((unpacked / "spec.json").read_bytes())
@@ -197,7 +200,7 @@ class SweepAttempt(Attempt):
 
 
 def is_sweep(bundle: Path) -> bool:
-    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
+    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will report it."""
     try:
         return "function" in _job(bundle)
     except (OSError, BadZipFile, KeyError, ValueError):

@@ -23,7 +23,9 @@ def unpack(bundle: Path, target: Path) -> None:
             folder.mkdir(parents=True)
             _extract(archive, folder)
     except BadZipFile as error:
-        raise ProvenanceError(f"{bundle} is no bundle: {error}.", "Run `ems up` again: it makes the bundle.") from error
+        raise ProvenanceError(
+            f"{bundle} is not a bundle: {error}.", "Run `ems up` again: it makes the bundle."
+        ) from error
 
 
 def _verify(bundle: Path) -> None:

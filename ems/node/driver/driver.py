@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ems import aside
 from ems.errors import EmsError
+from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split
 from ems.node.driver.typed_rows import Kind, joined
@@ -121,6 +122,7 @@ class Driver:
         self._kinds = Kinds({**order.types})
         self._batch_size = BatchSize()
         self._progress = ProgressFile(order.progress)
+        self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
         log.info("%d points to compute on %d workers", self._backlog.left, self._order.workers)
@@ -173,6 +175,7 @@ class Driver:
         if not self._kinds.meet(returned.kinds):
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
+        self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
         self._batch_size.learn(returned.points, returned.seconds, len(returned.data))
@@ -194,7 +197,7 @@ class Driver:
     def _blame(self, point: int, death: Death) -> None:
         error = f"Killed its worker, {DEATHS} times when alone: {death.cause}."
         if self._order.point_timeout_s:
-            error += "\nCode that never lets go of Python's interpreter is ended so after point_timeout_s, too."
+            error += "\nCode that never releases Python's interpreter is ended so after point_timeout_s, too."
         mark = Mark(point, "failed", self._sweep.parameters(point), error)
         self._write(encode(Batch(array("q"), array("q"), (), (point,), (mark,))))
         self._count(1, 1)
@@ -237,7 +240,7 @@ def main(order_file: str) -> NoReturn:
 
 
 def _log_to_stderr() -> None:
-    """Of the driver alone: Dask tells more than anybody wants to read."""
+    """Of the driver alone: Dask logs more than anybody wants to read."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("ems: %(message)s"))
     log.addHandler(handler)

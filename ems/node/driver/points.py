@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ems.errors import EmsError
+from ems.node.driver import platform
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
 from ems.node.driver.typed_rows import Gathered, Kind
@@ -63,6 +64,7 @@ class Returned:
     kinds: dict[str, Kind]
     seconds: float
     spoilt: bool  # a point that does not end still runs in the worker: its process has to go
+    platform: str  # of the worker, as JSON; "" if it is not known
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def enter(order: Order) -> None:
 
 
 def compute(order_file: str, ranges: list[Range], known: Mapping[str, Kind]) -> Returned:
-    """EmsError if there is no such function; whatever else a point does is told in the batch."""
+    """EmsError if there is no such function; whatever else a point does is reported in the batch."""
     task = _task(order_file)
     work = Work(task, ranges, known)
     if task.timeout_s is None:
@@ -128,7 +130,7 @@ def told(error: BaseException, own_frames: int) -> str:
 def _watch(work: Work, timeout_s: float) -> None:
     """Run `work` in a thread until it is done or one of its points takes too long.
 
-    A point that never lets go of the interpreter cannot be seen from here: then the process ends.
+    A point that never releases the interpreter cannot be seen from here: then the process ends.
     """
     overdue, tick_s = False, min(0.5, timeout_s / 4)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
@@ -233,4 +235,5 @@ class Work:
             kinds=typed.kinds,
             seconds=time.perf_counter() - self._began,
             spoilt=self._spoilt,
+            platform=platform.here(),
         )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from ems.node.driver.rows import BadResult, rows_of, shown
 from ems.spool.batch import Column, ColumnType, Value
 
-Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is no exact double
+Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is not an exact double
 
 RESERVED = frozenset({"experiment_id", "point", "row", "rowid"})
 _EXACT = 2**53

@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    "distributed.deploy.lost-worker-timeout": "500 weeks",  # else a nanny is let go whose worker starts slowly
+    "distributed.deploy.lost-worker-timeout": "500 weeks",  # else a nanny is dropped whose worker starts slowly
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -121,7 +121,7 @@ class Workers(Generic[T, R]):
         """Addresses of the workers that have nothing to do. EmsError if all died and none comes back."""
         self._poll()
         if time.monotonic() - self._seen > NO_WORKER_S:
-            raise EmsError("No worker could be started again.", "The end of job.log tells why.")
+            raise EmsError("No worker could be started again.", "The end of job.log shows why.")
         return sorted(self._alive - self._tasks.keys() - self._leaving)
 
     def give(self, address: str, task: T, function: Callable[..., R], *arguments: Any) -> None:

@@ -18,6 +18,6 @@ KINDS: dict[str, type[ResultsFile]] = {
 
 
 def open_file(path: Path, types: KnownTypes) -> ResultsFile | None:
-    """The reader for a file of that name; None if it is no results file."""
+    """The reader for a file of that name; None if it is not a results file."""
     kind = KINDS.get(path.suffix.lower())
     return kind(path, types) if kind and not path.name.startswith(".") else None
