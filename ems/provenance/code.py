@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 
 from ems.errors import ProvenanceError
-from ems.provenance import repository
+from ems.provenance import filters, repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
 from ems.stack.models import CodeSpec
 from ems.stack.schema import WRITTEN_BY_PULUMI
@@ -104,7 +104,7 @@ def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem]) -> Code:
     paths = tuple(posixpath.normpath(path) for path in code.paths)
     everything = repository.files(source.git_dir, source.commit)
     files = tuple(_declared(everything, source.prefix, paths))
-    problems += [*_absent(source, everything, paths), *_unshippable(source, everything, files)]
+    problems += [*_absent(source, everything, paths), *_unshippable(source, files)]
     if problems:
         raise _refusal(problems)
     url = code.repo or repository.remote_url(lab.repo)
@@ -229,9 +229,7 @@ def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[st
             yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint)
 
 
-def _unshippable(
-    source: Source, everything: Sequence[CommittedFile], files: tuple[CommittedFile, ...]
-) -> Iterator[Problem]:
+def _unshippable(source: Source, files: tuple[CommittedFile, ...]) -> Iterator[Problem]:
     """Entries whose content git does not hold, or that cannot be unpacked elsewhere."""
     modules = [file.path for file in files if file.mode == SUBMODULE]
     yield from _problem(
@@ -249,11 +247,8 @@ def _unshippable(
         "symbolic links that point outside the code",
         "Point them, relative, to a file of the repository, or leave them out of code.paths.",
     )
-    yield from _problem(
-        _lfs_pointers(source.git_dir, everything, files),
-        "kept by Git LFS: the repository holds pointers only, not the content",
-        "Leave them out of code.paths, or take them back into git: git lfs migrate export --include PATTERN",
-    )
+    for what, paths, fix in filters.converted(source.git_dir, source.commit, files):
+        yield from _problem(paths, what, fix)
 
 
 def _problem(paths: Sequence[str], what: str, fix: str) -> Iterator[Problem]:
@@ -270,19 +265,6 @@ def _leaves(git_dir: Path, link: CommittedFile) -> bool:
     target = repository.read_blob(git_dir, link.blob).decode("utf-8", "surrogateescape")
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), target))
     return reached.startswith("/") or reached.split("/")[0] == ".."
-
-
-def _lfs_pointers(git_dir: Path, everything: Sequence[CommittedFile], files: tuple[CommittedFile, ...]) -> list[str]:
-    """Looks into files only where some .gitattributes says that LFS is used: pointers are below 1,024 bytes."""
-    attributes = [file.blob for file in everything if posixpath.basename(file.path) == ".gitattributes"]
-    if not any(b"filter=lfs" in repository.read_blob(git_dir, blob) for blob in attributes):
-        return []
-    with repository.streaming(git_dir) as objects:
-        content = [file for file in files if file.mode not in {SUBMODULE, SYMLINK}]
-        small = [file for file in content if objects.get_object_header(file.blob)[2] < 1024]
-        return [
-            file.path for file in small if objects.get_object_data(file.blob)[3].startswith(b"version https://git-lfs")
-        ]
 
 
 def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:

@@ -116,7 +116,8 @@ def _commands(folder: Path, **environment: str) -> git.Git:
     import git
 
     commands = git.Git(folder)
-    commands.update_environment(**environment)
+    # A commit is what every clone has: `git replace` changes it in this one alone.
+    commands.update_environment(GIT_NO_REPLACE_OBJECTS="1", **environment)
     return commands
 
 

@@ -58,7 +58,7 @@ def make_lab(folder):
 
 def commit(folder):
     git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "Change")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "Change")
     return git(folder, "rev-parse", "HEAD")
 
 
@@ -322,6 +322,44 @@ def test_git_lfs_pointers_are_named(lab):
     text = refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
     assert "Git LFS" in text and "experiments/weights.bin" in text and "small.bin" not in text
     assert resolve(lab, commit=git(lab, "rev-parse", "HEAD"), paths=["experiments/fit.py"]).files
+
+
+@pytest.mark.parametrize("where", [".gitattributes", ".git/info/attributes", "global"])
+def test_files_under_a_filter_that_changes_them_are_named(lab, where, tmp_path):
+    write(lab, {"experiments/secret.key": "x", "experiments/look.ipynb": "{}"})
+    commit(lab)
+    attributes = tmp_path / "attributes" if where == "global" else lab / where
+    git(lab, "config", "core.attributesFile", tmp_path / "attributes")
+    attributes.parent.mkdir(exist_ok=True)
+    attributes.write_text("*.key filter=crypt\n*.ipynb filter=strip\n*.bin filter=lfs\n")
+    assert "experiments/secret.key" in names(resolve(lab, commit=commit(lab)))  # nothing here changes it
+    git(lab, "config", "filter.crypt.smudge", "rev")
+    git(lab, "config", "filter.strip.clean", "cat")
+    git(lab, "config", "filter.strip.smudge", "cat")
+    text = refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
+    assert "git filter 'crypt'" in text and "experiments/secret.key" in text and "look.ipynb" not in text
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    write(lab, {"experiments/weights.bin": pointer})
+    text = refusal(lab, commit=commit(lab))
+    assert "Git LFS" in text and "experiments/weights.bin" in text
+
+
+def test_files_in_an_encoding_of_the_working_tree_are_named(lab):
+    (lab / ".gitattributes").write_text("*.u16 working-tree-encoding=UTF-16\n")
+    (lab / "experiments/table.u16").write_bytes("é".encode("utf-16"))
+    text = refusal(lab, commit=commit(lab))
+    assert "encoding" in text and "experiments/table.u16" in text and "fit.py" not in text
+
+
+def test_a_replaced_object_counts_as_what_every_clone_has(lab):
+    before = resolve(lab, commit=git(lab, "rev-parse", "HEAD"))
+    write(lab, {"experiments/fit.py": "print('another')\n"})
+    other = git(lab, "hash-object", "-w", "experiments/fit.py")
+    git(lab, "replace", git(lab, "rev-parse", "HEAD:experiments/fit.py"), other)
+    git(lab, "checkout", "--quiet", "--force", "HEAD", "--", "experiments/fit.py")
+    assert resolve(lab, commit=git(lab, "rev-parse", "HEAD")) == before
+    (file,) = [each for each in before.files if each.path == "experiments/fit.py"]
+    assert repository.read_blob(before.git_dir, file.blob) == b"print(1)\n"
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../elsewhere"])
