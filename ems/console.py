@@ -3,35 +3,97 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import rich.text
 import typer
 from rich import progress
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.style import Style
 
 from ems.errors import EmsError
 
-out = Console(emoji=False)  # `arn:aws:secretsmanager:…:secret:NAME` has the name of one in it
-err = Console(stderr=True, emoji=False)
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """`text` with its control characters as pictures (␛ for ESC), so that a terminal shows them and obeys none."""
+    return CONTROL.sub(lambda found: _picture(ord(found[0])), text)
+
+
+def _picture(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
+
+
+class Text(rich.text.Text):
+    """Styled text in which control characters are visible, and as wide as they look."""
+
+    def __init__(self, text: str = "", style: str | Style = "", **options: Any) -> None:
+        super().__init__(visible(text), style, **options)
+
+    @classmethod
+    def assemble(cls, *parts: str | rich.text.Text | tuple[str, str | Style], **options: Any) -> Text:
+        """As rich's: the parts one after the other, some with a style."""
+        made = cls(**options)
+        for part in parts:
+            made.append(*part) if isinstance(part, tuple) else made.append(part)
+        return made
+
+    def append(self, text: rich.text.Text | str, style: str | Style | None = None) -> Text:
+        """As rich's; returns the text itself."""
+        super().append(visible(text) if isinstance(text, str) else text, style)
+        return self
+
+
+class Plain(Console):
+    """A console that shows values as they are: none is markup, none is the name of an emoji, none moves the cursor.
+
+    Values come from jobs, from colleagues' rows and from files, which nobody has read before they are shown.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, markup=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> rich.text.Text:
+        """Text that is given as a `str`: printed, or in a table's cell."""
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of `renderable`; those that steer the terminal are rich's own."""
+        for segment in super().render(renderable, options):
+            if segment.control or not CONTROL.search(segment.text):
+                yield segment
+            else:
+                yield Segment(visible(segment.text), segment.style)
+
+
+out = Plain()
+err = Plain(stderr=True)
 
 
 def print_json(value: object) -> None:
     """Print a JSON value on standard output, indented; letters beyond ASCII are not escaped."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    typer.echo(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def say(text: str) -> None:
     """A remark: never a part of what a script reads."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    err.print(text, soft_wrap=True)
 
 
 def show_error(error: EmsError) -> None:
     """Print the message and below it the hint, if there is one, on standard error."""
-    err.print("error:", style="bold red", end=" ", highlight=False)
-    err.print(error.message, markup=False, highlight=False, soft_wrap=True)
+    err.print("error:", style="bold red", end=" ")
+    err.print(error.message, soft_wrap=True)
     if error.hint:
-        err.print(error.hint, style="dim", markup=False, highlight=False, soft_wrap=True)
+        err.print(error.hint, style="dim", soft_wrap=True)
 
 
 @contextmanager

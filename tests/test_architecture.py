@@ -144,6 +144,16 @@ def test_only_the_engine_and_places_with_resources_of_pulumis_own_import_pulumi(
             assert room(module).startswith(("ems.engine", "ems.clusters.")), module
 
 
+def test_only_the_console_makes_consoles_and_texts_of_rich():
+    """Its own show control characters and take no value for markup."""
+    for module in set(FILES) - {"ems.console"}:
+        assert not {"rich.text.Text", "rich.print", "rich.markup"} & set(named(module)), module
+        called = {
+            node.func.id for node in nodes(module) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "Console" not in called, module
+
+
 def loaded(code: str) -> set[str]:
     printed = subprocess.run(
         [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"],

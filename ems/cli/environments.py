@@ -29,7 +29,7 @@ def env_lock(
     folder = environment.folder(laboratory.find().root, name)
     with working(f"locking {name}"):
         environment.lock(folder, upgrade)
-    out.print(f"wrote {folder / environment.LOCK}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"wrote {folder / environment.LOCK}", soft_wrap=True)
 
 
 @environments.command("check", epilog="[bold]Example[/]  ems env check digits")
@@ -39,7 +39,7 @@ def env_check(name: EnvironmentName) -> None:
 
     findings = environment.check(environment.from_folder(environment.folder(laboratory.find().root, name)))
     for finding in (*findings.errors, *findings.warnings):
-        out.print(str(finding), markup=False, highlight=False, soft_wrap=True)
+        out.print(str(finding), soft_wrap=True)
     raise typer.Exit(2 if findings.errors else 0)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from ems import lab as laboratory
 from ems.cli.options import Json
-from ems.console import out, print_json, working
+from ems.console import Text, out, print_json, working
 
 making = typer.Typer()
 
@@ -26,8 +25,8 @@ def init(
     from ems.cli import scaffold
 
     made = scaffold.init(directory, name)
-    out.print(f"Made the lab [bold]{made.name}[/] in {escape(str(made.root))}. Next:", highlight=False, soft_wrap=True)
-    out.print(f"  cd {shlex.quote(str(directory))} && ems up", markup=False, highlight=False, soft_wrap=True)
+    out.print(Text.assemble("Made the lab ", (made.name, "bold"), f" in {made.root}. Next:"), soft_wrap=True)
+    out.print(f"  cd {shlex.quote(str(directory))} && ems up", soft_wrap=True)
 
 
 @making.command(epilog="[bold]Example[/]  ems new dose-response")
@@ -37,9 +36,9 @@ def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of
 
     lab = laboratory.find()
     for path in scaffold.new(lab, name):
-        out.print(f"wrote {path.relative_to(lab.root)}", highlight=False)
-    out.print("Edit them, then:", highlight=False)
-    out.print(f"  git add -A && git commit -m 'Add {name}' && ems up {name}", highlight=False, soft_wrap=True)
+        out.print(f"wrote {path.relative_to(lab.root)}")
+    out.print("Edit them, then:")
+    out.print(f"  git add -A && git commit -m 'Add {name}' && ems up {name}", soft_wrap=True)
 
 
 @making.command(epilog="[bold]Example[/]  ems schema > .ems/stack.schema.json")

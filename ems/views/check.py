@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from rich.text import Text
+from rich.console import RenderableType
 
+from ems.console import Text
 from ems.engine.preflight import Report
 
 
@@ -31,7 +32,7 @@ def as_object(report: Report) -> CheckObject:
     }
 
 
-def page(reports: Sequence[Report]) -> Text:
+def page(reports: Sequence[Report]) -> RenderableType:
     """A line for each stack, with its problems and warnings below."""
     return Text("\n").join(line for report in reports for line in _lines(report))
 

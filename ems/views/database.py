@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
+from rich.console import RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from ems.console import Text
 from ems.databases import MAY, Checkup
 from ems.databases.copying import Compared
 
@@ -70,7 +71,7 @@ def as_object(url: str, found: Checkup) -> CheckupObject:
     }
 
 
-def page(url: str, found: Checkup) -> Text:
+def page(url: str, found: Checkup) -> RenderableType:
     """What was found at `url`, one line each; latency in ms, the clock's difference in s, faults last."""
     known = "none yet" if found.tables_version is None else f"version {found.tables_version}"
     ahead_s = found.clock_ahead_s

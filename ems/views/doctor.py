@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from rich.text import Text
+from rich.console import RenderableType
 
+from ems.console import Text
 from ems.engine.doctor import Finding
 
 
@@ -24,7 +25,7 @@ def as_object(finding: Finding) -> DoctorObject:
     return {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "remedy": finding.remedy}
 
 
-def page(findings: Sequence[Finding]) -> Text:
+def page(findings: Sequence[Finding]) -> RenderableType:
     """One line for what is well; below what is not, how to fix it."""
     return Text("\n").join(line for finding in findings for line in _lines(finding))
 

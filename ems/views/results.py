@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from ems import aside
+from ems.console import Text
 from ems.databases import Condition, Experiment
 from ems.errors import UserError
 from ems.spool.batch import Batch, Value

@@ -9,8 +9,8 @@ from typing import Annotated, TypedDict
 
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
-from rich.text import Text
 
+from ems.console import Text
 from ems.databases import Experiment
 from ems.lab.line import duration
 from ems.node.agent.platform import RunPlatform

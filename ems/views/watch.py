@@ -9,8 +9,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
+from ems.console import Text
 from ems.lab.line import duration
 from ems.lab.patience import Pace
 from ems.messages import Say

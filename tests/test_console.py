@@ -1,0 +1,83 @@
+"""Values are shown as they are: nothing that a job, a colleague or a file says is markup, or steers the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from array import array
+from dataclasses import replace
+
+import pytest
+import rich.text
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ems import console
+from ems.databases import Checkup
+from ems.databases.copying import Compared
+from ems.engine.doctor import Finding
+from ems.engine.preflight import Report
+from ems.engine.teardown import Leftover
+from ems.errors import EmsError
+from ems.spool.batch import Batch, Column, Mark
+from ems.views import check, database, doctor, failures, progress, results, status, teardown, watch
+from tests.views.test_views import FINISHED
+
+HOSTILE = ["[/data/x.csv]", "no [axis] in", "[bold]x[/]", "[/]", ":secret:", "\x1b[31mred", "a\x07b\x9b2Jc", "\x7f"]
+hostile = pytest.mark.parametrize("value", HOSTILE)
+
+
+def shown(what: object) -> str:
+    plain = console.Plain(file=io.StringIO(), width=300, force_terminal=False)
+    plain.print(what)
+    return plain.file.getvalue()
+
+
+def experiment(value: str):
+    registration = replace(FINISHED.registration, stack=value, project=value)
+    return replace(FINISHED, registration=registration, error=value, log_tail=value, agent=value)
+
+
+def views(value: str):
+    mark = Mark(3, "failed", {value: value}, f"Traceback\n{value}")
+    batch = Batch(array("q", [0]), array("q", [0]), (Column(value, "text", [value]),))
+    look = progress.Progress(experiment(value), 1.0, 1, (mark,), (value,))
+    yield status.status_page([experiment(value)], 300)
+    yield results.table(iter([batch]), experiment(value), [])
+    yield failures.table([mark], 1)
+    yield teardown.certificate([Leftover(value, experiment(value), 1, value)])
+    yield check.page([Report(value, value, (value,), (value,), 2)])
+    yield doctor.page([Finding(value, False, value, value)])
+    yield database.page(value, Checkup(value, value, (), 1, 1, 0.0, 0.0, (value,)))
+    yield database.comparison([Compared(value, 1, 2, False)])
+    yield watch.Page(value, [look])
+
+
+@hostile
+def test_every_view_shows_it_whole_and_obeys_nothing(value):
+    for view in views(value):
+        text = shown(view)
+        assert console.visible(value) in text, view
+        assert not console.CONTROL.search(text), view
+
+
+@hostile
+def test_remarks_and_errors_show_it_too(value, capsys):
+    console.say(value)
+    console.show_error(EmsError(value, value))
+    printed = capsys.readouterr().err
+    assert printed.count(console.visible(value)) == 3 and not console.CONTROL.search(printed)
+
+
+@given(st.text(max_size=50))
+def test_no_text_steers_a_terminal(text):
+    assert not console.CONTROL.search(shown(text))
+    assert not console.CONTROL.search(shown(console.Text(text)))
+    assert not console.CONTROL.search(shown(rich.text.Text(text)))
+
+
+@hostile
+def test_json_has_the_value_itself_and_no_control_character(value, capsys):
+    console.print_json({value: value})
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == {value: value} and not console.CONTROL.search(printed)
