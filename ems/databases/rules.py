@@ -75,7 +75,7 @@ def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
         values |= {"commit": old.commit, "repository": old.repository}
     if reopened_by(found, wanted):
         return Change(values | _opened(row))
-    if wanted.max_hours != old.max_hours and not State(row["state"]).finished and row["claimed_at"]:
+    if wanted.max_hours != old.max_hours and _has_deadline(row):
         values["deadline_at"] = deadline(wanted.max_hours, timedelta(seconds=used_s), row["claimed_at"])
     return Change(values)
 
@@ -123,6 +123,12 @@ def check_same_table(found: Experiment, wanted: Registration) -> None:
             f"so they cannot go to {wanted.results_table!r}.",
             f"Set back `results: {{table: {old}}}` in the stack file of {wanted.stack}.",
         )
+
+
+def _has_deadline(row: Row) -> bool:
+    """Whether hours count now: neither before a run, nor between a reopening and the run that is due."""
+    is_due = row["wanted_attempt"] > row["attempt"]
+    return not (State(row["state"]).finished or row["claimed_at"] is None or is_due)
 
 
 def _opened(row: Row) -> Values:
