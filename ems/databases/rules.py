@@ -102,7 +102,7 @@ def cancelled(row: Row) -> Change | None:
 
 
 def destroyed(row: Row) -> Change | None:
-    """The stack let go of the record, which stays; the first time counts."""
+    """The stack released the record, which stays; the first time counts."""
     return None if row["destroyed_at"] else Change({"destroyed_at": row["now"]})
 
 

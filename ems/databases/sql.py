@@ -87,8 +87,8 @@ class SqlDatabase(Runs):
     # Experiments
 
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        let_go = experiment.c.destroyed_at.is_not(None)
-        statement = self._rows.select().order_by(let_go, experiment.c.registered_at.desc(), experiment.c.id)
+        is_destroyed = experiment.c.destroyed_at.is_not(None)
+        statement = self._rows.select().order_by(is_destroyed, experiment.c.registered_at.desc(), experiment.c.id)
         if stack is not None:
             statement = statement.where(experiment.c.stack == stack)
         with self._backend.reading() as connection:

@@ -19,10 +19,11 @@ from ems.errors import DatabaseError, FencedOut
 from tests.databases.cases import LONG_S, REGISTRATION
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-AGENTS = st.sampled_from("abc")
-LEASES_S = st.sampled_from([0.0, 60.0, LONG_S])
-HOURS = st.sampled_from([None, 0.5, 1.0, 2.0, 8.0])
-ENDS = st.sampled_from([*sorted(FINISHED), State.LOST])
+AGENTS = st.sampled_from("ab")
+LEASES_S = st.sampled_from([0.0, LONG_S])
+HOURS = st.sampled_from([None, 0.5, 2.0, 8.0])
+MINUTES = st.sampled_from([-45, 1, 40, 150])  # of which some outlast a lease, or hours
+ENDS = st.sampled_from([State.LOST, State.LOST, State.LOST, *sorted(FINISHED)])
 FROZEN = ("points_done", "points_failed", "rows_stored", "cost_usd", "error", "log_tail", "finished_at", "machines")
 
 
@@ -163,7 +164,7 @@ class Histories(RuleBasedStateMachine):
         self.calls.register(replace(REGISTRATION, max_hours=hours))
         self.seen = self.row
 
-    @rule(minutes=st.integers(-60, 180))
+    @rule(minutes=MINUTES)
     def the_clock_goes_on_or_is_set_back(self, minutes: int) -> None:
         self.memory.now += timedelta(minutes=minutes)
 
@@ -180,14 +181,19 @@ class Histories(RuleBasedStateMachine):
         else:
             self.went_on(before, was, hours_changed=hours != before["max_hours"])
 
+    @precondition(lambda self: self.state in RETRYABLE)
     @rule()
     def reopen(self) -> None:
-        before, was = self.row, self.state
+        before = self.row
         self.calls.reopen(REGISTRATION.id)
-        if was in RETRYABLE:
-            self.reopened(before)
-        else:
-            assert self.row == before
+        self.reopened(before)
+
+    @precondition(lambda self: self.state not in RETRYABLE)
+    @rule()
+    def reopen_what_goes_on_or_succeeded(self) -> None:
+        before = self.row
+        self.calls.reopen(REGISTRATION.id)
+        assert self.row == before
 
     @rule(machines=st.integers(0, 3))
     def provision(self, machines: int) -> None:
@@ -255,7 +261,7 @@ class Histories(RuleBasedStateMachine):
         assert heard.expired == (is_due or was is State.EXPIRED)
         assert (self.row["points_done"], self.row["points_failed"]) == (done, failed)
         assert self.row["lease_until"] == self.memory.now + timedelta(seconds=lease_s)
-        self.went_on(before, was, told=True)
+        self.went_on(before, was, reported=True)
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), rows=st.integers(0, 5))
@@ -284,7 +290,7 @@ class Histories(RuleBasedStateMachine):
             is_due = before["wanted_attempt"] > claim.attempt
             assert self.row["state"] == (before["state"] if is_due else end)
             assert (self.row["points_done"], self.row["machines"]) == (outcome.points_done, 0)
-            self.went_on(before, was, told=True)
+            self.went_on(before, was, reported=True)
 
     @precondition(lambda self: self.releases)
     @rule(data=st.data())
@@ -310,7 +316,7 @@ class Histories(RuleBasedStateMachine):
         *,
         hours_changed: bool = False,
         claimed: bool = False,
-        told: bool = False,
+        reported: bool = False,
     ) -> None:
         """Whatever was called but a reopening."""
         after = self.row
@@ -322,7 +328,7 @@ class Histories(RuleBasedStateMachine):
             }
         if not (hours_changed or claimed):
             assert after["deadline_at"] == before["deadline_at"]
-        if not told:
+        if not reported:
             assert (after["points_done"], after["cost_usd"]) == (before["points_done"], before["cost_usd"])
         assert after["wanted_attempt"] == before["wanted_attempt"]
 
