@@ -259,6 +259,7 @@ class Histories(RuleBasedStateMachine):
         assert (heard.cancel, heard.deadline_at) == (self.cancelling, before["deadline_at"])
         is_due = before["wanted_attempt"] > claim.attempt
         assert heard.expired == (is_due or was is State.EXPIRED)
+        assert self.row["state"] == (before["state"] if is_due else State.RUNNING)
         assert (self.row["points_done"], self.row["points_failed"]) == (done, failed)
         assert self.row["lease_until"] == self.memory.now + timedelta(seconds=lease_s)
         self.went_on(before, was, reported=True)
@@ -353,6 +354,11 @@ class Histories(RuleBasedStateMachine):
         except FencedOut:
             return False
         return True
+
+    @invariant()
+    def a_request_to_cancel_holds_until_the_next_run_or_a_reopening(self) -> None:
+        if self.memory.experiment:
+            assert self.row["cancel_requested"] == self.cancelling
 
     @invariant()
     def each_released_run_is_charged_once(self) -> None:
