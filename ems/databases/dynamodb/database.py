@@ -1,7 +1,7 @@
 """The lab's database in DynamoDB: `dynamodb://REGION/PREFIX`, the tables `PREFIX-registry` and `PREFIX-results`.
 
 Credentials and endpoint come by AWS's own ways: AWS_PROFILE, ~/.aws, a role of the machine; AWS_ENDPOINT_URL_DYNAMODB
-for a server of one's own. The service tells no time: this machine's clock is taken, corrected where the times in the
+for a server of one's own. The service has no clock to ask: this machine's is taken, corrected where the times in the
 service's answers prove it wrong.
 """
 
