@@ -23,7 +23,7 @@ from ems.node.agent.config import AgentConfig
 from ems.provenance import bundle
 from ems.spool import folder as spool
 from ems.spool.folder import Spool
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 
 CODE = """
 def cheap(n, seed):

@@ -8,7 +8,6 @@ ems.watch("digits")            # follows it live, in a notebook or a loop
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from ems.version import __version__
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ems.notebook import progress, results, watch
 
 __all__ = ["__version__", "progress", "results", "watch"]
-
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # else importing GitPython fails on a machine without git
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def exclusive(lock_file: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold `lock_file` alone; calls `waiting` once if another process holds it. A holder that dies lets go."""
+    """Hold `lock_file` alone; calls `waiting` once if another process holds it. A holder that dies releases it."""
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     with lock_file.open("w") as file:
         try:

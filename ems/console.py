@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
+from rich import progress
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ems.errors import EmsError
 
@@ -17,6 +17,7 @@ err = Console(stderr=True, emoji=False)
 
 
 def print_json(value: object) -> None:
+    """Print a JSON value on standard output, indented; letters beyond ASCII are not escaped."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
@@ -26,6 +27,7 @@ def say(text: str) -> None:
 
 
 def show_error(error: EmsError) -> None:
+    """Print the message and below it the hint, if there is one, on standard error."""
     err.print("error:", style="bold red", end=" ", highlight=False)
     err.print(error.message, markup=False, highlight=False, soft_wrap=True)
     if error.hint:
@@ -35,7 +37,11 @@ def show_error(error: EmsError) -> None:
 @contextmanager
 def working(text: str) -> Iterator[Callable[[str], None]]:
     """A spinner with a line that changes; on a terminal only."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda line: progress.update(task, description=line)
+    columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.TimeElapsedColumn(),
+    )
+    with progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as live:
+        task = live.add_task(text, total=None)
+        yield lambda line: live.update(task, description=line)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 
 class EmsError(Exception):
-    """Something a person can mend. `hint` names the next command or the allowed values."""
+    """Something a person can fix. `hint` names the next command or the allowed values."""
 
     exit_code = 1
 
@@ -33,6 +33,8 @@ class EmsError(Exception):
 
 
 class UserError(EmsError):
+    """A stack file, an option or a name is wrong."""
+
     exit_code = 2
 
 
@@ -59,28 +61,38 @@ class StackFileError(UserError):
 
 
 class ProvenanceError(EmsError):
+    """Code, environment, input or lock is not in a state that can be reproduced."""
+
     exit_code = 3
 
 
 class DatabaseError(EmsError):
+    """The lab's database cannot do what was asked, or does not have what was asked for."""
+
     exit_code = 4
 
 
 class DatabaseUnavailable(DatabaseError):
-    pass
+    """The database does not answer now; the same call may work later."""
 
 
 class FencedOut(DatabaseError):
-    pass
+    """Another attempt holds the experiment: this one must stop."""
 
 
 class EngineError(EmsError):
+    """Pulumi is missing, or failed otherwise than by a run that did."""
+
     exit_code = 5
 
 
 class ExperimentFailed(EmsError):
+    """The experiment ended, but not with `succeeded`."""
+
     exit_code = 6
 
 
 class Busy(EmsError):
+    """Somebody else is at work on this stack or experiment."""
+
     exit_code = 7

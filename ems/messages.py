@@ -42,8 +42,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if not names:
         return "there is none yet"
     close = difflib.get_close_matches(word[:100], names[:MOST_COMPARED], n=1)
-    listed = ", ".join(names[:MOST_LISTED]) + (f" and {len(names) - MOST_LISTED} more" * (len(names) > MOST_LISTED))
-    return f"{f'did you mean {close[0]}? ' if close else ''}allowed are {listed}"
+    meant = f"did you mean {close[0]}? " if close else ""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return f"{meant}allowed are {', '.join(names[:MOST_LISTED])}{more}"
 
 
 def plain(name: str) -> str:
@@ -52,6 +53,7 @@ def plain(name: str) -> str:
 
 
 def quoted(text: str) -> str:
+    """Text in double quotes, of at most 60 characters, with what is not printable escaped."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
 

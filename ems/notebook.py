@@ -33,8 +33,9 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
 
     Only those that fulfil each of `where`, as ["theta >= 1.5", "m = 60"]; point, row, and all columns or `columns`.
-    The lab is the one that the working directory lies in. UserError outside a lab, or for what is no condition;
-    DatabaseError without experiment, for an unknown column, or a value that does not fit its type.
+    The lab is the one that the working directory lies in. UserError outside a lab, for a name that is not a stack, or
+    for what is not a condition; DatabaseError without experiment, for an unknown column, or a value that does not fit
+    its type; DatabaseUnavailable if the database does not answer the first call.
     """
     here = lab.find()
     conditions = [parse(text) for text in where]
@@ -51,7 +52,11 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
 
 
 def progress(stack: str) -> Progress:
-    """How far the newest experiment of `stack` is now: state, points, rate, time left, rows, failures."""
+    """How far the newest experiment of `stack` is now: state, points, points a second, time left, rows, failures.
+
+    UserError outside a lab, or for a name that is not a stack; DatabaseError without experiment, and
+    DatabaseUnavailable if the database does not answer the first call.
+    """
     here = lab.find()
     return _patiently(here, lambda: look(here, latest(here, stack)))
 
@@ -79,6 +84,7 @@ def watch(*stacks: str) -> Watch[Any]:
     notebook below what the loop's body shows, in the place of the turn before; elsewhere as a line on standard error.
     A turn comes about every second, or more seldom, so that the body takes at most a quarter of the time.
     While the database is away it waits, and so do `results` and `progress`, once it has answered: they say so.
+    Errors as of `progress`, at the call: before the first turn.
     """
     here = lab.find()
     newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
@@ -87,6 +93,11 @@ def watch(*stacks: str) -> Watch[Any]:
 
 
 class Watch(Generic[Seen]):
+    """What `watch` returns: each turn of a loop over it gives a Progress, or of several stacks a tuple of them.
+
+    While it goes on, a database that is away is waited for; other errors are raised.
+    """
+
     def __init__(self, here: Lab, stacks: Sequence[str]) -> None:
         self._lab, self._stacks = here, list(stacks)
 
@@ -142,7 +153,7 @@ class Watch(Generic[Seen]):
 
 
 class Together(tuple[Progress, ...]):
-    """Several stacks at a time."""
+    """Looks at several stacks at a time: a tuple of Progress, by name of the stack."""
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self))

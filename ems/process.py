@@ -14,6 +14,8 @@ from ems.errors import EmsError
 
 
 class CommandFailed(EmsError):
+    """An outside command's exit `code` was not 0: 127 if it is not found, 126 if it cannot run, 124 when too slow."""
+
     def __init__(self, command: Sequence[str], code: int, stdout: str, stderr: str) -> None:
         shown = "\n".join(part.rstrip() for part in (stdout, stderr) if part.strip())
         super().__init__(f"`{shlex.join(command)}` ended with exit code {code}:\n{shown}")

@@ -8,13 +8,15 @@ import subprocess
 from contextlib import closing
 from pathlib import Path
 
+import hypothesis
 import pytest
 
-from ems import databases, lab
+from ems import clusters, databases, lab
 from ems.cli import scaffold
 from ems.databases import Experiment, Experimenter, Funding, Outcome, Project, State
 from ems.engine import preflight
 from ems.lab import Lab
+from ems.lab.stacks import StackFiles
 from ems.spool.batch import Batch
 
 pytest_plugins = [
@@ -23,6 +25,9 @@ pytest_plugins = [
     "tests.databases.bigquery_server",
     "tests.databases.secret_stores",
 ]
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure of a test
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -65,7 +70,7 @@ def registered(here: Lab, stack: str = "pi") -> Experiment:
         database.create()
         for record in (Experimenter("me", "Me"), Project("first", "First"), Funding("unfunded", "none")):
             database.upsert(record)
-        registration = preflight.require(here, stack)
+        registration = preflight.require(StackFiles(here, clusters.settings()), stack)
         assert registration
         return database.register(registration)
 

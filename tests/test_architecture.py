@@ -19,6 +19,8 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.messages",
     "ems.plugins",
     "ems.process",
+    "ems.aside",
+    "ems.backoff",
     "ems.cache",
     "ems.console",
     "ems.sweep",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -35,6 +36,12 @@ def test_each_command_has_help(name, command):
 def test_each_database_has_its_contract_test():
     for name in plugins.names("databases"):
         assert "(DatabaseContract):" in (ROOT / f"tests/databases/test_{name}.py").read_text()
+
+
+def test_each_place_has_its_contract_test():
+    for name in plugins.names("clusters"):
+        text = (ROOT / f"tests/clusters/test_{name}.py").read_text()
+        assert "PlaceContract" in text and re.search(r"^class Test\w+\(", text, re.MULTILINE)
 
 
 def test_files_hold_one_idea():
@@ -92,3 +99,56 @@ def test_each_sample_environment_can_be_built_again():
 def test_each_command_has_its_own_words():
     helps = [command.help for _, command in commands()]
     assert len(set(helps)) == len(helps) >= 15
+
+
+FIXED = {  # what plain English says otherwise
+    r"\b(is|are|was) no (?!longer|such|more|agent|table|remote|lab\b|stack|option|command|fault)[a-z]": "is not a",
+    r"\b(cannot|could not) be had\b": "could not be obtained",
+    r"\b[Mm]end(s|ed|ing)?\b": "fix",
+    r"\b[Ll]et(s|ting)? go\b": "release",
+    r"\btruths\b": "booleans",
+}
+
+
+def test_messages_and_docstrings_are_plain_english():
+    for path in (ROOT / "ems").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for pattern, better in FIXED.items():
+                    found = re.search(pattern, node.value)
+                    assert not found, f"{path}:{node.lineno}: {found[0]!r}: say {better!r}"
+
+
+LATER = ("databases",)  # added once their folders are arranged
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    """Dotted name and syntax tree of each module of EMS whose public names promise docstrings."""
+    for path in sorted((ROOT / "ems").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[1] not in LATER and "templates" not in parts:
+            yield ".".join(parts).removesuffix(".__init__"), ast.parse(path.read_text())
+
+
+def is_promised(name: str, owner: type) -> bool:
+    """Whether a base class says what this method of `owner` does: one of EMS by a docstring, a library's elsewhere."""
+    bases = [base for base in owner.__mro__[1:-1] if name in vars(base)]
+    return any(base.__module__.split(".")[0] != "ems" or vars(base)[name].__doc__ for base in bases)
+
+
+def undocumented(where: str, body: list[ast.stmt], holder: object) -> Iterator[str]:
+    """Public functions, classes and methods in the `body` of a module or class, but for nested ones."""
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        marks = {ast.unparse(mark).rpartition(".")[2] for mark in node.decorator_list}
+        spared = marks & {"overload", "setter"} or (isinstance(holder, type) and is_promised(node.name, holder))
+        if not ast.get_docstring(node) and not spared:
+            yield f"{where}.{node.name}, line {node.lineno}"
+        if isinstance(node, ast.ClassDef):
+            yield from undocumented(f"{where}.{node.name}", node.body, getattr(holder, node.name))
+
+
+def test_each_public_name_has_a_docstring():
+    found = [line for name, tree in modules() for line in undocumented(name, tree.body, importlib.import_module(name))]
+    assert not found, "\n".join(found)

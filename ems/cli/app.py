@@ -26,7 +26,7 @@ EXIT_CODES = """
   2    wrong input: an option, a name, a stack file
   3    code or environment cannot be reproduced as it stands
   4    the lab's database cannot do what was asked
-  5    Pulumi is missing or failed, or something could not be let go
+  5    Pulumi is missing or failed, or something could not be released
   6    the experiment failed, was cancelled or expired
   7    somebody else is at work on it
   130  interrupted; 141: the reader of a pipe went away

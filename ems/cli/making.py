@@ -45,14 +45,15 @@ def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of
 @making.command(epilog="[bold]Example[/]  ems schema > .ems/stack.schema.json")
 def schema() -> None:
     """Print the JSON Schema of stack files, for editors."""
-    from ems.stack import spec
+    from ems import clusters
+    from ems.stack.schema import json_schema
 
-    print_json(spec.json_schema())
+    print_json(json_schema(clusters.settings()))
 
 
 @making.command(epilog="[bold]Example[/]  ems doctor")
 def doctor(as_json: Json = False) -> None:
-    """Check what EMS needs on this machine and in this lab, and how to mend it."""
+    """Check what EMS needs on this machine and in this lab, and how to fix it."""
     from ems.engine import doctor as checks
     from ems.views import doctor as view
 

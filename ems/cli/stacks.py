@@ -25,11 +25,13 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     The exit code is the greatest of those that the faults have; warnings have none.
     """
+    from ems import clusters
     from ems.engine import preflight
+    from ems.lab.stacks import StackFiles
     from ems.views import check as view
 
-    lab = laboratory.find()
-    reports = [preflight.report(lab, stack) for stack in stacks or lab.some_stacks()]
+    files = StackFiles(laboratory.find(), clusters.settings())
+    reports = [preflight.report(files, stack) for stack in stacks or files.lab.some_stacks()]
     if as_json:
         print_json([view.as_object(report) for report in reports])
     else:
@@ -46,16 +48,18 @@ def up(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run experiments: register, provision, run, store, let go. Twice is once; interrupted, it goes on."""
+    """Run experiments: register, provision, run, store, release. Twice is once; interrupted, it goes on."""
+    from ems import clusters
     from ems.engine import lifecycle
     from ems.engine.runner import Pulumi
+    from ems.lab.stacks import StackFiles
 
     lab = laboratory.find()
     with working("looking for Pulumi") as step:
         pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
-    finished = []
-    for stack in lifecycle.in_order(lab, stacks or lab.some_stacks()):
-        experiment = lifecycle.up(pulumi, stack, say, detach=detach, retry=retry)
+    files, finished = StackFiles(lab, clusters.settings()), []
+    for stack in lifecycle.in_order(files, stacks or lab.some_stacks()):
+        experiment = lifecycle.up(pulumi, files, stack, say, detach=detach, retry=retry)
         finished += [experiment] if experiment else []
     show_status(finished, as_json)
     lifecycle.raise_if_failed(finished)
@@ -90,6 +94,7 @@ def status(stacks: Stacks = None, as_json: Json = False) -> None:
 
 
 def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
+    """Print experiments as JSON or as a table; without any, an empty JSON list or nothing."""
     from ems.views.status import status_object, status_page
 
     if as_json:
@@ -147,9 +152,9 @@ def teardown(
     force: Annotated[bool, typer.Option("--force", help="Stop running experiments, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Let go what finished experiments still hold, and certify that nothing is left that costs.
+    """Release what finished experiments still hold, and certify that nothing is left that costs.
 
-    What runs is kept, unless --force stops it. Exit code 5 if something could not be let go.
+    What runs is kept, unless --force stops it. Exit code 5 if something could not be released.
     """
     from ems.engine import teardown as releasing
     from ems.engine.runner import Pulumi
@@ -163,13 +168,13 @@ def teardown(
         raise UserError("Nobody is there to be asked.", "Say --yes, or --dry-run to change nothing.")
     with working("surveying") as step:
         pulumi = Pulumi.of(lab, step)
-        leftovers = releasing.survey(pulumi, lab.known(stacks) if stacks else lab.stacks())
+        leftovers = releasing.survey(pulumi, stacks or ())
     if asks and any(leftover.clusters for leftover in leftovers):
         out.print(view.table(leftovers))
-        if not typer.confirm("Let go what finished experiments hold?"):
+        if not typer.confirm("Release what finished experiments hold?"):
             raise typer.Exit
     if not dry_run:
-        with working("letting go") as step:
+        with working("releasing") as step:
             leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
     if as_json:
         print_json(view.as_object(leftovers))

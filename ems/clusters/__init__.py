@@ -1,48 +1,99 @@
 """The places where experiments run: a folder each, whose name is the `kind:` in a stack file.
 
-In it, `place.PLACE` is its `Place`.
+In it, `place.PLACE` is its `Place`, and `settings.Settings` are the keys that its stack files have besides `kind:`.
+A file beside the folders is shared by several places.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
 
 from ems import plugins
+from ems.databases import ClusterRow, Experiment, Registration
 from ems.errors import UserError
+from ems.lab import Lab
+from ems.messages import Say
 
-if TYPE_CHECKING:
-    from ems.databases import Experiment
-    from ems.engine.provider.resource import Resource
-    from ems.lab import Lab
+
+@dataclass(frozen=True)
+class Live:
+    """How a run does just now: points a second, and the processes that compute; None where that is not known."""
+
+    rate: float | None = None
+    workers: int | None = None
 
 
 class Place(ABC):
-    """What a kind of place promises.
+    """What a kind of place promises. Every method may be called again after an interruption, from any process.
 
-    - `resources`: the provider's resource types of this place; making one may be repeated, deleting one leaves nothing
-      that costs.
-    - An evanescent place is declared by the program while its experiment is unfinished, as one resource `cluster`.
+    The program declares an evanescent place while its experiment is unfinished: first what `declare` gives, then one
+    resource of EMS's own that calls `prepare` when it is created and `release` when it is deleted. The run then calls
+    `ensure_running` until the experiment is finished. A persistent place is a row of the lab's database.
     """
 
-    cluster: str  # token of the resource that stands for the place
-    needs_remote: bool  # whether the commit must be on a remote
-    stops_with_its_command: bool  # whether Ctrl-C ends the run, instead of detaching from it
+    needs_remote = True
+    """Whether the commit must be on a remote, since the place fetches it."""
+    stops_with_its_command = False
+    """Whether Ctrl-C ends the run, instead of detaching from it."""
+
+    def machines(self, registration: Registration) -> int:  # noqa: ARG002
+        """How many machines the experiment takes, for its row."""
+        return 1
+
+    def declare(self, registration: Registration, depends_on: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
+        """Resources of Pulumi's own providers (`pulumi.Resource`) that the place is made of; they cost nothing until
+        `prepare` opens them."""
+        return ()
 
     @abstractmethod
-    def resources(self) -> Sequence[Resource]: ...
+    def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
+        """Make the place ready for the experiment: environment, code, inputs, machines. `say` is told each step.
+
+        ProvenanceError if one of these could not be obtained; EmsError if the place cannot take it.
+        """
+
+    @abstractmethod
+    def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
+        """Whether `prepare` has made the place ready for the experiment, maybe before a `release`."""
+
+    @abstractmethod
+    def release(self, lab: Lab, experiment_id: str) -> None:
+        """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error."""
 
     @abstractmethod
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
-        """Have an agent at work on this unfinished experiment, unless there is one. Called again and again."""
+        """Have an agent at work on this unfinished experiment, unless there is one. Called again and again.
+
+        EmsError if agents end again and again without a result.
+        """
 
     @abstractmethod
     def settle(self, lab: Lab, experiment: Experiment) -> None:
         """Store what is left of a run whose deadline passed before anybody wrote its end, where that is in reach."""
 
+    @abstractmethod
+    def nudge(self, lab: Lab, experiment: Experiment) -> None:
+        """Have the agent hear its orders now, where that is in reach: its next beat may be a minute away."""
+
+    @abstractmethod
+    def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
+        """What the job wrote to its standard output and error, from byte `start` on, some 64 kB at a time.
+
+        A negative `start` counts from the end. b"" if there is no more as yet, None where the log is out of reach.
+        """
+
+    @abstractmethod
+    def live(self, lab: Lab, experiment: Experiment) -> Live | None:
+        """How the run does just now; None where that is out of reach."""
+
 
 def place(kind: str) -> Place:
+    """The place of this kind; UserError if there is none, or a package that it needs is not installed."""
     known = plugins.names("clusters")
     if kind not in known:
         raise UserError(f"{kind!r} is not a kind of place.", f"Allowed: {', '.join(known)}")
@@ -50,5 +101,22 @@ def place(kind: str) -> Place:
     return found
 
 
-def resources() -> list[Resource]:
-    return [resource for kind in plugins.names("clusters") for resource in place(kind).resources()]
+def settings() -> dict[str, type[BaseModel]]:
+    """The model of the settings of each kind of place, by its name, for those who read stack files.
+
+    UserError if a package that one of them needs is not installed.
+    """
+    return {kind: plugins.load("clusters", kind, "settings").Settings for kind in plugins.names("clusters")}
+
+
+def of(lab: Lab, experiment: Experiment) -> Place:
+    """The place of an experiment: one of its own, named by its kind, or the persistent one that it names.
+
+    UserError as of `place`; DatabaseError if a persistent place cannot be looked up.
+    """
+    name = experiment.registration.cluster
+    if name in plugins.names("clusters"):
+        return place(name)
+    with lab.database() as database:
+        persistent = database.record(ClusterRow, name)
+    return place(persistent.kind if persistent else name)

@@ -69,8 +69,8 @@ class Database(ABC):
 
     - Durable: a call that returned has survived a crash of client and server.
     - Idempotent: any call may be repeated; the same key twice is one row.
-    - Fenced: `beat`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the claim
-      or the experiment is finished.
+    - Fenced: `beat`, `describe`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the
+      claim or the experiment is finished.
     - Live: what is committed is readable at once by other clients, while writes go on.
     - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
       and the call may be repeated for ever.
@@ -84,7 +84,7 @@ class Database(ABC):
     otherwise, and hears beats once a minute.
     DynamoDB has no clock: this machine's, corrected where the service's answers prove it wrong, so exact to a second;
     a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
-    that has had an integer that is no exact double stays int64; `put_rows` is no transaction.
+    that has had an integer that is not an exact double stays int64; `put_rows` is not a transaction.
 
     What a call about runs changes is decided by `rules`, the same for every service, which writes it on condition that
     the row is still the one that was read:
@@ -161,7 +161,7 @@ class Database(ABC):
 
     @abstractmethod
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        """Of one stack, or of all: first those that their stack holds now, newest first; then those it let go."""
+        """Of one stack, or of all: first those that their stack holds now, newest first; then those it released."""
 
     @abstractmethod
     def set_provisioning(self, experiment_id: str, machines: int) -> None:
@@ -181,6 +181,10 @@ class Database(ABC):
     @abstractmethod
     def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:
         """Renew the lease, publish progress, hear orders. A run whose experiment was reopened hears `expired`."""
+
+    @abstractmethod
+    def describe(self, claim: Claim, platform: str) -> None:
+        """Note on what the run runs, as JSON, in place of what was noted of it before. A new run has none."""
 
     @abstractmethod
     def store(self, claim: Claim, batch: Batch) -> None:
@@ -244,7 +248,7 @@ class Database(ABC):
 
     @abstractmethod
     def mark_destroyed(self, experiment_id: str) -> None:
-        """Note that the stack let go of the record; the record stays."""
+        """Note that the stack released the record; the record stays."""
 
     @abstractmethod
     def results(

@@ -14,20 +14,20 @@ RESERVED = frozenset({*KEYS, "rowid"})
 
 
 @dataclass(frozen=True)
-class Change:
+class TableChange:
     """What a results table needs before it can take a batch. `widened`: integer columns that become double."""
 
     added: dict[str, ColumnType]
     widened: tuple[str, ...]
 
 
-def meet(table: str, stored: Mapping[str, ColumnType], arriving: Sequence[Column]) -> Change:
+def meet(table: str, stored: Mapping[str, ColumnType], arriving: Sequence[Column]) -> TableChange:
     """DatabaseError: a name that cannot be a column, or a type that is neither the stored one nor int64/float64."""
     check_names(table, stored, [column.name for column in arriving])
     known = [column for column in arriving if column.name in stored]
     for column in known:
         _check_type(table, column, stored[column.name])
-    return Change(
+    return TableChange(
         {column.name: column.type for column in arriving if column.name not in stored},
         tuple(c.name for c in known if (stored[c.name], c.type) == ("int64", "float64") and not is_null(c)),
     )
@@ -82,7 +82,7 @@ def _double(table: str, name: str, value: Value) -> float:
 
 def inexact(table: str, name: str, value: Value) -> DatabaseError:
     return DatabaseError(
-        f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is no exact double.",
+        f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is not an exact double.",
         "Integers beyond 2^53 meet doubles only if exact. Let the job write one type, or use another results table.",
     )
 
@@ -107,7 +107,7 @@ def check_batch(batch: Batch) -> None:
     if count > 1:
         raise DatabaseError(
             f"point {point} of a batch has a mark and rows, or two marks.",
-            "A point is stored, empty or failed: the batch's writer must tell which.",
+            "A point is stored, empty or failed: the batch's writer must say which.",
         )
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from ems.databases import Database, Experiment
+from ems.databases.projects import parents_first
 from ems.databases.tables import metadata
 from ems.errors import DatabaseError, UserError
 from ems.messages import Say
@@ -87,12 +88,7 @@ def _parents_first(table: str, rows: Iterable[dict[str, Any]]) -> Iterable[dict[
     if table != "project":
         return rows
     projects = {row["id"]: row for row in rows}
-
-    def depth(id: str) -> int:
-        parent = projects[id]["parent"]
-        return 0 if parent is None else 1 + depth(parent)
-
-    return [projects[id] for id in sorted(projects, key=depth)]
+    return [projects[id] for id in parents_first({id: row["parent"] for id, row in projects.items()})]
 
 
 def _chunked(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

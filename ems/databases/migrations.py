@@ -26,4 +26,16 @@ def _points(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_points,)  # the n-th brings version n to n + 1
+def _platform(connection: Connection) -> None:
+    if connection.dialect.name != "bigquery":
+        connection.execute(text("ALTER TABLE run ADD COLUMN platform TEXT DEFAULT '' NOT NULL"))
+        return
+    # A column that is added there must be nullable; the second statement may find the first one done
+    for statement in (
+        "ALTER TABLE run ADD COLUMN IF NOT EXISTS platform STRING",
+        "UPDATE run SET platform = '' WHERE platform IS NULL",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform)  # the n-th brings version n to n + 1

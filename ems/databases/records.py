@@ -123,8 +123,9 @@ class Experiment:
     started_at: datetime | None = None
     heartbeat_at: datetime | None = None
     finished_at: datetime | None = None
-    destroyed_at: datetime | None = None  # when its stack let go of the record
+    destroyed_at: datetime | None = None  # when its stack released the record
     agent: str = ""  # the latest run's
+    platform: str = ""  # the latest run's, as JSON (`ems.node.agent.platform.RunPlatform`); "" if not recorded
     error: str = ""
     log_tail: str = ""
 
@@ -185,7 +186,7 @@ class Condition:
     """What a row must fulfil to be read: a column of the table, or `point` or `row`, compared with a value.
 
     `= None` asks for null and `!= None` for any value; null and NaN fulfil no other condition. Text is compared by
-    code points, and truths are equal or not.
+    code points, and booleans are equal or not.
     """
 
     column: str
@@ -195,7 +196,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Checkup:
-    """What `Database.check` found. `faults`: what keeps EMS from working here, each with how to mend it."""
+    """What `Database.check` found. `faults`: what keeps EMS from working here, each with how to fix it."""
 
     service: str  # its name and version
     role: str  # as whom EMS came in; "" where there are none

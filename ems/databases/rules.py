@@ -176,7 +176,7 @@ def _new_run(row: Row, agent: str, lease_s: float) -> Values:
     now = row["now"]
     key = {"experiment_id": row["id"], "attempt": row["attempt"] + 1}
     lease = {"claimed_at": now, "heartbeat_at": now, "lease_until": now + timedelta(seconds=lease_s)}
-    return {**key, "agent": agent, "state": State.RUNNING, **lease, "error": ""}
+    return {**key, "agent": agent, "state": State.RUNNING, **lease, "platform": "", "error": ""}
 
 
 def _used_up(row: Row) -> Values:
@@ -206,6 +206,12 @@ def orders(row: Row, claim: Claim) -> Orders:
     until = row["deadline_at"]
     expired = _is_reopened(row, claim) or (until is not None and until <= row["now"])
     return Orders(row["cancel_requested"], expired, until)
+
+
+def described(row: Row, claim: Claim, platform: str) -> Change:
+    """On what the run runs is recorded; FencedOut unless the claim holds."""
+    check_fence(row, claim)
+    return Change({"state": row["state"]}, {"platform": platform})
 
 
 def released(row: Row, claim: Claim, outcome: Outcome, was: State | None) -> Change | None:

@@ -95,6 +95,9 @@ class Runs(Database):
 
         return rules.orders(self._changed(claim.experiment_id, decide), claim)
 
+    def describe(self, claim: Claim, platform: str) -> None:
+        self._changed(claim.experiment_id, lambda found: rules.described(found.row, claim, platform))
+
     def release(self, claim: Claim, outcome: Outcome) -> None:
         def decide(found: Found) -> Change | None:
             return rules.released(found.row, claim, outcome, found.released_as(claim.attempt))

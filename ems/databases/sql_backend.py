@@ -156,7 +156,9 @@ class SqlBackend(ABC):
         for migration in self._migrations[found - 1 :]:
             migration(connection)
         if found < self.version:
-            connection.execute(update(tables.schema_version).values(version=self.version))
+            version = tables.schema_version
+            older = version.c.version < self.version  # BigQuery updates nothing without a condition
+            connection.execute(update(version).where(older).values(version=self.version))
 
     def found_version(self, connection: Connection) -> int | None:
         if not inspect(connection).has_table(tables.schema_version.name):

@@ -16,8 +16,8 @@ from ems.databases import Experiment, Registration, State
 Row = Mapping[Any, Any]  # the keys are names of columns
 Values = dict[str, Any]
 
-RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until")
-COMPUTED = frozenset({"registration", "state", "agent", "finished_at", "error"})
+RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
+COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error"})
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -67,6 +67,7 @@ def experiment_of(row: Row) -> Experiment:
         registration=registration,
         state=state,
         agent=row["agent"] or "",
+        platform=row["platform"] or "",
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
         error=row["error"] or (used_up_error(row) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},

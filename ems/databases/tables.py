@@ -159,6 +159,7 @@ run = Table(
     _time("finished_at"),
     Column("exit_code", Integer),
     _remark("error"),
+    Column("platform", Text, nullable=False, server_default=""),
 )
 
 point = Table(

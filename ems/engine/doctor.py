@@ -19,6 +19,8 @@ FREE_GB = 2.0
 
 @dataclass(frozen=True)
 class Finding:
+    """What one check found: `detail` in words; `remedy` says how to fix it, "" where nothing is wrong or to be said."""
+
     name: str
     ok: bool
     detail: str
@@ -26,7 +28,10 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Every check, also when an earlier one fails; those of the lab only where there is one."""
+    """Every check, also when an earlier one fails; those of the lab only where there is one.
+
+    What is wrong is a finding: no EmsError is raised.
+    """
     machine = {
         "python": _python,
         "git": lambda: run(["git", "--version"]).strip(),
@@ -71,4 +76,4 @@ def _disk() -> str:
 def _database(here: Lab) -> str:
     with here.database() as database:
         there = len(database.experiments())
-        return f"{here.database_url}: {there} experiment{'s' * (there != 1)}"
+        return f"{here.database_url}: {there} experiment{'' if there == 1 else 's'}"

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import EngineError
 from ems.messages import Say, quiet
@@ -91,26 +92,20 @@ def _usable(folder: Path) -> bool:
 
 
 def _install(say: Say) -> Path:
-    target = _cached_bin().parent
-    aside = target.with_name(f"{VERSION}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     tried = []
     for how in (_download, _build):
         try:
-            how(aside, say)
-            break
+            with aside.making(_cached_bin().parent) as folder:
+                how(folder, say)
         except CommandFailed as error:
             tried.append(f"{how.__name__.strip('_')}: {error.message.strip().splitlines()[-1]}")
-            shutil.rmtree(aside, ignore_errors=True)
-    else:
-        raise EngineError(
-            "Pulumi's engine is missing and could not be had:\n  " + "\n  ".join(tried),
-            f"Ways to get it: put `pulumi` {VERSION} or newer on PATH (pulumi.com/docs/install), "
-            "or let this machine reach pulumi.com, or a Go module proxy.",
-        )
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
-    return target / "bin"
+        else:
+            return _cached_bin()
+    raise EngineError(
+        "Pulumi's engine is missing and could not be obtained:\n  " + "\n  ".join(tried),
+        f"Ways to get it: put `pulumi` {VERSION} or newer on PATH (pulumi.com/docs/install), "
+        "or let this machine reach pulumi.com, or a Go module proxy.",
+    )
 
 
 def _download(root: Path, say: Say) -> None:

@@ -14,25 +14,31 @@ from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
+from ems.lab.stacks import StackFiles
 from ems.messages import Say
-from ems.node.agent.config import tell_to_listen
 from ems.process import CommandFailed
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
 
-def in_order(lab: Lab, stacks: list[str] | None) -> list[str]:
-    """The stacks (default: all of the lab's) in the order in which they need one another: lab, places, experiments."""
-    return sorted(set(stacks or lab.stacks()), key=lambda stack: (preflight.rank(lab, stack), stack))
+def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
+    """The named stacks, each once, in the order in which they need one another: lab, places, experiments.
 
-
-def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: bool = False) -> Experiment | None:
-    """Bring a stack to what its file says; of an experiment, returns the row.
-
-    Everything that can be known to be wrong is told before Pulumi starts. If another command is at work on the stack,
-    the run is watched until that one has ended, and what it left undone is done. With `detach` that is Busy.
+    StackFileError if one of the files has faults.
     """
-    registration = preflight.require(pulumi.lab, stack)
+    return sorted(set(names), key=lambda stack: (preflight.rank(stacks, stack), stack))
+
+
+def up(
+    pulumi: Pulumi, stacks: StackFiles, stack: str, say: Say, *, detach: bool = False, retry: bool = False
+) -> Experiment | None:
+    """Bring a stack to what its file says; of an experiment, returns the row, of another stack None.
+
+    Everything that can be known to be wrong is raised before Pulumi starts, as of `preflight.require`. If another
+    command is at work on the stack, the run is watched until that one has ended, and what it left undone is done. With
+    `detach` that is Busy. EngineError if Pulumi fails otherwise than by a run; a failed run is in the row.
+    """
+    registration = preflight.require(stacks, stack)
     if registration is None:
         with turn(pulumi, stack):
             _describe(pulumi, stack)
@@ -40,7 +46,7 @@ def up(pulumi: Pulumi, stack: str, say: Say, *, detach: bool = False, retry: boo
     before = find(pulumi.lab, registration.id)
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
-        preflight.require_inputs(pulumi.lab, stack)
+        preflight.require_inputs(stacks, stack)
     waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
     try:
         with turn(pulumi, stack, waiting):
@@ -75,14 +81,14 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     """
     before = find(pulumi.lab, experiment_id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
-        _place(pulumi.lab, before).settle(pulumi.lab, before)
+        clusters.of(pulumi.lab, before).settle(pulumi.lab, before)
     make_ready(pulumi, stack)
     if retry and before:
         with pulumi.lab.database() as database:
             before = database.reopen(experiment_id)
     code = pulumi.attached(*UP, "--stack", stack, **({"EMS_DETACH": "1"} if detach else {}))
     experiment = find(pulumi.lab, experiment_id)
-    ended = experiment is not None and experiment.state.finished and not (before and before.state.finished)
+    ended = experiment is not None and experiment.state.finished and not _as_before(experiment, before)
     if experiment is None or (code and not ended):
         raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
     if ended:
@@ -90,11 +96,11 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     return experiment
 
 
-def _place(lab: Lab, experiment: Experiment) -> clusters.Place:
-    name = experiment.registration.cluster
-    with lab.database() as database:
-        persistent = database.record(databases.ClusterRow, name)
-    return clusters.place(persistent.kind if persistent else name)
+def _as_before(experiment: Experiment, before: Experiment | None) -> bool:
+    """Whether it was finished before this update, which ran nothing; a stack file that reopens it begins an attempt."""
+    if before is None or not before.state.finished:
+        return False
+    return (experiment.attempt, experiment.wanted_attempt) == (before.attempt, before.wanted_attempt)
 
 
 class _Follower:
@@ -127,11 +133,15 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
 
 
 def stop(lab: Lab, experiment: Experiment) -> Experiment:
-    """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has."""
+    """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has.
+
+    Returns the row, which is still not finished if that takes longer than `patience.stop_s`.
+    """
+    place = clusters.of(lab, experiment)
     with lab.database() as database:
         deadline = time.monotonic() + stop_s(database)
         now = database.request_cancel(experiment.id) or experiment
-        tell_to_listen(lab.run_dir(experiment.id))
+        place.nudge(lab, experiment)
         while not now.state.finished and time.monotonic() < deadline:
             time.sleep(look_s(database, POLL_S))
             # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
@@ -140,11 +150,14 @@ def stop(lab: Lab, experiment: Experiment) -> Experiment:
 
 
 def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
-    """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says."""
+    """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says.
+
+    EngineError if the cluster could not be released.
+    """
     try:
         pulumi.quietly(*UP, "--stack", stack, EMS_RECONCILE=experiment_id)
     except CommandFailed as error:
-        raise EngineError(f"The cluster of {stack} could not be let go: {error.message}") from error
+        raise EngineError(f"The cluster of {stack} could not be released: {error.message}") from error
 
 
 # Teardown

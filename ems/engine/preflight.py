@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
+from ems import clusters
 from ems.clusters import place
 from ems.databases import Registration
 from ems.errors import EmsError, Fault, StackFileError
 from ems.lab import Lab
+from ems.lab.stacks import StackFiles, locating
 from ems.messages import nearest, show
 from ems.provenance import environment, inputs
 from ems.provenance.registration import registration
-from ems.stack import stackfile
-from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec, Spec
+from ems.stack import spec, stackfile
+from ems.stack.models import ClusterSpec, ExperimentSpec, LabSpec
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 T = TypeVar("T")
@@ -32,33 +33,35 @@ class Report:
     exit_code: int = 0
 
 
-def report(lab: Lab, stack: str) -> Report:
-    """All that is wrong with one stack; changes nothing."""
+def report(stacks: StackFiles, stack: str) -> Report:
+    """All that is wrong with one stack, as a report: no EmsError is raised; changes nothing."""
     try:
-        described = stackfile.load(lab.stack_file(stack))
+        described = stacks.spec(stack)
     except EmsError as error:
         return Report(stack, "", _lines([error]), exit_code=error.exit_code)
     errors: list[EmsError] = []
-    _noting(errors, lab.plugin)
+    _noting(errors, stacks.lab.plugin)
     warnings: tuple[str, ...] = ()
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
-        errors += _reference_errors(lab, stack, described)
-        kind = _noting(errors, lambda: _kind(lab, stack, described)) or "laptop"
-        row = _noting(errors, lambda: _registration(lab, stack, described, kind))
-        errors += _input_errors(lab, stack, described, row)
-        warnings = _environment(lab, described, errors)
+        _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
+        kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
+        row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
+        errors += _input_errors(stacks, stack, described, row)
+        warnings = _environment(stacks.lab, described, errors)
         summary += f" {row.id}" if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
 
-def _input_errors(lab: Lab, stack: str, described: ExperimentSpec, row: Registration | None) -> list[EmsError]:
+def _input_errors(
+    stacks: StackFiles, stack: str, described: ExperimentSpec, row: Registration | None
+) -> list[EmsError]:
     """Only where something is wrong with them the database is asked whether they are needed, if it answers."""
     errors: list[EmsError] = []
-    _noting(errors, lambda: require_inputs(lab, stack))
-    if errors and row and _is_finished(lab, row.id):
+    _noting(errors, lambda: require_inputs(stacks, stack))
+    if errors and row and _is_finished(stacks.lab, row.id):
         errors.clear()
-        _noting(errors, lambda: inputs.refuse(lab.root, described, lab.stack_file(stack), needed=False))
+        _noting(errors, lambda: _refuse_inputs(stacks, stack, described, needed=False))
     return errors
 
 
@@ -76,69 +79,61 @@ def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
         return None
 
 
-def require(lab: Lab, stack: str) -> Registration | None:
-    """What `ems up` would register; None for a stack that is no experiment. Raises the first error.
+def require(stacks: StackFiles, stack: str) -> Registration | None:
+    """What `ems up` would register; None for a stack that is not an experiment.
 
-    Whether inputs are there is asked by `require_inputs`: one that is finished needs none.
+    Raises the first error: UserError, StackFileError or ProvenanceError. Whether inputs are there is asked by
+    `require_inputs`: one that is finished needs none.
     """
-    lab.plugin()
-    described = stackfile.load(lab.stack_file(stack))
+    stacks.lab.plugin()
+    described = stacks.spec(stack)
     if not isinstance(described, ExperimentSpec):
         return None
-    for error in _reference_errors(lab, stack, described):
-        raise error
-    return _registration(lab, stack, described, _kind(lab, stack, described))
+    _refuse_unknown(stacks, stack, described)
+    return _registration(stacks, stack, described, _kind(stacks, stack, described))
 
 
-def _registration(lab: Lab, stack: str, described: ExperimentSpec, kind: str) -> Registration:
-    return registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+def _registration(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Registration:
+    with locating(stacks.lab, stack):
+        described = spec.at(described, kind, clusters.settings())
+        return registration(stacks.lab, stack, described, kind, remote_needed=place(kind).needs_remote)
 
 
-def require_inputs(lab: Lab, stack: str) -> None:
+def require_inputs(stacks: StackFiles, stack: str) -> None:
     """StackFileError if an input on this machine is not there: for an experiment that is to run."""
-    described = stackfile.load(lab.stack_file(stack))
+    described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        inputs.refuse(lab.root, described, lab.stack_file(stack))
+        _refuse_inputs(stacks, stack, described, needed=True)
 
 
-def rank(lab: Lab, stack: str) -> int:
-    """0 for the lab, 1 for a place, 2 for an experiment."""
-    return RANKS.index(type(stackfile.load(lab.stack_file(stack))))
+def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:
+    with locating(stacks.lab, stack):
+        inputs.refuse(stacks.lab.root, described, needed=needed)
 
 
-def _reference_errors(lab: Lab, stack: str, described: ExperimentSpec) -> list[EmsError]:
+def rank(stacks: StackFiles, stack: str) -> int:
+    """0 for the lab, 1 for a place, 2 for an experiment; StackFileError if the file has faults."""
+    return RANKS.index(type(stacks.spec(stack)))
+
+
+def _refuse_unknown(stacks: StackFiles, stack: str, described: ExperimentSpec) -> None:
     """References are looked up in the lab's stack file: what it says is what `ems up` of it will register."""
-    laboratory = _lab_spec(lab)
-    faults = stackfile.references(described, laboratory) if laboratory else []
-    return [StackFileError(stackfile.locate(faults, lab.stack_file(stack)))] if faults else []
+    laboratory = stacks.laboratory()
+    if laboratory and (faults := stackfile.references(described, laboratory)):
+        with locating(stacks.lab, stack):
+            raise StackFileError(faults)
 
 
-def _lab_spec(lab: Lab) -> LabSpec | None:
-    for stack in sorted(lab.stacks(), key=lambda name: name != "lab"):
-        described = _loaded(lab.stack_file(stack))
-        if isinstance(described, LabSpec):
-            return described
-    return None
-
-
-def _loaded(path: Path) -> Spec | None:
-    try:
-        return stackfile.load(path)
-    except StackFileError:
-        return None  # another stack's faults are told when it is checked itself
-
-
-def _kind(lab: Lab, stack: str, described: ExperimentSpec) -> str:
-    """The kind of place that the experiment runs at; StackFileError if it names a stack that is no place."""
+def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
+    """The kind of place that the experiment runs at; StackFileError if it names a stack that is not a place."""
     if described.cluster.kind:
         return described.cluster.kind
-    name = str(described.cluster.stack)
-    place = _loaded(lab.stack_file(name))
-    if isinstance(place, ClusterSpec):
-        return place.kind
-    places = [other for other in lab.stacks() if isinstance(_loaded(lab.stack_file(other)), ClusterSpec)]
+    name, places = str(described.cluster.stack), stacks.places()
+    if name in places:
+        return places[name].kind
     problem = f"is {show(name)}, which no stack file describes as an `ems:cluster`: {nearest(name, places)}"
-    raise StackFileError(stackfile.locate([Fault("ems:experiment.cluster.stack", problem)], lab.stack_file(stack)))
+    with locating(stacks.lab, stack):
+        raise StackFileError([Fault("ems:experiment.cluster.stack", problem)])
 
 
 def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:

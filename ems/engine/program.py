@@ -6,21 +6,24 @@ import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pulumi
 
+from ems import clusters, plugins
 from ems import lab as laboratory
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
+from ems.databases.projects import parents_first
+from ems.engine.provider.cluster import token
 from ems.engine.provider.records import from_properties, to_properties
 from ems.errors import Busy, EmsError, Fault, StackFileError
 from ems.lab import Lab
+from ems.lab.stacks import locating
 from ems.provenance import inputs
 from ems.provenance.registration import registration
-from ems.stack import spec, stackfile
-from ems.stack.spec import ClusterSpec, ExperimentSpec, LabSpec
+from ems.stack import spec
+from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
 
 class Declared(pulumi.CustomResource):
@@ -39,29 +42,31 @@ def main() -> None:
     """Declare what the current stack's file describes; a user's mistake ends the program without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine ends the program; a Ctrl-C would add Python's traceback
     try:
-        _declare(laboratory.find(), pulumi.get_stack())
+        lab, stack = laboratory.find(), pulumi.get_stack()
+        with locating(lab, stack):
+            _declare(lab, stack)
     except EmsError as error:
         raise pulumi.RunError(str(error)) from None
 
 
 def _declare(lab: Lab, stack: str) -> None:
+    if finished := os.environ.get("EMS_RECONCILE"):
+        _reconcile(stack, finished)
+        return
     config = pulumi.Config("ems")
-    given = {kind: text for kind in spec.KINDS if (text := config.get(kind)) is not None}
+    given = {kind: text for kind in KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
-        fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in spec.KINDS)}")
-        raise StackFileError(stackfile.locate([fault], lab.stack_file(stack)))
+        fault = Fault("config", f"needs exactly one of {', '.join('ems:' + k for k in KINDS)}")
+        raise StackFileError([fault])
     ((kind, text),) = given.items()
-    try:
-        parsed = spec.parse(kind, json.loads(text))
-    except StackFileError as error:
-        raise StackFileError(stackfile.locate(error.faults, lab.stack_file(stack))) from None
-    match parsed:
-        case LabSpec():
-            _lab(parsed)
-        case ClusterSpec():
-            Declared("ems:index:Cluster", stack, to_properties(ClusterRow(stack, parsed.kind, spec.to_json(parsed))))
-        case ExperimentSpec():
-            _experiment(lab, stack, parsed)
+    match spec.parse(kind, json.loads(text), clusters.settings()):
+        case LabSpec() as described:
+            _lab(described)
+        case ClusterSpec() as described:
+            row = ClusterRow(stack, described.kind, spec.to_json(described))
+            Declared("ems:index:Cluster", stack, to_properties(row))
+        case ExperimentSpec() as described:
+            _experiment(lab, stack, described)
 
 
 def _lab(described: LabSpec) -> None:
@@ -70,45 +75,50 @@ def _lab(described: LabSpec) -> None:
     for id, funding in described.funding.items():
         Declared("ems:index:Funding", id, to_properties(Funding(id=id, **dict(funding))))
     projects: dict[str, Declared] = {}
-    for id in _parents_first(described):
+    for id in parents_first({id: project.parent for id, project in described.projects.items()}):
         project = described.projects[id]
         above = [projects[project.parent]] if project.parent else []
         projects[id] = Declared("ems:index:Project", id, to_properties(Project(id=id, **dict(project))), above)
 
 
-def _parents_first(described: LabSpec) -> list[str]:
-    def depth(id: str) -> int:
-        parent = described.projects[id].parent
-        return 0 if parent is None else 1 + depth(parent)
-
-    return sorted(described.projects, key=depth)
-
-
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
-    reconciled = os.environ.get("EMS_RECONCILE")
-    kind = described.cluster.kind or str(_invoke("place", {"stack": described.cluster.stack})["kind"])
-    if reconciled:  # the finished experiment as it is recorded, whatever the working tree says
-        row = from_properties(Registration, _invoke("recorded", {"experiment_id": reconciled}))
-    else:
-        row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+    kind = described.cluster.kind or _persistent(str(described.cluster.stack))
+    described = spec.at(described, kind, clusters.settings())
+    row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
     plan = _invoke("plan", to_properties(row))
-    if reconciled and plan["due"]:
-        raise Busy(f"Experiment {row.id} is not finished: its cluster cannot be let go.", f"Stop it: ems stop {stack}")
     if plan["due"]:
-        inputs.refuse(lab.root, described, lab.stack_file(stack))
-    _refuse_missing(json.loads(plan["missing"]), lab.stack_file(stack))
+        inputs.refuse(lab.root, described)
+    _refuse_missing(json.loads(plan["missing"]))
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 
 
+def _reconcile(stack: str, experiment_id: str) -> None:
+    """A finished experiment as it is recorded, whatever the working tree says, and whether it has the stack's file."""
+    row = from_properties(Registration, _invoke("recorded", {"experiment_id": experiment_id}))
+    plan = _invoke("plan", to_properties(row))
+    if plan["due"]:
+        raise Busy(
+            f"Experiment {row.id} is not finished: its cluster cannot be released.", f"Stop it: ems stop {stack}"
+        )
+    kind = row.cluster if row.cluster in plugins.names("clusters") else _persistent(row.cluster)
+    _resources(row, kind, attempt=int(plan["attempt"]), due=False)
+
+
+def _persistent(stack: str) -> str:
+    """The kind of a persistent place."""
+    return str(_invoke("place", {"stack": stack})["kind"])
+
+
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:
     short = row.id[:8]
-    needed = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
+    needed: list[pulumi.Resource] = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
     if due:
         ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
-        needed.append(Declared(place(kind).cluster, f"cluster-{short}", ready, needed))
+        needed += place(kind).declare(row, needed)
+        needed.append(Declared(token(kind), f"cluster-{short}", ready, needed))
     identified = {
         "experiment_id": row.id,
         "digest": row.digest,
@@ -132,7 +142,7 @@ def _fail_once(state: str) -> str:
     return state
 
 
-def _refuse_missing(missing: list[tuple[str, str, list[str]]], stack_file: Path) -> None:
+def _refuse_missing(missing: list[tuple[str, str, list[str]]]) -> None:
     faults = [
         Fault(
             f"ems:experiment.{table}", f"{id!r} is not in the lab's database: allowed {', '.join(there) or 'none yet'}"
@@ -140,7 +150,7 @@ def _refuse_missing(missing: list[tuple[str, str, list[str]]], stack_file: Path)
         for table, id, there in missing
     ]
     if faults:
-        raise StackFileError(stackfile.locate(faults, stack_file))
+        raise StackFileError(faults)
 
 
 def _invoke(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,9 +36,11 @@ class Pulumi:
 
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
+        """The `pulumi` of `lab`, fetched or built if there is none; EngineError if that fails."""
         return cls(lab, engine.ensure(say), display)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        """The environment variables that `pulumi` runs with: this process's, what the engine needs, and `extra`."""
         return {**engine.environment(self.folder, self.lab.root), **extra}
 
     def quietly(self, *arguments: str, **extra: str) -> str:
@@ -110,7 +112,10 @@ def _in_foreground() -> bool:
 
 
 def make_ready(pulumi: Pulumi, stack: str) -> None:
-    """The stack exists, and no interrupted creation of ours is left in its state. To be called in one's `turn`."""
+    """The stack exists, and no interrupted creation of ours is left in its state. To be called in one's `turn`.
+
+    EngineError if the state cannot be read; CommandFailed if Pulumi fails.
+    """
     deployment = export(pulumi, stack)
     if deployment is None:
         _init(pulumi, stack)
@@ -126,8 +131,14 @@ def _init(pulumi: Pulumi, stack: str) -> None:
             raise
 
 
+def stacks(pulumi: Pulumi) -> list[str]:
+    """Names of the stacks that Pulumi's backend has a state of, also those without a file in the working tree."""
+    listed = json.loads(pulumi.quietly("stack", "ls", "--json"))
+    return sorted(str(stack["name"]).rpartition("/")[2] for stack in listed)
+
+
 def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
-    """The deployment in the stack's state; None if there is no such stack yet."""
+    """The deployment in the stack's state; None if there is no such stack yet, EngineError if it cannot be read."""
     try:
         exported = json.loads(pulumi.quietly("stack", "export", "--stack", stack))
     except CommandFailed as error:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ems import clusters, plugins
+from ems import plugins
 from ems.databases import Experiment
 from ems.engine.lifecycle import reconcile, stop
-from ems.engine.runner import Pulumi, export, make_ready
+from ems.engine.provider.cluster import token
+from ems.engine.runner import Pulumi, export, make_ready, stacks
 from ems.engine.turn import turn
 from ems.errors import EmsError
 from ems.lab.experiments import find
@@ -20,40 +21,69 @@ from ems.messages import Say
 
 @dataclass(frozen=True)
 class Leftover:
-    """What one stack still declares, and what became of it."""
+    """What one stack still declares, and what became of it.
+
+    `experiment`: its newest one, None if no row knows it; `clusters`: how many its state has; `result`: "", `nothing
+    left`, `released`, `kept: …` or `failed: …`.
+    """
 
     stack: str
-    experiment: Experiment
+    experiment: Experiment | None
     clusters: int
     result: str = ""
 
 
-def survey(pulumi: Pulumi, stacks: list[str]) -> list[Leftover]:
-    """For each stack with an experiment: how many clusters its state still has."""
-    with pulumi.lab.database() as database:
-        newest = {stack: rows[0] for stack in stacks if (rows := database.experiments(stack))}
+def survey(pulumi: Pulumi, named: Sequence[str] = ()) -> list[Leftover]:
+    """How many clusters the state of each stack still has; of all stacks, or of those named.
+
+    All are those that Pulumi's backend, the database or a stack file of the working tree knows. UserError for a name
+    that none of them knows; DatabaseError; EngineError if a state cannot be read.
+    """
+    newest = _newest(pulumi)
+    declared = set(stacks(pulumi))
+    for stack in set(named) - declared - set(newest):
+        pulumi.lab.known([stack])
 
     def look(stack: str) -> Leftover:
-        return Leftover(stack, newest[stack], _declared_clusters(export(pulumi, stack) or {}))
+        deployment = export(pulumi, stack) if stack in declared else None
+        return Leftover(stack, newest.get(stack), _declared_clusters(deployment or {}))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(look, newest))
+        found = list(pool.map(look, sorted(set(named) or declared | set(newest))))
+    return [leftover for leftover in found if leftover.experiment or leftover.clusters]
+
+
+def _newest(pulumi: Pulumi) -> dict[str, Experiment]:
+    """The newest experiment of each stack that the database knows."""
+    newest: dict[str, Experiment] = {}
+    with pulumi.lab.database() as database:
+        for experiment in database.experiments():
+            newest.setdefault(experiment.registration.stack, experiment)
+    return newest
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
-    """Let go what finished stacks still hold, in parallel; a running one only with `force`, after a stop."""
+    """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop.
 
-    def let_go(leftover: Leftover) -> Leftover:
-        result = _let_go(pulumi, leftover, force=force)
+    Returns what is left of each, in the order given; a release that fails is a result, and the others go on. `say` is
+    told the name of each stack that is done.
+    """
+
+    def released(leftover: Leftover) -> Leftover:
+        clusters, result = _release(pulumi, leftover, force=force)
         say(leftover.stack)
-        return Leftover(leftover.stack, find(pulumi.lab, leftover.experiment.id) or leftover.experiment, *result)
+        now = find(pulumi.lab, leftover.experiment.id) if leftover.experiment else None
+        return Leftover(leftover.stack, now or leftover.experiment, clusters, result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(let_go, leftovers))
+        return list(pool.map(released, leftovers))
 
 
-def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
+def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
     experiment = leftover.experiment
+    if experiment is None:
+        why = "the lab's database has no experiment of this stack"
+        return leftover.clusters, f"failed: {why}; `ems pulumi destroy --stack {leftover.stack}` releases it"
     if not experiment.state.finished:
         if not force:
             return leftover.clusters, f"kept: {experiment.state} (--force stops it)"
@@ -66,10 +96,11 @@ def _let_go(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, st
             reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
         return leftover.clusters, f"failed: {error.message}"
-    return 0, "let go"
+    return 0, "released"
 
 
 def _declared_clusters(deployment: Mapping[str, Any]) -> int:
-    tokens = {clusters.place(kind).cluster for kind in plugins.names("clusters")}
+    """How many clusters the stack's state has, also those whose creation was interrupted."""
+    tokens = set(map(token, plugins.names("clusters")))
     pending = [operation["resource"] for operation in deployment.get("pending_operations") or []]
     return sum(resource["type"] in tokens for resource in [*(deployment.get("resources") or []), *pending])

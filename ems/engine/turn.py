@@ -32,7 +32,7 @@ def turn(pulumi: Pulumi, stack: str, waiting: Say = refuse) -> Iterator[None]:
     """Be the only one of this machine who updates the stack; locks of dead processes are cleared.
 
     While somebody else is at work, `waiting` is called again and again with a sentence that says who; it sleeps or
-    raises. Busy if the somebody is on another machine, where nobody can tell whether they live.
+    raises. Busy if the somebody is on another machine, where nobody can know whether they live.
     """
     file = pulumi.lab.work_dir / "locks" / f"{stack}.lock"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def _clear_dead_locks(pulumi: Pulumi, stack: str) -> str:
 
 
 def _locks(pulumi: Pulumi, stack: str) -> list[Path]:
-    """Pulumi's lock files; none where the backend is no folder."""
+    """Pulumi's lock files; none where the backend is not a folder."""
     backend = pulumi.environment({}).get("PULUMI_BACKEND_URL", "")
     if not backend.startswith("file://"):
         return []
@@ -82,7 +82,7 @@ def _locks(pulumi: Pulumi, stack: str) -> list[Path]:
 
 
 def _read(lock: Path) -> dict[str, Any] | None:
-    """None if the lock was let go meanwhile."""
+    """None if the lock was released meanwhile."""
     with contextlib.suppress(FileNotFoundError):  # its holder has just ended
         return dict(json.loads(lock.read_text()))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,16 @@ from ems.errors import UserError
 from ems.messages import nearest, show
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
+MOVED = {  # names that every lab's repository contains, as they were and as they are
+    "plugins/pulumi-resource-ems": ("ems.provider", "ems.engine.provider"),
+    "stacks/__main__.py": ("ems.program", "ems.engine.program"),
+}
 
 
 @dataclass(frozen=True)
 class Lab:
+    """A lab as its `Pulumi.yaml` describes it. `database_url`: relative paths in it are taken from `root`."""
+
     root: Path
     name: str
     id: uuid.UUID
@@ -34,9 +41,11 @@ class Lab:
 
     @property
     def stacks_dir(self) -> Path:
+        """The folder of the stack files."""
         return self.root / "stacks"
 
     def stack_file(self, stack: str) -> Path:
+        """Where the file of a stack is, or would be."""
         return self.stacks_dir / f"Pulumi.{stack}.yaml"
 
     def stacks(self) -> list[str]:
@@ -62,14 +71,28 @@ class Lab:
         return list(stacks)
 
     def plugin(self) -> Path:
-        """The program by which Pulumi finds EMS's provider; UserError if it is not there."""
+        """The program by which Pulumi finds EMS's provider.
+
+        UserError if it is not there, or if it or the lab's Pulumi program is of an EMS before 0.1.
+        """
         shim = self.root / "plugins" / "pulumi-resource-ems"
         if not os.access(shim, os.X_OK):
             raise UserError(
                 f"{shim} is missing or not executable: Pulumi finds EMS by it.",
                 f"git -C {shlex.quote(str(self.root))} checkout HEAD -- plugins",
             )
+        for file, (before, now) in MOVED.items():
+            self._refuse_moved(self.root / file, before, now)
         return shim
+
+    def _refuse_moved(self, path: Path, before: str, now: str) -> None:
+        if path.is_file() and re.search(
+            rf"\b{re.escape(before)}\b", path.read_text(encoding="utf-8", errors="replace")
+        ):
+            raise UserError(
+                f"{path} names `{before}`, which is now `{now}`.",
+                f"Replace it there, and commit: sed -i.bak 's/{before}/{now}/' {shlex.quote(str(path))}",
+            )
 
     def run_dir(self, experiment_id: str) -> Path:
         """The folder of one experiment's runs on this machine: log, results files, spool."""
@@ -77,13 +100,16 @@ class Lab:
 
     @contextmanager
     def database(self) -> Iterator[databases.Database]:
-        """The lab's database, closed at the end of the block."""
+        """The lab's database, closed at the end of the block. Nothing is created or read yet.
+
+        UserError if its URL names an unknown kind of database, or a package that it needs is not installed.
+        """
         with closing(databases.connect(self.database_url, self.root)) as database:
             yield database
 
 
 def find(start: Path | None = None) -> Lab:
-    """The lab that `start` (default: the working directory) lies in; UserError if it lies in none."""
+    """The lab that `start` (default: the working directory) lies in; UserError if it lies in none, or as of `read`."""
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         if (folder / "Pulumi.yaml").is_file():
@@ -95,8 +121,7 @@ def find(start: Path | None = None) -> Lab:
 
 
 def read(root: Path) -> Lab:
-    """The lab whose `Pulumi.yaml` stands in `root`."""
-    refuse_variables(root)
+    """The lab whose `Pulumi.yaml` stands in `root`; UserError if it is missing or not valid."""
     file = root / "Pulumi.yaml"
     try:
         project = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -106,21 +131,12 @@ def read(root: Path) -> Lab:
         raise _no_lab(file, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _no_lab(file, f"is no YAML{line}: {error.problem}") from error
+        raise _no_lab(file, f"is not YAML{line}: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise _no_lab(file, f"is no YAML: {error}") from error
+        raise _no_lab(file, f"is not YAML: {error}") from error
     if not isinstance(project, dict):
         raise _no_lab(file, f"is {show(project)}: allowed is a mapping")
     return _lab(file, project)
-
-
-def refuse_variables(root: Path) -> None:
-    """UserError for a path as `/data/$HOME/lab`: GitPython would expand it, and read another folder's repository."""
-    if os.path.expandvars(root) != str(root):
-        raise UserError(
-            f"{root} has the name of an environment variable in it, which git would not see as it is written.",
-            "Move or rename the folder, so that its path has no `$NAME`.",
-        )
 
 
 def _lab(file: Path, project: dict[str, Any]) -> Lab:

@@ -15,12 +15,16 @@ POLL_S = 0.5
 
 
 def find(lab: Lab, experiment_id: str) -> Experiment | None:
+    """The experiment of this id; None if it has no row."""
     with lab.database() as database:
         return database.experiment(experiment_id)
 
 
 def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
-    """The newest experiment of each stack that has one, by name; DatabaseError if a named one has none."""
+    """The newest experiment of each stack that has one, sorted by the stack's name.
+
+    Of `stacks` alone, if there are any: then DatabaseError if one of them has none, UserError if one is not a stack.
+    """
     experiments = _experiments(lab, stacks or [])
     by_stack: dict[str, Experiment] = {}
     for experiment in experiments:
@@ -32,7 +36,10 @@ def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
 
 
 def follow(lab: Lab, stacks: list[str] | None, patience: Patience) -> Iterator[list[Experiment]]:
-    """The newest experiments again and again, until none is under way. Only the first look may find no database."""
+    """The newest experiments again and again, until none is under way. Only the first look may find no database.
+
+    Errors as of `newest`; the pauses are 0.5 s, or longer where looks cost something.
+    """
     with lab.database() as database:
         pause_s = look_s(database, POLL_S)
     experiments = newest(lab, stacks)
@@ -45,7 +52,7 @@ def follow(lab: Lab, stacks: list[str] | None, patience: Patience) -> Iterator[l
 
 
 def latest(lab: Lab, stack: str) -> Experiment:
-    """The newest experiment of a stack; DatabaseError if it has none."""
+    """The newest experiment of a stack; DatabaseError if it has none, UserError if it is not a stack."""
     experiments = [found for found in _experiments(lab, [stack]) if found.registration.stack == stack]
     if not experiments:
         raise _without_experiment(lab, stack)
@@ -53,7 +60,7 @@ def latest(lab: Lab, stack: str) -> Experiment:
 
 
 def _experiments(lab: Lab, named: list[str]) -> list[Experiment]:
-    """All there are; where the database cannot say, a name that is no stack is told first."""
+    """All there are; where the database cannot say, a name that is not a stack is reported first."""
     try:
         with lab.database() as database:
             return database.experiments()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ems.backoff import Backoff
 from ems.databases import Database
 from ems.errors import DatabaseUnavailable
 from ems.messages import Say
@@ -18,12 +19,12 @@ T = TypeVar("T")
 
 
 def look_s(database: Database, least_s: float) -> float:
-    """From one look to the next: at least `least_s`, more where looks cost something as beats do."""
+    """Seconds from one look to the next: at least `least_s`, more where looks cost something as beats do."""
     return max(least_s, database.least_beat_s / LOOKS_A_BEAT)
 
 
 def stop_s(database: Database) -> float:
-    """How long a stop may take before it is said to be still under way."""
+    """How many seconds a stop may take before it is said to be still under way."""
     return STOP_S + 2 * database.least_beat_s
 
 
@@ -33,10 +34,10 @@ class Patience:
     def __init__(self, say: Say) -> None:
         self._say = say
         self._away = False
-        self._pause_s = FIRST_PAUSE_S
+        self._pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     def __call__(self, ask: Callable[[], T]) -> T:
-        """The answer, however long the database is away."""
+        """The answer, however long the database is away; other errors of `ask` are raised."""
         while True:
             try:
                 answer = ask()
@@ -50,14 +51,15 @@ class Patience:
         """Note that it is; returns how many seconds to wait before it is asked again."""
         if not self._away:
             self._say(f"The database is away, waiting for it: {error.message}")
-        pause_s, self._away = self._pause_s, True
-        self._pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-        return pause_s
+        self._away = True
+        return self._pauses.pause_s()
 
     def back(self) -> None:
+        """Note that the database answers again; said once, if it was away."""
         if self._away:
             self._say("The database is back.")
-        self._away, self._pause_s = False, FIRST_PAUSE_S
+        self._away = False
+        self._pauses.reset()
 
 
 FASTEST_S, SLOWEST_S = 0.5, 60.0
@@ -72,6 +74,11 @@ class Pace:
         self._line = ""
 
     def shows(self, line: str) -> bool:
+        """Whether `line` is to be shown now, and then counts as shown.
+
+        It must differ from the last one, which must have been shown long enough ago: a hundredth of the time since the
+        beginning, 0.5 s at least and 60 s at most.
+        """
         now = time.monotonic()
         pause_s = min(max((now - self._began) / 100, FASTEST_S), SLOWEST_S)
         if line == self._line or now - self._shown_at < pause_s:

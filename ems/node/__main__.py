@@ -12,6 +12,7 @@ from ems.node.agent.agent import Agent
 
 
 def main(arguments: list[str]) -> int:
+    """Run an agent in the one folder that `arguments` names; returns the exit code, also of an EmsError."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
     try:

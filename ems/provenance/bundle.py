@@ -17,51 +17,60 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-import git
-
+from ems import aside
 from ems.cache import exclusive
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
 
+if TYPE_CHECKING:
+    import git
+
 FILE = stat.S_IFREG | 0o644
-NODE_FILES = ("__init__", "errors", "messages", "plugins", "process", "version")
+NODE_FILES = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
 
 @dataclass(frozen=True)
 class Bundle:
+    """A bundle on this machine; its name is its SHA-256 (64 hexadecimal digits)."""
+
     path: Path
     sha256: str
 
 
 def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> Bundle:
-    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine."""
+    """Write `FOLDER/SHA256.zip`, aside and renamed. The same arguments give the same bytes on every machine.
+
+    ProvenanceError if the repository lacks an object; OSError if the file cannot be written.
+    """
     small = {
         f"environment/{LOCK}": environment.lock.encode(),
         f"environment/{PYTHON}": f"{environment.python}\n".encode(),
         "spec.json": spec_json.encode(),
         "ems.zip": _node_code(),
     }
-    aside = folder / "unfinished.part"
+    part = folder / "unfinished.tmp"
     with exclusive(folder / ".lock"):
-        with ZipFile(aside, "w", ZIP_STORED) as archive:
+        with ZipFile(part, "w", ZIP_STORED) as archive:
             with streaming(code.git_dir) as objects:
                 _add_code(archive, objects, code)
             for name, content in small.items():
                 _add(archive, name, FILE, len(content), io.BytesIO(content))
-        with aside.open("rb") as written:
+        with part.open("rb") as written:
             sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        return Bundle(aside.replace(folder / f"{sha256}.zip"), sha256)
+        made = Bundle(folder / f"{sha256}.zip", sha256)
+        aside.publish(part, made.path)
+    return made
 
 
 def _add_code(archive: ZipFile, objects: git.Git, code: Code) -> None:
-    for entry in code.entries:
-        size, content = stream(objects, entry.blob)
-        _add(archive, f"code/{entry.path}", int(entry.mode, 8), size, content)
+    for file in code.files:
+        size, content = stream(objects, file.blob)
+        _add(archive, f"code/{file.path}", int(file.mode, 8), size, content)
 
 
 def _add(archive: ZipFile, name: str, mode: int, size: int, content: IO[bytes] | git.Git.CatFileContentStream) -> None:

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import yaml
 
 from ems.errors import ProvenanceError
-from ems.provenance import repository
-from ems.provenance.repository import SUBMODULE, SYMLINK, Entry, WorkTree
-from ems.stack.spec import CodeSpec
+from ems.provenance import filters, repository
+from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
+from ems.stack.models import CodeSpec
+from ems.stack.schema import WRITTEN_BY_PULUMI
 
-__all__ = ["Code", "Entry", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
+__all__ = ["Code", "CommittedFile", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
 
 LEFT_OUT = ("stacks/", "notebooks/", "docs/")  # where nothing is declared; and Markdown anywhere
-PULUMI_KEYS = {"encryptionsalt", "secretsprovider", "encryptedkey"}  # Pulumi writes them into a stack file by itself
 SHOWN = 10
 
 
@@ -34,13 +34,15 @@ class Code:
 
     repository: str  # remote URL without credentials, "" where there is none
     commit: str  # full hash
-    tree: str  # SHA-256 over (mode, path, blob) of the entries
+    tree: str  # SHA-256 over (mode, path, blob) of the files
     paths: tuple[str, ...]  # as declared, normalised
     git_dir: Path  # the repository whose objects are read
-    entries: tuple[Entry, ...]  # sorted by path; paths from the lab's folder, or from the top of `code.repo`
+    files: tuple[CommittedFile, ...]  # sorted by path; paths from the lab's folder, or from the top of `code.repo`
 
 
 class Problem(NamedTuple):
+    """What keeps others from getting the same code, and the command or the change that fixes it."""
+
     what: str
     fix: str
 
@@ -56,8 +58,8 @@ class Source(NamedTuple):
 def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
     """The code that a stack file of the lab in `root` asks for.
 
-    `environment`: the name of its folder in environments/. ProvenanceError tells all that keeps others from getting
-    the same, with the commands that mend it.
+    `environment`: the name of its folder in environments/. ProvenanceError names all that keeps others from getting
+    the same, with the commands that fix it.
     """
     with repository.opened(root) as lab:
         problems = list(_unclean(lab, code, environment, stack_file))
@@ -67,7 +69,10 @@ def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, r
 
 
 def at_commit(root: Path, code: CodeSpec) -> Code:
-    """The same for a commit that was resolved before, whatever has become of the working tree since."""
+    """The same for a commit that was resolved before, whatever has become of the working tree since.
+
+    ProvenanceError if the commit could not be obtained any more.
+    """
     with repository.opened(root) as lab:
         return _code(lab, code, [])
 
@@ -82,7 +87,7 @@ def stack_file_commit(root: Path, stack_file: Path) -> str:
     """Full hash of the last commit that changed the stack file; ProvenanceError if it was never committed."""
     with repository.opened(root) as lab:
         path = lab.below_top(stack_file)
-        commit = lab.repo.git.rev_list("-1", "HEAD", "--", path)
+        commit = lab.git.rev_list("-1", "HEAD", "--", path)
         if not commit:
             raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
         return str(commit)
@@ -97,13 +102,13 @@ def _refusal(problems: Iterable[Problem]) -> ProvenanceError:
 def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem]) -> Code:
     source = _source(lab, code)
     paths = tuple(posixpath.normpath(path) for path in code.paths)
-    everything = repository.entries(source.git_dir, source.commit)
-    entries = tuple(_declared(everything, source.prefix, paths))
-    problems += [*_absent(source, everything, paths), *_unshippable(source, everything, entries)]
+    everything = repository.files(source.git_dir, source.commit)
+    files = tuple(_declared(everything, source.prefix, paths))
+    problems += [*_absent(source, everything, paths), *_unshippable(source, files)]
     if problems:
         raise _refusal(problems)
     url = code.repo or repository.remote_url(lab.repo)
-    return Code(url, source.commit, _tree(entries), paths, source.git_dir, entries)
+    return Code(url, source.commit, _tree(files), paths, source.git_dir, files)
 
 
 def _source(lab: WorkTree, code: CodeSpec) -> Source:
@@ -118,7 +123,7 @@ def _source(lab: WorkTree, code: CodeSpec) -> Source:
 
 
 def _not_found(lab: WorkTree, commit: str) -> ProvenanceError:
-    shallow = lab.repo.git.rev_parse("--is-shallow-repository") == "true"
+    shallow = lab.git.rev_parse("--is-shallow-repository") == "true"
     why = "this is a shallow clone, which lacks older commits" if shallow else "this repository does not have it"
     fix = "git fetch --unshallow" if shallow else "git fetch --all, or correct code.commit in the stack file."
     return ProvenanceError(f"code.commit {commit} is not found: {why}.", fix)
@@ -130,15 +135,15 @@ def _wanted(path: str, paths: tuple[str, ...]) -> bool:
     return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
 
 
-def _declared(everything: Sequence[Entry], prefix: str, paths: tuple[str, ...]) -> Iterator[Entry]:
-    for entry in everything:
-        path = entry.path.removeprefix(prefix)
-        if entry.path.startswith(prefix) and _wanted(path, paths):
-            yield Entry(path, entry.mode, entry.blob)
+def _declared(everything: Sequence[CommittedFile], prefix: str, paths: tuple[str, ...]) -> Iterator[CommittedFile]:
+    for file in everything:
+        path = file.path.removeprefix(prefix)
+        if file.path.startswith(prefix) and _wanted(path, paths):
+            yield CommittedFile(path, file.mode, file.blob)
 
 
-def _tree(entries: tuple[Entry, ...]) -> str:
-    listing = "".join(f"{entry.mode} {entry.path}\0{entry.blob}\n" for entry in entries)
+def _tree(files: tuple[CommittedFile, ...]) -> str:
+    listing = "".join(f"{file.mode} {file.path}\0{file.blob}\n" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
@@ -176,7 +181,7 @@ def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple
         return [("??", path)]
     if not stack_file.is_file():
         return [(" D", path)]
-    staged = lab.repo.git.ls_files("--stage", "--", path).split()
+    staged = lab.git.ls_files("--stage", "--", path).split()
     versions = [committed, stack_file.read_bytes(), repository.read_blob(lab.git_dir, staged[1]) if staged else b""]
     says = [_meaning(version) for version in versions]
     return [] if says[0] == says[1] == says[2] else [(" M", path)]
@@ -193,7 +198,7 @@ def _meaning(stack_file: bytes) -> object:
         said = yaml.safe_load(stack_file)
     except (yaml.YAMLError, ValueError):
         return stack_file
-    return {key: said[key] for key in said if key not in PULUMI_KEYS} if isinstance(said, dict) else said
+    return {key: said[key] for key in said if key not in WRITTEN_BY_PULUMI} if isinstance(said, dict) else said
 
 
 def _listing(head: str, changed: list[tuple[str, str]]) -> str:
@@ -207,14 +212,14 @@ def _commit_command(paths: list[str]) -> str:
     """Names the files while they are few, else their folders; `:/` starts at the repository's top."""
     named = paths if len(paths) <= SHOWN else sorted({path.partition("/")[0] for path in paths})
     words = " ".join(shlex.quote(f":/{path}") for path in named)
-    return f"git add -A -- {words} && git commit   (or list in .gitignore what is no code)"
+    return f"git add -A -- {words} && git commit   (or list in .gitignore what is not code)"
 
 
-def _absent(source: Source, everything: Sequence[Entry], paths: tuple[str, ...]) -> Iterator[Problem]:
+def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[str, ...]) -> Iterator[Problem]:
     known = set[str]()
-    for entry in everything:
-        path = entry.path.removeprefix(source.prefix)
-        while entry.path.startswith(source.prefix) and path and path not in known:
+    for file in everything:
+        path = file.path.removeprefix(source.prefix)
+        while file.path.startswith(source.prefix) and path and path not in known:
             known.add(path)
             path = posixpath.dirname(path)
     for path in paths:
@@ -224,29 +229,26 @@ def _absent(source: Source, everything: Sequence[Entry], paths: tuple[str, ...])
             yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint)
 
 
-def _unshippable(source: Source, everything: Sequence[Entry], entries: tuple[Entry, ...]) -> Iterator[Problem]:
+def _unshippable(source: Source, files: tuple[CommittedFile, ...]) -> Iterator[Problem]:
     """Entries whose content git does not hold, or that cannot be unpacked elsewhere."""
-    modules = [entry.path for entry in entries if entry.mode == SUBMODULE]
+    modules = [file.path for file in files if file.mode == SUBMODULE]
     yield from _problem(
         modules,
         "submodules, whose files are in another repository",
         "Leave them out of code.paths, or copy them in: git rm SUBMODULE && git subtree add --prefix SUBMODULE URL REF",
     )
     yield from _problem(
-        [entry.path.encode("utf-8", "replace").decode() for entry in entries if not _is_text(entry.path)],
+        [file.path.encode("utf-8", "replace").decode() for file in files if not _is_text(file.path)],
         "files whose names are not UTF-8",
         "git mv them to names in UTF-8.",
     )
     yield from _problem(
-        [entry.path for entry in entries if entry.mode == SYMLINK and _leaves(source.git_dir, entry)],
+        [file.path for file in files if file.mode == SYMLINK and _leaves(source.git_dir, file)],
         "symbolic links that point outside the code",
         "Point them, relative, to a file of the repository, or leave them out of code.paths.",
     )
-    yield from _problem(
-        _lfs_pointers(source.git_dir, everything, entries),
-        "kept by Git LFS: the repository holds pointers only, not the content",
-        "Leave them out of code.paths, or take them back into git: git lfs migrate export --include PATTERN",
-    )
+    for what, paths, fix in filters.converted(source.git_dir, source.commit, files):
+        yield from _problem(paths, what, fix)
 
 
 def _problem(paths: Sequence[str], what: str, fix: str) -> Iterator[Problem]:
@@ -259,21 +261,10 @@ def _is_text(path: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
-def _leaves(git_dir: Path, link: Entry) -> bool:
+def _leaves(git_dir: Path, link: CommittedFile) -> bool:
     target = repository.read_blob(git_dir, link.blob).decode("utf-8", "surrogateescape")
     reached = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), target))
     return reached.startswith("/") or reached.split("/")[0] == ".."
-
-
-def _lfs_pointers(git_dir: Path, everything: Sequence[Entry], entries: tuple[Entry, ...]) -> list[str]:
-    """Looks into files only where some .gitattributes says that LFS is used: pointers are below 1,024 bytes."""
-    attributes = [entry.blob for entry in everything if posixpath.basename(entry.path) == ".gitattributes"]
-    if not any(b"filter=lfs" in repository.read_blob(git_dir, blob) for blob in attributes):
-        return []
-    with repository.streaming(git_dir) as objects:
-        files = [entry for entry in entries if entry.mode not in {SUBMODULE, SYMLINK}]
-        small = [entry for entry in files if objects.get_object_header(entry.blob)[2] < 1024]
-        return [e.path for e in small if objects.get_object_data(e.blob)[3].startswith(b"version https://git-lfs")]
 
 
 def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:
@@ -281,8 +272,8 @@ def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:
     if not remote:
         fix = "git remote add origin URL && git push -u origin HEAD"
         yield Problem("This repository has no remote, from which a place other than this one gets its code.", fix)
-    elif not lab.repo.git.for_each_ref("--count=1", f"--contains={commit}", "refs/remotes"):
-        branch = lab.repo.git.branch("--show-current") if commit == lab.head else ""
+    elif not lab.git.for_each_ref("--count=1", f"--contains={commit}", "refs/remotes"):
+        branch = lab.git.branch("--show-current") if commit == lab.head else ""
         short = commit[:12]
         fix = f"git push -u {remote} {branch}" if branch else f"git push {remote} {short}:refs/heads/ems-{short}"
         yield Problem(f"Commit {short} is not on the remote {remote!r}, as far as this clone knows.", fix)

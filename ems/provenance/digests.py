@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ems.cache import cache_dir
+from ems import aside
+from ems.cache import cache_dir, exclusive
 from ems.errors import ProvenanceError
 
 SETTLED_NS = 2 * 10**9  # longer than the step of any file system's clock: a later change has another time
@@ -25,7 +26,10 @@ def sha256(file: Path) -> str:
 
 
 def known_sha256(file: Path) -> str:
-    """The same, but the file is read again only if its times, size, mode or inode have changed since."""
+    """The same, but the file is read again only if its times, size, mode or inode have changed since.
+
+    OSError if there is no such file.
+    """
     before = _about(file)
     known = _remembered(file)
     if known.get("about") == before:
@@ -39,10 +43,8 @@ def known_sha256(file: Path) -> str:
 def remember(file: Path, digest: str) -> None:
     """Note that `file`, as it is now, has this digest."""
     memo = _memo(file)
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    aside = memo.with_name(f"{memo.name}.{os.getpid()}.part")
-    aside.write_text(json.dumps({"about": _about(file), "sha256": digest}))
-    aside.replace(memo)
+    with exclusive(memo.parent / ".lock"):
+        aside.write(memo, json.dumps({"about": _about(file), "sha256": digest}), lasting=False)
 
 
 def _remembered(file: Path) -> dict[str, Any]:

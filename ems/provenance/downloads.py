@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
@@ -14,13 +13,15 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+from ems.backoff import Backoff
 from ems.errors import EmsError, ProvenanceError
 
 Told = Callable[[int, int | None], None]  # bytes that are there, and of how many, if that is known
 
 BLOCK = 1 << 20
 TIMEOUT_S = 60.0  # without a byte
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further try that follows one without progress
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+MOST_PAUSES = 5  # before each further try that follows one without progress
 WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 COMPLETE = 416  # the answer to a request for what follows the end
 ACCESS = {
@@ -36,13 +37,16 @@ class _Cut(Exception):
 def download(url: str, part: Path, told: Told) -> None:
     """Complete `part`, which may hold the beginning of the file already, or all of it.
 
-    ProvenanceError: the file cannot be had; EmsError: it cannot be written. What came is kept in `part`.
+    ProvenanceError: the file could not be obtained; EmsError: it cannot be written. What came is kept in `part`.
     """
     (_from_web if url.startswith("https://") else _from_bucket)(url, part, told)
 
 
 def copy(read: Callable[[int], bytes], part: Path, start: int, total: int | None, told: Told) -> None:
-    """Write what `read` gives into `part`, after its first `start` bytes."""
+    """Write what `read` gives into `part`, after its first `start` bytes; flushed to the disk.
+
+    `told` hears after each block how many bytes are there, of `total`. EmsError if `part` cannot be written.
+    """
     with _writing(part):
         part.touch()
         os.truncate(part, start)
@@ -60,7 +64,7 @@ def copy(read: Callable[[int], bytes], part: Path, start: int, total: int | None
 
 
 def _from_web(url: str, part: Path, told: Told) -> None:
-    pauses = list(PAUSES_S)
+    pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     while True:
         had = _size(part)
         try:
@@ -69,11 +73,11 @@ def _from_web(url: str, part: Path, told: Told) -> None:
             if isinstance(error, HTTPError) and error.code == COMPLETE and had:
                 return None
             if _size(part) > had:
-                pauses = list(PAUSES_S)
-            if not pauses or _is_final(error):
+                pauses.reset()
+            if pauses.count == MOST_PAUSES or _is_final(error):
                 hint = "Check the address, or try again: what has come is kept."
-                raise ProvenanceError(f"{url} cannot be had: {error}", hint) from error
-        time.sleep(pauses.pop(0))
+                raise ProvenanceError(f"{url} could not be obtained: {error}", hint) from error
+        pauses.wait()
 
 
 def _request(url: str, part: Path, had: int, told: Told) -> None:
@@ -120,7 +124,7 @@ def _from_bucket(url: str, part: Path, told: Told) -> None:
             copy(lambda size: bytes(source.read(8 * size)), part, start, total, told)
     except (OSError, ArrowException) as error:
         said = str(error).partition(" error_info=")[0]
-        raise ProvenanceError(f"{url} cannot be had: {said}", ACCESS[scheme]) from error
+        raise ProvenanceError(f"{url} could not be obtained: {said}", ACCESS[scheme]) from error
 
 
 def _size(file: Path) -> int:

@@ -21,6 +21,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.utils import canonicalize_name
+
+from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import ProvenanceError, UserError
 from ems.messages import Say, quiet
@@ -62,6 +65,8 @@ class Environment:
 
 
 class Findings(NamedTuple):
+    """What `check` found, one sentence each, with the file and, where it is known, the line."""
+
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -77,7 +82,10 @@ def folder(root: Path, name: str) -> Path:
 
 
 def from_folder(folder: Path) -> Environment:
-    """The environment in a folder as it is now, named like the folder."""
+    """The environment in a folder as it is now, named like the folder.
+
+    ProvenanceError if lock or Python version is missing, or is not UTF-8.
+    """
 
     def read(name: str) -> bytes | None:
         return (folder / name).read_bytes() if (folder / name).is_file() else None
@@ -86,7 +94,10 @@ def from_folder(folder: Path) -> Environment:
 
 
 def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment:
-    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`."""
+    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`.
+
+    ProvenanceError as of `from_folder`.
+    """
 
     def read(file: str) -> bytes | None:
         return repository.read_file(git_dir, commit, f"{prefix}environments/{name}/{file}")
@@ -95,7 +106,7 @@ def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment
 
 
 def of(root: Path, code: Code, name: str) -> Environment:
-    """The environment that goes with resolved code of the lab in `root`."""
+    """The environment that goes with resolved code of the lab in `root`; ProvenanceError as of `from_folder`."""
     return at_commit(*provenance.environment_source(root, code), name)
 
 
@@ -136,7 +147,7 @@ def check(environment: Environment) -> Findings:
         errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is MAJOR.MINOR[.PATCH], as 3.11")
     elif tuple(int(number) for number in environment.python.split(".")) < OLDEST_PYTHON:
         errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is 3.9 or newer")
-    names = [name[0].lower().replace("_", "-") for _, line in lines if (name := re.match(r"[\w.-]+", line))]
+    names = [canonicalize_name(name[0]) for _, line in lines if (name := re.match(r"[\w.-]+", line))]
     sizes = _sizes_mb(environment) if is_built(environment) else {}
     warnings = [_warning(place, name, sizes) for name in names if RENDERING.fullmatch(name)]
     return Findings(tuple(errors), tuple(warnings))
@@ -162,11 +173,11 @@ def _warning(place: str, name: str, sizes: dict[str, float]) -> str:
 
 
 def _sizes_mb(environment: Environment) -> dict[str, float]:
-    """Megabytes on disk of each built distribution, by its name as in a lock."""
-    sizes = {}
+    """Megabytes on disk of each built distribution, by its canonical name."""
+    sizes: dict[str, float] = {}
     for site in built_folder(environment).glob("lib/python*/site-packages"):
         for installed in metadata.distributions(path=[str(site)]):
-            name = installed.metadata["Name"].lower().replace("_", "-")
+            name = canonicalize_name(installed.metadata["Name"])
             sizes[name] = sum(file.size or 0 for file in installed.files or ()) / 1e6
     return sizes
 
@@ -174,28 +185,27 @@ def _sizes_mb(environment: Environment) -> dict[str, float]:
 def refuse(environment: Environment) -> None:
     """ProvenanceError if the environment cannot be built the same again; it has all faults."""
     if errors := check(environment).errors:
-        raise ProvenanceError("\n".join(errors), f"Mend {WISHES}, then: ems env lock {environment.name}")
+        raise ProvenanceError("\n".join(errors), f"Fix {WISHES}, then: ems env lock {environment.name}")
 
 
 def lock(folder: Path, upgrade: bool = False) -> None:
     """Pin what requirements.in wishes, with hashes and for every platform, in requirements.txt.
 
-    Keeps versions that are pinned already unless `upgrade`. A failure leaves the old lock as it was.
+    Keeps versions that are pinned already unless `upgrade`. ProvenanceError if a file is missing, or the wishes
+    cannot be locked; the old lock then stays as it was.
     """
     for file, example in ((WISHES, "numpy\nscipy>=1.14"), (PYTHON, "3.11")):
         if not (folder / file).is_file():
             raise ProvenanceError(f"{folder / file} is missing.", f"Write it, for example:\n{example}")
     python = (folder / PYTHON).read_text(encoding="utf-8").strip()
-    with tempfile.TemporaryDirectory() as aside:
-        target = Path(aside, LOCK)
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch, LOCK)
         if (folder / LOCK).exists():
             shutil.copyfile(folder / LOCK, target)
         _compile(folder, python, target, ["--upgrade"] if upgrade else [])
         pinned = target.read_text(encoding="utf-8")
     refuse(Environment(folder.name, python, pinned))
-    part = folder / f".{LOCK}.part"
-    part.write_text(pinned, encoding="utf-8")
-    part.replace(folder / LOCK)
+    aside.write(folder / LOCK, pinned)
 
 
 def _compile(folder: Path, python: str, target: Path, options: list[str]) -> None:
@@ -220,17 +230,20 @@ def is_built(environment: Environment) -> bool:
 
 
 def bin_path(folder: Path) -> Path:
+    """The folder of the programs of a built environment."""
     return folder / "bin"
 
 
 def python_path(folder: Path) -> Path:
+    """The interpreter of a built environment."""
     return bin_path(folder) / "python"
 
 
 def build(environment: Environment, say: Say = quiet) -> Path:
     """The folder of the ready virtual environment, built if it is not there; says each step to `say`.
 
-    ProvenanceError: the lock is refused, the interpreter or a package cannot be had. Safe to call from many processes.
+    ProvenanceError: the lock is refused, the interpreter or a package could not be obtained. Safe to call from many
+    processes.
     """
     final = built_folder(environment)
     if is_built(environment):
@@ -241,35 +254,36 @@ def build(environment: Environment, say: Say = quiet) -> Path:
         if not is_built(environment):
             for remains in (final, *final.parent.glob(f"{final.name}.*.part")):
                 shutil.rmtree(remains, ignore_errors=True)
-            aside = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
-            _make(environment, aside, lambda step: say(f"{named}: {step}"))
-            aside.rename(final)
+            part = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
+            _make(environment, part, lambda step: say(f"{named}: {step}"))
+            part.rename(final)
     say(f"{named}: ready")
     return final
 
 
-def _make(environment: Environment, aside: Path, say: Say) -> None:
+def _make(environment: Environment, folder: Path, say: Say) -> None:
     say(f"Python {environment.python}")
     try:
-        uv("venv", "--quiet", "--no-project", "--relocatable", "--python", environment.python, aside, cwd=aside.parent)
+        options = ("--quiet", "--no-project", "--relocatable", "--python", environment.python)
+        uv("venv", *options, folder, cwd=folder.parent)
     except CommandFailed as error:
         python, name = environment.python, environment.name
-        message = f"Python {python} of environment {name!r} cannot be had:"
+        message = f"Python {python} of environment {name!r} could not be obtained:"
         hint = (
             f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
             f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "
             "and commit both: with another Python it is another experiment."
         )
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
-    wanted = aside / MARKER
+    wanted = folder / MARKER
     unfinished = wanted.with_suffix(".part")
     unfinished.write_text(environment.lock, encoding="utf-8")
     say(f"{len(list(_lines(environment.lock)))} packages")
     try:
-        options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", python_path(aside))
-        uv("pip", "sync", *options, unfinished, cwd=aside)
+        options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", str(python_path(folder)))
+        uv("pip", "sync", *options, unfinished, cwd=folder)
     except CommandFailed as error:
         hint = "Try again with the network; a lock whose files are gone is renewed by `ems env lock --upgrade`."
         message = f"The packages of environment {environment.name!r} cannot be installed:"
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
-    unfinished.rename(wanted)
+    aside.publish(unfinished, wanted)

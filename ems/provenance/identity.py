@@ -34,7 +34,10 @@ def digest(
 
 
 def job_digest(*, job: Mapping[str, object], inputs: Mapping[str, str], env: Mapping[str, str]) -> str:
-    """SHA-256 of a sweep's job without its grids: points of equal parameters, code and environment are the same."""
+    """SHA-256, 64 hexadecimal digits, of a sweep's job without its grids.
+
+    Points of equal parameters, code, environment and this digest are the same.
+    """
     return hashlib.sha256(_canonical({"job": dict(job), "inputs": dict(inputs), "env": dict(env)})).hexdigest()
 
 

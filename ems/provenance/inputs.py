@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
+from ems import aside
 from ems.cache import cache_dir, exclusive
 from ems.errors import Fault, ProvenanceError, StackFileError
 from ems.messages import Say, show
 from ems.provenance import digests
 from ems.provenance.downloads import Told, copy, download
-from ems.stack import stackfile
 from ems.stack.keys import dotted
-from ems.stack.spec import ExperimentSpec, InputSpec
+from ems.stack.models import ExperimentSpec, InputSpec
 
 SAY_S = 0.5
 READ_ONLY = 0o444
-MEND = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
+FIX = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
 PRINTS = {  # the command that prints the digest of what is elsewhere
     "https": "curl -fL {} | sha256sum",
     "gs": "gcloud storage cat {} | sha256sum",
@@ -33,14 +33,14 @@ def content(experiment: ExperimentSpec) -> dict[str, str]:
     return {name: described.sha256 for name, described in experiment.inputs.items()}
 
 
-def refuse(root: Path, experiment: ExperimentSpec, stack_file: Path, *, needed: bool = True) -> None:
+def refuse(root: Path, experiment: ExperimentSpec, *, needed: bool = True) -> None:
     """StackFileError if a digest is missing, or a local file is not the one that it names, or, if `needed`, is missing.
 
     An experiment that is finished needs none.
     """
     found = [fault for name, each in experiment.inputs.items() for fault in _faults(root, name, each, needed)]
     if found:
-        raise StackFileError(stackfile.locate(found, stack_file))
+        raise StackFileError(found)
 
 
 def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterator[Fault]:
@@ -54,19 +54,21 @@ def _faults(root: Path, name: str, described: InputSpec, needed: bool) -> Iterat
     if not (file.exists() or needed) and wanted:
         return
     if not file.is_file():
-        yield Fault(dotted((*key, "url")), f"is {show(described.url)}, but {file} is no file: allowed is a file's path")
+        yield Fault(
+            dotted((*key, "url")), f"is {show(described.url)}, but {file} is not a file: allowed is a file's path"
+        )
         return
     found = digests.known_sha256(file)
     if not wanted:
         yield Fault(dotted((*key, "sha256")), f"is missing: {file} has {found}")
     elif found != wanted:
-        yield Fault(dotted((*key, "sha256")), f"is {wanted}, but {file} has {found}: {MEND}")
+        yield Fault(dotted((*key, "sha256")), f"is {wanted}, but {file} has {found}: {FIX}")
 
 
 def stage(root: Path, experiment: ExperimentSpec, say: Say) -> dict[str, Path]:
     """The inputs, by name, as read-only files in the cache, whose names begin with their SHA-256.
 
-    What is there and unchanged is taken as it is. ProvenanceError: a file cannot be had, or is another one.
+    What is there and unchanged is taken as it is. ProvenanceError: a file could not be obtained, or is another one.
     """
     return {name: _staged(root, name, described, say) for name, described in experiment.inputs.items()}
 
@@ -78,7 +80,7 @@ def _staged(root: Path, name: str, described: InputSpec, say: Say) -> Path:
         if not (final.exists() and digests.known_sha256(final) == described.sha256):
             part = final.with_name(f"{final.name}.part")
             _fetch(root, name, described, part, say)
-            part.rename(final)
+            aside.publish(part, final)
         if final.stat().st_mode & 0o777 != READ_ONLY:
             final.chmod(READ_ONLY)
             digests.remember(final, described.sha256)
@@ -101,7 +103,7 @@ def _fetch(root: Path, name: str, described: InputSpec, part: Path, say: Say) ->
     where = file or described.url
     raise ProvenanceError(
         f"Input {name} is another file now: {where} has {found}, the stack file wants {described.sha256}.",
-        f"Mend: {MEND}.",
+        f"To fix it: {FIX}.",
     )
 
 

@@ -13,7 +13,7 @@ from ems.provenance import environment, identity, inputs
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
 from ems.stack import spec
-from ems.stack.spec import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
 
@@ -35,7 +35,7 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str, *,
     )
     built = environment.of(lab.root, code, experiment.environment)
     environment.refuse(built)
-    inputs.refuse(lab.root, experiment, stack_file, needed=False)
+    inputs.refuse(lab.root, experiment, needed=False)
     file_commit = provenance.stack_file_commit(lab.root, stack_file)
     return _row(lab, stack, experiment, kind, code, built, file_commit)
 

@@ -66,6 +66,7 @@ def jsonable(parameters: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def from_jsonable(values: Mapping[str, Any]) -> dict[str, Value]:
+    """The parameters that `jsonable` made `values` of."""
     return {
         name: float(value["float64"]) if isinstance(value, dict) else value  # no parameter is an object otherwise
         for name, value in values.items()

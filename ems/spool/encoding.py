@@ -49,7 +49,10 @@ class SpoolError(EmsError):
 
 
 def encode(batch: Batch) -> bytes:
-    """A batch file's bytes. SpoolError if a value does not fit its column's type."""
+    """A batch file's bytes.
+
+    SpoolError if a value does not fit its column's type, or a column has more or fewer values than there are rows.
+    """
     header = {
         "rows": len(batch),
         "replaces": list(batch.replaces),
@@ -132,7 +135,7 @@ def _encode_column(column: Column) -> list[bytes]:
             return [*parts, bytes(map(bool, values))]
         return [*parts, _numbers("q" if column.type == "int64" else "d", values)]
     except (TypeError, ValueError, OverflowError) as error:
-        raise SpoolError(f"Column {column.name!r} has a value that is no {column.type}: {error}.") from error
+        raise SpoolError(f"Column {column.name!r} has a value that is not {column.type}: {error}.") from error
 
 
 def _numbers(code: Literal["q", "d"], values: Iterable[Any]) -> bytes:

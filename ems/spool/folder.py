@@ -8,9 +8,9 @@ Standard library alone, Python 3.9 or newer: drivers in other environments write
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from ems import aside
 from ems.spool.batch import Batch
 from ems.spool.encoding import (
     SpoolError,
@@ -36,27 +36,19 @@ class Spool:
 
     def write_encoded(self, data: bytes) -> None:
         """Append what `encode` made of a batch, maybe in another process; otherwise as `write`."""
-        aside = self.folder / f"{self._number + 1:08d}.tmp"
-        try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(aside.with_suffix(".batch"))
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        aside.write(self.folder / f"{self._number + 1:08d}.batch", data)
         self._number += 1
-        sync_folder(self.folder)
 
     def waiting(self) -> list[Path]:
         """The batches that are not stored yet, oldest first."""
         return sorted(self.folder.glob("*.batch"), key=lambda path: int(path.stem))
 
     def waiting_bytes(self) -> int:
+        """How many bytes the batches have that are not stored yet."""
         return sum(map(_size, self.waiting()))
 
     def clear(self) -> None:
+        """Remove the batches that are not stored yet: their results are lost."""
         for path in self.waiting():
             path.unlink()
 
@@ -69,17 +61,8 @@ def _size(batch: Path) -> int:
         return 0
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a crash of the machine."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def read(path: Path) -> Batch:
-    """The batch in `path`; SpoolError naming it if it is truncated or damaged."""
+    """The batch in `path`; SpoolError naming it if it is truncated or damaged, OSError if it cannot be read."""
     try:
         return decode(path.read_bytes())
     except SpoolError as error:

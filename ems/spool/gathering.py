@@ -17,7 +17,7 @@ def gathered(paths: Iterable[Path], most_mb: float) -> Iterator[tuple[list[Path]
     """Batches to store in turn, each with the files that it takes the place of.
 
     Neighbours come together if they have the same columns, none replaces a point that an earlier one knows, and their
-    files have `most_mb` together, or little more.
+    files have `most_mb` together, or little more. SpoolError names a file that is damaged.
     """
     files: list[Path] = []
     batches: list[Batch] = []
@@ -49,7 +49,7 @@ def _alike(one: Batch, other: Batch) -> bool:
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Several of the same columns as one."""
+    """Several batches of the same columns, at least one, as one."""
     if len(batches) == 1:
         return batches[0]
     points, rows = array("q"), array("q")
@@ -62,8 +62,9 @@ def joined(batches: Sequence[Batch]) -> Batch:
 
 
 def _joined_column(parts: Sequence[Column]) -> Column:
-    whole = all(isinstance(part.values, array) for part in parts)
-    values: Any = array("d" if parts[0].type == "float64" else "q") if whole else []
+    values: Any = []
+    if all(isinstance(part.values, array) for part in parts):
+        values = array("d" if parts[0].type == "float64" else "q")
     for part in parts:
         values.extend(part.values)
     return Column(parts[0].name, parts[0].type, values)

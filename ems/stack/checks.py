@@ -25,6 +25,8 @@ REWRITTEN_DATE = re.compile(r"(\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d(\.\d+)? [-+]\d{4}
 
 @dataclass(frozen=True)
 class Checked:
+    """A type of value: `check` returns what is kept, or raises ValueError; `schema` is its JSON Schema."""
+
     check: Callable[[Any], Any]
     schema: dict[str, Any] = field(hash=False)  # unions of annotated types hash what annotates them
 
@@ -58,7 +60,7 @@ def _as_text(value: float) -> str:
 
 
 def one_line(value: object, allowed: str, spared: str = "") -> str:
-    """Text without control characters (but those `spared`) and lone surrogates."""
+    """Text without control characters (but those `spared`) and lone surrogates; else ValueError."""
     text = text_of(value, allowed)
     for position, character in enumerate(text, start=1):
         if character not in spared and unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
@@ -111,6 +113,7 @@ def number(*, low: float, high: float = math.inf, above: bool = False, whole: bo
 
 
 def finite(value: object) -> float | None:
+    """`value` if it is a finite number of at most 1,023 bits, and not a boolean; else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, int):

@@ -118,17 +118,22 @@ _ANY_PATH = "a relative path of a file or folder, as src/model (no paths at all:
 
 def _check_path(value: object, allowed: str = _ANY_PATH) -> str:
     text = one_line(value, allowed)
-    path = PurePosixPath(text)
-    problem = (
-        "starts with `/`" if path.is_absolute() else
-        "has `..` in it" if ".." in path.parts else
-        "has a quote, a backslash or a pattern's sign in it" if re.search(r"[\"'`\\*?\[\]]", text) else
-        "starts with `-`, `:` or `~`" if text.startswith(("-", ":", "~")) else
-        "names nothing" if not path.parts else ""
-    )  # fmt: skip
-    if problem:
+    if problem := _path_problem(text):
         raise ValueError(f"is {show(text)}, which {problem}: allowed is {allowed}")
-    return str(path)
+    return str(PurePosixPath(text))
+
+
+def _path_problem(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute():
+        return "starts with `/`"
+    if ".." in path.parts:
+        return "has `..` in it"
+    if re.search(r"[\"'`\\*?\[\]]", text):
+        return "has a quote, a backslash or a pattern's sign in it"
+    if text.startswith(("-", ":", "~")):
+        return "starts with `-`, `:` or `~`"
+    return "" if path.parts else "names nothing"
 
 
 PATH = Checked(_check_path, {"type": "string", "pattern": r"^[^-/:~\"'`\\*?\[\]][^\"'`\\*?\[\]]*$"})
@@ -210,7 +215,10 @@ INPUT_URL = Checked(_check_input_url, {"type": "string", "pattern": r"^(https://
 
 
 def check_scalar(value: object, allowed: str) -> Scalar:
-    """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits."""
+    """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits.
+
+    ValueError says that `allowed` is allowed: for what is neither text, a finite number, a boolean nor null.
+    """
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
@@ -266,7 +274,9 @@ def _split(line: str, example: str) -> tuple[str, ...]:
     try:
         found = tuple(shlex.split(line))
     except ValueError as error:
-        raise ValueError(f"is {show(line)}, which is no command ({error}): allowed is a list too, {example}") from error
+        raise ValueError(
+            f"is {show(line)}, which is not a command ({error}): allowed is a list too, {example}"
+        ) from error
     if not found or not found[0].strip():
         raise ValueError(f"is {show(line)}, which names no program: allowed is a command, {example}")
     if signs := [word for word in found if word in _SHELL]:

@@ -51,6 +51,7 @@ class Collector:
         return {place: kept for place, item in items if (kept := self.at(place, check, item)) is not None}
 
     def finish(self) -> None:
+        """Problems with all that were noted, if there are any."""
         if self.located:
             raise Problems(self.located)
 
@@ -79,6 +80,7 @@ def secrets(data: object) -> Iterator[Location]:
 
 
 def below(key: str, faults: list[Fault]) -> bool:
+    """Whether `key` is the key of one of the faults, or stands below one."""
     return any(key == fault.key or key.startswith((fault.key + ".", fault.key + "[")) for fault in faults)
 
 
@@ -110,7 +112,7 @@ def _input_faults(inputs: Mapping[Any, Any]) -> Iterator[Fault]:
     for name in map(str, inputs):
         where, url = ("ems:experiment", "inputs", name), _mapping(inputs.get(name)).get("url")
         if (first := names.setdefault(name.lower(), name)) != name:
-            problem = f"differs from {plain(first)} only in case, which not all disks tell apart: allowed is another"
+            problem = f"differs from {plain(first)} only in case, which not all disks distinguish: allowed is another"
             yield Fault(dotted(where), problem)
         if isinstance(url, str) and (first := urls.setdefault(url, name)) != name:
             yield Fault(dotted((*where, "url")), f"is that of {plain(first)}, too: allowed is each file once")
@@ -139,7 +141,7 @@ def _tree_faults(projects: Mapping[Any, Any]) -> Iterator[Fault]:
     for name, parent in parents.items():
         key = dotted(("ems:lab", "projects", name, "parent"))
         if parent not in projects:
-            yield Fault(key, f"is {show(parent)}, which is no project: {nearest(parent, map(str, projects))}")
+            yield Fault(key, f"is {show(parent)}, which is not a project: {nearest(parent, map(str, projects))}")
     for cycle in _cycles(parents):
         key = dotted(("ems:lab", "projects", cycle[0], "parent"))
         path = " → ".join(map(plain, [*cycle, cycle[0]]))

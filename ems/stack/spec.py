@@ -1,273 +1,79 @@
-"""What one stack file says, as types: `LabSpec`, `ClusterSpec` or `ExperimentSpec`. No I/O, no Pulumi.
+"""The spec of one stack file: `parse` takes what Pulumi hands over, or a file says, and names every fault at once.
 
-`parse` is the door: it takes what Pulumi hands over (or what `stackfile` read) and names every fault at once.
+No I/O, no Pulumi.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Annotated, Any, Literal, get_args
+from typing import TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-)
-from pydantic.json_schema import models_json_schema
+from pydantic import ValidationError
 
 from ems import plugins
 from ems.errors import Fault, StackFileError
-from ems.messages import nearest, show
-from ems.stack import checks, fields, sweep_grids
-from ems.stack.fields import Name, Scalar
-from ems.stack.keys import Location, Problem, Problems, across, below, dotted, secrets
+from ems.messages import show
+from ems.stack import problems, settings
+from ems.stack.keys import across, below, dotted, secrets
+from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec, Strict
+from ems.stack.settings import NO_PLACES, Places
 
 MOST_FAULTS = 100
+AnyPlace = TypeVar("AnyPlace", "ClusterSpec", "PlaceSpec")
 
 
-def _check_cluster_kind(kind: str) -> str:
-    if kind in plugins.names("clusters"):
-        return kind
-    raise ValueError(f"is {show(kind)}: {nearest(kind, plugins.names('clusters'))}")
+def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
+    """The spec in `data`, the JSON-like value of `ems:<kind>`. StackFileError has all faults (the first 100).
 
-
-Title = Annotated[str, checks.words()]
-Said = Annotated[str, checks.words(required=True)]
-Lines = Annotated[str, checks.words(lines=True)]
-Workers = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
-Threads = Annotated[int, checks.number(low=1, high=1024, whole=True)]
-ClusterKind = Annotated[Name, AfterValidator(_check_cluster_kind)]
-AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class ExperimenterSpec(Strict):
-    """A person who runs experiments."""
-
-    name: Said = Field(description="Full name.")
-    email: Title = Field("", description="E-mail address.")
-    github: Title = Field("", description="GitHub account.")
-    gcp_account: Title = Field("", description="Google Cloud account, usually an e-mail address.")
-    aws_account: Title = Field("", description="AWS account or user.")
-
-
-class ProjectSpec(Strict):
-    """A node in the lab's tree of projects."""
-
-    title: Said = Field(description="What people read in the Tree of Notebooks.")
-    parent: Name | None = Field(None, description="Name of the project above this one; left out at the top.")
-    description: Lines = Field("", description="What the project is about; may have several lines.")
-
-
-class FundingSpec(Strict):
-    """An account that pays for computation."""
-
-    agency: Said = Field(description="Who grants the money.")
-    award: Title = Field("", description="Number of the award, in quotes.")
-    budget_usd: Annotated[float, checks.number(low=0)] | None = Field(
-        None, description="Budget for computation, in US dollars; left out: not limited by EMS."
-    )
-    expires: Annotated[date, fields.DAY] | None = Field(
-        None, description='Last day on which it pays, in quotes, as "2027-12-31".'
-    )
-    slurm_account: Title = Field("", description="Account that Slurm charges (sbatch --account).")
-    gcp_project: Title = Field("", description="Google Cloud project that is billed.")
-    aws_account: Title = Field("", description="AWS account number that is billed, in quotes.")
-
-
-class LabSpec(Strict):
-    """`ems:lab`: the people, the tree of projects and the accounts that pay."""
-
-    experimenters: dict[Name, ExperimenterSpec] = Field(description="People, each under a short name.")
-    projects: dict[Name, ProjectSpec] = Field(description="The tree of projects, each under a short name.")
-    funding: dict[Name, FundingSpec] = Field(description="Accounts that pay, each under a short name.")
-
-
-class ClusterSpec(Strict):
-    """`ems:cluster`: a persistent place that experiments name with `cluster: {stack: NAME}`."""
-
-    kind: ClusterKind = Field(description="Kind of place.", json_schema_extra={"enum": [*plugins.names("clusters")]})
-    title: Title = Field("", description="What people read.")
-    workers: Workers | None = Field(None, description="How many processes compute at once, at most.")
-
-
-class CodeSpec(Strict):
-    """The code: which files of which commit."""
-
-    paths: Annotated[tuple[Annotated[str, fields.PATH], ...], AsTuple] = Field(
-        (),
-        description="Files and folders that are shipped and hashed; none: all but stacks, notebooks, docs, Markdown.",
-    )
-    commit: Annotated[str, fields.COMMIT] = Field("HEAD", description="HEAD, or a full commit hash in quotes.")
-    repo: Annotated[str, fields.REPOSITORY] | None = Field(
-        None, description="URL of another Git repository that has the code; then `commit` is a full hash."
-    )
-
-
-class CommandJob(Strict):
-    """A program. It finds its parameters in the JSON file `$EMS_PARAMETERS`, writes to `$EMS_RESULTS_DIR`."""
-
-    command: Annotated[tuple[str, ...], fields.COMMAND] = Field(
-        description="Program and arguments, as a list of words or as one line that is split as a shell would; "
-        "no shell runs it."
-    )
-    parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
-        default={}, description="Values that the program reads; whole numbers arrive as such (2.0 as 2)."
-    )
-    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each process.")
-
-
-class SweepJob(Strict):
-    """A function, called once for each point of a grid of parameters; what it returns becomes the point's rows."""
-
-    function: Annotated[str, fields.FUNCTION] = Field(
-        description="What is called with a point's parameters by name, as package.module:name; it returns a dict, "
-        "a list of dicts or a data frame."
-    )
-    sweep: Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP] = Field(
-        description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
-        "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it, "
-        "{linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names whose values "
-        "move together. The last name in the order of the alphabet varies fastest."
-    )
-    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
-    retries: Annotated[int, checks.number(low=0, high=100, whole=True)] = Field(
-        0, description="How often a point that raises is tried again before it counts as failed."
-    )
-    max_failures: Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)] | None = Field(
-        None, description="With more failed points the run stops; left out: it goes on, but ends as failed if any did."
-    )
-    point_timeout_s: Annotated[float, checks.number(low=0, high=31_536_000, above=True)] | None = Field(
-        None, description="Seconds after which a point is stopped and counts as failed; left out: no limit."
-    )
-    memory_mb: Annotated[int, checks.number(low=128, high=100_000_000, whole=True)] | None = Field(
-        None, description="Memory of each worker in MB (10^6 bytes), beyond which it is ended; left out: no limit."
-    )
-
-
-JOBS: Mapping[str, type[CommandJob] | type[SweepJob]] = {"command": CommandJob, "function": SweepJob}
-
-
-def _job_kind(job: object) -> str | None:
-    """The key that tells a job's kind; None if it has both or neither."""
-    if not isinstance(job, dict):
-        return next((key for key, model in JOBS.items() if isinstance(job, model)), None)
-    given = [key for key in JOBS if key in job]
-    return given[0] if len(given) == 1 else None
-
-
-Job = Annotated[Annotated[CommandJob, Tag("command")] | Annotated[SweepJob, Tag("function")], Discriminator(_job_kind)]
-
-
-class ResultsSpec(Strict):
-    """The results: rows of one table."""
-
-    table: Annotated[str, fields.TABLE] = Field(description="Table of the lab's database that receives the rows.")
-
-
-class InputSpec(Strict):
-    """A file that the job reads in `$EMS_INPUT_DIR`; what is in it counts, not where it is."""
-
-    model_config = ConfigDict(json_schema_extra={"required": ["url", "sha256"]})
-
-    url: Annotated[str, fields.INPUT_URL] = Field(
-        description="Where the file is: a path from the lab's folder, or a URL of https, gs, s3 or file."
-    )
-    sha256: Annotated[str, fields.SHA256] = Field(
-        "", description="SHA-256 of the file, 64 hexadecimal digits; left out: `ems check` tells it of a local file."
-    )
-
-
-class PlaceSpec(Strict):
-    """`cluster:` of an experiment: a place of its own by `kind`, or a persistent one by `stack`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["kind"]}, {"required": ["stack"]}]},
-    )
-
-    kind: ClusterKind | None = Field(
-        None,
-        description="Kind of place, made for this run.",
-        json_schema_extra={"enum": [*plugins.names("clusters"), None]},
-    )
-    stack: Name | None = Field(None, description="Stack of a persistent place.")
-    workers: Workers | None = Field(
-        None, description="How many processes compute at once; left out: one for each CPU of the place."
-    )
-
-
-class LimitsSpec(Strict):
-    """When the run ends at the latest."""
-
-    max_hours: Annotated[float, checks.number(low=0, high=8760, above=True)] | None = Field(
-        None, description="Hours over all attempts, as 0.5; raising it lets an expired experiment go on."
-    )
-    limit_usd: Annotated[float, checks.number(low=0, above=True)] | None = Field(
-        None, description="Cost over all attempts, in US dollars."
-    )
-
-
-class ExperimentSpec(Strict):
-    """`ems:experiment`: one experiment."""
-
-    title: Title = Field("", description="What people read.")
-    description: Lines = Field("", description="What is asked and why; may have several lines.")
-    project: Name = Field(description="A project of the lab.")
-    experimenter: Name = Field(description="Who runs it, an experimenter of the lab.")
-    funding: Name = Field(description="Who pays, a funding account of the lab.")
-    code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
-    environment: Name = Field(description="Folder under environments/ with the pinned packages.")
-    job: Job = Field(description="What runs: a program (`command`) or a function over a grid (`function`).")
-    inputs: dict[Annotated[str, fields.INPUT_NAME], InputSpec] = Field(
-        default={}, description="Files that the job reads, each under the name that it has in $EMS_INPUT_DIR."
-    )
-    results: ResultsSpec = Field(description="Where the rows go.")
-    cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
-    limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
-    env: dict[Annotated[str, fields.VARIABLE], Title] = Field(
-        default={}, description="Environment variables of the job, as text; they are part of what is the same."
-    )
-    attempt: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] = Field(
-        1, description="Raise it to go on with a failed, cancelled or expired experiment."
-    )
-
-
-Kind = Literal["lab", "cluster", "experiment"]
-Spec = LabSpec | ClusterSpec | ExperimentSpec
-KINDS: tuple[Kind, ...] = ("lab", "cluster", "experiment")
-MODELS: Mapping[Kind, type[LabSpec] | type[ClusterSpec] | type[ExperimentSpec]] = {
-    "lab": LabSpec,
-    "cluster": ClusterSpec,
-    "experiment": ExperimentSpec,
-}
-
-
-def parse(kind: Kind, data: object) -> Spec:
-    """The spec in `data`, the JSON-like value of `ems:<kind>`. StackFileError has all faults (the first 100)."""
+    `places`: the settings that each kind of place has (`ems.clusters.settings`).
+    """
     secret = [Fault(dotted((f"ems:{kind}", *location)), SECRET) for location in islice(secrets(data), MOST_FAULTS)]
-    others = across(kind, data, plugins.names("clusters"))
+    others = chain(across(kind, data, plugins.names("clusters")), _setting_faults(kind, data, places))
     try:
         spec = MODELS[kind].model_validate(data)
     except ValidationError as error:
-        others = chain(others, _faults(kind, error))
+        others = chain(others, problems.faults(kind, error))
     found = chain(secret, (fault for fault in others if not below(fault.key, secret)))
     faults = list(islice(found, MOST_FAULTS + 1))
     if not faults:
-        return spec
+        return _settled(spec, places)
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS] = Fault("", f"and more: these are the first {MOST_FAULTS} faults")
     raise StackFileError(faults)
+
+
+def _setting_faults(kind: Kind, data: object, places: Places) -> Iterator[Fault]:
+    """Of an experiment at a persistent place, whose kind is not known here, `at` finds them."""
+    where, place = settings.place_in(kind, data)
+    common = ClusterSpec if kind == "cluster" else PlaceSpec
+    if place.get("kind") in plugins.names("clusters"):
+        yield from settings.faults(where, place, frozenset(common.model_fields), places.get(place["kind"], Strict))
+
+
+def _settled(spec: Spec, places: Places) -> Spec:
+    """With the defaults of the settings of its place."""
+    if isinstance(spec, ExperimentSpec):
+        return spec.model_copy(update={"cluster": _with_defaults(spec.cluster, spec.cluster.kind, places)})
+    return _with_defaults(spec, spec.kind, places) if isinstance(spec, ClusterSpec) else spec
+
+
+def _with_defaults(place: AnyPlace, kind: str | None, places: Places) -> AnyPlace:
+    if kind is None:
+        return place
+    own = places.get(kind, Strict).model_validate(place.model_extra or {})
+    return place.model_copy(update=own.model_dump(mode="json"))
+
+
+def at(spec: ExperimentSpec, kind: str, places: Places) -> ExperimentSpec:
+    """An experiment's spec with the settings of a persistent place of this `kind`; StackFileError if they are wrong."""
+    said = spec.cluster.model_dump(mode="json")
+    where, _ = settings.place_in("experiment", {})
+    found = list(settings.faults(where, said, frozenset(PlaceSpec.model_fields), places[kind]))
+    if found:
+        raise StackFileError(found)
+    return spec.model_copy(update={"cluster": _with_defaults(spec.cluster, kind, places)})
 
 
 def to_json(spec: Spec) -> str:
@@ -275,101 +81,17 @@ def to_json(spec: Spec) -> str:
     return json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def from_json(kind: Kind, text: str) -> Spec:
-    """The spec in JSON `text`; StackFileError if it is none."""
+def from_json(kind: Kind, text: str, places: Places = NO_PLACES) -> Spec:
+    """The spec in JSON `text`; StackFileError with all faults if it is not one."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise StackFileError([Fault(f"ems:{kind}", f"is {show(text)}: allowed is JSON ({error})")]) from error
-    return parse(kind, data)
+    return parse(kind, data, places)
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (draft 2020-12) of a whole stack file."""
-    models = [(MODELS[kind], "validation") for kind in KINDS]
-    references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")  # type: ignore[arg-type]
-    keys = {f"ems:{kind}": references[MODELS[kind], "validation"] for kind in KINDS}
-    config = {
-        "type": "object",
-        "description": "Settings of the stack: exactly one of ems:lab, ems:cluster, ems:experiment.",
-        "properties": {**keys, **{key: {"description": text} for key, text in PROJECT_KEYS.items()}},
-        "patternProperties": {"^(?!ems:)": {}},
-        "additionalProperties": False,
-        "oneOf": [{"required": [key]} for key in keys],
-    }
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "EMS stack file",
-        "type": "object",
-        "properties": {"config": config, **{key: {"description": text} for key, text in PULUMI_KEYS.items()}},
-        "required": ["config"],
-        "additionalProperties": False,
-        "$defs": definitions["$defs"],
-    }
-
-
-PROJECT_KEYS = {"ems:lab_id": "Id of the lab; belongs in Pulumi.yaml.", "ems:database": "URL; belongs in Pulumi.yaml."}
-PULUMI_KEYS = {
-    "encryptionsalt": "Written by Pulumi.",
-    "secretsprovider": "Written by Pulumi: where the key for secrets is.",
-    "encryptedkey": "Written by Pulumi.",
-    "environment": "Environments of Pulumi's own service.",
-}
 SECRET = (
     "is a `secure:` value: allowed is plain text only. Keep secrets out of stack files: use the service's own ways "
     "(a credential helper, pgpass, a cloud profile), or write the name under which a secret store has it "
     "(ems:database takes ?password_from=NAME)"
 )
-
-
-def _faults(kind: Kind, error: ValidationError) -> Iterator[Fault]:
-    for detail in error.errors(include_url=False):
-        tagged = tuple(part for part in detail["loc"] if part != "[key]")
-        location = (*tagged[:1], *tagged[2:]) if tagged[:1] == ("job",) else tagged
-        for inside, problem in _problems(MODELS[kind], tagged, detail):
-            yield Fault(dotted((f"ems:{kind}", *location, *inside)), problem)
-
-
-def _problems(model: type[Strict], location: Location, detail: Any) -> Iterable[Problem]:
-    if detail["type"] == "union_tag_not_found":
-        return [((), _no_job(detail["input"]))]
-    error = detail.get("ctx", {}).get("error")
-    return error.located if isinstance(error, Problems) else [((), _problem(model, location, detail))]
-
-
-def _problem(model: type[Strict], location: Location, detail: Any) -> str:
-    value = detail["input"]
-    match detail["type"]:
-        case "value_error":
-            return str(detail["ctx"]["error"])
-        case "missing":
-            return f"is missing: {_model_at(model, location[:-1]).model_fields[str(location[-1])].description}"
-        case "extra_forbidden":
-            return f"is not a key here: {nearest(str(location[-1]), _model_at(model, location[:-1]).model_fields)}"
-        case "tuple_type":
-            return f"is {show(value)}: allowed is a list, as [a, b]"
-        case "model_type":
-            keys = ", ".join(_model_at(model, location).model_fields)
-            return f"is {show(value)}: allowed is a mapping with the keys {keys}"
-        case _:
-            return f"is {show(value)}: allowed is a mapping, as {{name: …}}"
-
-
-def _no_job(value: object) -> str:
-    allowed = "a mapping with exactly one of `command` (a program) and `function` (called over a grid, `sweep`)"
-    if not isinstance(value, dict):
-        return f"is {show(value)}: allowed is {allowed}"
-    given = "both command and" if "command" in value else "neither command nor"
-    return f"has {given} function: allowed is {allowed}"
-
-
-def _model_at(model: Any, location: Location) -> type[Strict]:
-    """The type of what stands at `location`; on the way there are models, mappings of names and the kinds of jobs."""
-    for part in location:
-        if model == ExperimentSpec.model_fields["job"].annotation:
-            model = JOBS[str(part)]
-            continue
-        in_model = isinstance(model, type) and issubclass(model, Strict)
-        model = model.model_fields[part].annotation if in_model else get_args(model)[1]
-    found: type[Strict] = model
-    return found

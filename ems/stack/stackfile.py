@@ -10,10 +10,12 @@ from typing import cast
 
 from ems.errors import Fault, StackFileError
 from ems.messages import nearest, plain, show
-from ems.stack import spec as schema
+from ems.stack import spec as specs
 from ems.stack import yamlfile
 from ems.stack.keys import dotted, secrets
-from ems.stack.spec import KINDS, ExperimentSpec, Kind, LabSpec, Spec
+from ems.stack.models import KINDS, ExperimentSpec, Kind, LabSpec, Spec
+from ems.stack.schema import PROJECT_KEYS, PULUMI_KEYS
+from ems.stack.settings import NO_PLACES, Places
 
 _THREE = "ems:experiment, ems:lab or ems:cluster"
 
@@ -38,18 +40,18 @@ def read(path: Path) -> StackFile:
     lines = {dotted(at[1:]): line for at, line in located.items() if at[0] == "config" and len(at) > 1}
     top = {str(at[0]): line for at, line in located.items() if len(at) == 1}
     config = _config(path, content, top)
-    faults = [*_foreign_keys(content, schema.PULUMI_KEYS), *_config_faults(config)]
+    faults = [*_foreign_keys(content, PULUMI_KEYS), *_config_faults(config)]
     kinds = [kind for kind in KINDS if dotted((f"ems:{kind}",)) in lines]
     if not faults and len(kinds) == 1:
         return StackFile(path, kinds[0], config[f"ems:{kinds[0]}"], lines)
     raise StackFileError(_placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
 
 
-def load(path: Path) -> Spec:
-    """The spec in `path`. StackFileError has every fault, with file and line."""
+def load(path: Path, places: Places = NO_PLACES) -> Spec:
+    """The spec in `path`, `places` as for `spec.parse`. StackFileError has every fault, with file and line."""
     file = read(path)
     try:
-        return schema.parse(file.kind, file.data)
+        return specs.parse(file.kind, file.data, places)
     except StackFileError as error:
         raise StackFileError(_placed(error.faults, path, file.lines)) from error
 
@@ -60,7 +62,7 @@ def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
 
 
 def references(spec: ExperimentSpec, lab: LabSpec) -> list[Fault]:
-    """A fault for each of project, experimenter and funding that `lab` does not have."""
+    """A fault, without file and line, for each of project, experimenter and funding that `lab` does not have."""
     known: Mapping[str, Mapping[str, object]] = {
         "project": lab.projects,
         "experimenter": lab.experimenters,
@@ -81,7 +83,7 @@ def _expect_file(path: Path) -> None:
     if path.is_dir():
         problem = "is a folder: allowed is a stack file, Pulumi.STACK.yaml"
     elif path.exists():
-        problem = "is no regular file: allowed is a stack file, Pulumi.STACK.yaml"
+        problem = "is not a regular file: allowed is a stack file, Pulumi.STACK.yaml"
     else:
         problem = f"does not exist: {_stacks_beside(path)}. `ems new STACK` makes one"
     raise StackFileError([Fault("", problem, str(path))])
@@ -124,12 +126,12 @@ def _foreign_keys(content: object, known: Iterable[str]) -> Iterator[Fault]:
 
 def _config_faults(config: Mapping[str, object]) -> Iterator[Fault]:
     """Unknown `ems:` keys, and secrets in those that no schema reads; other programs' keys are theirs."""
-    allowed = [*(f"ems:{kind}" for kind in KINDS), *schema.PROJECT_KEYS]
+    allowed = [*(f"ems:{kind}" for kind in KINDS), *PROJECT_KEYS]
     for key, value in config.items():
         if key.startswith("ems:") and key not in allowed:
             yield Fault(dotted((key,)), f"is not a key here: {nearest(key, allowed)}")
-        if key in schema.PROJECT_KEYS and next(secrets(value), None) is not None:
-            yield Fault(dotted((key,)), schema.SECRET)
+        if key in PROJECT_KEYS and next(secrets(value), None) is not None:
+            yield Fault(dotted((key,)), specs.SECRET)
 
 
 def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fault]:
@@ -138,7 +140,7 @@ def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fa
         yield Fault(
             f"ems:{kinds[1]}", f"stands beside another kind (it has {both}): allowed is exactly one of {_THREE}"
         )
-    if not kinds and not any(key.startswith("ems:") and key not in schema.PROJECT_KEYS for key in config):
+    if not kinds and not any(key.startswith("ems:") and key not in PROJECT_KEYS for key in config):
         yield Fault("config", f"has none of the three kinds: allowed is exactly one of {_THREE}")
 
 

@@ -114,7 +114,8 @@ def _numbers(value: object, names: str) -> list[Any]:
 def _number(value: object) -> Any:
     kept = fields.check_scalar(value, "a number")
     if not isinstance(kept, int | float) or isinstance(kept, bool):
-        raise ValueError(f"is {show(value)}: allowed is a number" + ", without quotes" * isinstance(value, str))
+        unquoted = ", without quotes" if isinstance(value, str) else ""
+        raise ValueError(f"is {show(value)}: allowed is a number{unquoted}")
     return kept
 
 

@@ -22,18 +22,20 @@ from ems.sweep.axes import ScalarType
 
 
 @dataclass(frozen=True)
-class Grid:
-    """A checked grid: its axes by name, and its groups of axes that move together by where they stand."""
+class WrittenGrid:
+    """A checked grid of a stack file: its axes by name, and groups of axes that move together by where they stand."""
 
     alone: Mapping[str, Any]
     zipped: Mapping[Location, Mapping[str, Any]]
 
     def named(self) -> Iterator[tuple[Location, str, Any]]:
+        """Each axis: where it stands in the grid, its name, and its values in the form in which they are written."""
         for where, group in [((), self.alone), *self.zipped.items()]:
             yield from (((*where, name), name, form) for name, form in group.items())
 
     @property
     def json(self) -> dict[str, Any]:
+        """The grid as `Sweep.of` takes it."""
         groups = {"zip": list(self.zipped.values())} if self.zipped else {}
         return {**self.alone, **groups}
 
@@ -52,7 +54,7 @@ def check(value: object) -> tuple[dict[str, Any], ...]:
     return tuple(grid.json for grid in grids.values())
 
 
-def _grid(value: object) -> Grid:
+def _grid(value: object) -> WrittenGrid:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"is {show(value)}: allowed is a grid, as {{name: {FORMS.partition(', {')[0]}}}")
     found = Collector()
@@ -60,7 +62,7 @@ def _grid(value: object) -> Grid:
     zipped: dict[Location, dict[str, Any]] = {}
     if "zip" in value:
         zipped = found.of_each(("zip",), _group, value["zip"], "axes, as {a: [1, 2], b: [3, 4]}, or a list of such")
-    grid = Grid(alone, zipped)
+    grid = WrittenGrid(alone, zipped)
     found.located += _alike(grid.named())
     found.finish()
     return grid
@@ -87,7 +89,7 @@ def _axes(found: Collector, given: Mapping[Any, object]) -> dict[str, Any]:
 
 
 def _alike(named: Iterator[tuple[Location, str, Any]]) -> Iterator[Problem]:
-    """Names that come twice; databases do not tell upper from lower case."""
+    """Names that come twice; databases do not distinguish upper from lower case."""
     seen: dict[str, str] = {}
     for where, name, _ in named:
         if name.lower() in seen:
@@ -95,7 +97,7 @@ def _alike(named: Iterator[tuple[Location, str, Any]]) -> Iterator[Problem]:
         seen.setdefault(name.lower(), name)
 
 
-def _repeated(grids: Mapping[Location, Grid]) -> Iterator[Problem]:
+def _repeated(grids: Mapping[Location, WrittenGrid]) -> Iterator[Problem]:
     seen: dict[str, Location] = {}
     for where, grid in grids.items():
         first = seen.setdefault(json.dumps(grid.json, sort_keys=True), where)
@@ -103,7 +105,7 @@ def _repeated(grids: Mapping[Location, Grid]) -> Iterator[Problem]:
             yield where, f"is the same grid as item {first[0]}: allowed is each point once"
 
 
-def _mixed(grids: Mapping[Location, Grid]) -> Iterator[Problem]:
+def _mixed(grids: Mapping[Location, WrittenGrid]) -> Iterator[Problem]:
     """Where several grids, or the numbers of one axis, do not go together."""
     first: dict[str, tuple[str, ScalarType]] = {}
     types: dict[str, set[ScalarType]] = {}
@@ -132,7 +134,7 @@ def _exact(form: Any) -> bool:
     return not found.whole or max(abs(found.first), abs(found.last)) <= 2**53
 
 
-def _too_many(grids: list[Grid]) -> Iterator[Problem]:
+def _too_many(grids: list[WrittenGrid]) -> Iterator[Problem]:
     lengths = [grid.lengths() for grid in grids]
     magnitude = max((sum(map(math.log10, one.values())) for one in lengths), default=0)
     total = sum(math.prod(one.values()) for one in lengths) if magnitude < 15 else 0

@@ -135,7 +135,8 @@ def scalar(text: str) -> object:
 
 
 def _whole(sign: str, sixteen: str, two: str, eight: str, ten: str) -> int:
-    value = int(sixteen or two or eight or ten, 16 if sixteen else 2 if two else 8 if eight else 10)
+    digits, base = next(found for found in ((sixteen, 16), (two, 2), (eight, 8), (ten, 10)) if found[0])
+    value = int(digits, base)
     return -value if sign == "-" else value
 
 

@@ -47,13 +47,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Grid:
+    """One grid of a sweep. `size`: how many points it has, counted from 0."""
+
     axes: tuple[Axis, ...]  # by name
     size: int
 
     def parameters(self, index: int) -> dict[str, Scalar]:
+        """The parameters of one of its points, by name in order."""
         return {axis.name: axis.values[index // axis.stride % len(axis.values)] for axis in self.axes}
 
     def iterate(self, start: int, stop: int) -> Iterator[dict[str, Scalar]]:
+        """The parameters of its points `start` to `stop` - 1, as `Sweep.iterate`."""
         columns = [axis.column(start, stop) for axis in self.axes]
         rows = islice(zip(*columns), stop - start)  # noqa: B905  (not before Python 3.10)
         return map(dict, map(zip, repeat([axis.name for axis in self.axes]), rows))
@@ -83,6 +87,7 @@ class Sweep:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The names of all parameters, in order; a point may lack those that its grid does not have."""
         return tuple(self.types)
 
     def parameters(self, index: int) -> dict[str, Scalar]:
@@ -92,7 +97,10 @@ class Sweep:
         return self.grids[place].parameters(index - self.starts[place])
 
     def iterate(self, start: int, stop: int) -> Iterator[dict[str, Scalar]]:
-        """The parameters of the points `start` to `stop` - 1: many times faster than one by one."""
+        """The parameters of the points `start` to `stop` - 1: many times faster than one by one.
+
+        IndexError outside 0 to len - 1.
+        """
         self._expect(start, stop)
         places = range(bisect_right(self.starts, start) - 1, len(self.grids))
         spans = ((self.grids[place], self.starts[place]) for place in places if self.starts[place] < stop)

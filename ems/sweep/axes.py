@@ -1,6 +1,6 @@
 """The values of one axis of a sweep, as a stack file writes them; long ones are computed when they are asked for.
 
-    [100, 200]                       a list of numbers, texts or truths
+    [100, 200]                       a list of numbers, texts or booleans
     {range: [0.1, 0.5, 0.1]}         from start by steps, in decimals as written: 0.1, 0.2, 0.3, 0.4, 0.5; `stop` is
                                      included where a step lands on it; whole numbers stay whole
     {linspace: [0, 1, 11]}           so many doubles, evenly from start to stop, both included
@@ -58,10 +58,12 @@ class Progression:
 
     @property
     def last(self) -> int:
+        """The numerator of the last number."""
         return self.first + self.step * (self.count - 1)
 
     @property
     def values(self) -> Values:
+        """Its numbers, as whole numbers or as doubles, computed when they are asked for."""
         numerators = range(self.first, self.last + self.step, self.step)
         return numerators if self.whole else Ratios(numerators, self.denominator)
 
@@ -115,13 +117,17 @@ def progression(form: Mapping[str, Any]) -> Progression:
 
 
 def values_of(form: Any) -> Values:
-    """The values of a valid axis."""
+    """The values of a valid axis: a tuple as written, or a sequence that computes them when they are asked for."""
     if not isinstance(form, Mapping):
         return tuple(form)
     return Seeds(form.get("root", 0), range(form["count"])) if "count" in form else progression(form).values
 
 
 def type_of(values: Values) -> ScalarType:
+    """The type of an axis's values: of numbers float64 if one is not whole, or beyond 64 bits.
+
+    ValueError for types that do not go together.
+    """
     if isinstance(values, tuple):
         return joined(map(_type, values))
     return "float64" if isinstance(values, Ratios) else "int64"

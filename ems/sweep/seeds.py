@@ -19,7 +19,7 @@ _B = tuple(accumulate(repeat(_MULT_B, 2), lambda last, factor: last * factor & _
 
 @lru_cache(maxsize=2**14)  # an inner axis of seeds is gone through again and again
 def seed(root: int, number: int) -> int:
-    """Seed `number` (0 to 2**32 - 1) of `root` (0 to 2**128 - 1)."""
+    """Seed `number` (0 to 2**32 - 1) of `root` (0 to 2**128 - 1): a whole number from 0 to 2**63 - 1."""
     first, second = _pool(root)[:2]
     low = _hashed(_mixed(first, _hashed(number, _A, 16)), _B, 0)
     high = _hashed(_mixed(second, _hashed(number, _A, 17)), _B, 1)

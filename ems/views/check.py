@@ -32,6 +32,7 @@ def as_object(report: Report) -> CheckObject:
 
 
 def page(reports: Sequence[Report]) -> Text:
+    """A line for each stack, with its problems and warnings below."""
     return Text("\n").join(line for report in reports for line in _lines(report))
 
 

@@ -71,6 +71,7 @@ def as_object(url: str, found: Checkup) -> CheckupObject:
 
 
 def page(url: str, found: Checkup) -> Text:
+    """What was found at `url`, one line each; latency in ms, the clock's difference in s, faults last."""
     known = "none yet" if found.tables_version is None else f"version {found.tables_version}"
     ahead_s = found.clock_ahead_s
     clock = f"{abs(ahead_s):.3g} s {'ahead of' if ahead_s >= 0 else 'behind'} this machine's"
@@ -99,6 +100,7 @@ def compared_object(compared: Compared) -> ComparedObject:
 
 
 def comparison(compared: Sequence[Compared]) -> Table:
+    """A line for each table and each experiment's results: rows here and there, and whether they are the same."""
     table = Table("", "rows", "there", "", box=None, header_style="dim")
     for each in compared:
         verdict = Text("same", "green") if each.same else Text("different", "red")

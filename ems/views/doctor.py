@@ -25,7 +25,7 @@ def as_object(finding: Finding) -> DoctorObject:
 
 
 def page(findings: Sequence[Finding]) -> Text:
-    """One line for what is well; below what is not, how to mend it."""
+    """One line for what is well; below what is not, how to fix it."""
     return Text("\n").join(line for finding in findings for line in _lines(finding))
 
 

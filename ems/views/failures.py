@@ -37,9 +37,10 @@ def table(marks: Iterable[Mark], failed: int, most: int = 20) -> Table:
 
 
 def parameters(mark: Mark) -> str:
+    """A point's parameters in one line, as `n=10, seed=3`."""
     return ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
 
 
 def last_line(mark: Mark) -> str:
-    """Of its error: a traceback's last line says what was raised."""
+    """The last line of its error, which in a traceback says what was raised; "" without an error."""
     return (mark.error.strip().splitlines() or [""])[-1]

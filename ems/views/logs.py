@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterator
 
+from ems import clusters
 from ems.databases import Experiment
 from ems.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
 from ems.lab import Lab
 from ems.lab.patience import Patience, look_s
 from ems.messages import Say
 
-CHUNK = 65_536
 POLL_S = 0.5
 
 
 def read(lab: Lab, experiment: Experiment, remark: Say, *, follow: bool) -> Iterator[str]:
-    """The log in pieces; with `follow`, until the experiment is finished, also while the database is away, as `remark`
-    is told. UserError if it is elsewhere."""
-    path = lab.run_dir(experiment.id) / "job.log"
+    """The log in pieces of text; with `follow`, until the experiment is finished, also while the database is away, as
+    `remark` is told.
+
+    Of a log that is out of reach, its end as the row has it. UserError if the row has none, as the log is on another
+    machine; DatabaseError if nothing has run yet.
+    """
+    place = clusters.of(lab, experiment)
     finished = _Finished(lab, experiment, remark)
-    while follow and not path.exists() and not finished():
+    start, text = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")
+    while True:
+        last = not follow or finished()  # before reading: so what it wrote before its end is read
+        while piece := place.log(lab, experiment, start):
+            yield text.decode(piece)
+            start += len(piece)
+        if last:
+            break
         time.sleep(POLL_S)
-    if not path.exists():
-        if experiment.log_tail:
-            yield experiment.log_tail + "\n"
-            return
-        raise _no_log(experiment)
-    with path.open(encoding="utf-8", errors="replace") as file:
-        while True:
-            last = not follow or finished()  # before reading: so what it wrote before its end is read
-            while text := file.read(CHUNK):
-                yield text
-            if last:
-                return
-            time.sleep(POLL_S)
+    if piece is None and not start:
+        yield _kept(experiment)
+
+
+def _kept(experiment: Experiment) -> str:
+    """The log's end as the row has it, for a log that is out of reach."""
+    if experiment.log_tail:
+        return experiment.log_tail + "\n"
+    raise _no_log(experiment)
 
 
 def _no_log(experiment: Experiment) -> EmsError:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import escape
-from pathlib import Path
 
+from ems import clusters
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, under_way
 from ems.spool.batch import Mark
 from ems.views.failures import last_line, parameters
 
-FRESH_S = 15.0
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384
 CSS_COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "orange"}
@@ -27,7 +24,7 @@ class Progress:
     """One look at an experiment.
 
     rate: points a second; workers: the processes that compute. Both are None where that is not known.
-    failures: the last few failed points. log: the job's last lines, where it runs on this machine.
+    failures: the last few failed points, in order of points. log: the job's last lines, where it runs on this machine.
     """
 
     experiment: Experiment
@@ -38,34 +35,42 @@ class Progress:
 
     @property
     def stack(self) -> str:
+        """Name of the stack."""
         return self.experiment.registration.stack
 
     @property
     def state(self) -> State:
+        """State of the experiment."""
         return self.experiment.state
 
     @property
     def finished(self) -> bool:
+        """Whether the experiment has ended: no state follows but by a retry."""
         return self.state.finished
 
     @property
     def under_way(self) -> bool:
+        """Whether it is worth waiting for: neither finished nor lost."""
         return under_way(self.experiment)
 
     @property
     def points_done(self) -> int:
+        """How many points are stored, with rows or without."""
         return self.experiment.points_done
 
     @property
     def points_failed(self) -> int:
+        """How many points have failed."""
         return self.experiment.points_failed
 
     @property
     def points_total(self) -> int:
+        """How many points the grid has; 1 for a command."""
         return self.experiment.registration.points_total
 
     @property
     def rows(self) -> int:
+        """How many rows are stored."""
         return self.experiment.rows_stored
 
     @property
@@ -75,13 +80,13 @@ class Progress:
 
     @property
     def took(self) -> timedelta:
-        """Since the start of the first run."""
+        """Time from the start of the first run to the end, or to now; zero before the first run."""
         row = self.experiment
         return (row.finished_at or datetime.now(UTC)) - row.started_at if row.started_at else timedelta()
 
     @property
     def left(self) -> timedelta | None:
-        """Until the last point, if it goes on at this rate."""
+        """Time until the last point, if it goes on at this rate; None where that is not known."""
         if not self.rate or not self.under_way:
             return None
         return timedelta(seconds=(self.points_total - self.points_done - self.points_failed) / self.rate)
@@ -96,7 +101,7 @@ class Progress:
         if self.points_failed:
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:
-            yield f"{self.workers} worker" + "s" * (self.workers != 1)
+            yield "1 worker" if self.workers == 1 else f"{self.workers} workers"
         yield f"{self.rows:,} rows"
         if self.experiment.attempt > 1:
             yield f"attempt {self.experiment.attempt}"
@@ -131,30 +136,26 @@ def failure_line(mark: Mark) -> str:
 
 
 def look(lab: Lab, experiment: Experiment) -> Progress:
-    """What the database says of an experiment, and where it runs in this folder, its driver and its log."""
-    run_dir = lab.run_dir(experiment.id)
-    driver = _driver(run_dir / "progress.json") if experiment.state is State.RUNNING else {}
+    """What the database says of an experiment, and its place of the run and its log, where they are in reach.
+
+    The last 5 failures, and up to 50 lines of the log of a run that is not finished. UserError if a package that the
+    place needs is not installed; DatabaseError from the database.
+    """
+    place = clusters.of(lab, experiment)
+    live = place.live(lab, experiment)
+    log = None if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES)
     return Progress(
         experiment,
-        rate=driver.get("rate") if run_dir.exists() else _mean_rate(experiment),
-        workers=int(driver["workers"]) if "workers" in driver else None,
+        rate=live.rate if live else _mean_rate(experiment),
+        workers=live.workers if live else None,
         failures=_failures(lab, experiment),
-        log=() if experiment.state.finished else _log(run_dir / "job.log"),
+        log=tuple((log or b"").decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]),
     )
 
 
 def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:
+    """A `look` at each of the experiments, in their order."""
     return [look(lab, experiment) for experiment in experiments]
-
-
-def _driver(file: Path) -> dict[str, float]:
-    """What the driver of a sweep writes about once a second; nothing where none does."""
-    try:
-        if time.time() - file.stat().st_mtime > FRESH_S:
-            return {}
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
 
 
 def _mean_rate(experiment: Experiment) -> float | None:
@@ -175,11 +176,3 @@ def _failures(lab: Lab, experiment: Experiment) -> tuple[Mark, ...]:
         return ()
     with lab.database() as database:
         return tuple(database.failures(experiment.id, FAILURES))
-
-
-def _log(file: Path) -> tuple[str, ...]:
-    if not file.exists():
-        return ()
-    with file.open("rb") as opened:
-        opened.seek(max(0, file.stat().st_size - LOG_BYTES))
-        return tuple(opened.read().decode("utf-8", errors="replace").splitlines()[-LOG_LINES:])

@@ -16,6 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ems import aside
 from ems.databases import Condition, Experiment
 from ems.errors import UserError
 from ems.spool.batch import Batch, Value
@@ -32,6 +33,7 @@ ARROW = {"int64": "int64", "float64": "float64", "text": "string", "bool": "bool
 
 
 def header(batch: Batch) -> list[str]:
+    """The names of the columns: point, row, then those of the batch."""
     return ["point", "row", *(column.name for column in batch.columns)]
 
 
@@ -41,7 +43,10 @@ def records(batch: Batch) -> Iterator[tuple[Value, ...]]:
 
 
 def write(batches: Iterable[Batch], format: str, file: IO[Any]) -> int:
-    """Write `batches` as one of FORMATS (parquet to a binary file, the others to a text file); returns the rows."""
+    """Write `batches` as one of FORMATS (parquet to a binary file, the others to a text file); returns how many rows.
+
+    JSON has no number for NaN and the infinities: they become null, "inf" and "-inf".
+    """
     writers: dict[str, Callable[[Iterable[Batch], IO[Any]], int]] = {
         "csv": _write_csv,
         "json": _write_json,
@@ -112,6 +117,7 @@ def _row_groups(batches: Iterable[Batch]) -> Iterator[pa.Table]:
 
 
 def to_arrow(batch: Batch) -> pa.Table:
+    """A batch as a table of the columns in `header`: int64, double, string or bool, with nulls."""
     import pyarrow as pa
 
     columns = {"point": pa.array(batch.points, pa.int64()), "row": pa.array(batch.rows, pa.int64())}
@@ -121,7 +127,10 @@ def to_arrow(batch: Batch) -> pa.Table:
 
 
 def to_frame(batches: Iterable[Batch]) -> pd.DataFrame:
-    """All rows in (point, row) order: columns point, row, then as stored; nulls as pandas does."""
+    """All rows in (point, row) order: columns point, row, then as stored; nulls as pandas does.
+
+    Without rows, the two columns point and row alone, of whole numbers.
+    """
     import pandas as pd
     import pyarrow as pa
 
@@ -157,12 +166,17 @@ def _shown(where: Sequence[Condition]) -> str:
 
 
 def _cell(value: Value) -> Text:
-    text = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return Text("")
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return Text(text, justify="left" if isinstance(value, str) else "right")
 
 
 def format_of(format: str, path: Path | None) -> str:
-    """The format that was asked for, by name or by the end of the file's name; "" if neither says."""
+    """The format that was asked for, by name or by the end of the file's name; "" if neither says.
+
+    UserError for another one than those of FORMATS.
+    """
     asked = format or (path.suffix.lstrip(".") if path else "")
     if asked not in FORMATS and (format or path):
         what = f"--format is {asked!r}" if format else f"--out is {str(path)!r}, whose end names no format"
@@ -177,20 +191,22 @@ def missing(experiment: Experiment) -> str:
     return f"; {left:,} of {total:,} points are still missing" if left > 0 else ""
 
 
+def _opened(path: Path, format: str) -> IO[Any]:
+    return path.open("wb") if format == "parquet" else path.open("w", encoding="utf-8", newline="")
+
+
 def export(batches: Iterable[Batch], format: str, path: Path | None) -> int:
-    """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns the rows."""
+    """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns how many rows.
+
+    UserError if the file cannot be written, which leaves one that was there as it was.
+    """
     if path is None:
         return write(batches, format, sys.stdout.buffer if format == "parquet" else sys.stdout)
-    aside = path.with_name(f".{path.name}.partial")
     try:
-        with aside.open("wb") if format == "parquet" else aside.open("w", encoding="utf-8", newline="") as file:
-            rows = write(batches, format, file)
-        aside.replace(path)
+        with aside.writing(path) as part, _opened(part, format) as file:
+            return write(batches, format, file)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}.",
             "Allowed is a file in a folder that exists and may be written to.",
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, TypedDict
@@ -12,11 +13,13 @@ from rich.text import Text
 
 from ems.databases import Experiment
 from ems.lab.line import duration
+from ems.node.agent.platform import RunPlatform
 
 DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
 NAMES, FOLDED = ("stack", "cluster", "project"), 14
 NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
 LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows")
+NOT_RECORDED = "not recorded"
 COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "lost": "yellow", "expired": "red"}
 
 
@@ -45,6 +48,10 @@ class StatusObject(TypedDict):
     started_at: Annotated[str | None, "When the first run began, ISO 8601 in UTC; null before."]
     finished_at: Annotated[str | None, "When the experiment finished, ISO 8601 in UTC; null before."]
     error: Annotated[str, "Why it failed; empty if it did not."]
+    platform: Annotated[
+        RunPlatform | str,
+        "What the newest run runs on; the text `not recorded` before the first run, or of one that an older EMS made.",
+    ]
 
 
 def status_object(experiment: Experiment) -> StatusObject:
@@ -69,11 +76,12 @@ def status_object(experiment: Experiment) -> StatusObject:
         "started_at": _iso(experiment.started_at),
         "finished_at": _iso(experiment.finished_at),
         "error": experiment.error,
+        "platform": json.loads(experiment.platform) if experiment.platform else NOT_RECORDED,
     }
 
 
 def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType:
-    """The table, and below it the errors in full."""
+    """The table, and below it the errors in full; `experiments` has at least one, `width` is in characters."""
     errors = [
         Text(f"{experiment.registration.stack}: {experiment.error}", "red")
         for experiment in experiments
@@ -83,7 +91,10 @@ def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType
 
 
 def status_table(experiments: Sequence[Experiment], width: int) -> Table:
-    """A row each. Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out."""
+    """A row each, of at least one experiment, in `width` characters; cost is in US dollars.
+
+    Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out.
+    """
     rows = [_cells(experiment) for experiment in experiments]
     columns = [name for name in rows[0] if any(row[name] != DULL.get(name) for row in rows)]
     widths = {name: _width(name, rows) for name in columns}

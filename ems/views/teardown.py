@@ -14,28 +14,35 @@ from ems.errors import EngineError
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:
+    """One line for each stack."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stack", "state", "clusters", "machines", "cost", "result"):
         shown.add_column(name)
     for leftover in leftovers:
-        experiment = leftover.experiment
-        shown.add_row(
-            leftover.stack,
-            str(experiment.state),
-            str(leftover.clusters),
-            str(experiment.machines),
-            f"${experiment.cost_usd:,.2f}",
-            leftover.result,
-        )
+        state, cost = _state(leftover), f"${_cost_usd(leftover):,.2f}"
+        clusters, machines = str(leftover.clusters), str(_machines(leftover))
+        shown.add_row(leftover.stack, state, clusters, machines, cost, leftover.result)
     return shown
+
+
+def _state(leftover: Leftover) -> str:
+    return str(leftover.experiment.state) if leftover.experiment else "unknown"
+
+
+def _machines(leftover: Leftover) -> int:
+    return leftover.experiment.machines if leftover.experiment else 0
+
+
+def _cost_usd(leftover: Leftover) -> float:
+    return leftover.experiment.cost_usd if leftover.experiment else 0.0
 
 
 def certificate(leftovers: Sequence[Leftover]) -> RenderableType:
     """What each stack holds, and below it one line: what is left in all, when, at what cost."""
     moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     left = sum(leftover.clusters for leftover in leftovers)
-    machines = sum(leftover.experiment.machines for leftover in leftovers)
-    cost = sum(leftover.experiment.cost_usd for leftover in leftovers)
+    machines = sum(map(_machines, leftovers))
+    cost = sum(map(_cost_usd, leftovers))
     held = f"{_count(left, 'cluster')} and {_count(machines, 'machine')} left"
     holds = held if left or machines else "nothing is left"
     spent = f"{moment}: {holds}; spent ${cost:,.2f} by {_count(len(leftovers), 'experiment')}."
@@ -50,8 +57,8 @@ class StackLeft(TypedDict):
     """What became of one stack."""
 
     stack: Annotated[str, "Name of the stack."]
-    experiment_id: Annotated[str, "Id of its newest experiment."]
-    state: Annotated[str, "State of that experiment."]
+    experiment_id: Annotated[str, "Id of its newest experiment; empty if the database knows none."]
+    state: Annotated[str, "State of that experiment; `unknown` without one."]
     clusters_left: Annotated[int, "How many clusters the stack still declares."]
     result: Annotated[str, "What was done, or why nothing was done."]
 
@@ -71,13 +78,13 @@ def as_object(leftovers: Sequence[Leftover]) -> TeardownObject:
     return {
         "at": datetime.now(UTC).isoformat(),
         "clusters_left": sum(leftover.clusters for leftover in leftovers),
-        "machines_left": sum(leftover.experiment.machines for leftover in leftovers),
-        "cost_usd": sum(leftover.experiment.cost_usd for leftover in leftovers),
+        "machines_left": sum(map(_machines, leftovers)),
+        "cost_usd": sum(map(_cost_usd, leftovers)),
         "stacks": [
             {
                 "stack": leftover.stack,
-                "experiment_id": leftover.experiment.id,
-                "state": str(leftover.experiment.state),
+                "experiment_id": leftover.experiment.id if leftover.experiment else "",
+                "state": _state(leftover),
                 "clusters_left": leftover.clusters,
                 "result": leftover.result,
             }

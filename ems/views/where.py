@@ -30,10 +30,10 @@ Give several conditions one by one: all of them must hold. In a shell each needs
 
 
 def parse(text: str) -> Condition:
-    """UserError, with the grammar, for what is no condition."""
+    """The condition that `text` says. UserError, with the grammar, if it is not one, or asks for an order with null."""
     found = CONDITION.fullmatch(text)
     if found is None:
-        raise UserError(f"{text!r} is no condition.", GRAMMAR)
+        raise UserError(f"{text!r} is not a condition.", GRAMMAR)
     column, operator, value, negated = found.group("column", "operator", "value", "no")
     if operator is None:
         return Condition(_unquoted(column), "!=" if negated else "=", None)
@@ -52,7 +52,7 @@ def _value(text: str, value: str) -> Value:
         return int(value)
     if FLOAT.fullmatch(value):
         return float(value)
-    raise UserError(f"{text!r}: {value!r} is no value. If it is text, put it in quotes.", GRAMMAR)
+    raise UserError(f"{text!r}: {value!r} is not a value. If it is text, put it in quotes.", GRAMMAR)
 
 
 def _unquoted(text: str) -> str:

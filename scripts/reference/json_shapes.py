@@ -58,21 +58,25 @@ def said(kind: type) -> str:
     return (kind.__doc__ or "").strip()
 
 
-def tables(kind: type) -> Iterator[str]:
-    """The keys of an object, then those of the objects in it."""
+def tables(kind: type, seen: set[type] | None = None) -> Iterator[str]:
+    """The keys of an object, then those of the objects in it, each kind once."""
+    seen = set() if seen is None else seen
     hints = typing.get_type_hints(kind, include_extras=True)
     yield table(
         ["key", "type", "meaning"], ([code(key), name(hint), hint.__metadata__[0]] for key, hint in hints.items())
     )
     for key, hint in hints.items():
         for inner in inside(hint.__origin__):
-            yield f"Each object in `{key}`: {said(inner)}\n"
-            yield from tables(inner)
+            which = "Each object in" if typing.get_origin(hint.__origin__) is list else "The object in"
+            if inner not in seen:
+                seen.add(inner)
+                yield f"{which} `{key}`: {said(inner)}\n"
+                yield from tables(inner, seen)
 
 
 def inside(hint: Any) -> Iterator[type]:
-    """The typed dictionaries that a type's arguments are."""
-    return (argument for argument in typing.get_args(hint) if typing.is_typeddict(argument))
+    """The typed dictionaries that a type, or one of its arguments, is."""
+    return (each for each in (hint, *typing.get_args(hint)) if typing.is_typeddict(each))
 
 
 def name(hint: Any) -> str:
@@ -82,7 +86,7 @@ def name(hint: Any) -> str:
         return name(arguments[0])
     if origin is list:
         return f"list of {'objects' if typing.is_typeddict(arguments[0]) else plural(name(arguments[0]))}"
-    if origin is dict:
+    if origin is dict or typing.is_typeddict(hint):
         return "object"
     return " or ".join(map(name, arguments)) if origin is UnionType else NAMES[hint]
 

@@ -85,6 +85,7 @@ COLUMNS = {
     "claimed_at": "When the run claimed the experiment.",
     "heartbeat_at": "Last heartbeat of its agent.",
     "lease_until": "Until when the claim holds without another heartbeat.",
+    "platform": "What the run runs on, as JSON; empty if it was not recorded.",
     "exit_code": "Exit code of the job; null where there is none.",
     "point": "Number of the point in the grid, from 0.",
     "parameters": "The parameters of the point.",

@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ems.stack import spec
+from ems import clusters
+from ems.stack.models import KINDS
+from ems.stack.schema import json_schema
 from scripts.reference.markdown import code, table
 
 INTRODUCTION = """# Stack-file keys
@@ -21,9 +23,9 @@ LIMITS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximum
 
 
 def page() -> str:
-    schema = spec.json_schema()
+    schema = json_schema(clusters.settings())
     config, definitions = schema["properties"]["config"]["properties"], schema["$defs"]
-    kinds = (section(f"ems:{kind}", config[f"ems:{kind}"], definitions) for kind in spec.KINDS)
+    kinds = (section(f"ems:{kind}", config[f"ems:{kind}"], definitions) for kind in KINDS)
     return "\n".join([INTRODUCTION, *(part for parts in kinds for part in parts)])
 
 

@@ -26,7 +26,7 @@ PROGRAM = (sys.executable, "-m", "ems.cli")
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
     *["environment", "experimenter", "project", "funding", "cluster", "machines_left", "cost_usd", "started_at"],
-    *["finished_at", "error"],
+    *["finished_at", "error", "platform"],
 ]
 
 
@@ -204,6 +204,7 @@ def test_the_shape_of_status(here: Lab) -> None:
     experiment = ran(here, batch([0, 0], floats("x", 1.5, 2.5), rows=[0, 1]))
     (shown,) = json.loads(run("status", "--json").stdout)
     assert list(shown) == STATUS_KEYS
+    assert shown["platform"] == "not recorded"
     assert shown["experiment_id"] == experiment.id and shown["state"] == "succeeded" and shown["commit"]
     assert [type(shown[key]) for key in ("points_done", "points_total", "cost_usd", "error")] == [int, int, float, str]
     assert shown["started_at"].endswith("+00:00") and shown["finished_at"].endswith("+00:00")

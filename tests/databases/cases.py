@@ -194,6 +194,7 @@ def assert_fenced(database: Database, claim: Claim) -> None:
     before = now(database), states(database)
     calls = [
         lambda: database.beat(claim, LONG_S, points_done=5),
+        lambda: database.describe(claim, '{"zombie": 1}'),
         lambda: database.store(claim, batch([0], ints("zombie", 1), marks=(failed(1),))),
         lambda: database.release(claim, Outcome(State.FAILED, 5, 0, error="zombie")),
     ]

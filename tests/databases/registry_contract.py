@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import replace
@@ -34,6 +35,8 @@ from tests.databases.cases import (
     table,
     until,
 )
+
+PLATFORM = json.dumps({"cpu": "a CPU’s name", "flags": [f"flag{n}" for n in range(300)]})
 
 
 class RegistryContract(DatabaseCase):
@@ -342,6 +345,24 @@ class RegistryContract(DatabaseCase):
         assert (now(database).state, now(database).machines) == (State.SUCCEEDED, 0)
 
     # Ends
+
+    def test_describe_says_on_what_the_newest_run_runs(self, database, connect_again):
+        claim = claimed(database)
+        assert now(database).platform == ""
+        for platform in ('{"cpu": 1}', PLATFORM, PLATFORM):
+            database.describe(claim, platform)
+            assert now(connect_again()).platform == platform
+        database.beat(claim, LONG_S, points_done=1)
+        database.release(claim, Outcome(State.CANCELLED, 1, 0))
+        with pytest.raises(FencedOut):
+            database.describe(claim, "{}")
+        assert database.reopen("5f0c").platform == PLATFORM
+        again = claimed(database, agent="b")
+        assert now(database).platform == ""
+        assert_fenced(database, claim)
+        assert {run["attempt"]: run["platform"] for run in database.rows("run")} == {1: PLATFORM, 2: ""}
+        database.describe(again, "{}")
+        assert {run["attempt"]: run["platform"] for run in database.rows("run")} == {1: PLATFORM, 2: "{}"}
 
     def test_release_ends_the_run_once(self, database):
         claim = claimed(database)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ems.databases import Condition, State
 from ems.errors import DatabaseError
-from ems.node.driver.rows import Gathered
+from ems.node.driver.typed_rows import Gathered
 from ems.spool.batch import Batch, Column
 from tests.databases.cases import (
     PROCESSES,

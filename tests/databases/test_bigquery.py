@@ -203,6 +203,20 @@ def test_a_newer_schema_is_named(made, bigquery_url):
                 call()
 
 
+def test_runs_of_an_older_schema_have_no_platform(made, bigquery_url):
+    claim = claimed(made)
+    for statement in ("ALTER TABLE run DROP COLUMN platform", "UPDATE schema_version SET version = 2 WHERE TRUE"):
+        made._bigquery.query(statement)
+    with closing(BigqueryDatabase(bigquery_url)) as newer:
+        with pytest.raises(DatabaseError, match="version 2; this EMS needs version 3"):
+            newer.experiments()
+        newer.create()
+        newer.create()
+        assert now(newer).platform == ""
+        newer.describe(claim, "{}")
+        assert now(newer).platform == "{}"
+
+
 def test_what_a_check_finds(made):
     found = made.check()
     assert (found.faults, found.tables_version, "Google BigQuery" in found.service) == ((), found.needed_version, True)

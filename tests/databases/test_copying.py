@@ -35,6 +35,7 @@ def full(tmp_path: Path) -> Iterator[Database]:
         values = ints("n", 2**63 - 1, -(2**63)), floats("x", -0.0, 1e308), texts("t", "é\n'\"", None)
         truth = Column("ok", "bool", [True, None])
         database.store(first, batch([0, 7], *values, truth, marks=(failed(1, a=1.5), empty(2, a="é"))))
+        database.describe(first, '{"cpu": "é"}')
         database.release(first, Outcome(State.FAILED, 3, 1, exit_code=3, error="no", log_tail="end", cost_usd=0.25))
         second = claimed(database, id="second", project="a-part", results_table="wide")
         database.store(second, batch([0, 1], *VECTOR))
@@ -63,6 +64,7 @@ def test_to_postgresql_and_back_all_stays_the_same(full: Database, postgresql_ur
         assert (rows["project"], rows["experiment"], rows["point"], rows["copied"]) == (3, 3, 3, 2)
         assert rows["results of digits, first"] == 2
         assert table(there, "second") == table(full, "second")
+        assert [found.platform for found in there.experiments()] == [found.platform for found in full.experiments()]
         assert [found.state for found in there.experiments()] == [found.state for found in full.experiments()]
         assert all(each.same for each in copying.copy(there, back, silent))
         assert everything(back) == everything(full)

@@ -60,7 +60,7 @@ def test_hours_that_are_lifted_reopen_but_lowered_ones_do_not():
 def test_what_a_batch_adds_and_widens():
     stored = {"i": "int64", "f": "float64", "n": "int64"}
     arriving = [floats("i", 0.5), ints("f", 1), floats("n", None), texts("t", "a")]
-    assert columns.meet("t", stored, arriving) == columns.Change({"t": "text"}, ("i",))
+    assert columns.meet("t", stored, arriving) == columns.TableChange({"t": "text"}, ("i",))
 
 
 def test_integers_fit_doubles_only_if_exact():

@@ -191,6 +191,16 @@ def test_two_clients_of_one_claim_lose_nothing(database, connect_other):
 # Tables
 
 
+def test_a_run_that_an_older_ems_wrote_has_no_platform(database):
+    claim = claimed(database)
+    for key in ("experiment", "run/0000000001"):
+        where = database._results._registry.at("experiment/5f0c", key)
+        database._service.call("update_item", **where, UpdateExpression="REMOVE platform")
+    assert (now(database).platform, [run["platform"] for run in database.rows("run")]) == ("", [""])
+    database.describe(claim, "{}")
+    assert (now(database).platform, [run["platform"] for run in database.rows("run")]) == ("{}", ["{}"])
+
+
 def test_check_tells_what_there_is(dynamodb_url):
     with closing(connect(dynamodb_url, HERE)) as database:
         empty = database.check()

@@ -22,6 +22,7 @@ from ems.databases.sqlite.backend import filesystem
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.views.status import status_object
 from tests.databases.cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
 from tests.databases.contract import DatabaseContract
 
@@ -222,15 +223,15 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, file):
 
     made.register(REGISTRATION)
     with closing(SqliteDatabase(file, migrations=[*MIGRATIONS, add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"version 2; this EMS needs version 3(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=r"version 3; this EMS needs version 4(.|\n)*ems up lab"):
             newer.experiments()
         newer.create()
         newer.create()
         assert now(newer).registration == REGISTRATION
     with closing(SqliteDatabase(file)) as older, closing(sqlite3.connect(file)) as raw:
-        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(3, None)]
+        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(4, None)]
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 3; this EMS knows versions up to 2(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=r"version 4; this EMS knows versions up to 3(.|\n)*Upgrade EMS"):
                 call()
 
 
@@ -262,11 +263,12 @@ def version_1(file) -> Path:
 
 def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
     with closing(connect(URL, tmp_path)) as database:
-        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 3(.|\n)*ems up lab"):
             database.experiments()
         database.create()
         assert now(database).registration == replace(REGISTRATION, points_total=4, max_hours=2.0)
         assert (now(database).state, now(database).rows_stored, now(database).cost_usd) == (State.FAILED, 2, 0.0)
+        assert (now(database).platform, status_object(now(database))["platform"]) == ("", "not recorded")
         assert table(database) == {
             "point": [0, 1],
             "row": [0, 0],
@@ -279,6 +281,8 @@ def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
         assert list(database.failures("5f0c")) == [failed(3, seed=3)]
         database.reopen("5f0c")
         claim = database.claim("5f0c", agent="b", lease_s=60)
+        database.describe(claim, "{}")
+        assert {run["attempt"]: run["platform"] for run in database.rows("run")} == {1: "", 2: "{}"}
         database.store(claim, batch([3], floats("loss", 1.5), marks=(failed(2, seed=2),), replaces=(2, 3)))
         assert states(database) == {"stored": [0, 1, 3], "failed": [2]}
         assert database.copy_points(claimed(database, id="other"), "5f0c", [(3, 0)]) == 1

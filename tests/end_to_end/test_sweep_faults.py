@@ -174,11 +174,11 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(bench: Bench) -> None:
     sweep.begin()
     end = time.monotonic() + 4
     while time.monotonic() < end:
-        for name in ["progress.tmp", *(f"spool/{number:08d}.tmp" for number in range(1, 300))]:
+        for name in ["progress.json.tmp", *(f"spool/{number:08d}.batch.tmp" for number in range(1, 300))]:
             with contextlib.suppress(FileExistsError):  # a batch is being written, or nothing has tried to
                 (sweep.run_dir / name).symlink_to("/dev/full")
         time.sleep(0.05)
-    for path in [sweep.run_dir / "progress.tmp", *(sweep.run_dir / "spool").glob("*.tmp")]:
+    for path in [sweep.run_dir / "progress.json.tmp", *(sweep.run_dir / "spool").glob("*.tmp")]:
         if path.is_symlink():
             path.unlink(missing_ok=True)
     sweep.assert_whole()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from ems.engine import preflight
+from ems import clusters
+from ems.engine import lifecycle, preflight
 from ems.errors import EmsError, ProvenanceError, StackFileError, UserError
+from ems.lab.stacks import StackFiles
+from ems.stack import stackfile
 from tests.conftest import commit
 
 SHA = "0" * 64
@@ -22,19 +25,22 @@ def change(here, stack="pi", **replacements):
 
 
 def said(here, stack="pi", code=0):
-    found = preflight.report(here, stack)
+    found = preflight.report(StackFiles(here, clusters.settings()), stack)
     assert found.exit_code == code and bool(found.problems) is bool(code), found
     if code:
         with pytest.raises(EmsError):
-            preflight.require(here, stack)
+            preflight.require(StackFiles(here, clusters.settings()), stack)
     return "\n".join(found.problems)
 
 
 def test_a_sound_stack_has_the_id_that_up_registers(here):
-    assert preflight.report(here, "lab").summary == "lab" and preflight.require(here, "lab") is None
+    assert (
+        preflight.report(StackFiles(here, clusters.settings()), "lab").summary == "lab"
+        and preflight.require(StackFiles(here, clusters.settings()), "lab") is None
+    )
     assert said(here) == ""
-    registration = preflight.require(here, "pi")
-    assert preflight.report(here, "pi").summary == f"experiment {registration.id}"
+    registration = preflight.require(StackFiles(here, clusters.settings()), "pi")
+    assert preflight.report(StackFiles(here, clusters.settings()), "pi").summary == f"experiment {registration.id}"
     assert (registration.cluster, registration.environment) == ("laptop", "pi")
 
 
@@ -90,7 +96,7 @@ def test_rendering_libraries_are_only_warned_of(here):
     (here.root / "environments/pi/requirements.txt").write_text(f"matplotlib==3.9.0 --hash=sha256:{SHA}\n")
     commit(here.root)
     assert said(here) == ""
-    (warning,) = preflight.report(here, "pi").warnings
+    (warning,) = preflight.report(StackFiles(here, clusters.settings()), "pi").warnings
     assert "matplotlib" in warning and "renders" in warning
 
 
@@ -103,7 +109,7 @@ def test_a_cluster_that_is_another_stack(here):
     here.stack_file("sherlock").write_text("config:\n  ems:cluster:\n    kind: laptop\n")
     commit(here.root)
     assert said(here) == "" and said(here, "sherlock") == ""
-    registration = preflight.require(here, "pi")
+    registration = preflight.require(StackFiles(here, clusters.settings()), "pi")
     assert registration is not None and registration.cluster == "sherlock"
     here.stack_file("pi").write_text(text.replace("sherlock", "sherlok"))
     commit(here.root)
@@ -118,15 +124,32 @@ def test_a_broken_lab_file_is_told_once_where_it_is(here):
 
 def test_what_up_refuses_is_the_first_fault(here):
     with pytest.raises(StackFileError, match="did you mean pi"):
-        preflight.require(here, "pii")
+        preflight.require(StackFiles(here, clusters.settings()), "pii")
     (here.root / "experiments/pi/new.py").touch()
     with pytest.raises(ProvenanceError, match="git add"):
-        preflight.require(here, "pi")
+        preflight.require(StackFiles(here, clusters.settings()), "pi")
     here.plugin().unlink()
     with pytest.raises(UserError, match="plugins"):
-        preflight.require(here, "pi")
+        preflight.require(StackFiles(here, clusters.settings()), "pi")
 
 
 def test_the_order_is_lab_places_experiments(here):
     here.stack_file("sherlock").write_text("config:\n  ems:cluster:\n    kind: laptop\n")
-    assert [preflight.rank(here, stack) for stack in ("lab", "sherlock", "pi")] == [0, 1, 2]
+    assert [preflight.rank(StackFiles(here, clusters.settings()), stack) for stack in ("lab", "sherlock", "pi")] == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_a_command_reads_each_stack_file_once(here, monkeypatch):
+    opened = []
+    load = stackfile.load
+    monkeypatch.setattr(stackfile, "load", lambda path, places: opened.append(path.name) or load(path, places))
+    stacks = StackFiles(here, clusters.settings())
+    assert lifecycle.in_order(stacks, here.stacks()) == ["lab", "pi"]
+    assert preflight.require(stacks, "lab") is None
+    assert preflight.require(stacks, "pi")
+    preflight.require_inputs(stacks, "pi")
+    assert preflight.report(stacks, "pi").exit_code == 0
+    assert sorted(opened) == ["Pulumi.lab.yaml", "Pulumi.pi.yaml"]

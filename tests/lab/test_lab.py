@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import uuid
 
 import pytest
@@ -42,9 +43,9 @@ def test_outside_a_lab(tmp_path):
     [
         ("", r"is empty \(null\): allowed is a mapping"),
         ("[1]", "is a list of 1"),
-        ("a: b: c", "is no YAML in line 1"),
-        (": bad: [", "is no YAML in line 1"),
-        ("\x00", "is no YAML"),
+        ("a: b: c", "is not YAML in line 1"),
+        (": bad: [", "is not YAML in line 1"),
+        ("\x00", "is not YAML"),
         (b"\xff\xfe\xff", "is not UTF-8 text"),
         ("config: {}", "has as `name` empty"),
         ("name: 3\nconfig: {}", "has as `name` 3"),
@@ -90,3 +91,15 @@ def test_the_plugin_must_be_there_and_executable(root):
     shim.parent.mkdir()
     shim.touch(mode=0o755)
     assert found.plugin() == shim
+
+
+def test_a_lab_made_by_an_earlier_ems_is_told_what_to_change(here):
+    for file, (before, now) in lab.MOVED.items():
+        path = here.root / file
+        text = path.read_text()
+        assert now in text and here.plugin()
+        path.write_text(text.replace(now, before))
+        with pytest.raises(UserError, match=rf"{file} names `{before}`, which is now `{now}`") as caught:
+            here.plugin()
+        subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
+        assert path.read_text() == text and here.plugin()

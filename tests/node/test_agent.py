@@ -30,7 +30,7 @@ from ems.databases import (
 )
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 
 PATIENCE_S = 60.0
 ROWS = {"n": list(range(200)), "x": [n / 7 for n in range(200)]}
@@ -60,11 +60,13 @@ def eventually(condition: Callable[[], object]) -> None:
         time.sleep(0.03)
 
 
-def bundle(folder: Path, spec: ExperimentSpec, code: str) -> Path:
+def bundle(folder: Path, spec: ExperimentSpec, code: str, ems: bytes = b"") -> Path:
     aside = folder / "aside.zip"
     with zipfile.ZipFile(aside, "w") as archive:
         archive.writestr("code/job.py", code)
         archive.writestr("spec.json", spec.model_dump_json())
+        if ems:
+            archive.writestr("ems.zip", ems)
     return aside.rename(folder / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
 
 
@@ -102,18 +104,18 @@ class Bench:
         )
         return self.root / "runs" / id
 
-    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", **config: float) -> Path:
+    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", ems: bytes = b"", **config: float) -> Path:
         run_dir.mkdir(parents=True)
         job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
         spec = ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
-        package = str(bundle(run_dir, spec, code))
+        package = str(bundle(run_dir, spec, code, ems))
         AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
-    def new(self, code: str = JOB, max_hours: float | None = None, **config: float) -> Path:
-        return self.prepare(self.register(max_hours=max_hours), code, **config)
+    def new(self, code: str = JOB, max_hours: float | None = None, ems: bytes = b"", **config: float) -> Path:
+        return self.prepare(self.register(max_hours=max_hours), code, ems=ems, **config)
 
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
         with (run_dir / "agent.log").open("ab") as log:
@@ -244,7 +246,7 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
         ("import os; open(os.environ['EMS_RESULTS_DIR'] + '/a.csv', 'w').write('n,m\\n1\\n')", r"a\.csv:2: 1 fields"),
         (
             "import os, time\nr = os.environ['EMS_RESULTS_DIR']\n"
-            "[os.symlink('/dev/full', f'{r}/../spool/{n:08d}.tmp') for n in range(2, 9)]\n"
+            "[os.symlink('/dev/full', f'{r}/../spool/{n:08d}.batch.tmp') for n in range(2, 9)]\n"
             "open(r + '/a.csv', 'w').write('n\\n1\\n'); time.sleep(600)",
             r"spool is full: No space left",
         ),

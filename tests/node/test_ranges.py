@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems.node.driver.ranges import BATCH_POINTS, Backlog, Pace, count_open, cut, open_ranges, size, split
+from ems.node.driver.ranges import BATCH_POINTS, Backlog, BatchSize, count_open, cut, open_ranges, size, split
 
 
 def bitmap(done: set[int], total: int) -> bytes:
@@ -67,16 +67,16 @@ def test_what_is_given_back_is_taken_next() -> None:
 
 
 def test_the_size_of_batches_follows_their_cost() -> None:
-    pace = Pace()
-    assert pace.batch(10**6, 2) == 1
-    pace.learn(1, 0.001, 100)
-    assert pace.batch(10**6, 2) == 500
-    assert pace.batch(400, 2) == 100  # towards the end
-    assert pace.batch(4, 2) == 50  # never so small that the work about it outweighs it
-    pace.learn(1, 10.0, 100)
-    assert pace.batch(10**6, 2) == 1
+    batches = BatchSize()
+    assert batches.points(10**6, 2) == 1
+    batches.learn(1, 0.001, 100)
+    assert batches.points(10**6, 2) == 500
+    assert batches.points(400, 2) == 100  # towards the end
+    assert batches.points(4, 2) == 50  # never so small that the work about it outweighs it
+    batches.learn(1, 10.0, 100)
+    assert batches.points(10**6, 2) == 1
     for _ in range(40):
-        pace.learn(1000, 1e-6, 100)
-    assert pace.batch(10**7, 2) == BATCH_POINTS
-    pace.learn(1, 1e-6, 4_000_000)
-    assert pace.batch(10**7, 2) == 2
+        batches.learn(1000, 1e-6, 100)
+    assert batches.points(10**7, 2) == BATCH_POINTS
+    batches.learn(1, 1e-6, 4_000_000)
+    assert batches.points(10**7, 2) == 2

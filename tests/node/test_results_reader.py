@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems.node.job.results_files import ResultsError
+from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import MAX_ROWS, ResultsReader
 from ems.spool.batch import Batch
 

@@ -14,7 +14,8 @@ import polars as pl
 import pytest
 
 from ems.node.driver import points, ranges, rows
-from ems.node.driver.rows import BadResult, Gathered, Typed, joined, rows_of
+from ems.node.driver.rows import BadResult, rows_of
+from ems.node.driver.typed_rows import Gathered, Typed, joined
 
 
 class Level(enum.IntEnum):

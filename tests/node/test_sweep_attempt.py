@@ -18,7 +18,7 @@ from ems.node.agent.point_count import PointCount, set_bits
 from ems.provenance import bundle
 from ems.spool.batch import Batch, Mark
 from ems.spool.folder import read
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
 
 __all__ = ["bench"]

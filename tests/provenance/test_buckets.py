@@ -88,8 +88,8 @@ def test_a_file_that_is_not_there_is_an_error_that_names_it_and_the_command_that
     command = "gcloud auth" if bucket.startswith("gs") else "aws sts"
     with pytest.raises(ProvenanceError) as caught:
         got(f"{bucket}/nosuch.csv", tmp_path / "a.part")
-    assert f"{bucket}/nosuch.csv cannot be had: " in str(caught.value) and command in str(caught.value)
+    assert f"{bucket}/nosuch.csv could not be obtained: " in str(caught.value) and command in str(caught.value)
     assert "\n" not in caught.value.message and len(caught.value.message) < 500
-    with pytest.raises(ProvenanceError, match="a//b cannot be had"):
+    with pytest.raises(ProvenanceError, match="a//b could not be obtained"):
         got(f"{bucket}/a//b", tmp_path / "a.part")
     assert not (tmp_path / "a.part").exists()

@@ -14,7 +14,7 @@ from ems.node.agent.unpack import unpack
 from ems.provenance import bundle
 from ems.provenance import code as provenance
 from ems.provenance.environment import Environment
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 SMALL = Environment("small", "3.11", "# none\n")
 SPEC = '{"title":"größer"}'
@@ -126,13 +126,13 @@ def test_what_happens_in_the_working_tree_after_resolve_changes_nothing(lab, mad
 
 def test_an_interrupted_make_leaves_no_bundle_and_does_not_disturb_the_next(lab, made, tmp_path):
     code = resolve(lab)
-    absent = provenance.Entry("experiments/absent", "100644", "1" * 40)
-    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.entries, absent))
+    absent = provenance.CommittedFile("experiments/absent", "100644", "1" * 40)
+    broken = provenance.Code(code.repository, code.commit, code.tree, code.paths, code.git_dir, (*code.files, absent))
     with pytest.raises(ProvenanceError, match="1" * 40):
         bundle.make(tmp_path / "new", broken, SMALL, SPEC)
     assert not list((tmp_path / "new").glob("*.zip"))
     assert bundle.make(tmp_path / "new", code, SMALL, SPEC).sha256 == made.sha256
-    assert not list((tmp_path / "new").glob("*.part"))
+    assert not list((tmp_path / "new").glob("*.tmp"))
 
 
 def test_a_large_file_is_streamed(lab, tmp_path):
@@ -145,7 +145,7 @@ def test_a_large_file_is_streamed(lab, tmp_path):
 import resource
 from pathlib import Path
 from ems.provenance import bundle, environment, code as provenance
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 from ems.node.agent.unpack import unpack
 lab = Path({str(lab)!r})
 code = provenance.at_commit(lab, CodeSpec(paths=["experiments"]))
@@ -183,7 +183,7 @@ assert not {"pulumi", "matplotlib", "git"} & set(sys.modules)
 
 def test_unpacking_replaces_what_was_there_and_needs_no_leftovers(made, tmp_path):
     target = tmp_path / "run"
-    for remains in ("run", "run.part", "run.old"):
+    for remains in ("run", "run.tmp", "run.old"):
         (tmp_path / remains / "code").mkdir(parents=True)
         (tmp_path / remains / "code" / "written by an earlier attempt").touch()
     unpack(made.path, target)
@@ -251,5 +251,5 @@ def test_a_file_that_is_no_zip_is_named(tmp_path):
     content = b"no zip"
     path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.zip"
     path.write_bytes(content)
-    with pytest.raises(ProvenanceError, match="is no bundle"):
+    with pytest.raises(ProvenanceError, match="is not a bundle"):
         unpack(path, tmp_path / "run")

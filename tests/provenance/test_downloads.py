@@ -16,7 +16,8 @@ CONTENT = bytes(range(256)) * 4096  # 1 MiB
 def web(tmp_path, monkeypatch):
     with serving(tmp_path) as (found, authority):
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        monkeypatch.setattr(downloads, "PAUSES_S", (0.01, 0.01, 0.01))
+        monkeypatch.setattr(downloads, "FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr(downloads, "MOST_PAUSES", 3)
         found.files["/x.bin"] = CONTENT
         yield found
 
@@ -79,7 +80,7 @@ def test_a_server_in_trouble_is_asked_again_but_not_for_ever(web, part):
 def test_what_will_not_change_is_asked_once(web, part, status):
     web.failures = [status]
     said = refused(web, part)
-    assert f"{web.url('/x.bin')} cannot be had: HTTP Error {status}" in said and len(web.asked) == 1
+    assert f"{web.url('/x.bin')} could not be obtained: HTTP Error {status}" in said and len(web.asked) == 1
 
 
 def test_redirects_are_followed_but_not_away_from_https(web, part):
@@ -103,7 +104,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(web, part, mon
 
 def test_a_server_that_is_not_there_is_an_error_that_names_it(web, part):
     web.port = 9
-    assert "https://127.0.0.1:9/x.bin cannot be had" in refused(web, part)
+    assert "https://127.0.0.1:9/x.bin could not be obtained" in refused(web, part)
 
 
 def test_a_folder_that_cannot_be_written_is_no_fault_of_the_network(web, tmp_path):

@@ -13,7 +13,7 @@ from ems.errors import ProvenanceError, UserError
 from ems.provenance import code as provenance
 from ems.provenance import environment
 from ems.provenance.environment import Environment
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 SHA = "0" * 64
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -201,6 +201,11 @@ def test_a_rendering_library_that_is_built_is_named_with_its_size(monkeypatch):
     assert "tabulate (0." in environment.check(make(TABULATE)).warnings[0]
 
 
+@pytest.mark.parametrize("name", ["jupyter-core", "Jupyter.Core", "jupyter__core"])
+def test_names_are_compared_as_package_indexes_do(name):
+    assert "jupyter-core renders data" in environment.check(make(f"{name}==5.0 --hash=sha256:{SHA}\n")).warnings[0]
+
+
 def test_a_wrong_hash_is_never_installed():
     wrong = make(f"tabulate==0.9.0 --hash=sha256:{SHA}\n")
     with pytest.raises(ProvenanceError, match="cannot be installed") as caught:
@@ -210,7 +215,7 @@ def test_a_wrong_hash_is_never_installed():
 
 
 def test_a_python_that_does_not_exist_is_named():
-    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' cannot be had") as caught:
+    with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' could not be obtained") as caught:
         environment.build(make(python="3.99"))
     assert "uv python install 3.99" in caught.value.hint
 

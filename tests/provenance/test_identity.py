@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ems.provenance import code as provenance
 from ems.provenance import environment, identity
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 LAB = uuid.UUID("6f9619ff-8b86-d011-b42d-00c04fc964ff")
 JOB = {"command": ["python", "fit.py"], "parameters": {"seed": 1, "scale": 0.1}, "threads": 1}

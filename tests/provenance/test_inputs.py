@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ems.clusters.laptop.place import prepare
+from ems import clusters
+from ems.clusters.local import prepare
 from ems.databases import State
 from ems.engine import preflight
 from ems.errors import ProvenanceError, StackFileError
+from ems.lab.stacks import StackFiles
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import lay_out_inputs, remove_inputs
 from ems.provenance import digests, identity, inputs
 from ems.stack import spec
-from ems.stack.spec import ExperimentSpec
+from ems.stack.models import ExperimentSpec
 from tests.conftest import commit, ran
 from tests.web import serving
 
@@ -172,12 +174,12 @@ def add_inputs(here, text):
 
 
 def problems(here):
-    found = preflight.report(here, "pi")
+    found = preflight.report(StackFiles(here, clusters.settings()), "pi")
     assert found.exit_code == (2 if found.problems else 0)
     if found.problems:
         with pytest.raises(StackFileError):
-            preflight.require(here, "pi")
-            preflight.require_inputs(here, "pi")
+            preflight.require(StackFiles(here, clusters.settings()), "pi")
+            preflight.require_inputs(StackFiles(here, clusters.settings()), "pi")
     return "\n".join(found.problems)
 
 
@@ -186,7 +188,7 @@ def test_check_tells_of_a_missing_and_of_a_changed_file_with_both_digests(here):
     file = here.root / "data/rates.csv"
     where = f'Pulumi.pi.yaml:{line}: ems:experiment.inputs."rates.csv"'
     said = problems(here)
-    assert f'{where}.url: is "data/rates.csv", but {file} is no file' in said
+    assert f'{where}.url: is "data/rates.csv", but {file} is not a file' in said
     file.parent.mkdir()
     file.write_bytes(b"new")
     said = problems(here)
@@ -204,7 +206,9 @@ def test_a_finished_experiment_needs_its_files_no_more(here):
     for state in (None, State.SUCCEEDED):
         ran(here, state=state)
         file.unlink(missing_ok=True)
-        assert ("is no file" in "\n".join(preflight.report(here, "pi").problems)) == (state is None)
+        assert (
+            "is not a file" in "\n".join(preflight.report(StackFiles(here, clusters.settings()), "pi").problems)
+        ) == (state is None)
     file.write_bytes(b"new")
     assert "write the new digest" in problems(here)
 
@@ -367,7 +371,7 @@ def test_what_is_prepared_names_the_staged_files(here):
     add_inputs(here, f"a.csv: {{url: data/a.csv, sha256: {sha(b'content')}}}")
     (here.root / "data").mkdir()
     (here.root / "data/a.csv").write_bytes(b"content")
-    row = preflight.require(here, "pi")
+    row = preflight.require(StackFiles(here, clusters.settings()), "pi")
     assert row is not None
     said = []
     prepare(here, row, said.append)

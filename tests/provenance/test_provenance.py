@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from ems.errors import ProvenanceError
 from ems.provenance import code as provenance
 from ems.provenance import repository
-from ems.stack.spec import CodeSpec
+from ems.stack.models import CodeSpec
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def make_lab(folder):
 
 def commit(folder):
     git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "Change")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "Change")
     return git(folder, "rev-parse", "HEAD")
 
 
@@ -83,7 +84,7 @@ def refusal(root, **options):
 
 
 def names(code):
-    return [entry.path for entry in code.entries]
+    return [file.path for file in code.files]
 
 
 def test_default_paths_leave_out_stacks_notebooks_docs_and_markdown(lab):
@@ -174,10 +175,13 @@ def test_ten_files_are_listed_and_the_rest_counted(lab):
 
 def test_what_pulumi_writes_into_a_stack_file_is_no_change(lab):
     stack = lab / "stacks/Pulumi.fit.yaml"
-    stack.write_text("encryptionsalt: v1:abc\n" + stack.read_text())
+    content = stack.read_text()
+    stack.write_text("encryptionsalt: v1:abc\nsecretsprovider: gcpkms://key\nencryptedkey: abc\n" + content)
     assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
     git(lab, "add", ".")
     assert resolve(lab).commit == git(lab, "rev-parse", "HEAD")
+    stack.write_text("environment: [shared]\n" + content)  # by a person: it may hold configuration
+    assert "stacks/Pulumi.fit.yaml" in refusal(lab)
 
 
 def test_a_staged_change_of_the_stack_file_is_refused_though_the_file_is_back(lab):
@@ -194,7 +198,7 @@ def test_a_stack_file_full_of_aliases_is_compared_in_no_time(lab):
     levels = "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(30))
     stack.write_text("a0: &a0 x\n" + levels)
     commit(lab)
-    assert resolve(lab).entries
+    assert resolve(lab).files
     stack.write_text("encryptionsalt: v1:abc\n" + stack.read_text())
     assert " M stacks/Pulumi.fit.yaml" in refusal(lab)
 
@@ -275,7 +279,7 @@ def test_a_lab_in_a_subfolder_of_a_repository(tmp_path, lab):
     commit(outer)
     write(outer, {"unfinished.py": ""})
     inner = resolve(outer / "group/lab")
-    assert inner.entries == resolve(lab).entries
+    assert inner.files == resolve(lab).files
     assert inner.tree == resolve(lab).tree
     source = provenance.environment_source(outer / "group/lab", inner)
     assert source == (outer / ".git", inner.commit, "group/lab/")
@@ -317,7 +321,45 @@ def test_git_lfs_pointers_are_named(lab):
     commit(lab)
     text = refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
     assert "Git LFS" in text and "experiments/weights.bin" in text and "small.bin" not in text
-    assert resolve(lab, commit=git(lab, "rev-parse", "HEAD"), paths=["experiments/fit.py"]).entries
+    assert resolve(lab, commit=git(lab, "rev-parse", "HEAD"), paths=["experiments/fit.py"]).files
+
+
+@pytest.mark.parametrize("where", [".gitattributes", ".git/info/attributes", "global"])
+def test_files_under_a_filter_that_changes_them_are_named(lab, where, tmp_path):
+    write(lab, {"experiments/secret.key": "x", "experiments/look.ipynb": "{}"})
+    commit(lab)
+    attributes = tmp_path / "attributes" if where == "global" else lab / where
+    git(lab, "config", "core.attributesFile", tmp_path / "attributes")
+    attributes.parent.mkdir(exist_ok=True)
+    attributes.write_text("*.key filter=crypt\n*.ipynb filter=strip\n*.bin filter=lfs\n")
+    assert "experiments/secret.key" in names(resolve(lab, commit=commit(lab)))  # nothing here changes it
+    git(lab, "config", "filter.crypt.smudge", "rev")
+    git(lab, "config", "filter.strip.clean", "cat")
+    git(lab, "config", "filter.strip.smudge", "cat")
+    text = refusal(lab, commit=git(lab, "rev-parse", "HEAD"))
+    assert "git filter 'crypt'" in text and "experiments/secret.key" in text and "look.ipynb" not in text
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    write(lab, {"experiments/weights.bin": pointer})
+    text = refusal(lab, commit=commit(lab))
+    assert "Git LFS" in text and "experiments/weights.bin" in text
+
+
+def test_files_in_an_encoding_of_the_working_tree_are_named(lab):
+    (lab / ".gitattributes").write_text("*.u16 working-tree-encoding=UTF-16\n")
+    (lab / "experiments/table.u16").write_bytes("é".encode("utf-16"))
+    text = refusal(lab, commit=commit(lab))
+    assert "encoding" in text and "experiments/table.u16" in text and "fit.py" not in text
+
+
+def test_a_replaced_object_counts_as_what_every_clone_has(lab):
+    before = resolve(lab, commit=git(lab, "rev-parse", "HEAD"))
+    write(lab, {"experiments/fit.py": "print('another')\n"})
+    other = git(lab, "hash-object", "-w", "experiments/fit.py")
+    git(lab, "replace", git(lab, "rev-parse", "HEAD:experiments/fit.py"), other)
+    git(lab, "checkout", "--quiet", "--force", "HEAD", "--", "experiments/fit.py")
+    assert resolve(lab, commit=git(lab, "rev-parse", "HEAD")) == before
+    (file,) = [each for each in before.files if each.path == "experiments/fit.py"]
+    assert repository.read_blob(before.git_dir, file.blob) == b"print(1)\n"
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../elsewhere"])
@@ -409,7 +451,7 @@ def test_thousands_of_files_without_opening_one(lab):
         (lab / f"experiments/f{number}.py").write_text(f"{number}\n")
     commit(lab)
     began = time.monotonic()
-    assert len(resolve(lab).entries) == 5004
+    assert len(resolve(lab).files) == 5004
     assert time.monotonic() - began < 10
 
 
@@ -419,3 +461,28 @@ def test_git_commands_leave_no_lock_and_no_change_behind(lab):
     resolve(lab)
     assert (lab / ".git/index").read_bytes() == before
     assert not Path(lab / ".git/index.lock").exists()
+
+
+def test_a_path_with_the_name_of_a_variable_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHERE", "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    lab = make_lab(tmp_path / "$WHERE" / "~" / "lab")
+    assert names(resolve(lab)) == names(resolve(make_lab(tmp_path / "plain")))
+    write(lab, {"experiments/fit.py": "print(2)\n"})
+    with pytest.raises(ProvenanceError, match=r"M experiments/fit\.py"):
+        resolve(lab)
+
+
+def test_without_git_the_message_says_so(tmp_path):
+    lab = make_lab(tmp_path / "lab")
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom ems.errors import ProvenanceError\n"
+        "from ems.provenance import repository\n"
+        "try:\n    repository.opened(Path(sys.argv[1])).__enter__()\n"
+        "except ProvenanceError as error: print(error)"
+    )
+    environ = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, lab], env=environ, capture_output=True, text=True, check=False
+    )
+    assert "git is not installed, or not on PATH" in done.stdout, done.stderr

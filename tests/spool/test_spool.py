@@ -205,9 +205,9 @@ def test_no_flipped_bit_goes_unseen(position: int, change: int) -> None:
 @pytest.mark.parametrize(
     ("column", "problem"),
     [
-        (Column("n", "int64", [2**63]), "'n' has a value that is no int64"),
-        (Column("n", "int64", ["x"]), "'n' has a value that is no int64"),
-        (Column("t", "text", ["\ud800"]), "'t' has a value that is no text"),
+        (Column("n", "int64", [2**63]), "'n' has a value that is not int64"),
+        (Column("n", "int64", ["x"]), "'n' has a value that is not int64"),
+        (Column("t", "text", ["\ud800"]), "'t' has a value that is not text"),
         (Column("n", "int64", [1, 2]), "'n' has 2 values for 1 rows"),
     ],
 )
@@ -227,7 +227,7 @@ def test_batches_wait_in_the_order_of_writing(tmp_path: Path) -> None:
 
 def test_a_second_writer_goes_on_behind_the_first(tmp_path: Path) -> None:
     Spool(tmp_path).write(numbers(1))
-    (tmp_path / "00000002.tmp").write_bytes(b"half a bat")
+    (tmp_path / "00000002.batch.tmp").write_bytes(b"half a bat")
     again = Spool(tmp_path)
     assert not list(tmp_path.glob("*.tmp"))
     again.write(numbers(2))
@@ -238,10 +238,10 @@ def test_a_second_writer_goes_on_behind_the_first(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_spool_as_it_was(tmp_path: Path) -> None:
     target = Spool(tmp_path)
-    (tmp_path / "00000001.tmp").mkdir()
-    with pytest.raises(OSError, match=r"00000001\.tmp"):
+    (tmp_path / "00000001.batch.tmp").mkdir()
+    with pytest.raises(OSError, match=r"00000001\.batch\.tmp"):
         target.write(numbers(1))
-    (tmp_path / "00000001.tmp").rmdir()
+    (tmp_path / "00000001.batch.tmp").rmdir()
     target.write(numbers(2))
     assert [path.name for path in target.waiting()] == ["00000001.batch"]
 

@@ -13,7 +13,8 @@ from ems import plugins
 from ems.errors import StackFileError
 from ems.messages import UnquotedDate
 from ems.stack import spec
-from ems.stack.spec import CommandJob, ExperimentSpec, FundingSpec, LabSpec, SweepJob
+from ems.stack.models import KINDS, CommandJob, ExperimentSpec, FundingSpec, LabSpec, SweepJob
+from ems.stack.schema import json_schema
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 EXPERIMENT = {
@@ -95,7 +96,7 @@ def test_all_faults_come_at_once():
 
 
 @pytest.mark.parametrize("data", [None, "text", 3, True, [], [1]])
-@pytest.mark.parametrize("kind", spec.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_spec_is_a_mapping(kind, data):
     assert "allowed is a mapping with the keys" in faults(kind, data)[f"ems:{kind}"]
 
@@ -387,7 +388,7 @@ def test_json_brings_the_same_sweep_back_and_knows_no_order_of_names():
 
 
 def test_the_schema_tells_the_forms_of_an_axis():
-    job = spec.json_schema()["$defs"]["SweepJob"]["properties"]
+    job = json_schema()["$defs"]["SweepJob"]["properties"]
     grid, several = job["sweep"]["oneOf"]
     assert several["items"] == grid
     forms = next(iter(grid["patternProperties"].values()))["oneOf"]
@@ -531,7 +532,7 @@ ANY = st.recursive(
 )
 
 
-@given(kind=st.sampled_from(spec.KINDS), key=KEYS, data=ANY)
+@given(kind=st.sampled_from(KINDS), key=KEYS, data=ANY)
 def test_any_data_is_a_spec_or_has_faults(kind, key, data):
     start = {"lab": LAB, "cluster": {"kind": "laptop"}, "experiment": EXPERIMENT}[kind]
     for candidate in (data, {**start, key: data}):
@@ -545,7 +546,7 @@ def test_any_data_is_a_spec_or_has_faults(kind, key, data):
 
 
 def test_the_schema_describes_every_key():
-    schema = spec.json_schema()
+    schema = json_schema()
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     config = schema["properties"]["config"]
     assert [rule["required"] for rule in config["oneOf"]] == [["ems:lab"], ["ems:cluster"], ["ems:experiment"]]
@@ -557,9 +558,9 @@ def test_the_schema_describes_every_key():
 
 
 def test_the_schema_is_json_whose_references_lead_somewhere():
-    text = json.dumps(spec.json_schema())
+    text = json.dumps(json_schema())
     names = {part.partition('"')[0] for part in text.split("#/$defs/")[1:]}
     assert names
-    assert names <= set(spec.json_schema()["$defs"])
-    limits = spec.json_schema()["$defs"]["LimitsSpec"]["properties"]["max_hours"]["anyOf"][0]
+    assert names <= set(json_schema()["$defs"])
+    limits = json_schema()["$defs"]["LimitsSpec"]["properties"]["max_hours"]["anyOf"][0]
     assert limits == {"type": "number", "exclusiveMinimum": 0, "maximum": 8760}

@@ -125,7 +125,7 @@ def test_a_folder_is_no_stack_file(tmp_path):
 
 def test_a_pipe_is_no_stack_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    assert "is no regular file" in fault(tmp_path / "pipe")[2]
+    assert "is not a regular file" in fault(tmp_path / "pipe")[2]
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a comment\n", "---\n", "null\n"])

@@ -149,7 +149,7 @@ def test_results_of_python_are_those_of_the_newest_experiment(here) -> None:
         "row": [1],
         "x": [2.5],
     }
-    with pytest.raises(UserError, match="is no condition"):
+    with pytest.raises(UserError, match="is not a condition"):
         ems.results("pi", where=["x"])
     with pytest.raises(DatabaseError, match="ems up lab"):
         ems.results("lab")
@@ -197,8 +197,8 @@ def leftover(clusters: int = 0, result: str = "", **changes) -> teardown.Leftove
 
 
 def test_the_certificate_says_what_is_left_when_and_at_what_cost() -> None:
-    clean = drawn(teardown.certificate([leftover(result="let go"), leftover(result="nothing left")]), 200)
-    assert "let go" in clean and " UTC: nothing is left; spent $2,469.00 by 2 experiments." in clean
+    clean = drawn(teardown.certificate([leftover(result="released"), leftover(result="nothing left")]), 200)
+    assert "released" in clean and " UTC: nothing is left; spent $2,469.00 by 2 experiments." in clean
     held = drawn(teardown.certificate([leftover(1, machines=3)]), 200)
     assert " UTC: 1 cluster and 3 machines left; spent $1,234.50 by 1 experiment." in held
     assert "nothing is left; spent $0.00 by 0 experiments" in drawn(teardown.certificate([]), 200)
@@ -219,8 +219,8 @@ def test_the_shape_of_teardown() -> None:
 
 
 def test_only_what_failed_to_go_is_an_error() -> None:
-    assert teardown.exit_code([leftover(result="let go"), leftover(1, "kept: running (--force stops it)")]) == 0
-    assert teardown.exit_code([leftover(result="let go"), leftover(1, "failed: no network")]) == 5
+    assert teardown.exit_code([leftover(result="released"), leftover(1, "kept: running (--force stops it)")]) == 0
+    assert teardown.exit_code([leftover(result="released"), leftover(1, "failed: no network")]) == 5
 
 
 # check and doctor

@@ -31,8 +31,7 @@ from sqlalchemy.schema import CreateTable
 
 from ems.databases import MAY, Claim, Condition, tables
 from ems.databases.bigquery import results as bigquery_results
-from ems.databases.bigquery.dialect import Change as Statement
-from ems.databases.bigquery.dialect import Dialect, Session, compiled, merge, script
+from ems.databases.bigquery.dialect import Dialect, Session, Statement, compiled, merge, script
 from ems.databases.bigquery.results import GROWN, LOADED
 from ems.databases.bigquery.service import Contended, Service
 from ems.databases.migrations import Migration

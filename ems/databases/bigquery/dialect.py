@@ -31,7 +31,7 @@ NAME = re.compile(r"(?<!@)@(\w+)")
 LIST = re.compile(r"IN \(@(\w+)_1(?:, @\1_\d+)*\)")
 VALUES = re.compile(r" VALUES \((.*)\)$", re.DOTALL)
 
-Change = tuple[str, list[ScalarQueryParameter | ArrayQueryParameter]]
+Statement = tuple[str, list[ScalarQueryParameter | ArrayQueryParameter]]
 
 
 class Compiler(SQLCompiler):
@@ -40,7 +40,7 @@ class Compiler(SQLCompiler):
     bindtemplate = compilation_bindtemplate = property(lambda _: "@%(name)s", lambda *_: None)
 
 
-class Types(GenericTypeCompiler):
+class TypeCompiler(GenericTypeCompiler):
     """The same names declare columns and parameters."""
 
     def visit_TEXT(self, type_: Any, **kw: Any) -> str:  # noqa: ARG002
@@ -88,7 +88,7 @@ class Dialect(DefaultDialect):
     default_paramstyle = "named"
     statement_compiler = Compiler
     ddl_compiler = Tables
-    type_compiler_cls = Types
+    type_compiler_cls = TypeCompiler
     preparer = Preparer  # type: ignore[assignment]
     supports_statement_cache = True
     supports_native_boolean = True
@@ -155,7 +155,7 @@ def kinds_of(made: Any) -> dict[str, str]:
     return {name: process(bind.type) for name, bind in made.binds.items()}
 
 
-def compiled(statement: Executable, dialect: Dialect, rows: Sequence[Mapping[str, Any]] = ({},)) -> Change:
+def compiled(statement: Executable, dialect: Dialect, rows: Sequence[Mapping[str, Any]] = ({},)) -> Statement:
     """A statement with its parameters, ready to be sent; `rows`: those that it has not yet, for each row."""
     made: Any = statement.compile(dialect=dialect, column_keys=list(rows[0]) or None)  # type: ignore[attr-defined]
     sent = [
@@ -173,7 +173,7 @@ def sendable(type: TypeEngine[Any], value: Any, dialect: Dialect) -> Any:
 
 def merge(
     table: Table, rows: Sequence[Mapping[str, Any]], keys: Sequence[str], update: bool, dialect: Dialect
-) -> Change:
+) -> Statement:
     """One statement that inserts those rows that are not there, and may update those that are."""
     names = list(rows[0])
     process = dialect.type_compiler_instance.process
@@ -197,7 +197,7 @@ def _array(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, str]) -> Array
     return ArrayQueryParameter("many", StructQueryParameterType(*fields), values)  # type: ignore[no-untyped-call]
 
 
-def _of_one(statement: str, values: dict[str, Any], kinds: Mapping[str, str]) -> Change:
+def _of_one(statement: str, values: dict[str, Any], kinds: Mapping[str, str]) -> Statement:
     """Lists come as one parameter each, as there may be thousands of values in them."""
     lists = []
     for name in LIST.findall(statement):
@@ -221,7 +221,7 @@ def _of_many(statement: str, rows: Sequence[Mapping[str, Any]], kinds: Mapping[s
     return sql, [_array(rows, kinds)]
 
 
-def script(changes: Sequence[Change]) -> tuple[list[str], Parameters]:
+def script(changes: Sequence[Statement]) -> tuple[list[str], Parameters]:
     """The statements with their parameters numbered, so that they fit one script."""
     statements, parameters = [], []
     for number, (sql, own) in enumerate(changes):

@@ -27,7 +27,7 @@ from google.cloud.bigquery import (
 from ems.databases import Claim, Condition, columns, selection
 from ems.databases.bigquery import columns as bigquery_columns
 from ems.databases.bigquery.columns import BATCH, KEY_FIELDS, TYPE_OF, Layout, Stored
-from ems.databases.bigquery.dialect import Change, Dialect, compiled
+from ems.databases.bigquery.dialect import Dialect, Statement, compiled
 from ems.databases.bigquery.service import LABELS, Contended, Service
 from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.spool.batch import Batch, Column, ColumnType
@@ -82,7 +82,7 @@ def _ready(service: Service, table: str, batch: Batch) -> Layout:
     return _ready(service, table, batch)
 
 
-def _change(service: Service, name: str, found: Table | None, layout: Layout, change: columns.Change) -> None:
+def _change(service: Service, name: str, found: Table | None, layout: Layout, change: columns.TableChange) -> None:
     """One step towards the columns that are needed; others may take steps at the same time."""
     fields = bigquery_columns.new_fields(layout, change.added)
     if found is None:
@@ -175,7 +175,7 @@ def newest(batch: Batch) -> Batch:
     return Batch(points, rows, picked)
 
 
-def removal(table: str, experiment_id: str, points: Sequence[int]) -> Change:
+def removal(table: str, experiment_id: str, points: Sequence[int]) -> Statement:
     """Deletes the rows of these points, if there are any: looking is quicker than deleting nothing."""
     spans = columns.spans(points)
     values = [
@@ -193,7 +193,7 @@ def removal(table: str, experiment_id: str, points: Sequence[int]) -> Change:
     ]
 
 
-def key_removal(table: str, experiment_id: str, number: int, points: Sequence[int]) -> Change:
+def key_removal(table: str, experiment_id: str, number: int, points: Sequence[int]) -> Statement:
     """Deletes the rows whose keys the loaded rows have."""
     same = (
         f"SELECT 1 FROM {quoted(table)} AS new WHERE new.experiment_id = @id AND new.{BATCH} = @number "
@@ -208,20 +208,20 @@ def key_removal(table: str, experiment_id: str, number: int, points: Sequence[in
     return sql, [*_of_batch(experiment_id, number), first, last]
 
 
-def unless_done(experiment_id: str, number: int) -> Change:
+def unless_done(experiment_id: str, number: int) -> Statement:
     """Ends the script if the batch counts already: its answer was lost, and it is run again."""
     known = f"SELECT 1 FROM {LOADED} WHERE experiment_id = @id AND number = @number"
     sql = f"IF EXISTS ({known}) THEN ROLLBACK TRANSACTION; SELECT TRUE; RETURN; END IF"
     return sql, _of_batch(experiment_id, number)
 
 
-def commitment(experiment_id: str, number: int, rows: int) -> Change:
+def commitment(experiment_id: str, number: int, rows: int) -> Statement:
     """Makes the rows of the batch count."""
     sql = f"INSERT INTO {LOADED} (experiment_id, number) VALUES (@id, @number); SET {GROWN} = {GROWN} + @rows"
     return sql, [*_of_batch(experiment_id, number), ScalarQueryParameter("rows", "INT64", rows)]
 
 
-def cleaning(table: str, claim: Claim) -> Change:
+def cleaning(table: str, claim: Claim) -> Statement:
     """Deletes what this run and those before it have loaded and that never came to count."""
     found = f"FROM {quoted(table)} WHERE experiment_id = @id AND {BATCH} < @next AND NOT {IS_LOADED}"
     return f"IF EXISTS (SELECT 1 {found}) THEN DELETE {found}; END IF", [
@@ -279,7 +279,7 @@ def _select(
     names: Sequence[str],
     where: Sequence[Condition],
     also: str = "",
-) -> Change:
+) -> Statement:
     by_field = {stored.field: stored.type for stored in layout.values()}
     always = {key: Stored(key, "int64") for key in selection.ALWAYS}
     fields = [layout[name].field for name in names]

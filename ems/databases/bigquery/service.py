@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +22,14 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.cloud.bigquery.table import RowIterator
 from requests import exceptions as http_errors
 
+from ems.backoff import Backoff
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 
 EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an emulator
 LABELS = {"application": "ems"}
 REQUEST_S = 120.0  # of one HTTP request
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.1, 2.0  # pauses between looks at a job
+LONGEST_PAUSE_S = 10.0  # before a call is tried again
 CONTENDED = re.compile(r"concurrent update|serialize access|conflict", re.I)
 OTHERS_ADDED = re.compile(r"does not match Table .*Cannot remove field", re.S)
 LOST_JOB = re.compile(r"(Not found|Already Exists): Job")  # whose answer was lost: all that EMS runs can be run again
@@ -193,23 +194,22 @@ class Service:
 
     def _wait(self, job: bigquery.LoadJob) -> None:
         """Until it has ended; its error is raised. Google's client looks at random times, a second apart and more."""
-        pause_s = FIRST_LOOK_S
+        pauses = Backoff(FIRST_LOOK_S, LONGEST_LOOK_S, growth=1.5)
         while not job.done(retry=self._retry):
-            time.sleep(pause_s)
-            pause_s = min(1.5 * pause_s, LONGEST_LOOK_S)
+            pauses.wait()
         job.result(retry=self._retry)
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What others hinder, or a busy service fails, is tried again, at growing and random intervals."""
-        until, pause_s = time.monotonic() + self._wait_s, self._first_pause_s
+        until = time.monotonic() + self._wait_s
+        pauses = Backoff(self._first_pause_s, LONGEST_PAUSE_S, growth=1.6, spread=0.5)
         while True:
             try:
                 return call()
             except (*AWAY, Contended, exceptions.GoogleAPICallError) as error:
                 if not _may_pass(error) or time.monotonic() > until:
                     raise
-            time.sleep(random.uniform(0.5, 1.0) * pause_s)
-            pause_s = min(1.6 * pause_s, 10.0)
+            pauses.wait()
 
     # Errors
 
@@ -240,7 +240,7 @@ class Service:
             return DatabaseError(f"The lab's database {self.name} refuses you ({_text(error)}).", ROLES)
         return DatabaseError(
             f"The lab's database {self.name} refused a call ({_text(error)}).",
-            "If this is no fault of the service, report it with: ems doctor",
+            "If this is not a fault of the service, report it with: ems doctor",
         )
 
     def _unavailable(self, error: Exception) -> DatabaseUnavailable:

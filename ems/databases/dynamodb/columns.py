@@ -1,6 +1,6 @@
 """The columns of a results table in DynamoDB: one item of the registry, by which its rows are read.
 
-An integer that is no exact double is noted with its column before it is stored, so that the column can never become
+An integer that is not an exact double is noted with its column before it is stored, so that the column can never become
 double, whoever writes at the same time.
 """
 
@@ -23,7 +23,7 @@ COLUMN_BYTES = len("nametypeinexactfloat64") + NUMBER_BYTES
 
 @dataclass(frozen=True)
 class Layout:
-    """`inexact`: of some columns of integers, one that is no exact double; `revision` 0: there is no such table."""
+    """`inexact`: of some columns of integers, one that is not an exact double; `revision` 0: there is no such table."""
 
     types: Mapping[str, ColumnType]
     inexact: Mapping[str, int]

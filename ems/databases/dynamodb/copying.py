@@ -45,7 +45,8 @@ class Copying:
 
     def _runs(self) -> Iterator[Row]:
         for row in self._experiment_rows():
-            yield from self._registry.collection(collection_of(row["id"]), "run/")
+            for run in self._registry.collection(collection_of(row["id"]), "run/"):
+                yield {"platform": ""} | run  # which an older EMS did not write
 
     def _charges(self) -> Iterator[Row]:
         return (run | {"at": run["finished_at"]} for run in self._runs() if "usd" in run)
@@ -102,7 +103,7 @@ class Copying:
             runs = {run["attempt"]: run for run in self._registry.collection(collection_of(id), "run/")}
             newest = runs.pop(max(runs))
             used = {"used_s": sum(map(took_s, runs.values()), 0.0), "run_state": newest["state"]}
-            self._assign(id, "experiment", used | {name: newest[name] for name in RUN})
+            self._assign(id, "experiment", used | {name: newest.get(name) for name in RUN})
 
     def _put_charges(self, rows: list[Row]) -> None:
         for row in rows:

@@ -1,4 +1,4 @@
-"""DynamoDB's errors, as those of EMS: what may pass, and what a person must mend."""
+"""DynamoDB's errors, as those of EMS: what may pass, and what a person must fix."""
 
 from __future__ import annotations
 

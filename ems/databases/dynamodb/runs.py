@@ -130,12 +130,23 @@ def _own(row: Row, change: Change) -> Values:
 
 
 def _items(row: Row, change: Change) -> list[Item]:
-    """Runs that begin or end, and lists where the experiment belongs now. A lease is in the experiment's item alone."""
+    """Runs that begin, are described or end, and lists where the experiment belongs now. A lease is in the experiment's item alone."""
     items = []
-    if "state" in change.run:
+    if change.run.keys() & {"state", "platform"}:
         cost = {name: change.charge[name] for name in ("funding", "hours", "usd") if name in change.charge}
         key = {"experiment_id": row["id"], "attempt": row["attempt"]}
-        items.append(_run_item({**key, **{name: row[name] for name in RUN}, "error": "", **change.run, **cost}))
+        items.append(
+            _run_item(
+                {
+                    **key,
+                    **{name: row[name] for name in RUN},
+                    "error": "",
+                    "state": row["run_state"],
+                    **change.run,
+                    **cost,
+                }
+            )
+        )
     if change.new_run:
         items.append(_run_item(change.new_run))
     after = rules.after(row, change)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 from botocore.session import Session
 
+from ems.backoff import Backoff
 from ems.databases.aws import THROTTLED
 from ems.databases.dynamodb.errors import AT_ONCE, CHANGED, Changed, codes, explained
 from ems.databases.dynamodb.items import Item
@@ -144,17 +144,17 @@ class Service:
     def tries(self) -> Iterator[None]:
         """One and more, with growing pauses between them; DatabaseUnavailable when the patience is at its end."""
         end = time.monotonic() + self._patience_s
-        pause_s = FIRST_PAUSE_S
+        pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S, spread=0.5)
         while True:
             yield
+            pause_s = pauses.pause_s()
             if time.monotonic() + pause_s > end:
                 raise DatabaseUnavailable(
                     f"The lab's database {self.name} could not keep up for {self._patience_s:g} s: it throttles, or "
                     "others write the same items.",
                     "Nothing was changed: try again. Tables that are not on demand may have too little capacity.",
                 )
-            time.sleep(random.uniform(pause_s / 2, pause_s))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            time.sleep(pause_s)
 
     # Items
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's errors, as those of EMS: what may pass, and what a person must mend."""
+"""PostgreSQL's errors, as those of EMS: what may pass, and what a person must fix."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ AT_CONNECTING = {  # by the server's or libpq's words: at this time there is no 
     'role "': "Make it: createuser NAME; or correct the user in ems:database.",
 }
 AGAIN = "Nothing was changed: try again."
-REFUSED = "If this is no fault of the server, report it with: ems doctor"
+REFUSED = "If this is not a fault of the server, report it with: ems doctor"
 
 
 def explained(error: psycopg.Error, name: str) -> DatabaseError:

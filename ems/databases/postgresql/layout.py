@@ -36,7 +36,7 @@ CATALOG = """
     WHERE pg_table_is_visible(c.oid) AND c.relname = ANY(%s) ORDER BY c.relname, a.attnum
 """
 
-Types = dict[str, ColumnType]
+ColumnTypes = dict[str, ColumnType]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Layout:
     """The tables that hold the rows, each with the types of its columns after the keys; none before the first."""
 
     name: str
-    parts: dict[str, Types]
+    parts: dict[str, ColumnTypes]
 
     @property
-    def types(self) -> Types:
+    def types(self) -> ColumnTypes:
         return {name: type for part in self.parts.values() for name, type in part.items()}
 
     @property
@@ -73,7 +73,7 @@ def find(connection: Connection[Any], name: str) -> Layout:
     return Layout(name, parts or types)
 
 
-def _types(name: str, described: list[tuple[str, int]]) -> Types:
+def _types(name: str, described: list[tuple[str, int]]) -> ColumnTypes:
     keys, rest = described[:3], described[3:]
     if tuple(column for column, _ in keys) != columns.KEYS or any(type not in TYPE_OF for _, type in described):
         raise DatabaseError(
@@ -104,7 +104,7 @@ def check_width(table: str, width: int) -> None:
         )
 
 
-def change(connection: Connection[Any], layout: Layout, change: columns.Change) -> Layout:
+def change(connection: Connection[Any], layout: Layout, change: columns.TableChange) -> Layout:
     """Make, widen or extend the table; nobody else may be at it."""
     if layout.is_view:
         connection.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier(layout.name)))
@@ -118,11 +118,11 @@ def change(connection: Connection[Any], layout: Layout, change: columns.Change) 
         _extend(connection, part, types, _old_types(layout, part))
     if after.is_view:
         connection.execute(_view(after))
-    widened: Types = dict.fromkeys(change.widened, "float64")
+    widened: ColumnTypes = dict.fromkeys(change.widened, "float64")
     return Layout(after.name, {part: {n: widened.get(n, t) for n, t in ts.items()} for part, ts in after.parts.items()})
 
 
-def _old_types(layout: Layout, part: str) -> Types | None:
+def _old_types(layout: Layout, part: str) -> ColumnTypes | None:
     """None for a part that is not there yet."""
     if part == part_name(layout.name, 1) and not layout.is_view:
         part = layout.name
@@ -141,7 +141,7 @@ def _with(layout: Layout, added: Mapping[str, ColumnType]) -> Layout:
     return Layout(layout.name, dict(zip(names, parts, strict=True)))
 
 
-def _bytes(types: Types) -> int:
+def _bytes(types: ColumnTypes) -> int:
     return sum(BYTES[type] for type in types.values())
 
 
@@ -149,7 +149,7 @@ def _definition(name: str, type: ColumnType) -> sql.Composed:
     return sql.Identifier(name) + sql.SQL(" ") + DECLARED[type]
 
 
-def _extend(connection: Connection[Any], part: str, types: Types, before: Types | None) -> None:
+def _extend(connection: Connection[Any], part: str, types: ColumnTypes, before: ColumnTypes | None) -> None:
     table = sql.Identifier(part)
     fresh = [_definition(name, type) for name, type in types.items() if name not in (before or {})]
     if before is None:
@@ -174,7 +174,7 @@ def _check_exact(connection: Connection[Any], part: str, name: str) -> None:
     inexact = sql.SQL(
         """SELECT {column} FROM {table} WHERE CASE
             WHEN {column} BETWEEN -9007199254740992 AND 9007199254740992 THEN false
-            WHEN {column}::double precision >= 9223372036854775808 THEN true  -- 2^63 is no bigint
+            WHEN {column}::double precision >= 9223372036854775808 THEN true  -- 2^63 is not a bigint
             ELSE {column}::double precision::bigint <> {column} END LIMIT 1"""
     ).format(column=sql.Identifier(name), table=sql.Identifier(part))
     row = connection.execute(inexact).fetchone()

@@ -12,7 +12,7 @@ from psycopg.errors import UniqueViolation
 
 from ems.databases import columns
 from ems.databases.postgresql import layout as postgresql_layout
-from ems.databases.postgresql.layout import KEY, Layout, Types
+from ems.databases.postgresql.layout import KEY, ColumnTypes, Layout
 from ems.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType
 
@@ -41,7 +41,7 @@ def lock(connection: Connection[Any], name: str, *, shared: bool) -> None:
 def _ready(connection: Connection[Any], table: str, batch: Batch) -> Layout:
     """The table with all columns that the batch needs, locked against changes by others.
 
-    The shared lock is let go before the other one is asked for: two that held it would wait for each other.
+    The shared lock is released before the other one is asked for: two that held it would wait for each other.
     """
     connection.execute("SAVEPOINT looking")
     lock(connection, table, shared=True)
@@ -54,7 +54,7 @@ def _ready(connection: Connection[Any], table: str, batch: Batch) -> Layout:
     return postgresql_layout.change(connection, layout, change)
 
 
-def _compared(connection: Connection[Any], table: str, batch: Batch) -> tuple[Layout, columns.Change]:
+def _compared(connection: Connection[Any], table: str, batch: Batch) -> tuple[Layout, columns.TableChange]:
     layout = postgresql_layout.find(connection, table)
     change = columns.meet(table, layout.types, batch.columns)
     postgresql_layout.check_names(table, change.added)
@@ -119,7 +119,7 @@ def _copy(connection: Connection[Any], layout: Layout, experiment_id: str, batch
                 ) from error
 
 
-def _copy_rows(connection: Connection[Any], part: str, types: Types, experiment_id: str, batch: Batch) -> None:
+def _copy_rows(connection: Connection[Any], part: str, types: ColumnTypes, experiment_id: str, batch: Batch) -> None:
     names = sql.SQL(", ").join([KEY, *(sql.Identifier(column.name) for column in batch.columns)])
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(part), names)
     values = (column.values for column in batch.columns)

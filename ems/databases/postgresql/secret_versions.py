@@ -34,7 +34,7 @@ ALLOWED = (
 
 
 def taken_out(url: str) -> tuple[str, str]:
-    """`url` without the parameter, and the name in it, or ""; UserError if that is no name of a secret version."""
+    """`url` without the parameter, and the name in it, or ""; UserError if that is not the name of a secret version."""
     address, _, query = url.partition("?")
     parameters = query.split("&")
     names = [unquote(each.removeprefix(PARAMETER)) for each in parameters if each.startswith(PARAMETER)]
@@ -47,7 +47,7 @@ def taken_out(url: str) -> tuple[str, str]:
 
 
 def password(name: str) -> str:
-    """DatabaseUnavailable while the store is away, DatabaseError for what a person must mend."""
+    """DatabaseUnavailable while the store is away, DatabaseError for what a person must fix."""
     for module, (extra, pattern) in STORES.items():
         if found := pattern.fullmatch(name):
             key = found.groupdict().get("key") or "password"

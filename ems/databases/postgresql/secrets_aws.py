@@ -37,8 +37,9 @@ def _refusal(error: exceptions.ClientError, name: str) -> DatabaseError:
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in BUSY or status >= 500:
         return away(name, error)
-    hint = RIGHT if code in {"AccessDeniedException", "DecryptionFailure"} else SIGN_IN if code in SIGNATURE else LOOK
-    return refused(name, error, hint)
+    if code in {"AccessDeniedException", "DecryptionFailure"}:
+        return refused(name, error, RIGHT)
+    return refused(name, error, SIGN_IN if code in SIGNATURE else LOOK)
 
 
 def _unreached(error: exceptions.BotoCoreError, name: str) -> DatabaseError:

@@ -134,7 +134,9 @@ class SqliteBackend(SqlBackend):
             return DatabaseUnavailable(message, "Nothing was changed: try again.")
         if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such table"):
             return DatabaseError(f"The lab's database {self._path} has lost a table of EMS ({error}).", LOST)
-        fault, hint = STAYS.get(code, ("refused a call", "If this is no fault of the file, report it with: ems doctor"))
+        fault, hint = STAYS.get(
+            code, ("refused a call", "If this is not a fault of the file, report it with: ems doctor")
+        )
         return DatabaseError(f"The lab's database {self._path} {fault} ({error}).", hint)
 
     def product(self, connection: Connection) -> str:  # noqa: ARG002

@@ -82,7 +82,9 @@ def _create_sql(table: str, types: dict[str, ColumnType]) -> str:
     return f"CREATE TABLE {_quoted(table)} ({', '.join(parts)}) WITHOUT ROWID"
 
 
-def _change(connection: sqlite3.Connection, table: str, stored: dict[str, ColumnType], change: columns.Change) -> None:
+def _change(
+    connection: sqlite3.Connection, table: str, stored: dict[str, ColumnType], change: columns.TableChange
+) -> None:
     if change.widened:
         _rebuild(connection, table, stored, change)
         return
@@ -90,7 +92,9 @@ def _change(connection: sqlite3.Connection, table: str, stored: dict[str, Column
         connection.execute(f"ALTER TABLE {_quoted(table)} ADD COLUMN {_definition(name, type)}")
 
 
-def _rebuild(connection: sqlite3.Connection, table: str, stored: dict[str, ColumnType], change: columns.Change) -> None:
+def _rebuild(
+    connection: sqlite3.Connection, table: str, stored: dict[str, ColumnType], change: columns.TableChange
+) -> None:
     """Copy the table into one with the wider types: SQLite cannot change a column's type in place."""
     for name in change.widened:
         _check_exact(connection, table, name)

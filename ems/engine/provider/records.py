@@ -63,11 +63,14 @@ class ExperimentRow(Resource):
             return {} if database.experiment(inputs["key"]) else None
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
+        """The row stays, and says when; one that is gone needs no mark."""
         with operation.database() as database:
-            database.mark_destroyed(inputs["key"])
+            if database.experiment(inputs["key"]):
+                database.mark_destroyed(inputs["key"])
 
 
 def records() -> list[Resource]:
+    """The resource types of all rows that a stack describes, but for experiments."""
     return [
         RecordResource("Experimenter", Experimenter),
         RecordResource("Project", Project),
@@ -94,7 +97,7 @@ def plan(operation: Operation, arguments: Properties) -> Properties:
 
 
 def recorded(operation: Operation, arguments: Properties) -> Properties:
-    """The registration of an experiment as its row has it."""
+    """The registration of an experiment as its row has it; DatabaseError if there is none."""
     with operation.database() as database:
         experiment = database.experiment(arguments["experiment_id"])
     if experiment is None:
@@ -103,7 +106,7 @@ def recorded(operation: Operation, arguments: Properties) -> Properties:
 
 
 def registered_place(operation: Operation, arguments: Properties) -> Properties:
-    """The kind of a persistent place."""
+    """The kind of a persistent place; DatabaseError if it is not registered."""
     with operation.database() as database:
         row = database.record(ClusterRow, arguments["stack"])
     if row is None:
@@ -127,6 +130,7 @@ def to_properties(record: Record | Registration) -> dict[str, Any]:
 
 
 def from_properties(kind: type[T], properties: Properties) -> T:
+    """The row that `to_properties` made the properties of; fields that they lack have their defaults."""
     hints = get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind) if _property(field.name) in properties]
     return kind(**{name: _value(hints[name], properties[_property(name)]) for name in names})

@@ -35,6 +35,7 @@ class Operation:
 
     @contextmanager
     def database(self) -> Iterator[Database]:
+        """The lab's database, closed at the end of the block."""
         with self.lab.database() as database:
             yield database
 
@@ -63,9 +64,13 @@ class Resource(ABC):
 
     @abstractmethod
     def create(self, operation: Operation, inputs: Properties) -> Properties:
-        """Make it, or bring what is there to `inputs`; returns the outputs (the inputs are added)."""
+        """Make it, or bring what is there to `inputs`; returns the outputs (the inputs are added).
+
+        An EmsError is shown at the resource and fails the update.
+        """
 
     def update(self, operation: Operation, old_outputs: Properties, inputs: Properties) -> Properties:
+        """Bring it to `inputs`; returns the outputs. By default as `create`."""
         del old_outputs
         return self.create(operation, inputs)
 
@@ -74,4 +79,5 @@ class Resource(ABC):
         """The outputs as they are now; None only if it truly does not exist."""
 
     @abstractmethod
-    def delete(self, operation: Operation, inputs: Properties) -> None: ...
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        """Release what it holds; what is gone already is not an error. Rows of the registry stay."""

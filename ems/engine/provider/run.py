@@ -10,7 +10,6 @@ from ems.engine.provider.resource import Difference, Operation, Properties, Reso
 from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, look_s, stop_s
-from ems.node.agent.config import tell_to_listen
 
 POLL_S = 0.25
 
@@ -62,7 +61,7 @@ class Run(Resource):
         with operation.database() as database:
             experiment = database.experiment(inputs["experiment_id"])
         if experiment and not experiment.state.finished:
-            _stop(operation, experiment)
+            _stop(operation, experiment, clusters.place(inputs["cluster"]))
 
 
 def _finished(outputs: Properties) -> bool:
@@ -124,10 +123,10 @@ def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Pla
     if not place.stops_with_its_command:
         operation.note("detached: the run goes on; `ems stop` ends it")
         return experiment
-    return _stop(operation, experiment)
+    return _stop(operation, experiment, place)
 
 
-def _stop(operation: Operation, experiment: Experiment) -> Experiment:
+def _stop(operation: Operation, experiment: Experiment, place: clusters.Place) -> Experiment:
     operation.say("stopping; what was computed is being stored")
     with operation.database() as database:
         within_s, pause_s = stop_s(database), look_s(database, POLL_S)
@@ -135,7 +134,7 @@ def _stop(operation: Operation, experiment: Experiment) -> Experiment:
     while not experiment.state.finished and time.monotonic() < deadline:
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
         experiment, line = _asked(operation, experiment, cancel=True)
-        tell_to_listen(operation.lab.run_dir(experiment.id))
+        place.nudge(operation.lab, experiment)
         if pace.shows(f"stopping: {line}"):
             operation.say(f"stopping: {line}")
         time.sleep(0 if experiment.state.finished else pause_s)

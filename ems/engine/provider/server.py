@@ -161,7 +161,7 @@ def _unless_gone(send: Callable[[str], None], message: str) -> None:
     try:
         send(message)
     except grpc.RpcError:
-        return  # a line for an engine that has ended; `listening` tells the operation
+        return  # a line for an engine that has ended; `listening` informs the operation
 
 
 def _foreseen(resource: Resource, inputs: Properties) -> dict[str, Any]:

@@ -1,21 +1,21 @@
 """The agent: runs one experiment's job in a run folder and stores what it writes. `python -m ems.node RUN_DIR`
 
 RUN_DIR holds `agent.json` (AgentConfig), `agent.lock` and `agent.id`, `code/` (the unpacked bundle), `parameters.json`,
-`results/`, `spool/`, `job.log`, `job.lock` and, once the job has ended until all is stored, `exit.json`; for a moment
-`agent.listen`, where somebody has the agent hear its orders at once.
+`results/`, `spool/`, `job.log`, `job.lock`, `platform.json` and, once the job has ended until all is stored,
+`exit.json`; for a moment `agent.listen`, where somebody has the agent hear its orders at once.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
+from ems.backoff import Backoff
 from ems.databases import Claim, Database, State, connect
 from ems.errors import DatabaseUnavailable
 from ems.node.agent.attempt import Attempt, forget_outcome, seconds_left
@@ -86,14 +86,13 @@ class Agent:
 
     def _patiently(self, ask: Callable[[], T]) -> T | None:
         """The database's answer, however long it is away; None if the agent is told to stop first."""
-        pause_s = FIRST_PAUSE_S
+        pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while not self._stopping:
             try:
                 return ask()
             except DatabaseUnavailable as error:
                 log.warning("The database is away, waiting for it: %s", error)
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pauses.wait(lambda: self._stopping)
         return None
 
     def _handle_signals(self) -> None:

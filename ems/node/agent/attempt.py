@@ -9,28 +9,31 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ems import aside
 from ems.databases import Claim, Database, Outcome, State
 from ems.errors import EmsError
+from ems.node.agent import platform
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.unpack import unpack
 from ems.node.job.keeper import Ended, Job, kill_leftovers
-from ems.node.job.results_files import ResultsError
+from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
 from ems.spool.batch import Batch
-from ems.spool.folder import Spool, sync_folder
+from ems.spool.folder import Spool
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
+PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,8 @@ class Attempt:
         self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
         self._spool = Spool(run_dir / "spool")
         self._courier = Courier(connect, claim, self._spool, config.lease_s, config.beat_s)
+        self._courier.platform = lambda: platform.of_run(run_dir)
+        self._probe: platform.Probe | None = None
 
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
@@ -71,7 +76,7 @@ class Attempt:
         """The step's outcome; an error is one, too."""
         try:
             return step()
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
             return _failed(explain(error), log_tail=self._log_tail())
 
@@ -113,7 +118,14 @@ class Attempt:
         }
         variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, spec["env"])
         log.info("Attempt %d: %s", self._claim.attempt, command)
-        return Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
+        platform.forget(self._dir)
+        job = Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
+        self._probe = self._ask(unpacked / "ems.zip", variables)
+        return job
+
+    def _ask(self, ems: Path, variables: Mapping[str, str]) -> platform.Probe | None:
+        """Have it found out what the job runs on."""
+        return platform.Probe(Path(self._config.environment), ems, variables, self._dir) if ems.exists() else None
 
     def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
         """The words of the command, and the files that it needs."""
@@ -186,18 +198,20 @@ class Attempt:
 
     def _conclude(self, outcome: Outcome) -> bool:
         log.info("Ended: %s %s", outcome.state, outcome.error)
+        if self._probe:
+            self._probe.end(PROBE_S if outcome.state in {State.SUCCEEDED, State.FAILED} else 0.0)
         if outcome.state is State.LOST:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
-            return self._let_go()
+            return self._release()
         write_outcome(self._dir, outcome)
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
         self._courier.join(FLUSH_S)
-        return self._let_go()
+        return self._release()
 
-    def _let_go(self) -> bool:
+    def _release(self) -> bool:
         if self._courier.released:
             forget_outcome(self._dir)
         return self._courier.released or self._courier.fenced
@@ -228,19 +242,14 @@ def read_outcome(run_dir: Path) -> Outcome | None:
 
 def write_outcome(run_dir: Path, outcome: Outcome) -> None:
     """Note that the job has ended. Where that is impossible (a full disk), a later agent would run it again."""
-    aside = run_dir / "exit.json.tmp"
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(asdict(outcome), file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(run_dir / "exit.json")
-        sync_folder(run_dir)
+        aside.write(run_dir / "exit.json", json.dumps(asdict(outcome)))
     except OSError as error:
         log.warning("exit.json was not written: %s", error)
 
 
 def forget_outcome(run_dir: Path) -> None:
+    """Have the job run again: remove what an earlier agent noted of its end."""
     (run_dir / "exit.json").unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ems import aside
 from ems.errors import UserError
 
 
@@ -28,6 +29,7 @@ class AgentConfig:
 
     @staticmethod
     def exists(run_dir: Path) -> bool:
+        """Whether `run_dir` has such a file, that is, was made ready for a run."""
         return _file(run_dir).exists()
 
     @staticmethod
@@ -41,11 +43,9 @@ class AgentConfig:
             ) from error
 
     def write(self, run_dir: Path) -> None:
-        """Written aside and renamed."""
+        """Write it into `run_dir`, which is made if need be."""
         run_dir.mkdir(parents=True, exist_ok=True)
-        aside = _file(run_dir).with_suffix(".tmp")
-        aside.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        aside.replace(_file(run_dir))
+        aside.write(_file(run_dir), json.dumps(asdict(self), indent=2))
 
 
 def tell_to_listen(run_dir: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
+from ems.backoff import Backoff
 from ems.databases import Claim, Database, Orders, Outcome, State
 from ems.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.node.agent.point_count import PointCount
@@ -54,6 +55,8 @@ class Courier(threading.Thread):
         self._failed_releases = 0
         self.count: PointCount | None = None  # of a sweep: each point counts, not the job as one
         self.recount: Callable[[Database], PointCount] | None = None  # where `count` is not exact
+        self.platform: Callable[[], str] = str  # what the run runs on, as far as it is known by now
+        self._described = ""
         self.orders: Orders | None = None  # the last ones heard
         self.failure = ""  # why batches cannot be stored
         self.fenced = False
@@ -81,16 +84,15 @@ class Courier(threading.Thread):
         self._wake.set()
 
     def run(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         with closing(self._connect()) as database:
             self._beat_s = max(self._beat_s, database.least_beat_s)
             self._lease_s = max(self._lease_s, BEATS_A_LEASE * database.least_beat_s)
             while not self.released and not self.fenced and self._failed_releases < MOST_FAILED_RELEASES:
                 if self._try(database):
-                    pause_s = FIRST_PAUSE_S
+                    pauses.reset()
                 else:
-                    time.sleep(pause_s)
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    pauses.wait()
 
     def _try(self, database: Database) -> bool:
         """One round; False if the database did not do what it was asked."""
@@ -102,7 +104,7 @@ class Courier(threading.Thread):
         except FencedOut as error:
             log.warning("Fenced out: %s", error)
             self.fenced = True
-        except Exception as error:  # whatever it is, the row must tell of it
+        except Exception as error:  # whatever it is, the row must report it
             log.exception("Storing failed")
             self.failure = self.failure or explain(error)
             self._failed_releases += self._outcome is not None
@@ -131,6 +133,20 @@ class Courier(threading.Thread):
         self._next_beat = time.monotonic() + self._beat_s
         if told != self._told:  # meanwhile
             self._next_beat = 0.0
+        self._describe(database)
+
+    def _describe(self, database: Database) -> None:
+        """What the run runs on, where that is news: no fault in it fails the run."""
+        found = self._described
+        try:
+            found = self.platform()
+            if found != self._described:
+                database.describe(self._claim, found)
+        except (DatabaseUnavailable, FencedOut):
+            raise
+        except Exception:
+            log.exception("The platform was not recorded")
+        self._described = found
 
     def _store_all(self, database: Database) -> None:
         pause_s = database.store_pause_s(time.monotonic() - self._began)
@@ -162,6 +178,7 @@ class Courier(threading.Thread):
             self.count = self.recount(database)
         if self.count:
             outcome = replace(outcome, points_done=self.count.done, points_failed=self.count.failed)
+        self._describe(database)
         database.release(self._claim, outcome)
         self.released = True
         log.info("Released: %s %s", outcome.state, outcome.error)

@@ -17,6 +17,7 @@ def lay_out_inputs(files: Mapping[str, str], folder: Path) -> None:
 
 
 def remove_inputs(folder: Path) -> None:
+    """Remove the folder and its links, if it is there; the files themselves stay."""
     if folder.exists():
         folder.chmod(0o755)
         shutil.rmtree(folder)

@@ -20,6 +20,7 @@ class PointCount:
 
     @property
     def failed(self) -> int:
+        """How many points failed, those that are due again included."""
         return len(self._failed) + self._more_failed
 
     @property

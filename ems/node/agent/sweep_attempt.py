@@ -7,17 +7,18 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 
+from ems.backoff import Backoff
 from ems.databases import Database, Experiment, Outcome, State, reuse
 from ems.errors import DatabaseUnavailable
 from ems.node.agent.attempt import POLL_S, Attempt
-from ems.node.agent.courier import LONGEST_PAUSE_S
+from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.point_count import PointCount
 from ems.node.driver.points import Order
 from ems.node.driver.ranges import count_open
@@ -80,6 +81,9 @@ class SweepAttempt(Attempt):
         order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
         return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
 
+    def _ask(self, ems: Path, variables: Mapping[str, str]) -> None:
+        """The workers say it by themselves."""
+
     def _order(self, job: dict[str, Any], unpacked: Path) -> Order:
         spec = json.loads((unpacked / "spec.json").read_bytes())
         return Order(
@@ -89,7 +93,7 @@ class SweepAttempt(Attempt):
             spool=str(self._spool.folder),
             done=str(self._write_done()),
             progress=str(self._dir / "progress.json"),
-            workers=spec["cluster"]["workers"] or os.cpu_count() or 1,
+            workers=spec["cluster"].get("workers") or os.cpu_count() or 1,
             threads=job["threads"],
             retries=job["retries"],
             max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
@@ -165,14 +169,15 @@ class SweepAttempt(Attempt):
 
     def _patiently(self, ask: Callable[[Database], T]) -> T:
         """The database's answer, however long it is away."""
+        pauses = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         with closing(self._connect()) as database:
             while True:
                 try:
                     return ask(database)
                 except DatabaseUnavailable as error:
                     log.warning("The database is away, waiting for it: %s", error)
+                pauses.wait(lambda: self._halted() is not None)
                 self._go_on()
-                time.sleep(LONGEST_PAUSE_S)
 
     def _judged(self, ended: Ended) -> Outcome:
         failed = self._count.failed
@@ -195,7 +200,7 @@ class SweepAttempt(Attempt):
 
 
 def is_sweep(bundle: Path) -> bool:
-    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will tell."""
+    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will report it."""
     try:
         return "function" in _job(bundle)
     except (OSError, BadZipFile, KeyError, ValueError):

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
+from ems import aside
 from ems.errors import ProvenanceError
 
 
@@ -17,20 +18,14 @@ def unpack(bundle: Path, target: Path) -> None:
     ProvenanceError: the bytes are not those of the name, or a member would land outside. OSError: no space, no right.
     """
     _verify(bundle)
-    aside = target.with_name(f"{target.name}.part")
-    old = target.with_name(f"{target.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
-        with ZipFile(bundle) as archive:
-            _extract(archive, aside)
+        with aside.making(target) as folder, ZipFile(bundle) as archive:
+            folder.mkdir(parents=True)
+            _extract(archive, folder)
     except BadZipFile as error:
-        raise ProvenanceError(f"{bundle} is no bundle: {error}.", "Run `ems up` again: it makes the bundle.") from error
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+        raise ProvenanceError(
+            f"{bundle} is not a bundle: {error}.", "Run `ems up` again: it makes the bundle."
+        ) from error
 
 
 def _verify(bundle: Path) -> None:

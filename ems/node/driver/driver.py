@@ -24,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ems import aside
 from ems.errors import EmsError
+from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
-from ems.node.driver.ranges import Backlog, Pace, Range, size, split
-from ems.node.driver.rows import Kind, joined
+from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split
+from ems.node.driver.typed_rows import Kind, joined
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
 from ems.spool.folder import Spool
@@ -85,14 +87,17 @@ class ProgressFile:
         self._written = 0.0
 
     def write(self, workers: int, running: int, *, now: bool = False) -> None:
+        """Write the counts, points a second, `workers`, and `running` points; at most once a second unless `now`.
+
+        A full disk is logged only; OSError otherwise.
+        """
         if not now and time.monotonic() - self._written < PROGRESS_S:
             return
         self._written = time.monotonic()
         counts = {"done": self.done, "failed": self.failed, "rate": self._rate()}
-        aside = self._file.with_suffix(".tmp")
         try:
-            aside.write_text(json.dumps({**counts, "workers": workers, "running": running}), encoding="utf-8")
-            aside.replace(self._file)
+            content = json.dumps({**counts, "workers": workers, "running": running})
+            aside.write(self._file, content, lasting=False)  # a flush may take seconds, and the next one is near
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -119,10 +124,12 @@ class Driver:
         self._backlog = Backlog(Path(order.done).read_bytes(), len(self._sweep))
         self._suspects: deque[Part] = deque()
         self._kinds = Kinds({**order.types})
-        self._pace = Pace()
+        self._batch_size = BatchSize()
         self._progress = ProgressFile(order.progress)
+        self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
+        """Compute what is not done; returns the exit code: 0, 3 after too many failures, 143 after SIGTERM."""
         log.info("%d points to compute on %d workers", self._backlog.left, self._order.workers)
         while not self._halt_code():
             self._hand_out()
@@ -155,7 +162,7 @@ class Driver:
     def _next(self) -> Part | None:
         if self._suspects:
             return self._suspects.popleft()
-        ranges = self._backlog.take(self._pace.batch(self._backlog.left, self._order.workers))
+        ranges = self._backlog.take(self._batch_size.points(self._backlog.left, self._order.workers))
         return Part(ranges) if ranges else None
 
     def _take_in(self, timeout_s: float) -> None:
@@ -173,9 +180,10 @@ class Driver:
         if not self._kinds.meet(returned.kinds):
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
+        self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
-        self._pace.learn(returned.points, returned.seconds, len(returned.data))
+        self._batch_size.learn(returned.points, returned.seconds, len(returned.data))
         self._hand_out()  # the worker need not wait for the disk
         self._write(returned.data)
 
@@ -194,7 +202,7 @@ class Driver:
     def _blame(self, point: int, death: Death) -> None:
         error = f"Killed its worker, {DEATHS} times when alone: {death.cause}."
         if self._order.point_timeout_s:
-            error += "\nCode that never lets go of Python's interpreter is ended so after point_timeout_s, too."
+            error += "\nCode that never releases Python's interpreter is ended so after point_timeout_s, too."
         mark = Mark(point, "failed", self._sweep.parameters(point), error)
         self._write(encode(Batch(array("q"), array("q"), (), (point,), (mark,))))
         self._count(1, 1)
@@ -225,6 +233,7 @@ class Driver:
 
 
 def main(order_file: str) -> NoReturn:
+    """Carry out the order in `order_file`, and exit with the code that the module's docstring lists."""
     _log_to_stderr()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
@@ -237,7 +246,7 @@ def main(order_file: str) -> NoReturn:
 
 
 def _log_to_stderr() -> None:
-    """Of the driver alone: Dask tells more than anybody wants to read."""
+    """Of the driver alone: Dask logs more than anybody wants to read."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("ems: %(message)s"))
     log.addHandler(handler)

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from ems.errors import EmsError
+from ems.node.driver import platform
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
-from ems.node.driver.rows import BadResult, Gathered, Kind
+from ems.node.driver.rows import BadResult
+from ems.node.driver.typed_rows import Gathered, Kind
 from ems.spool.batch import Batch, ColumnType, Mark, Value
 from ems.spool.encoding import encode
 from ems.sweep import Sweep
@@ -62,10 +64,16 @@ class Returned:
     kinds: dict[str, Kind]
     seconds: float
     spoilt: bool  # a point that does not end still runs in the worker: its process has to go
+    platform: str  # of the worker, as JSON; "" if it is not known
 
 
 @dataclass(frozen=True)
 class Task:
+    """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
+
+    `timeout_s`: the most that one call may take; None: no limit.
+    """
+
     function: Callable[..., Any]
     sweep: Sweep
     retries: int
@@ -73,17 +81,19 @@ class Task:
 
 
 def read_order(file: str) -> Order:
+    """The order in a JSON file."""
     return Order(**json.loads(Path(file).read_text(encoding="utf-8")))
 
 
 def enter(order: Order) -> None:
+    """Make the folder of the code the working directory, and the first place that modules are imported from."""
     os.chdir(order.code)
     if order.code not in sys.path:
         sys.path.insert(0, order.code)
 
 
 def compute(order_file: str, ranges: list[Range], known: Mapping[str, Kind]) -> Returned:
-    """EmsError if there is no such function; whatever else a point does is told in the batch."""
+    """EmsError if there is no such function; whatever else a point does is reported in the batch."""
     task = _task(order_file)
     work = Work(task, ranges, known)
     if task.timeout_s is None:
@@ -127,7 +137,7 @@ def told(error: BaseException, own_frames: int) -> str:
 def _watch(work: Work, timeout_s: float) -> None:
     """Run `work` in a thread until it is done or one of its points takes too long.
 
-    A point that never lets go of the interpreter cannot be seen from here: then the process ends.
+    A point that never releases the interpreter cannot be seen from here: then the process ends.
     """
     overdue, tick_s = False, min(0.5, timeout_s / 4)
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
@@ -165,6 +175,7 @@ class Work:
         self._began = time.perf_counter()
 
     def run(self) -> None:
+        """Call the function point by point, until all are done, the batch is full, or one is given up."""
         for point, parameters in self._todo():
             result, error = self._call(point, parameters)
             with self._lock:
@@ -219,6 +230,7 @@ class Work:
             return True
 
     def returned(self) -> Returned:
+        """What has become of the points by now; to be called once, after `run` has returned or a point was given up."""
         typed = self._gathered.typed()
         for point, problem in typed.refused.items():
             self._marks.append(Mark(point, "failed", self._task.sweep.parameters(point), problem))
@@ -232,4 +244,5 @@ class Work:
             kinds=typed.kinds,
             seconds=time.perf_counter() - self._began,
             spoilt=self._spoilt,
+            platform=platform.here(),
         )

@@ -56,6 +56,7 @@ def _runs(done: bytes) -> Iterator[Range]:
 
 
 def count_open(done: bytes, total: int) -> int:
+    """How many points below `total` have a bit that is not set, as in `open_ranges`."""
     whole = done[: total // 8]
     ones = sum(bin(int.from_bytes(whole[i : i + _CHUNK], "big")).count("1") for i in range(0, len(whole), _CHUNK))
     rest = done[total // 8] & ((1 << total % 8) - 1) if len(done) > total // 8 else 0
@@ -63,6 +64,7 @@ def count_open(done: bytes, total: int) -> int:
 
 
 def size(ranges: Iterable[Range]) -> int:
+    """How many points the ranges have."""
     return sum(last - first for first, last in ranges)
 
 
@@ -95,6 +97,7 @@ class Backlog:
         self.left = count_open(done, total)
 
     def take(self, count: int) -> list[Range]:
+        """Up to `count` points, those that were given back first; [] if none is left."""
         taken: list[Range] = []
         while count and self.left:
             first, last = self._returned.popleft() if self._returned else next(self._fresh)
@@ -107,22 +110,24 @@ class Backlog:
         return taken
 
     def give_back(self, ranges: Sequence[Range]) -> None:
+        """Have these points computed next: whoever took them did not."""
         self._returned.extendleft(reversed(ranges))
         self.left += size(ranges)
 
 
-class Pace:
+class BatchSize:
     """How many points make a batch: about TARGET_S of work, by what the last ones cost; a single one at first."""
 
     def __init__(self) -> None:
         self._point_s = self._point_bytes = 0.0
 
     def learn(self, points: int, seconds: float, size_bytes: int) -> None:
+        """Note what a batch of so many points cost: seconds of a worker, bytes of its encoded rows."""
         if points:
             self._point_s = (self._point_s + seconds / points) / 2 if self._point_s else seconds / points
             self._point_bytes = max(self._point_bytes / 2, size_bytes / points)
 
-    def batch(self, left: int, workers: int) -> int:
+    def points(self, left: int, workers: int) -> int:
         """Fewer towards the end, so that all workers end together."""
         if not self._point_s:
             return 1

@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    "distributed.deploy.lost-worker-timeout": "500 weeks",  # else a nanny is let go whose worker starts slowly
+    "distributed.deploy.lost-worker-timeout": "500 weeks",  # else a nanny is dropped whose worker starts slowly
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.target": False,
@@ -110,6 +110,7 @@ class Workers(Generic[T, R]):
 
     @property
     def alive(self) -> int:
+        """How many workers there are now."""
         return len(self._alive)
 
     @property
@@ -121,10 +122,11 @@ class Workers(Generic[T, R]):
         """Addresses of the workers that have nothing to do. EmsError if all died and none comes back."""
         self._poll()
         if time.monotonic() - self._seen > NO_WORKER_S:
-            raise EmsError("No worker could be started again.", "The end of job.log tells why.")
+            raise EmsError("No worker could be started again.", "The end of job.log shows why.")
         return sorted(self._alive - self._tasks.keys() - self._leaving)
 
     def give(self, address: str, task: T, function: Callable[..., R], *arguments: Any) -> None:
+        """Have the free worker at `address` call `function(*arguments)`; `ended` will give `task` with the result."""
         future = self._client.submit(function, *arguments, workers=[address], pure=False)
         self._tasks[address] = (task, future)
         future.add_done_callback(lambda done: self._ready.put((address, done)))

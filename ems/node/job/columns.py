@@ -32,7 +32,7 @@ class Misfit(Exception):
         self.row = row
 
 
-class Types:
+class KnownTypes:
     """The column types of one run so far."""
 
     def __init__(self) -> None:

@@ -53,7 +53,7 @@ def _signal_name(number: int) -> str:
 
 
 class Job:
-    """A running command. `environment` must have `EMS_RESULTS_DIR`, which tells its processes from all others."""
+    """A running command. `environment` must have `EMS_RESULTS_DIR`, by which its processes are known."""
 
     def __init__(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], run_dir: Path, grace_s: float

@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 from pathlib import Path
 
-from ems.node.job.columns import Types, stacked
-from ems.node.job.results_files import Chunk, ResultsFile, open_file
+from ems.node.job.columns import KnownTypes, stacked
+from ems.node.job.results_file import Chunk, ResultsFile
+from ems.node.job.results_files import open_file
 from ems.spool.batch import Batch, Column
 
 MAX_ROWS = 10_000
@@ -22,7 +23,7 @@ class ResultsReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[Path, ResultsFile] = {}
-        self._types = Types()
+        self._types = KnownTypes()
         self.rows = 0  # read so far
 
     def poll(self, ended: bool = False) -> Batch | None:

@@ -1,0 +1,15 @@
+"""What a stack file may say of the laptop, besides `kind: laptop`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ems.stack.models import Strict, Workers
+
+
+class Settings(Strict):
+    """The keys of a laptop."""
+
+    workers: Workers | None = Field(
+        None, description="How many processes compute at once; left out: one for each CPU of the place."
+    )

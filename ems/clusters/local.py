@@ -1,0 +1,157 @@
+"""What places on this machine share: an experiment made ready in the lab's folder, and an agent as its own process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ems import clusters
+from ems.clusters import Live
+from ems.databases import Experiment, Registration, State
+from ems.errors import EmsError, ProvenanceError
+from ems.lab import Lab
+from ems.messages import Say, quiet
+from ems.node.agent.config import AgentConfig
+from ems.node.agent.inputs import remove_inputs
+from ems.node.agent.lock import agent_name
+from ems.node.job.keeper import is_locked
+from ems.stack.models import ExperimentSpec
+
+FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
+LOG_BYTES = 65_536
+MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
+
+
+def prepare(lab: Lab, registration: Registration, say: Say) -> None:
+    """Stage the inputs, build the environment and the bundle (all once), and write down what the agent needs.
+
+    ProvenanceError if the environment is not as it was when the experiment was registered.
+    """
+    from ems.provenance import bundle, environment, inputs  # GitPython and pydantic: only where something is made
+    from ems.provenance import code as provenance
+
+    described = _described(registration)
+    code = provenance.at_commit(lab.root, described.code.model_copy(update={"commit": registration.commit}))
+    pinned = environment.of(lab.root, code, registration.environment)
+    if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
+        raise ProvenanceError(
+            f"environments/{registration.environment} has changed since the experiment was registered.",
+            f"Repeat: ems up {registration.stack}",
+        )
+    files = inputs.stage(lab.root, described, say)
+    folder = environment.build(pinned, say)
+    say("bundling the code")
+    package = bundle.make(lab.work_dir / "bundles", code, pinned, registration.spec)
+    AgentConfig(
+        experiment_id=registration.id,
+        database=lab.database_url,
+        root=str(lab.root),
+        bundle=str(package.path),
+        environment=str(folder),
+        inputs={name: str(file) for name, file in files.items()},
+    ).write(lab.run_dir(registration.id))
+
+
+def is_prepared(lab: Lab, experiment_id: str) -> bool:
+    """As `Place.is_prepared`: whether the experiment's run folder has what its agent needs."""
+    return AgentConfig.exists(lab.run_dir(experiment_id))
+
+
+def stage_inputs(lab: Lab, registration: Registration, say: Say) -> None:
+    """Once more, of a prepared experiment: the cache may have lost its input files since."""
+    from ems.provenance import inputs
+
+    inputs.stage(lab.root, _described(registration), say)
+
+
+def _described(registration: Registration) -> ExperimentSpec:
+    from ems.stack import spec
+
+    described = spec.from_json("experiment", registration.spec, clusters.settings())
+    assert isinstance(described, ExperimentSpec)
+    return described
+
+
+def release(lab: Lab, experiment_id: str) -> None:
+    """Remove the staged inputs and the unpacked code; log, results files and spool stay."""
+    run_dir = lab.run_dir(experiment_id)
+    remove_inputs(run_dir / "inputs")
+    shutil.rmtree(run_dir / "code", ignore_errors=True)
+
+
+class Agents:
+    """The agents that this process started, each a session of its own: neither Ctrl-C nor a closed terminal reaches it.
+
+    `before`: words in front of an agent's command, such as ("nice", "-n", "19").
+    """
+
+    def __init__(self, before: Sequence[str] = ()) -> None:
+        self._before = before
+        self._started: dict[str, list[subprocess.Popen[bytes]]] = {}
+
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
+        """As `Place.ensure_running`, for a place in the lab's own folder."""
+        started = self._started.setdefault(experiment.id, [])
+        run_dir = lab.run_dir(experiment.id)
+        if (started and started[-1].poll() is None) or is_attended(run_dir, experiment):
+            return
+        if len(started) >= MOST_STARTS:
+            raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
+        if AgentConfig.exists(run_dir):
+            stage_inputs(lab, experiment.registration, quiet)
+        else:
+            prepare(lab, experiment.registration, quiet)
+        started.append(self.start(run_dir))
+
+    def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
+        """An agent of this prepared run folder, a process in a session of its own that writes to agent.log."""
+        with (run_dir / "agent.log").open("ab") as log:
+            return subprocess.Popen(
+                [*self._before, sys.executable, "-m", "ems.node", str(run_dir)],
+                cwd=run_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        """As `Place.settle`."""
+        run_dir = lab.run_dir(experiment.id)
+        if AgentConfig.exists(run_dir):
+            self.start(run_dir).wait()
+
+
+def is_attended(run_dir: Path, experiment: Experiment) -> bool:
+    """Whether a living agent holds the run: one of this folder by its lock, one elsewhere by its lease."""
+    if experiment.state is State.LOST:
+        return False
+    if experiment.state is State.RUNNING and experiment.agent != agent_name(run_dir):
+        return True
+    return is_locked(run_dir / "agent.lock")
+
+
+def log(run_dir: Path, start: int) -> bytes | None:
+    """As `Place.log`."""
+    file = run_dir / "job.log"
+    if not file.exists():
+        return None
+    with file.open("rb") as opened:
+        opened.seek(start if start >= 0 else max(0, file.stat().st_size + start))
+        return opened.read(LOG_BYTES)
+
+
+def live(run_dir: Path, experiment: Experiment) -> Live | None:
+    """As `Place.live`: what the driver of a sweep writes about once a second."""
+    if not run_dir.exists():
+        return None
+    file = run_dir / "progress.json"
+    if experiment.state is not State.RUNNING or not file.exists() or time.time() - file.stat().st_mtime > FRESH_S:
+        return Live()
+    driver = json.loads(file.read_text(encoding="utf-8"))
+    return Live(driver.get("rate"), driver.get("workers"))

@@ -1,0 +1,50 @@
+"""Any evanescent place as a resource: created it is ready for one experiment, deleted it leaves nothing that costs."""
+
+from __future__ import annotations
+
+from ems import clusters, plugins
+from ems.engine.provider.resource import Operation, Properties, Resource
+from ems.errors import EmsError
+
+
+def token(kind: str) -> str:
+    """The resource type of a kind of place: `laptop` → `ems:index:Laptop`."""
+    return f"ems:index:{kind.capitalize()}"
+
+
+class EvanescentCluster(Resource):
+    """A place, made ready for one experiment: its environment built, its code at the commit bundled."""
+
+    key = "experiment_id"
+    inputs = {"experiment_id": "string", "environment": "string", "python": "string", "commit": "string"}  # noqa: RUF012
+
+    def __init__(self, kind: str) -> None:
+        self.token = token(kind)
+        self._kind = kind
+
+    @property
+    def _place(self) -> clusters.Place:
+        """Loaded where it is used: a missing package breaks only the lab that has such a place."""
+        return clusters.place(self._kind)
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        with operation.database() as database:
+            experiment = database.experiment(inputs["experiment_id"])
+            if experiment is None:
+                raise EmsError(
+                    f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it."
+                )
+            database.set_provisioning(experiment.id, machines=self._place.machines(experiment.registration))
+        self._place.prepare(operation.lab, experiment.registration, operation.say)
+        return {}
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        return {} if self._place.is_prepared(operation.lab, inputs["experiment_id"]) else None
+
+    def delete(self, operation: Operation, inputs: Properties) -> None:
+        self._place.release(operation.lab, inputs["experiment_id"])
+
+
+def evanescent_clusters() -> list[Resource]:
+    """One resource type for each kind of place."""
+    return [EvanescentCluster(kind) for kind in plugins.names("clusters")]

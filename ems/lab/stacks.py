@@ -1,0 +1,63 @@
+"""The lab's stack files, each read once: a command makes one `StackFiles` and passes it along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ems.errors import StackFileError
+from ems.lab import Lab
+from ems.stack import stackfile
+from ems.stack.models import ClusterSpec, LabSpec, Spec
+from ems.stack.settings import Places
+
+
+class StackFiles:
+    """The stack files of `lab`. `places`: the settings that each kind of place has (`ems.clusters.settings`)."""
+
+    def __init__(self, lab: Lab, places: Places) -> None:
+        self.lab, self._places = lab, places
+        self._read: dict[str, Spec | StackFileError] = {}
+
+    def spec(self, stack: str) -> Spec:
+        """What the file of `stack` says; StackFileError has every fault, with file and line."""
+        if stack not in self._read:
+            self._read[stack] = self._load(stack)
+        found = self._read[stack]
+        if isinstance(found, StackFileError):
+            raise found
+        return found
+
+    def _load(self, stack: str) -> Spec | StackFileError:
+        try:
+            return stackfile.load(self.lab.stack_file(stack), self._places)
+        except StackFileError as error:
+            return error
+
+    def described(self) -> Iterator[tuple[str, Spec]]:
+        """The stacks whose files are valid: faults of another one are reported when it is checked itself."""
+        for stack in self.lab.stacks():
+            try:
+                yield stack, self.spec(stack)
+            except StackFileError:
+                continue
+
+    def laboratory(self) -> LabSpec | None:
+        """What `ems:lab` says, in the stack `lab` or another one; None if none has it."""
+        found = {stack: spec for stack, spec in self.described() if isinstance(spec, LabSpec)}
+        return found.get("lab") or next(iter(found.values()), None)
+
+    def places(self) -> dict[str, ClusterSpec]:
+        """The persistent places that valid stack files describe, by stack."""
+        return {stack: spec for stack, spec in self.described() if isinstance(spec, ClusterSpec)}
+
+
+@contextmanager
+def locating(lab: Lab, stack: str) -> Iterator[None]:
+    """Faults without a file that are found in the block get that of `stack`, and their lines in it."""
+    try:
+        yield
+    except StackFileError as error:
+        if all(fault.file for fault in error.faults):
+            raise
+        raise StackFileError(stackfile.locate(error.faults, lab.stack_file(stack))) from None

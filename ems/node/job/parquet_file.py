@@ -1,0 +1,75 @@
+"""Results in Parquet files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ems.node.job.columns import KnownTypes, Misfit
+from ems.node.job.results_file import Chunk, ResultsError, ResultsFile, signature
+from ems.spool.batch import Column
+
+
+class ParquetFile(ResultsFile):
+    """A Parquet file, read once it is closed: it then ends with its footer."""
+
+    def __init__(self, path: Path, types: KnownTypes) -> None:
+        super().__init__(path, types)
+        self._batches: Iterator[Any] | None = None
+        self._read_as: tuple[int, int, int] | None = None
+        self._bytes_per_row = 1
+
+    def take(self, max_rows: int, max_bytes: int, ended: bool) -> Chunk | None:
+        if self._read_as and self._read_as != signature(self.path):
+            raise ResultsError(f"{self.path} was rewritten or removed after it was read.", "Write another file.")
+        if not self._batches and not self._open(max_rows, max_bytes, ended):
+            return None
+        batch = next(self._batches or iter(()), None)
+        return self._chunk(batch) if batch is not None else None
+
+    def _open(self, max_rows: int, max_bytes: int, ended: bool) -> bool:
+        if not _is_closed_parquet(self.path):
+            if ended and self.path.exists():
+                raise ResultsError(f"{self.path} has no Parquet footer.", "Close the file before the job ends.")
+            return False
+        import pyarrow.parquet
+
+        self._read_as = signature(self.path)
+        try:
+            file = pyarrow.parquet.ParquetFile(self.path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ResultsError(f"{self.path} cannot be read as Parquet: {error}") from error
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        self._bytes_per_row = 1 + sum(g.total_byte_size for g in groups) // max(1, file.metadata.num_rows)
+        self._batches = file.iter_batches(max(1, min(max_rows, max_bytes // self._bytes_per_row)))
+        return True
+
+    def _chunk(self, batch: Any) -> Chunk:
+        columns = []
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            column = self._column(name, values)
+            columns += [column] if column else []
+        return Chunk(batch.num_rows, batch.num_rows * self._bytes_per_row, columns)
+
+    def _column(self, name: str, values: Any) -> Column | None:
+        from ems.node.job.arrow import from_arrow
+
+        try:
+            column = from_arrow(name, values)
+            return column and self._types.typed(column)
+        except (Misfit, TypeError) as error:
+            hint = "Columns are numbers, text, booleans, dates or times."
+            raise ResultsError(f"{self.path}: {error}.", hint) from error
+
+
+def _is_closed_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            begin = file.read(4)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4))
+            return size >= 12 and begin == file.read(4) == b"PAR1"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,48 @@
+"""What a file of results is to those who read it while it grows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from ems.errors import EmsError
+from ems.node.job.columns import KnownTypes
+from ems.spool.batch import Column
+
+
+class ResultsError(EmsError):
+    """A results file that cannot be read: names file, line, column and value as far as there are such."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one file; a column without any value so far is left out."""
+
+    rows: int
+    size: int  # bytes in the file
+    columns: list[Column]
+
+
+class ResultsFile(ABC):
+    """One file that a job writes, read while it grows; `types`: what is known of its columns."""
+
+    def __init__(self, path: Path, types: KnownTypes) -> None:
+        self.path, self._types = path, types
+
+    @abstractmethod
+    def take(self, max_rows: int, max_bytes: int, ended: bool) -> Chunk | None:
+        """The next complete rows, at least one if there is one; None if there is nothing new.
+
+        `ended`: the job has ended well, so that a last line without a newline is complete. ResultsError on anything
+        that cannot be read.
+        """
+
+
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """Changes when the file does; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,253 @@
+"""What a stack file may say, as types: `LabSpec`, `ClusterSpec` and `ExperimentSpec`, with the meaning of each key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from ems import plugins
+from ems.messages import nearest, show
+from ems.stack import checks, fields, sweep_grids
+from ems.stack.fields import Name, Scalar
+
+
+def _check_cluster_kind(kind: str) -> str:
+    if kind in plugins.names("clusters"):
+        return kind
+    raise ValueError(f"is {show(kind)}: {nearest(kind, plugins.names('clusters'))}")
+
+
+Title = Annotated[str, checks.words()]
+
+
+Said = Annotated[str, checks.words(required=True)]
+
+
+Lines = Annotated[str, checks.words(lines=True)]
+
+
+Workers = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
+
+
+Threads = Annotated[int, checks.number(low=1, high=1024, whole=True)]
+
+
+ClusterKind = Annotated[Name, AfterValidator(_check_cluster_kind)]
+
+
+AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+
+
+class Strict(BaseModel):
+    """A mapping of a stack file: keys that it does not have are refused; once made, it does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ExperimenterSpec(Strict):
+    """A person who runs experiments."""
+
+    name: Said = Field(description="Full name.")
+    email: Title = Field("", description="E-mail address.")
+    github: Title = Field("", description="GitHub account.")
+    gcp_account: Title = Field("", description="Google Cloud account, usually an e-mail address.")
+    aws_account: Title = Field("", description="AWS account or user.")
+
+
+class ProjectSpec(Strict):
+    """A node in the lab's tree of projects."""
+
+    title: Said = Field(description="What people read in the Tree of Notebooks.")
+    parent: Name | None = Field(None, description="Name of the project above this one; left out at the top.")
+    description: Lines = Field("", description="What the project is about; may have several lines.")
+
+
+class FundingSpec(Strict):
+    """An account that pays for computation."""
+
+    agency: Said = Field(description="Who grants the money.")
+    award: Title = Field("", description="Number of the award, in quotes.")
+    budget_usd: Annotated[float, checks.number(low=0)] | None = Field(
+        None, description="Budget for computation, in US dollars; left out: not limited by EMS."
+    )
+    expires: Annotated[date, fields.DAY] | None = Field(
+        None, description='Last day on which it pays, in quotes, as "2027-12-31".'
+    )
+    slurm_account: Title = Field("", description="Account that Slurm charges (sbatch --account).")
+    gcp_project: Title = Field("", description="Google Cloud project that is billed.")
+    aws_account: Title = Field("", description="AWS account number that is billed, in quotes.")
+
+
+class LabSpec(Strict):
+    """`ems:lab`: the people, the tree of projects and the accounts that pay."""
+
+    experimenters: dict[Name, ExperimenterSpec] = Field(description="People, each under a short name.")
+    projects: dict[Name, ProjectSpec] = Field(description="The tree of projects, each under a short name.")
+    funding: dict[Name, FundingSpec] = Field(description="Accounts that pay, each under a short name.")
+
+
+class ClusterSpec(Strict):
+    """`ems:cluster`: a persistent place that experiments name with `cluster: {stack: NAME}`."""
+
+    model_config = ConfigDict(extra="allow")  # the settings of its kind
+
+    kind: ClusterKind = Field(description="Kind of place.", json_schema_extra={"enum": [*plugins.names("clusters")]})
+    title: Title = Field("", description="What people read.")
+
+
+class CodeSpec(Strict):
+    """The code: which files of which commit."""
+
+    paths: Annotated[tuple[Annotated[str, fields.PATH], ...], AsTuple] = Field(
+        (),
+        description="Files and folders that are shipped and hashed; none: all but stacks, notebooks, docs, Markdown.",
+    )
+    commit: Annotated[str, fields.COMMIT] = Field("HEAD", description="HEAD, or a full commit hash in quotes.")
+    repo: Annotated[str, fields.REPOSITORY] | None = Field(
+        None, description="URL of another Git repository that has the code; then `commit` is a full hash."
+    )
+
+
+class CommandJob(Strict):
+    """A program. It finds its parameters in the JSON file `$EMS_PARAMETERS`, writes to `$EMS_RESULTS_DIR`."""
+
+    command: Annotated[tuple[str, ...], fields.COMMAND] = Field(
+        description="Program and arguments, as a list of words or as one line that is split as a shell would; "
+        "no shell runs it."
+    )
+    parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
+        default={}, description="Values that the program reads; whole numbers arrive as such (2.0 as 2)."
+    )
+    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each process.")
+
+
+class SweepJob(Strict):
+    """A function, called once for each point of a grid of parameters; what it returns becomes the point's rows."""
+
+    function: Annotated[str, fields.FUNCTION] = Field(
+        description="What is called with a point's parameters by name, as package.module:name; it returns a dict, "
+        "a list of dicts or a data frame."
+    )
+    sweep: Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP] = Field(
+        description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
+        "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it, "
+        "{linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names whose values "
+        "move together. The last name in the order of the alphabet varies fastest."
+    )
+    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
+    retries: Annotated[int, checks.number(low=0, high=100, whole=True)] = Field(
+        0, description="How often a point that raises is tried again before it counts as failed."
+    )
+    max_failures: Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)] | None = Field(
+        None, description="With more failed points the run stops; left out: it goes on, but ends as failed if any did."
+    )
+    point_timeout_s: Annotated[float, checks.number(low=0, high=31_536_000, above=True)] | None = Field(
+        None, description="Seconds after which a point is stopped and counts as failed; left out: no limit."
+    )
+    memory_mb: Annotated[int, checks.number(low=128, high=100_000_000, whole=True)] | None = Field(
+        None, description="Memory of each worker in MB (10^6 bytes), beyond which it is ended; left out: no limit."
+    )
+
+
+JOBS: Mapping[str, type[CommandJob] | type[SweepJob]] = {"command": CommandJob, "function": SweepJob}
+
+
+def _job_kind(job: object) -> str | None:
+    """The key that decides a job's kind; None if it has both or neither."""
+    if not isinstance(job, dict):
+        return next((key for key, model in JOBS.items() if isinstance(job, model)), None)
+    given = [key for key in JOBS if key in job]
+    return given[0] if len(given) == 1 else None
+
+
+Job = Annotated[Annotated[CommandJob, Tag("command")] | Annotated[SweepJob, Tag("function")], Discriminator(_job_kind)]
+
+
+class ResultsSpec(Strict):
+    """The results: rows of one table."""
+
+    table: Annotated[str, fields.TABLE] = Field(description="Table of the lab's database that receives the rows.")
+
+
+class InputSpec(Strict):
+    """A file that the job reads in `$EMS_INPUT_DIR`; what is in it counts, not where it is."""
+
+    model_config = ConfigDict(json_schema_extra={"required": ["url", "sha256"]})
+
+    url: Annotated[str, fields.INPUT_URL] = Field(
+        description="Where the file is: a path from the lab's folder, or a URL of https, gs, s3 or file."
+    )
+    sha256: Annotated[str, fields.SHA256] = Field(
+        "", description="SHA-256 of the file, 64 hexadecimal digits; left out: `ems check` reports it for a local file."
+    )
+
+
+class PlaceSpec(Strict):
+    """`cluster:` of an experiment: a place of its own by `kind`, or a persistent one by `stack`."""
+
+    model_config = ConfigDict(
+        extra="allow",  # the settings of its kind
+        json_schema_extra={"oneOf": [{"required": ["kind"]}, {"required": ["stack"]}]},
+    )
+
+    kind: ClusterKind | None = Field(
+        None,
+        description="Kind of place, made for this run.",
+        json_schema_extra={"enum": [*plugins.names("clusters"), None]},
+    )
+    stack: Name | None = Field(None, description="Stack of a persistent place.")
+
+
+class LimitsSpec(Strict):
+    """When the run ends at the latest."""
+
+    max_hours: Annotated[float, checks.number(low=0, high=8760, above=True)] | None = Field(
+        None, description="Hours over all attempts, as 0.5; raising it lets an expired experiment go on."
+    )
+    limit_usd: Annotated[float, checks.number(low=0, above=True)] | None = Field(
+        None, description="Cost over all attempts, in US dollars."
+    )
+
+
+class ExperimentSpec(Strict):
+    """`ems:experiment`: one experiment."""
+
+    title: Title = Field("", description="What people read.")
+    description: Lines = Field("", description="What is asked and why; may have several lines.")
+    project: Name = Field(description="A project of the lab.")
+    experimenter: Name = Field(description="Who runs it, an experimenter of the lab.")
+    funding: Name = Field(description="Who pays, a funding account of the lab.")
+    code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
+    environment: Name = Field(description="Folder under environments/ with the pinned packages.")
+    job: Job = Field(description="What runs: a program (`command`) or a function over a grid (`function`).")
+    inputs: dict[Annotated[str, fields.INPUT_NAME], InputSpec] = Field(
+        default={}, description="Files that the job reads, each under the name that it has in $EMS_INPUT_DIR."
+    )
+    results: ResultsSpec = Field(description="Where the rows go.")
+    cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
+    limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
+    env: dict[Annotated[str, fields.VARIABLE], Title] = Field(
+        default={}, description="Environment variables of the job, as text; they are part of what is the same."
+    )
+    attempt: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] = Field(
+        1, description="Raise it to go on with a failed, cancelled or expired experiment."
+    )
+
+
+Kind = Literal["lab", "cluster", "experiment"]
+
+
+Spec = LabSpec | ClusterSpec | ExperimentSpec
+
+
+KINDS: tuple[Kind, ...] = ("lab", "cluster", "experiment")
+
+
+MODELS: Mapping[Kind, type[LabSpec] | type[ClusterSpec] | type[ExperimentSpec]] = {
+    "lab": LabSpec,
+    "cluster": ClusterSpec,
+    "experiment": ExperimentSpec,
+}

@@ -1,0 +1,67 @@
+"""What pydantic found wrong with a stack file, as faults: the key, the value, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from ems.errors import Fault
+from ems.messages import nearest, show
+from ems.stack.keys import Location, Problem, Problems, dotted
+from ems.stack.models import JOBS, MODELS, ExperimentSpec, Kind, Strict
+
+
+def faults(kind: Kind, error: ValidationError) -> Iterator[Fault]:
+    """A fault for each thing that pydantic found in an `ems:<kind>`, with its dotted key, without file and line."""
+    for detail in error.errors(include_url=False):
+        tagged = tuple(part for part in detail["loc"] if part != "[key]")
+        location = (*tagged[:1], *tagged[2:]) if tagged[:1] == ("job",) else tagged
+        for inside, problem in _problems(MODELS[kind], tagged, detail):
+            yield Fault(dotted((f"ems:{kind}", *location, *inside)), problem)
+
+
+def _problems(model: type[Strict], location: Location, detail: Any) -> Iterable[Problem]:
+    if detail["type"] == "union_tag_not_found":
+        return [((), _no_job(detail["input"]))]
+    error = detail.get("ctx", {}).get("error")
+    return error.located if isinstance(error, Problems) else [((), _problem(model, location, detail))]
+
+
+def _problem(model: type[Strict], location: Location, detail: Any) -> str:
+    value = detail["input"]
+    match detail["type"]:
+        case "value_error":
+            return str(detail["ctx"]["error"])
+        case "missing":
+            return f"is missing: {_model_at(model, location[:-1]).model_fields[str(location[-1])].description}"
+        case "extra_forbidden":
+            return f"is not a key here: {nearest(str(location[-1]), _model_at(model, location[:-1]).model_fields)}"
+        case "tuple_type":
+            return f"is {show(value)}: allowed is a list, as [a, b]"
+        case "model_type":
+            keys = ", ".join(_model_at(model, location).model_fields)
+            return f"is {show(value)}: allowed is a mapping with the keys {keys}"
+        case _:
+            return f"is {show(value)}: allowed is a mapping, as {{name: …}}"
+
+
+def _no_job(value: object) -> str:
+    allowed = "a mapping with exactly one of `command` (a program) and `function` (called over a grid, `sweep`)"
+    if not isinstance(value, dict):
+        return f"is {show(value)}: allowed is {allowed}"
+    given = "both command and" if "command" in value else "neither command nor"
+    return f"has {given} function: allowed is {allowed}"
+
+
+def _model_at(model: Any, location: Location) -> type[Strict]:
+    """The type of what stands at `location`; on the way there are models, mappings of names and the kinds of jobs."""
+    for part in location:
+        if model == ExperimentSpec.model_fields["job"].annotation:
+            model = JOBS[str(part)]
+            continue
+        in_model = isinstance(model, type) and issubclass(model, Strict)
+        model = model.model_fields[part].annotation if in_model else get_args(model)[1]
+    found: type[Strict] = model
+    return found

@@ -1,0 +1,52 @@
+"""JSON Schema of stack files, for editors and the manual."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from ems.stack.models import KINDS, MODELS
+from ems.stack.settings import NO_PLACES, Places
+
+
+def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a whole stack file; of places with the settings of all kinds."""
+    models = [(MODELS[kind], "validation") for kind in KINDS]
+    references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")  # type: ignore[arg-type]
+    own = {key: value for model in places.values() for key, value in model.model_json_schema()["properties"].items()}
+    for name in ("ClusterSpec", "PlaceSpec"):
+        definitions["$defs"][name]["properties"] |= own
+        definitions["$defs"][name]["additionalProperties"] = False
+    keys = {f"ems:{kind}": references[MODELS[kind], "validation"] for kind in KINDS}
+    config = {
+        "type": "object",
+        "description": "Settings of the stack: exactly one of ems:lab, ems:cluster, ems:experiment.",
+        "properties": {**keys, **{key: {"description": text} for key, text in PROJECT_KEYS.items()}},
+        "patternProperties": {"^(?!ems:)": {}},
+        "additionalProperties": False,
+        "oneOf": [{"required": [key]} for key in keys],
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "EMS stack file",
+        "type": "object",
+        "properties": {"config": config, **{key: {"description": text} for key, text in PULUMI_KEYS.items()}},
+        "required": ["config"],
+        "additionalProperties": False,
+        "$defs": definitions["$defs"],
+    }
+
+
+PROJECT_KEYS = {"ems:lab_id": "Id of the lab; belongs in Pulumi.yaml.", "ems:database": "URL; belongs in Pulumi.yaml."}
+
+
+WRITTEN_BY_PULUMI = {  # by itself: at the first `stack init`, and when the place of the key for secrets changes
+    "encryptionsalt": "Written by Pulumi.",
+    "secretsprovider": "Written by Pulumi: where the key for secrets is.",
+    "encryptedkey": "Written by Pulumi.",
+}
+PULUMI_KEYS = {
+    **WRITTEN_BY_PULUMI,
+    "environment": "Environments of Pulumi's own service.",  # written by people; they may hold configuration
+}
