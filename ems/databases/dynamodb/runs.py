@@ -130,7 +130,7 @@ def _own(row: Row, change: Change) -> Values:
 
 
 def _items(row: Row, change: Change) -> list[Item]:
-    """Runs that begin, are described or end, and lists where the experiment belongs now. A lease is in the experiment's item alone."""
+    """Runs that begin, are described or end, and lists where the experiment belongs now. No leases."""
     items = []
     if change.run.keys() & {"state", "platform"}:
         cost = {name: change.charge[name] for name in ("funding", "hours", "usd") if name in change.charge}
