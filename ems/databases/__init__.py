@@ -86,10 +86,11 @@ class Database(ABC):
     a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
     that has had an integer that is not an exact double stays int64; `put_rows` is not a transaction.
 
-    The claim is one conditional write, so that each service can keep it:
+    What a call about runs changes is decided by `rules`, the same for every service, which writes it on condition that
+    the row is still the one that was read:
     SQL: the row read under its lock (BEGIN IMMEDIATE; SELECT … FOR UPDATE), judged and written in one transaction;
-    BigQuery: the same condition in the UPDATE that begins a transaction; the count of changed rows says who won;
-    DynamoDB: UpdateItem with that ConditionExpression, ReturnValues=ALL_NEW.
+    BigQuery: that condition in the UPDATE that begins a transaction; the count of changed rows says who won;
+    DynamoDB: that condition on the item's `revision`, in one UpdateItem or TransactWriteItems.
 
     So are points: SQL: rows, marks and counters in the claim's transaction; BigQuery: a batch's number on each row that
     a load job brings, which counts once a multi-statement transaction notes it; DynamoDB: the same number on each item,

@@ -1,37 +1,109 @@
-"""When an experiment may do what: the same rules for every database. Pure; `now` is the database's clock."""
+"""When an experiment may do what: decided here once, for every database.
+
+Each decision is a pure function from an experiment's row to a `Change`, or None where there is nothing to change. A
+database reads the row (see `states`) so that nobody else can change it meanwhile, asks, and writes all of the change or
+nothing of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
-from ems.databases import RETRYABLE, Claim, Experiment, Outcome, Project, Registration, State
+from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Project, Registration, State
+from ems.databases.states import (
+    RUN,
+    Row,
+    Values,
+    columns_of,
+    deadline,
+    experiment_of,
+    is_held,
+    took_s,
+    used_up_error,
+)
 from ems.errors import DatabaseError, FencedOut
 
-COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error"})
+UNSET = ("deadline_at", "started_at", "finished_at", "destroyed_at", "run_state", *RUN)
+COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines")
 
 
-def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
-    """The state as it stands: what nobody was left to write is read from the clock."""
-    if stored.finished:
-        return stored
-    if deadline_at is not None and deadline_at <= now:
-        return State.EXPIRED
-    if stored is State.RUNNING and not alive(stored, lease_until, now):
-        return State.LOST
-    return stored
+@dataclass(frozen=True)
+class Change:
+    """What a decision writes, by column. `charge` is of the newest run; `new_run` becomes the newest one."""
+
+    experiment: Values
+    run: Values = field(default_factory=dict)
+    new_run: Values = field(default_factory=dict)
+    charge: Values = field(default_factory=dict)
 
 
-def alive(run_state: State | None, lease_until: datetime | None, now: datetime) -> bool:
-    """Whether a run holds its experiment now."""
-    return run_state is State.RUNNING and lease_until is not None and lease_until > now
+def newest_run(change: Change) -> Values:
+    """What an experiment's row has of its newest run, as far as it changes."""
+    run = change.new_run or change.run
+    state = {"run_state": run["state"]} if "state" in run else {}
+    return {name: run[name] for name in RUN if name in run} | state
 
 
-def deadline(max_hours: float | None, used: timedelta, claimed_at: datetime) -> datetime | None:
-    """`used`: what the runs before the one claimed at `claimed_at` took."""
-    return None if max_hours is None else claimed_at + timedelta(hours=max_hours) - used
+def after(row: Row, change: Change) -> Values:
+    """The row that the change leaves, at the same time."""
+    return {**row, **change.experiment, **newest_run(change)}
+
+
+# Experiments
+
+
+def registered(wanted: Registration, now: datetime) -> Values:
+    """The row of a new experiment."""
+    return {
+        **columns_of(wanted),
+        **dict.fromkeys(UNSET),
+        **dict.fromkeys(COUNTERS, 0),
+        **{"state": State.REGISTERED, "wanted_attempt": 1, "cost_usd": 0.0, "cancel_requested": False},
+        **{"registered_at": now, "now": now, "error": "", "log_tail": ""},
+    }
+
+
+def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
+    """What may change of a row that is there; `used_s`: what the runs before its newest took."""
+    found = experiment_of(row)
+    old = found.registration
+    check_same_table(found, wanted)
+    values = columns_of(wanted) | {"destroyed_at": None}
+    if found.attempt:
+        values |= {"commit": old.commit, "repository": old.repository}
+    if reopened_by(found, wanted):
+        return Change(values | _opened(row))
+    if wanted.max_hours != old.max_hours and _has_deadline(row):
+        values["deadline_at"] = deadline(wanted.max_hours, timedelta(seconds=used_s), row["claimed_at"])
+    return Change(values)
+
+
+def reopened(row: Row) -> Change | None:
+    """A failed, cancelled or expired experiment goes on."""
+    return Change(_opened(row)) if experiment_of(row).state in RETRYABLE else None
+
+
+def provisioning(row: Row, machines: int) -> Change | None:
+    """A place is being made: only while no run holds the experiment and it is not finished."""
+    if is_held(row) or experiment_of(row).state.finished:
+        return None
+    return Change({"state": State.PROVISIONING, "machines": machines})
+
+
+def cancelled(row: Row) -> Change | None:
+    """The run that holds the experiment is asked to stop; without one, the experiment is cancelled at once."""
+    if experiment_of(row).state.finished:
+        return None
+    if is_held(row):
+        return Change({"cancel_requested": True})
+    return Change({"state": State.CANCELLED, "machines": 0, "finished_at": row["now"]}, _lost(row))
+
+
+def destroyed(row: Row) -> Change | None:
+    """The stack released the record, which stays; the first time counts."""
+    return None if row["destroyed_at"] else Change({"destroyed_at": row["now"]})
 
 
 def reopened_by(found: Experiment, wanted: Registration) -> bool:
@@ -53,6 +125,146 @@ def check_same_table(found: Experiment, wanted: Registration) -> None:
         )
 
 
+def _has_deadline(row: Row) -> bool:
+    """Whether hours count now: neither before a run, nor between a reopening and the run that is due."""
+    is_due = row["wanted_attempt"] > row["attempt"]
+    return not (State(row["state"]).finished or row["claimed_at"] is None or is_due)
+
+
+def _opened(row: Row) -> Values:
+    return {
+        "state": State.REGISTERED,
+        "wanted_attempt": row["attempt"] + 1,
+        "cancel_requested": False,
+        "deadline_at": None,
+        "points_failed": 0,
+        "finished_at": None,
+        "error": "",
+    }
+
+
+# Runs
+
+
+def claimed(row: Row, agent: str, lease_s: float, used_s: float) -> Change | None:
+    """The next run begins, and the one before it is lost; None if finished, or if another agent's lease holds.
+
+    No run begins, and the experiment expires, where `max_hours` are used up. `used_s`: what the runs before the newest
+    took.
+    """
+    if experiment_of(row).state.finished or (is_held(row) and row["agent"] != agent):
+        return None
+    until = deadline(row["max_hours"], timedelta(seconds=used_s + took_s(row)), row["now"])
+    if until is not None and until <= row["now"]:
+        return Change(_used_up(row), _lost(row))
+    return Change(_running(row, until), _lost(row), _new_run(row, agent, lease_s))
+
+
+def _running(row: Row, until: datetime | None) -> Values:
+    return {
+        "state": State.RUNNING,
+        "attempt": row["attempt"] + 1,
+        "machines": 1,
+        "started_at": row["started_at"] or row["now"],
+        "deadline_at": until,
+        "cancel_requested": False,
+        "error": "",
+    }
+
+
+def _new_run(row: Row, agent: str, lease_s: float) -> Values:
+    now = row["now"]
+    key = {"experiment_id": row["id"], "attempt": row["attempt"] + 1}
+    lease = {"claimed_at": now, "heartbeat_at": now, "lease_until": now + timedelta(seconds=lease_s)}
+    return {**key, "agent": agent, "state": State.RUNNING, **lease, "platform": "", "error": ""}
+
+
+def _used_up(row: Row) -> Values:
+    return {"state": State.EXPIRED, "machines": 0, "finished_at": row["now"], "error": used_up_error(row)}
+
+
+def _lost(row: Row) -> Values:
+    """Of the newest run, when its experiment goes on or ends without it."""
+    return {"state": State.LOST, "finished_at": row["now"]} if row["run_state"] == State.RUNNING else {}
+
+
+def claim_of(row: Row) -> Claim:
+    """The right of the newest run."""
+    return Claim(row["id"], row["attempt"], row["results_table"], row["deadline_at"])
+
+
+def beaten(row: Row, claim: Claim, lease_s: float, points_done: int, points_failed: int) -> Change:
+    """The lease is renewed; FencedOut unless the claim holds."""
+    check_fence(row, claim)
+    lease = {"heartbeat_at": row["now"], "lease_until": row["now"] + timedelta(seconds=lease_s)}
+    revived = {} if _is_reopened(row, claim) else {"state": State.RUNNING}
+    return Change({"points_done": points_done, "points_failed": points_failed, **revived}, lease)
+
+
+def orders(row: Row, claim: Claim) -> Orders:
+    """What the run hears that beats now."""
+    until = row["deadline_at"]
+    expired = _is_reopened(row, claim) or (until is not None and until <= row["now"])
+    return Orders(row["cancel_requested"], expired, until)
+
+
+def described(row: Row, claim: Claim, platform: str) -> Change:
+    """On what the run runs is recorded; FencedOut unless the claim holds."""
+    check_fence(row, claim)
+    return Change({"state": row["state"]}, {"platform": platform})
+
+
+def released(row: Row, claim: Claim, outcome: Outcome, was: State | None) -> Change | None:
+    """The run ends and is charged, once; FencedOut unless the claim holds.
+
+    `was`: how this run was released before, if it was: the same again changes nothing.
+    """
+    if not (outcome.state.finished or outcome.state is State.LOST):
+        raise ValueError(f"a run cannot end as {outcome.state}")
+    if was == outcome.state:
+        return None
+    check_fence(row, claim)
+    ended = {"state": outcome.state, "heartbeat_at": row["now"], "finished_at": row["now"]}
+    run = {**ended, "exit_code": outcome.exit_code, "error": outcome.error}
+    return Change(_ended(row, claim, outcome), run, charge=_charge(row, outcome))
+
+
+def _ended(row: Row, claim: Claim, outcome: Outcome) -> Values:
+    values = {
+        "points_done": outcome.points_done,
+        "points_failed": outcome.points_failed,
+        "cost_usd": row["cost_usd"] + outcome.cost_usd,
+        "log_tail": outcome.log_tail,
+        "machines": 0,
+    }
+    if _is_reopened(row, claim):
+        return values
+    ended = {"state": outcome.state, "error": outcome.error}
+    return values | ended | ({"finished_at": row["now"]} if outcome.state.finished else {})
+
+
+def _charge(row: Row, outcome: Outcome) -> Values:
+    hours = max(row["now"] - row["claimed_at"], timedelta()) / timedelta(hours=1)
+    key = {"experiment_id": row["id"], "attempt": row["attempt"]}
+    return {**key, "funding": row["funding"], "hours": hours, "usd": outcome.cost_usd, "at": row["now"]}
+
+
+def _is_reopened(row: Row, claim: Claim) -> bool:
+    """Whether the next run is due already, though this one has not ended."""
+    return bool(row["wanted_attempt"] > claim.attempt)
+
+
+def check_fence(row: Row, claim: Claim) -> None:
+    """FencedOut unless the claim holds."""
+    if row["attempt"] != claim.attempt:
+        raise FencedOut(f"run {claim.attempt} of experiment {row['id']} must stop: run {row['attempt']} took over.")
+    if row["run_state"] != State.RUNNING:
+        raise FencedOut(f"run {claim.attempt} of experiment {row['id']} has ended: it is {row['state']}.")
+
+
+# The lab's rows
+
+
 def check_parent(project: Project, parents: Mapping[str, str | None]) -> None:
     """DatabaseError unless the project's parent exists and does not lie below it; `parents`: of all projects there."""
     above = project.parent
@@ -69,88 +281,3 @@ def check_parent(project: Project, parents: Mapping[str, str | None]) -> None:
 
 def choices(known: Sequence[str]) -> str:
     return f"There are: {', '.join(known)}." if known else "There are none yet."
-
-
-# Rows: what a database keeps of an experiment and its newest run, with the time `now`
-
-
-def check_fence(row: Any, claim: Claim) -> None:
-    """FencedOut unless the claim holds."""
-    if row["attempt"] != claim.attempt:
-        raise FencedOut(f"run {claim.attempt} of experiment {row['id']} must stop: run {row['attempt']} took over.")
-    if row["run_state"] != State.RUNNING:
-        raise FencedOut(f"run {claim.attempt} of experiment {row['id']} has ended: it is {row['state']}.")
-
-
-def used_up(row: Any) -> dict[str, Any]:
-    return {"state": State.EXPIRED, "machines": 0, "finished_at": row["now"], "error": _used_up_error(row)}
-
-
-def _used_up_error(row: Any) -> str:
-    return f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"
-
-
-def columns_of(registration: Registration) -> dict[str, Any]:
-    values = asdict(registration)
-    return values | {"reviewed_attempt": values.pop("attempt")}
-
-
-def registered_again(row: Any, wanted: Registration, used: timedelta) -> dict[str, Any]:
-    """What becomes of a row that is there; `used`: what its runs before the newest took."""
-    found = experiment_of(row)
-    old = found.registration
-    check_same_table(found, wanted)
-    values = columns_of(wanted) | {"destroyed_at": None}
-    if found.attempt:
-        values |= {"commit": old.commit, "repository": old.repository}
-    if reopened_by(found, wanted):
-        return values | reopened(found.attempt)
-    if wanted.max_hours != old.max_hours and not State(row["state"]).finished and row["claimed_at"]:
-        values["deadline_at"] = deadline(wanted.max_hours, used, row["claimed_at"])
-    return values
-
-
-def reopened(attempt: int) -> dict[str, Any]:
-    return {
-        "state": State.REGISTERED,
-        "wanted_attempt": attempt + 1,
-        "cancel_requested": False,
-        "deadline_at": None,
-        "points_failed": 0,
-        "finished_at": None,
-        "error": "",
-    }
-
-
-def ended(row: Any, claim: Claim, outcome: Outcome) -> dict[str, Any]:
-    values = {
-        "points_done": outcome.points_done,
-        "points_failed": outcome.points_failed,
-        "cost_usd": row["cost_usd"] + outcome.cost_usd,
-        "log_tail": outcome.log_tail,
-        "machines": 0,
-    }
-    if row["wanted_attempt"] > claim.attempt:  # reopened in the meantime: the next run is due
-        return values
-    ended = {"state": outcome.state, "error": outcome.error}
-    return values | ended | ({"finished_at": row["now"]} if outcome.state.finished else {})
-
-
-def is_held(row: Any) -> bool:
-    return row["run_state"] is not None and alive(State(row["run_state"]), row["lease_until"], row["now"])
-
-
-def experiment_of(row: Any) -> Experiment:
-    state = effective(State(row["state"]), row["lease_until"], row["deadline_at"], row["now"])
-    overdue = state is State.EXPIRED and row["state"] != state  # so nobody wrote when and why
-    names = {field.name for field in fields(Registration)} - {"attempt"}
-    registration = Registration(**{name: row[name] for name in names}, attempt=row["reviewed_attempt"])
-    return Experiment(
-        registration=registration,
-        state=state,
-        agent=row["agent"] or "",
-        platform=row["platform"] or "",
-        finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
-        error=row["error"] or (_used_up_error(row) if overdue else ""),
-        **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},
-    )

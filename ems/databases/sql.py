@@ -1,65 +1,143 @@
-"""What all SQL services share: points, on top of experiments and runs. A subclass brings engine, errors and results."""
+"""The database that all SQL services share, in SQLAlchemy Core, on top of what each brings (`sql_backend`)."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from ems.databases import Claim, Experiment, Origin, PointState, Registration, columns, points, sql_marks
-from ems.databases.rules import experiment_of
-from ems.databases.sql_runs import SqlRuns
-from ems.databases.tables import experiment, metadata
+from ems.databases import (
+    Checkup,
+    Claim,
+    Condition,
+    Experiment,
+    Origin,
+    PointState,
+    Project,
+    R,
+    Record,
+    Registration,
+    columns,
+    points,
+    rules,
+    sql_marks,
+    tables,
+)
+from ems.databases.runs import Runs
+from ems.databases.sql_backend import SqlBackend, Write
+from ems.databases.sql_rows import SqlRows
+from ems.databases.sql_setup import SqlSetup
+from ems.databases.states import Row, experiment_of
+from ems.databases.tables import TABLE_OF, experiment, metadata
 from ems.spool.batch import Batch, Mark
 
 
-class SqlDatabase(SqlRuns):
-    @abstractmethod
-    def _has_table(self, connection: Connection, name: str) -> bool: ...
+class SqlDatabase(Runs):
+    _rows: SqlRows
 
-    def _kept(self, connection: Connection, row: Any) -> Any:
-        """The experiment's row; DatabaseError if somebody dropped the table with its results."""
-        if row["rows_stored"] and not self._has_table(connection, row["results_table"]):
-            raise columns.lost(row["results_table"], row["rows_stored"])
-        return row
+    def __init__(self, backend: SqlBackend, rows: SqlRows | None = None) -> None:
+        self._backend = backend
+        self._rows = rows or SqlRows(backend)
+        self._setup = SqlSetup(backend)
 
-    def store(self, claim: Claim, batch: Batch) -> None:
-        with self._writing() as connection:
-            self._kept(connection, self._fenced(connection, claim))
-            self._store_points(connection, claim, batch)
+    def close(self) -> None:
+        self._backend.close()
 
-    def _store_points(self, connection: Connection, claim: Claim, batch: Batch) -> None:
-        if batch.marks:
-            batch = replace(batch, replaces=(*batch.replaces, *(mark.point for mark in batch.marks)))
-        grown = self._store(connection, claim, batch)
-        sql_marks.record(connection, claim, batch)
-        self._update(connection, claim.experiment_id, rows_stored=experiment.c.rows_stored + grown)
+    # Tables
 
-    def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
-        with self._reading() as connection:
-            row = self._kept(connection, self._row(connection, experiment_id))
-            for found in columns.ranges(self._stored_points(connection, row)):
-                yield "stored", found
-            yield from sql_marks.marked(connection, experiment_id, row["wanted_attempt"])
+    def create(self) -> None:
+        self._backend.create()
 
-    def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
-        with self._reading() as connection:
-            self._row(connection, experiment_id)
-            yield from sql_marks.failures(connection, experiment_id, last)
+    def setup(self) -> None:
+        self._setup.setup()
+
+    def setup_script(self) -> str:
+        return self._setup.script()
+
+    def check(self) -> Checkup:
+        return self._setup.check()
+
+    # Experimenters, projects, funding, clusters
+
+    def upsert(self, record: Record) -> None:
+        with self._backend.writing() as connection:
+            if isinstance(record, Project):
+                rules.check_parent(record, {row.id: row.parent for row in connection.execute(select(tables.project))})
+            self._backend.put(connection, TABLE_OF[type(record)], asdict(record))
+
+    def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
+        absent = []
+        with self._backend.reading() as connection:
+            wanted = {tables.experimenter: experimenter, tables.project: project, tables.funding: funding}
+            for table, id in wanted.items():
+                known = list(connection.execute(select(table.c.id).order_by(table.c.id)).scalars())
+                if id not in known:
+                    absent.append((table.name, id, known))
+        return absent
+
+    def record(self, kind: type[R], id: str) -> R | None:
+        table = TABLE_OF[kind]
+        with self._backend.reading() as connection:
+            row = connection.execute(select(table).where(table.c.id == id)).mappings().one_or_none()
+        return None if row is None else kind(**row)
+
+    # Experiments
+
+    def experiments(self, stack: str | None = None) -> list[Experiment]:
+        is_destroyed = experiment.c.destroyed_at.is_not(None)
+        statement = self._rows.select().order_by(is_destroyed, experiment.c.registered_at.desc(), experiment.c.id)
+        if stack is not None:
+            statement = statement.where(experiment.c.stack == stack)
+        with self._backend.reading() as connection:
+            return [experiment_of(row) for row in connection.execute(statement).mappings()]
 
     def reusable(self, registration: Registration) -> list[Experiment]:
         if not registration.job_digest:
             return []
         same = ("tree", "environment_digest", "python", "job_digest")
         alike = [experiment.c[name] == getattr(registration, name) for name in same]
-        others = self._select().where(*alike, experiment.c.id != registration.id, experiment.c.attempt > 0)
-        with self._reading() as connection:
+        others = self._rows.select().where(*alike, experiment.c.id != registration.id, experiment.c.attempt > 0)
+        with self._backend.reading() as connection:
             rows = connection.execute(others.order_by(experiment.c.registered_at.desc(), experiment.c.id))
             return [experiment_of(row) for row in rows.mappings()]
+
+    # Points
+
+    def _kept(self, connection: Connection, row: Row) -> Row:
+        """The experiment's row; DatabaseError if somebody dropped the table with its results."""
+        if row["rows_stored"] and not self._backend.has_table(connection, row["results_table"]):
+            raise columns.lost(row["results_table"], row["rows_stored"])
+        return row
+
+    def _with_results(self, connection: Connection, experiment_id: str) -> Row:
+        return self._kept(connection, self._rows.row(connection, experiment_id))
+
+    def store(self, claim: Claim, batch: Batch) -> None:
+        with self._backend.writing() as connection:
+            self._store(connection, claim, batch)
+
+    def _store(self, connection: Connection, claim: Claim, batch: Batch, also: Sequence[Write] = ()) -> None:
+        row = self._rows.row(connection, claim.experiment_id)
+        rules.check_fence(row, claim)
+        if batch.marks:
+            batch = replace(batch, replaces=(*batch.replaces, *(mark.point for mark in batch.marks)))
+        marks = sql_marks.changes(connection, claim, batch)
+        self._backend.store(connection, self._kept(connection, row), claim, batch, [*marks, *also])
+
+    def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
+        with self._backend.reading() as connection:
+            row = self._with_results(connection, experiment_id)
+            for found in columns.ranges(self._backend.stored_points(connection, row)):
+                yield "stored", found
+            yield from sql_marks.marked(connection, experiment_id, row["wanted_attempt"])
+
+    def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
+        with self._backend.reading() as connection:
+            self._rows.row(connection, experiment_id)
+            yield from sql_marks.failures(connection, experiment_id, last)
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
         return sum(self._copy(claim, source, chunk) for chunk in points.chunks(pairs, self.pairs_at_once))
@@ -68,40 +146,50 @@ class SqlDatabase(SqlRuns):
         copied = 0
         for found in self._found(source, sorted(to)):
             there = {*found.points, *(mark.point for mark in found.marks)}
-            with self._writing() as connection:
-                self._kept(connection, self._fenced(connection, claim))
-                self._store_points(connection, claim, points.moved(found, to))
-                sql_marks.note_origins(connection, claim, source, [(point, to[point]) for point in there])
+            origins = sql_marks.noted_origins(claim, source, [(point, to[point]) for point in there])
+            with self._backend.writing() as connection:
+                self._store(connection, claim, points.moved(found, to), [origins])
             copied += len(there)
         return copied
 
     def _found(self, experiment_id: str, points: list[int]) -> Iterator[Batch]:
         """What there is of these points, in batches of whole points."""
-        with self._reading() as connection:
-            yield from self._rows_of(connection, self._kept(connection, self._row(connection, experiment_id)), points)
+        with self._backend.reading() as connection:
+            yield from self._backend.rows_of(connection, self._with_results(connection, experiment_id), points)
             empties = sql_marks.empties(connection, experiment_id, points)
         if empties:
             yield Batch(array("q"), array("q"), (), marks=empties)
 
     def origins(self, experiment_id: str) -> Iterator[Origin]:
-        with self._reading() as connection:
-            self._row(connection, experiment_id)
+        with self._backend.reading() as connection:
+            self._rows.row(connection, experiment_id)
             yield from sql_marks.origins(connection, experiment_id)
+
+    def results(
+        self,
+        experiment_id: str,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Condition] = (),
+        chunk_rows: int = 10_000,
+    ) -> Iterator[Batch]:
+        with self._backend.reading() as connection:
+            row = self._with_results(connection, experiment_id)
+            yield from self._backend.read(connection, row, columns, where, chunk_rows)
 
     # Copies of a whole lab
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         found = metadata.tables[table]
-        with self._reading() as connection:
+        with self._backend.reading() as connection:
             for row in connection.execute(select(found), execution_options=sql_marks.STREAMED).mappings():
                 yield dict(row)
 
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        with self._writing() as connection:
+        with self._backend.writing() as connection:
             for row in rows:
-                self._put(connection, metadata.tables[table], dict(row))
+                self._backend.put(connection, metadata.tables[table], row)
 
     def put_results(self, experiment_id: str, batch: Batch) -> None:
-        with self._writing() as connection:
-            table = self._row(connection, experiment_id)["results_table"]
-            self._store(connection, Claim(experiment_id, 0, table, None), batch)
+        with self._backend.writing() as connection:
+            row = self._rows.row(connection, experiment_id)
+            self._backend.put_results(connection, row, Claim(experiment_id, 0, row["results_table"], None), batch)

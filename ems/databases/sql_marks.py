@@ -1,4 +1,7 @@
-"""What the tables `point` and `copied` say of points, in SQLAlchemy Core, inside the caller's transaction."""
+"""What the tables `point` and `copied` say of points, in SQLAlchemy Core, inside the caller's transaction.
+
+Changes are given as statements, which the caller executes.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,26 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy import Row as SqlRow
 
 from ems.databases import Claim, Origin, PointState, columns
 from ems.databases.points import Span, origin_spans, without
+from ems.databases.sql_backend import Write
 from ems.databases.tables import copied, point
 from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 
 STREAMED = {"yield_per": 10_000}
 
 
-def record(connection: Connection, claim: Claim, batch: Batch) -> None:
-    """Write the batch's marks; what was said before of the points it replaces is forgotten."""
+def changes(connection: Connection, claim: Claim, batch: Batch) -> Iterator[Write]:
+    """What writes the batch's marks; what was said before of the points it replaces is forgotten."""
     replaced = columns.spans(batch.replaces)
     if replaced:
-        _forget(connection, claim.experiment_id, replaced)
+        yield from _forgetting(connection, claim.experiment_id, replaced)
     if batch.marks:
         key = {"experiment_id": claim.experiment_id, "attempt": claim.attempt}
-        connection.execute(insert(point), [key | _mark_values(mark) for mark in batch.marks])
+        yield insert(point), [key | _mark_values(mark) for mark in batch.marks]
 
 
 def _mark_values(mark: Mark) -> dict[str, Any]:
@@ -36,27 +41,25 @@ def _mark_values(mark: Mark) -> dict[str, Any]:
     }
 
 
-def _forget(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
-    """Mostly there is nothing, which one query shows."""
+def _forgetting(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> Iterator[Write]:
+    """Mostly there is nothing, which one query finds out."""
     within = replaced[0][0], replaced[-1][1]
     marked = select(point.c.point).where(point.c.experiment_id == experiment_id, point.c.point.between(*within))
     overlapping = _overlapping(experiment_id, *within)
     has_marks, has_origins = connection.execute(select(marked.exists(), overlapping.exists())).one()
     if has_marks:
-        _forget_marks(connection, experiment_id, replaced)
+        yield _forgetting_marks(experiment_id, replaced)
     if has_origins:
-        _forget_origins(connection, experiment_id, replaced, connection.execute(overlapping).all())
+        yield from _forgetting_origins(experiment_id, replaced, connection.execute(overlapping).all())
 
 
-def _forget_marks(connection: Connection, experiment_id: str, replaced: Sequence[Span]) -> None:
+def _forgetting_marks(experiment_id: str, replaced: Sequence[Span]) -> Write:
     within = point.c.point.between(bindparam("first"), bindparam("last"))
     spans = [{"first": first, "last": last} for first, last in replaced]
-    connection.execute(delete(point).where(point.c.experiment_id == experiment_id, within), spans)
+    return delete(point).where(point.c.experiment_id == experiment_id, within), spans
 
 
-def _forget_origins(
-    connection: Connection, experiment_id: str, replaced: Sequence[Span], found: Sequence[Row[Any]]
-) -> None:
+def _forgetting_origins(experiment_id: str, replaced: Sequence[Span], found: Sequence[SqlRow[Any]]) -> Iterator[Write]:
     gone, left = [], []
     for row in found:
         known = range(row.first_point, row.last_point + 1)
@@ -66,9 +69,9 @@ def _forget_origins(
             left += [_moved_origin(row, part) for part in kept]
     if gone:
         key = and_(copied.c.experiment_id == experiment_id, copied.c.first_point == bindparam("first"))
-        connection.execute(delete(copied).where(key), gone)
+        yield delete(copied).where(key), gone
     if left:
-        connection.execute(insert(copied), left)
+        yield insert(copied), left
 
 
 def _overlapping(experiment_id: str, first: int, last: int) -> Select[Any]:
@@ -115,11 +118,11 @@ def _mark(row: Any) -> Mark:
 # Copies
 
 
-def note_origins(connection: Connection, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> None:
+def noted_origins(claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> Write:
     """`pairs`: (point there, point here)."""
     key = {"experiment_id": claim.experiment_id, "source": source, "attempt": claim.attempt}
     names = ("first_point", "last_point", "source_point")
-    connection.execute(insert(copied), [key | dict(zip(names, span, strict=True)) for span in origin_spans(pairs)])
+    return insert(copied), [key | dict(zip(names, span, strict=True)) for span in origin_spans(pairs)]
 
 
 def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:

@@ -1,86 +1,69 @@
-"""What all SQL services share: making tables and roles, and looking whether all is well."""
+"""What all SQL services share: giving roles their rights, and looking whether all is well."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from abc import abstractmethod
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import ClauseElement, Connection, Dialect, Insert, func, insert, literal, select
+from sqlalchemy import ClauseElement, Connection, Insert, func, insert, literal, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ems.databases import Checkup, columns, tables
-from ems.databases.sql import SqlDatabase
+from ems.databases.sql_backend import SqlBackend
 from ems.errors import DatabaseError
 
 ROUND_TRIPS = 7
 
 
-class SqlSetup(SqlDatabase):
-    dialect: Dialect
-
-    @abstractmethod
-    def _service(self, connection: Connection) -> str:
-        """Its name and version."""
-
-    @abstractmethod
-    def _role(self, connection: Connection) -> str:
-        """As whom EMS came in."""
-
-    @abstractmethod
-    def _may(self, connection: Connection) -> tuple[str, ...]:
-        """Of MAY, what this role may do; asked only where there are tables."""
-
-    @abstractmethod
-    def _faults(self, connection: Connection) -> list[str]:
-        """What is wrong beyond the tables' version."""
-
-    @abstractmethod
-    def _role_statements(self) -> Sequence[str]:
-        """What gives the roles of a lab their rights, whatever was there before."""
+class SqlSetup:
+    def __init__(self, backend: SqlBackend) -> None:
+        self._backend = backend
 
     def setup(self) -> None:
-        self.create()
-        with self._transaction(write=True) as connection:
-            for statement in self._role_statements():
+        self._backend.create()
+        with self._backend.transaction(write=True) as connection:
+            for statement in self._backend.role_statements():
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
-    def setup_script(self) -> str:
+    def script(self) -> str:
         every = tables.metadata.sorted_tables
         making = [CreateTable(table, if_not_exists=True) for table in every]
         indexing = [CreateIndex(index, if_not_exists=True) for table in every for index in table.indexes]
         statements: list[ClauseElement] = [*making, *indexing, self._version_statement()]
         compiled = (
-            str(statement.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
+            str(statement.compile(dialect=self._backend.dialect, compile_kwargs={"literal_binds": True}))
             for statement in statements
         )
-        return "".join(f"{statement.strip()};\n\n" for statement in (*compiled, *self._role_statements()))
+        return "".join(f"{statement.strip()};\n\n" for statement in (*compiled, *self._backend.role_statements()))
 
     def _version_statement(self) -> Insert:
         version = tables.schema_version
         unknown = ~select(version.c.version).exists()
-        return insert(version).from_select(["version"], select(literal(self._version)).where(unknown))
+        return insert(version).from_select(["version"], select(literal(self._backend.version)).where(unknown))
 
     def check(self) -> Checkup:
-        with self._transaction(write=False) as connection:
-            version = self._found_version(connection)
+        with self._backend.transaction(write=False) as connection:
+            version = self._backend.found_version(connection)
             latency_s, clock_ahead_s = self._measured(connection)
             return Checkup(
-                service=self._service(connection),
-                role=self._role(connection),
-                may=self._may(connection) if version else (),
+                service=self._backend.product(connection),
+                role=self._backend.role(connection),
+                may=self._backend.may(connection) if version else (),
                 tables_version=version,
-                needed_version=self._version,
+                needed_version=self._backend.version,
                 latency_s=latency_s,
                 clock_ahead_s=clock_ahead_s,
-                faults=(*self._version_faults(connection), *self._lost(connection, version), *self._faults(connection)),
+                faults=(
+                    *self._version_faults(connection),
+                    *self._lost(connection, version),
+                    *self._backend.faults(connection),
+                ),
             )
 
     def _version_faults(self, connection: Connection) -> list[str]:
         try:
-            self._check_version(connection)
+            self._backend.check_version(connection)
         except DatabaseError as error:
             return [str(error)]
         return []
@@ -89,20 +72,20 @@ class SqlSetup(SqlDatabase):
         """Tables that should be there and are not."""
         if version is None:
             return []
-        own = [name for name in tables.metadata.tables if not self._has_table(connection, name)]
+        own = [name for name in tables.metadata.tables if not self._backend.has_table(connection, name)]
         if own:
             return [f"tables of EMS are gone: {', '.join(own)}: restore them from a backup"]
         experiment = tables.experiment.c
         of_table = select(experiment.results_table, func.sum(experiment.rows_stored)).where(experiment.rows_stored > 0)
         stored = connection.execute(of_table.group_by(experiment.results_table)).all()
-        return [str(columns.lost(name, rows)) for name, rows in stored if not self._has_table(connection, name)]
+        return [str(columns.lost(name, rows)) for name, rows in stored if not self._backend.has_table(connection, name)]
 
     def _measured(self, connection: Connection) -> tuple[float, float]:
         """Seconds of a round trip, and what the database's clock is ahead of this machine's; medians."""
         took, ahead = [], []
         for _ in range(ROUND_TRIPS):
             start = time.perf_counter()
-            there: datetime = connection.execute(select(self.clock)).scalar_one()
+            there: datetime = connection.execute(select(self._backend.clock)).scalar_one()
             took.append(time.perf_counter() - start)
             ahead.append((there - datetime.now(UTC)).total_seconds() + took[-1] / 2)
         return statistics.median(took), statistics.median(ahead)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems import plugins
-from ems.databases import Experiment, State, columns, connect, points, rules
+from ems.databases import Experiment, State, columns, connect, points, rules, states
 from ems.databases import sql_marks as marks
 from ems.errors import DatabaseError, UserError
 from ems.spool.batch import Column
@@ -40,12 +40,12 @@ def test_each_scheme_is_a_backend_and_helpers_are_none(tmp_path):
     ],
 )
 def test_the_effective_state(stored, lease, deadline, expected):
-    assert rules.effective(stored, lease, deadline, NOON) is expected
+    assert states.effective(stored, lease, deadline, NOON) is expected
 
 
 def test_the_deadline_is_what_earlier_runs_left():
-    assert rules.deadline(None, timedelta(), NOON) is None
-    assert rules.deadline(2.0, timedelta(minutes=30), NOON) == NOON + timedelta(minutes=90)
+    assert states.deadline(None, timedelta(), NOON) is None
+    assert states.deadline(2.0, timedelta(minutes=30), NOON) == NOON + timedelta(minutes=90)
 
 
 def test_hours_that_are_lifted_reopen_but_lowered_ones_do_not():

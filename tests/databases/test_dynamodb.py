@@ -114,7 +114,7 @@ def test_what_a_killed_store_left_is_never_seen_and_deleted_at_the_next_run(data
     claim = claimed(database)
     database.store(claim, batch([0, 1], ints("x", 1, 2), marks=(failed(2),)))
     with monkeypatch.context() as patched:
-        patched.setattr(database, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(database._results, "_commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             database.store(claim, batch([1, 3], ints("x", 8, 9), replaces=(0, 1, 2, 3)))
     before = {"point": [0, 1], "row": [0, 0], "x": [1, 2]}
@@ -157,11 +157,11 @@ def test_cleaning_that_has_no_time_goes_on_later(database, monkeypatch):
 
 def test_a_zombie_that_goes_on_writing_is_refused_and_never_seen(database, connect_other):
     zombie = claimed(database)
-    row = database._numbered(of_claim(zombie))
+    row = database._results._numbered(of_claim(zombie))
     heir = claimed(database)
     database.store(heir, batch([0], ints("x", 1)))
     with pytest.raises(FencedOut):
-        database._stored(of_claim(zombie), row, batch([0, 1], ints("x", 8, 9)), "", [])
+        database._results._stored(of_claim(zombie), row, batch([0, 1], ints("x", 8, 9)), "", [])
     assert table(connect_other())["x"] == [1]
     assert states(connect_other()) == {"stored": [0]}
 
@@ -194,7 +194,7 @@ def test_two_clients_of_one_claim_lose_nothing(database, connect_other):
 def test_a_run_that_an_older_ems_wrote_has_no_platform(database):
     claim = claimed(database)
     for key in ("experiment", "run/0000000001"):
-        where = database._at("experiment/5f0c", key)
+        where = database._results._registry.at("experiment/5f0c", key)
         database._service.call("update_item", **where, UpdateExpression="REMOVE platform")
     assert (now(database).platform, [run["platform"] for run in database.rows("run")]) == ("", [""])
     database.describe(claim, "{}")
@@ -249,4 +249,4 @@ def test_points_of_many_batches_come_as_one_range(database):
     for start in range(0, 5000, 1000):
         database.store(claim, batch(list(range(start, start + 1000)), replaces=tuple(range(start, start + 1000))))
     assert list(database.points("5f0c")) == [("stored", range(5000))]
-    assert database._known[2][4999] == STORED
+    assert database._results._known[2][4999] == STORED

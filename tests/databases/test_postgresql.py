@@ -102,7 +102,8 @@ def test_what_is_no_url_is_told_without_what_may_be_a_secret(url):
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    monkeypatch.delitem(sys.modules, "ems.databases.postgresql.database")
+    for name in ("database", "backend"):
+        monkeypatch.delitem(sys.modules, f"ems.databases.postgresql.{name}")
     with pytest.raises(UserError, match=r"psycopg(.|\n)*pip install 'ems-experiments\[postgresql\]'"):
         connect("postgresql:///lab", HERE)
 
@@ -392,7 +393,7 @@ def test_a_check_measures_and_names_faults(made, sql):
     assert 0 < found.latency_s < 5 and abs(found.clock_ahead_s) < 5
     sql("UPDATE schema_version SET version = 99")
     made.close()
-    with closing(connect(made._name, HERE)) as another:
+    with closing(connect(made._backend.name, HERE)) as another:
         assert "Upgrade EMS" in another.check().faults[0]
 
 

@@ -173,7 +173,7 @@ def test_a_password_from_pgpass_and_verified_tls(secured, passwords):
     with closing(connect(secured, HERE)) as database:
         database.create()
         assert database.experiments() == []
-        with database._reading() as connection:
+        with database._backend.reading() as connection:
             assert connection.exec_driver_sql("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").scalar()
 
 

@@ -18,7 +18,8 @@ from sqlalchemy import func, text
 
 from ems.databases import Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
-from ems.databases.sqlite.database import SqliteDatabase, filesystem
+from ems.databases.sqlite.backend import filesystem
+from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
 from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.views.status import status_object
@@ -334,7 +335,7 @@ def test_tables_read_without_ems(made, file):
 def test_foreign_keys_hold(made, file):
     with (
         pytest.raises(DatabaseError, match="FOREIGN KEY"),
-        made._transaction(write=True) as connection,  # as a fault in EMS would
+        made._backend.transaction(write=True) as connection,  # as a fault in EMS would
     ):
         connection.execute(text("INSERT INTO point VALUES ('ghost', 0, 'failed', '{}', '', 1)"))
 
@@ -410,17 +411,12 @@ def test_a_network_file_system_is_refused(file, tmp_path, monkeypatch):
         database.create()
 
 
-class Ahead(SqliteDatabase):
-    """Used by a laptop whose clock is an hour ahead."""
-
-    clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", "+1 hour", type_=UtcTime())
-
-
 def test_a_clock_that_is_set_back_gives_no_hours(made, file):
-    with closing(Ahead(file)) as ahead:
-        claim = claimed(ahead, max_hours=2.0)
+    with closing(SqliteDatabase(file)) as laptop:
+        laptop._backend.clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", "+1 hour", type_=UtcTime())
+        claim = claimed(laptop, max_hours=2.0)
     made.release(claim, Outcome(State.FAILED, 0, 1))
-    with made._reading() as connection:
+    with made._backend.reading() as connection:
         assert connection.execute(text("SELECT hours FROM charge")).scalar_one() == 0
     made.reopen("5f0c")
     again = made.claim("5f0c", agent="a", lease_s=30)

@@ -1,7 +1,7 @@
-"""SQLAlchemy's statements in BigQuery's SQL, and a DB-API connection that keeps changes until its end.
+"""SQLAlchemy's statements in BigQuery's SQL: compiled for a script, or run at once by a DB-API connection.
 
-BigQuery's transactions are scripts: what is read outside one is not locked. So a connection runs queries at once,
-and collects changes, which `bigquery.py` sends as one script that holds only if what was read still does.
+BigQuery's transactions are scripts: what is read outside one is not locked. So `backend` sends changes as one script
+that holds only if what was read still does.
 """
 
 from __future__ import annotations
@@ -109,19 +109,13 @@ class Dialect(DefaultDialect):
 
 
 class Session:
-    """What a transaction has read and wants to change; the DB-API's connection."""
+    """The DB-API's connection: each statement is a job of its own, and holds at once."""
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.is_beat = self.is_batch = False
-        self.row: Mapping[str, Any] | None = None
-        """The experiment as it was read: changes hold only if it is still so."""
-        self.values: dict[str, Any] = {}
-        """What is to change in that row."""
-        self.changes: list[Statement] = []
 
     def cursor(self) -> Cursor:
-        return Cursor(self)
+        return Cursor(self.service)
 
     def commit(self) -> None:
         """All was sent."""
@@ -130,8 +124,8 @@ class Session:
 
 
 class Cursor:
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, service: Service) -> None:
+        self._service = service
         self._rows: Iterator[tuple[Any, ...]] = iter(())
         self.description: list[tuple[Any, ...]] | None = None
         self.rowcount = -1
@@ -139,10 +133,7 @@ class Cursor:
     def run(self, statement: str, rows: list[dict[str, Any]], context: Any) -> None:
         kinds = {} if context is None or context.compiled is None else kinds_of(context.compiled)
         sql, parameters = _of_many(statement, rows, kinds) if len(rows) > 1 else _of_one(statement, rows[0], kinds)
-        if context is not None and (context.isinsert or context.isupdate or context.isdelete):
-            self._session.changes.append((sql, parameters))
-            return
-        found = self._session.service.query(sql, parameters)
+        found = self._service.query(sql, parameters)
         self.description = [(field.name, *[None] * 6) for field in found.schema]
         self._rows = (row.values() for row in found)
 
@@ -164,12 +155,15 @@ def kinds_of(made: Any) -> dict[str, str]:
     return {name: process(bind.type) for name, bind in made.binds.items()}
 
 
-def compiled(statement: Executable, dialect: Dialect) -> Statement:
-    """A statement with its parameters, ready to be sent."""
-    made: Any = statement.compile(dialect=dialect)  # type: ignore[attr-defined]
-    values = made.construct_params()
-    sent = {name: sendable(made.binds[name].type, value, dialect) for name, value in values.items()}
-    return str(made), _one(sent, kinds_of(made))
+def compiled(statement: Executable, dialect: Dialect, rows: Sequence[Mapping[str, Any]] = ({},)) -> Statement:
+    """A statement with its parameters, ready to be sent; `rows`: those that it has not yet, for each row."""
+    made: Any = statement.compile(dialect=dialect, column_keys=list(rows[0]) or None)  # type: ignore[attr-defined]
+    sent = [
+        {name: sendable(made.binds[name].type, value, dialect) for name, value in made.construct_params(row).items()}
+        for row in rows
+    ]
+    kinds = kinds_of(made)
+    return _of_many(str(made), sent, kinds) if len(sent) > 1 else (str(made), _one(sent[0], kinds))
 
 
 def sendable(type: TypeEngine[Any], value: Any, dialect: Dialect) -> Any:

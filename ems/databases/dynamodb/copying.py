@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import timedelta
 from itertools import groupby
 from typing import Any
 
@@ -13,14 +12,21 @@ from ems.databases import tables
 from ems.databases.dynamodb import log, reading
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.items import item_of
-from ems.databases.dynamodb.registry import RUN, Row, assignments, collection_of
-from ems.databases.dynamodb.results import DynamodbResults, Writer
-from ems.databases.dynamodb.runs import COUNTERS, entries_of, run_key
+from ems.databases.dynamodb.registry import Registry, assignments, collection_of
+from ems.databases.dynamodb.results import Results, Writer
+from ems.databases.dynamodb.runs import OWN, entries_of, run_key
+from ems.databases.states import RUN, took_s
+from ems.databases.states import Values as Row
 from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 
 
-class DynamodbCopying(DynamodbResults):
+class Copying:
     """Rows are written one by one, not in a transaction: a copy that was interrupted is repeated."""
+
+    def __init__(self, registry: Registry, results: Results) -> None:
+        self._registry = registry
+        self._service = registry.service
+        self._results = results
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         found = {
@@ -31,15 +37,15 @@ class DynamodbCopying(DynamodbResults):
             "copied": self._origins,
         }
         names = tables.metadata.tables[table].c.keys()
-        for row in found[table]() if table in found else self._collection(table):
+        for row in found[table]() if table in found else self._registry.collection(table):
             yield {name: row.get(name) for name in names}
 
     def _experiment_rows(self) -> list[Row]:
-        return self._rows([entry["experiment_id"] for entry in self._collection("experiments")])
+        return self._registry.rows([entry["experiment_id"] for entry in self._registry.collection("experiments")])
 
     def _runs(self) -> Iterator[Row]:
         for row in self._experiment_rows():
-            for run in self._collection(collection_of(row["id"]), "run/"):
+            for run in self._registry.collection(collection_of(row["id"]), "run/"):
                 yield {"platform": ""} | run  # which an older EMS did not write
 
     def _charges(self) -> Iterator[Row]:
@@ -74,15 +80,15 @@ class DynamodbCopying(DynamodbResults):
 
     def _put_all(self, rows: Iterable[Row]) -> None:
         for row in rows:
-            self._checked.call("put_item", TableName=self._service.registry, Item=item_of(row))
+            self._registry.checked.call("put_item", TableName=self._service.registry, Item=item_of(row))
 
     def _put_experiments(self, rows: list[Row]) -> None:
         for row in rows:
-            key = {"pk": collection_of(row["id"]), "sk": "experiment", "used_s": 0.0}
-            new = item_of(dict.fromkeys(COUNTERS, 0) | key | row)
+            key = {"pk": collection_of(row["id"]), "sk": "experiment"}
+            new = item_of(OWN | key | row)
             condition = "attribute_not_exists(pk)"
             try:
-                self._checked.call(
+                self._registry.checked.call(
                     "put_item", TableName=self._service.registry, Item=new, ConditionExpression=condition
                 )
             except Changed:
@@ -94,10 +100,9 @@ class DynamodbCopying(DynamodbResults):
         ids = {row["experiment_id"] for row in rows}
         self._put_all({"pk": collection_of(r["experiment_id"]), "sk": run_key(r["attempt"])} | r for r in rows)
         for id in ids:
-            runs = {run["attempt"]: run for run in self._collection(collection_of(id), "run/")}
+            runs = {run["attempt"]: run for run in self._registry.collection(collection_of(id), "run/")}
             newest = runs.pop(max(runs))
-            took = (max(run["heartbeat_at"] - run["claimed_at"], timedelta()) for run in runs.values())
-            used = {"used_s": sum(took, timedelta()).total_seconds(), "run_state": newest["state"]}
+            used = {"used_s": sum(map(took_s, runs.values()), 0.0), "run_state": newest["state"]}
             self._assign(id, "experiment", used | {name: newest.get(name) for name in RUN})
 
     def _put_charges(self, rows: list[Row]) -> None:
@@ -106,7 +111,7 @@ class DynamodbCopying(DynamodbResults):
             self._assign(row["experiment_id"], run_key(row["attempt"]), charge)
 
     def _assign(self, experiment_id: str, key: str, values: Row) -> None:
-        self._service.call("update_item", **self._at(collection_of(experiment_id), key), **assignments(values))
+        self._service.call("update_item", **self._registry.at(collection_of(experiment_id), key), **assignments(values))
 
     def _put_marks(self, rows: list[Row]) -> None:
         for (id, attempt), same in groupby(rows, key=lambda row: (row["experiment_id"], row["attempt"])):
@@ -127,8 +132,8 @@ class DynamodbCopying(DynamodbResults):
         self._adopt(Writer(experiment_id, 0), batch)
 
     def _adopt(self, writer: Writer, batch: Batch, source: str = "", copied: Iterable[log.Copy] = ()) -> None:
-        self._store(writer, batch, source, copied)
-        self._clean(self._row(writer.experiment_id))
+        self._results.write(writer, batch, source, copied)
+        self._results.clean(self._registry.row(writer.experiment_id))
 
 
 def _plain(parameters: Any) -> Any:

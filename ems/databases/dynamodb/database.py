@@ -1,19 +1,30 @@
 """The lab's database in DynamoDB: `dynamodb://REGION/PREFIX`, the tables `PREFIX-registry` and `PREFIX-results`.
 
 Credentials and endpoint come by AWS's own ways: AWS_PROFILE, ~/.aws, a role of the machine; AWS_ENDPOINT_URL_DYNAMODB
-for a server of one's own. The service has no clock: this machine's clock is taken, corrected where the times in the
+for a server of one's own. The service has no clock to ask: this machine's is taken, corrected where the times in the
 service's answers prove it wrong.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ems.databases import Checkup, Claim, Condition, Experiment, Origin, PointState, R, Record, Registration
+from ems.databases.dynamodb.copying import Copying
+from ems.databases.dynamodb.lab import Lab
+from ems.databases.dynamodb.registry import Registry
+from ems.databases.dynamodb.results import Results
+from ems.databases.dynamodb.runs import DynamodbRows
 from ems.databases.dynamodb.service import Service
-from ems.databases.dynamodb.setup import DynamodbSetup
+from ems.databases.dynamodb.setup import Setup
+from ems.databases.runs import Runs
 from ems.errors import UserError
+from ems.spool.batch import Batch, Mark
 
+VERSION = 1
 URL = re.compile(r"dynamodb://(?P<region>[a-z0-9-]+)/(?P<prefix>[A-Za-z0-9_.-]{1,200})/?")
 ALLOWED = (
     "Allowed: dynamodb://REGION/PREFIX, as dynamodb://eu-central-1/mylab; letters, digits, `_`, `-`, `.` in PREFIX."
@@ -28,6 +39,85 @@ def connect(url: str, root: Path) -> DynamodbDatabase:  # noqa: ARG001  (only a 
     return DynamodbDatabase(Service(parts["region"], parts["prefix"]))
 
 
-class DynamodbDatabase(DynamodbSetup):
+class DynamodbDatabase(Runs):
+    _rows: DynamodbRows
+
+    def __init__(self, service: Service, version: int = VERSION) -> None:
+        self._service = service
+        registry = Registry(service, version)
+        self._setup = Setup(registry)
+        self._lab = Lab(registry)
+        self._results = Results(registry, self.pairs_at_once)
+        self._rows = DynamodbRows(registry, self._results.clean)
+        self._copying = Copying(registry, self._results)
+
     def close(self) -> None:
         self._service.close()
+
+    # Tables
+
+    def create(self) -> None:
+        self._setup.create()
+
+    def setup(self) -> None:
+        self._setup.create()
+
+    def setup_script(self) -> str:
+        return self._setup.script()
+
+    def check(self) -> Checkup:
+        return self._setup.check()
+
+    # The lab and its experiments
+
+    def upsert(self, record: Record) -> None:
+        self._lab.upsert(record)
+
+    def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
+        return self._lab.missing(experimenter, project, funding)
+
+    def record(self, kind: type[R], id: str) -> R | None:
+        return self._lab.record(kind, id)
+
+    def experiments(self, stack: str | None = None) -> list[Experiment]:
+        return self._rows.of_stack(stack)
+
+    def reusable(self, registration: Registration) -> list[Experiment]:
+        return self._rows.reusable(registration)
+
+    # Points
+
+    def store(self, claim: Claim, batch: Batch) -> None:
+        self._results.store(claim, batch)
+
+    def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
+        return self._results.points(experiment_id)
+
+    def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
+        return self._results.failures(experiment_id, last)
+
+    def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
+        return self._results.copy_points(claim, source, pairs)
+
+    def origins(self, experiment_id: str) -> Iterator[Origin]:
+        return self._results.origins(experiment_id)
+
+    def results(
+        self,
+        experiment_id: str,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Condition] = (),
+        chunk_rows: int = 10_000,
+    ) -> Iterator[Batch]:
+        return self._results.read(experiment_id, columns, where, chunk_rows)
+
+    # Copies of a whole lab
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        return self._copying.rows(table)
+
+    def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._copying.put_rows(table, rows)
+
+    def put_results(self, experiment_id: str, batch: Batch) -> None:
+        self._copying.put_results(experiment_id, batch)

@@ -17,10 +17,10 @@ from ems.databases import Origin, PointState, columns
 from ems.databases.dynamodb.items import LOG, Item, item_of, partition, span_text, spans_of, values_of
 from ems.databases.dynamodb.service import Service, key_range
 from ems.databases.points import without
+from ems.databases.states import Row
 
 Span = tuple[int, int]  # inclusive
 Copy = tuple[int, int, int]  # first and last point here, first point there
-Row = dict[str, Any]
 
 PIECE_SPANS, PIECES = 2_000, 4  # of one item, some 320 kB at most
 PAGE = 4096

@@ -14,8 +14,9 @@ from typing import Any
 from ems.databases import Condition, columns, selection
 from ems.databases.dynamodb.columns import Layout
 from ems.databases.dynamodb.items import MARKS, SHARDS, Item, decoded, joined, parsed, partition, point_bounds, whole
-from ems.databases.dynamodb.log import Row, Span, counts, entries
+from ems.databases.dynamodb.log import Span, counts, entries
 from ems.databases.dynamodb.service import Service, key_range
+from ems.databases.states import Row
 from ems.spool.batch import Batch, ColumnType, Mark, from_jsonable
 
 MOST_PROJECTED = 300  # columns by name: an expression has at most 4 kB

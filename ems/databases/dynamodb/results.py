@@ -38,11 +38,10 @@ from ems.databases.dynamodb.items import (
     row_items,
     sort_key,
 )
-from ems.databases.dynamodb.log import Row
-from ems.databases.dynamodb.registry import collection_of
-from ems.databases.dynamodb.runs import DynamodbRuns
+from ems.databases.dynamodb.registry import Registry, collection_of
 from ems.databases.dynamodb.service import Request, Service, key_range
 from ems.databases.points import chunks, moved, origin_spans
+from ems.databases.states import Row
 from ems.spool.batch import Batch, Mark, jsonable
 
 Copied = Iterable[log.Copy]
@@ -77,18 +76,22 @@ def of_claim(claim: Claim) -> Writer:
     return Writer(claim.experiment_id, claim.attempt, claim)
 
 
-class DynamodbResults(DynamodbRuns):
-    def __init__(self, service: Service) -> None:
-        self._service = service
+class Results:
+    """`pairs_at_once`: of points that are copied."""
+
+    def __init__(self, registry: Registry, pairs_at_once: int) -> None:
+        self._registry = registry
+        self._service = registry.service
+        self._pairs_at_once = pairs_at_once
         self._storing = threading.Lock()
         self._known: tuple[str, int, log.Points] = ("", 0, log.Points())
 
     # Storing
 
     def store(self, claim: Claim, batch: Batch) -> None:
-        self._store(of_claim(claim), batch)
+        self.write(of_claim(claim), batch)
 
-    def _store(self, writer: Writer, batch: Batch, source: str = "", copied: Copied = ()) -> Row:
+    def write(self, writer: Writer, batch: Batch, source: str = "", copied: Copied = ()) -> Row:
         """The experiment's row as it was just before."""
         columns.check_batch(batch)
         with self._storing:
@@ -100,16 +103,16 @@ class DynamodbResults(DynamodbRuns):
 
     def _numbered(self, writer: Writer) -> Row | None:
         """The experiment's row with a number of our own for a batch, in `batches`; None: ask again."""
-        update = self._at(collection_of(writer.experiment_id), "experiment") | {
+        update = self._registry.at(collection_of(writer.experiment_id), "experiment") | {
             "UpdateExpression": "ADD batches :one, revision :one",
             "ConditionExpression": writer.condition,
             "ExpressionAttributeValues": {**writer.values, ":one": {"N": "1"}},
             "ReturnValues": "ALL_NEW",
         }
         try:
-            return self._row_of(self._checked.call("update_item", **update)["Attributes"])
+            return self._registry.row_of(self._registry.checked.call("update_item", **update)["Attributes"])
         except Changed:
-            writer.check(self._row(writer.experiment_id))
+            writer.check(self._registry.row(writer.experiment_id))
             return None
 
     def _stored(self, writer: Writer, row: Row, batch: Batch, source: str, copied: list[log.Copy]) -> bool:
@@ -141,7 +144,7 @@ class DynamodbResults(DynamodbRuns):
         adding = {":one": {"N": "1"}, ":grown": {"N": str(plan.grown if writer.claim else 0)}}
         adding |= item_of({name: found for name, found in ((":void", void), (":unclean", unclean)) if found})
         names = {":one": "revision", ":grown": "rows_stored", ":void": "void_batches", ":unclean": "unclean_batches"}
-        update = self._at(collection_of(row["id"]), "experiment") | {
+        update = self._registry.at(collection_of(row["id"]), "experiment") | {
             "UpdateExpression": "SET last_batch = :new ADD " + ", ".join(f"{names[name]} {name}" for name in adding),
             "ConditionExpression": f"{writer.condition} AND last_batch = :last",
             "ExpressionAttributeValues": {**writer.values, **adding, **item_of({":new": number, ":last": last})},
@@ -154,7 +157,7 @@ class DynamodbResults(DynamodbRuns):
 
     def _is_committed(self, writer: Writer, number: int) -> bool:
         """Whether the answer was lost, and its repetition refused; FencedOut if the claim does not hold."""
-        row = self._row(writer.experiment_id)
+        row = self._registry.row(writer.experiment_id)
         if log.counts(row, number):
             return True
         writer.check(row)
@@ -163,7 +166,7 @@ class DynamodbResults(DynamodbRuns):
     # Points
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
-        row = self._row(experiment_id)
+        row = self._registry.row(experiment_id)
         points = log.known(self._service, row, row["wanted_attempt"])
         for code, found in chain(points.runs(log.STORED), points.runs(log.EMPTY, log.FAILED, log.DUE)):
             state = log.STATES[code]
@@ -171,17 +174,17 @@ class DynamodbResults(DynamodbRuns):
             yield state, found
 
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
-        found = reading.marks(self._service, self._row(experiment_id), ascending=last is None)
+        found = reading.marks(self._service, self._registry.row(experiment_id), ascending=last is None)
         failed = (mark for mark, _ in found if mark.state == "failed")
         yield from failed if last is None else reversed(list(islice(failed, last)))
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
         copied = 0
-        for to in chunks(pairs, self.pairs_at_once):
-            for found in self._found(self._row(source), sorted(to)):
+        for to in chunks(pairs, self._pairs_at_once):
+            for found in self._found(self._registry.row(source), sorted(to)):
                 there = {*found.points, *(mark.point for mark in found.marks)}
                 copies = origin_spans((point, to[point]) for point in there)
-                self._store(of_claim(claim), moved(found, to), source, copies)
+                self.write(of_claim(claim), moved(found, to), source, copies)
                 copied += len(there)
         return copied
 
@@ -200,24 +203,24 @@ class DynamodbResults(DynamodbRuns):
             yield Batch(array("q"), array("q"), (), marks=found)
 
     def origins(self, experiment_id: str) -> Iterator[Origin]:
-        row = self._row(experiment_id)
+        row = self._registry.row(experiment_id)
         yield from (origin for origin, _ in log.origins(self._service, row))
 
-    def results(
+    def read(
         self,
         experiment_id: str,
         columns: Sequence[str] | None = None,
         where: Sequence[Condition] = (),
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
-        row = self._row(experiment_id)
+        row = self._registry.row(experiment_id)
         layout = dynamodb_columns.find(self._service, row["results_table"])
         if layout.revision:
             yield from reading.read(self._service, row, layout, columns, where, chunk_rows)
 
     # Cleaning
 
-    def _clean(self, row: Row) -> None:
+    def clean(self, row: Row) -> None:
         until = time.monotonic() + CLEANING_S
         remaining = sorted(row["unclean_batches"])
         floors = reading.Floors(self._service, row)
@@ -226,7 +229,7 @@ class DynamodbResults(DynamodbRuns):
             self._service.write(_until(until, self._leftovers(row, numbers, floors)))
             if time.monotonic() > until:
                 return
-            update = self._at(collection_of(row["id"]), "experiment") | {
+            update = self._registry.at(collection_of(row["id"]), "experiment") | {
                 "UpdateExpression": "DELETE unclean_batches :numbers ADD revision :one",
                 "ExpressionAttributeValues": {":numbers": {"NS": list(map(str, numbers))}, ":one": {"N": "1"}},
             }

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ems.databases import MAY, Checkup
-from ems.databases.dynamodb.copying import DynamodbCopying
 from ems.databases.dynamodb.errors import Changed
-from ems.databases.dynamodb.service import Service, session
+from ems.databases.dynamodb.items import Item
+from ems.databases.dynamodb.registry import Registry
+from ems.databases.dynamodb.service import session
 from ems.errors import DatabaseError, DatabaseUnavailable
 
-VERSION = 1
 ROUND_TRIPS = 7
 READ = ["DescribeTable", "GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect"]
 WRITE = ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "ConditionCheckItem"]
@@ -27,54 +27,27 @@ POLICY = """
 """
 
 
-class DynamodbSetup(DynamodbCopying):
-    def __init__(self, service: Service, version: int = VERSION) -> None:
-        super().__init__(service)
-        self._version = version
-        self._is_current = False
-
-    @property
-    def _checked(self) -> Service:
-        if not self._is_current:
-            found = self._found_version()
-            if found is None:
-                raise DatabaseError(
-                    f"The lab's database has no tables yet: {self._service.name}.", "Make them: ems up lab"
-                )
-            if found != self._version:
-                raise self._other_version(found)
-            self._is_current = True
-        return self._service
-
-    def _found_version(self) -> int | None:
-        item = self._service.get("version", "schema")
-        return None if item is None else int(item["version"]["N"])
-
-    def _other_version(self, found: int) -> DatabaseError:
-        name = self._service.name
-        if found > self._version:
-            return DatabaseError(
-                f"{name} has tables of version {found}; this EMS knows versions up to {self._version}.",
-                "Upgrade EMS: pip install --upgrade ems-experiments",
-            )
-        return DatabaseError(
-            f"{name} has tables of version {found}; this EMS needs version {self._version}.",
-            "Bring them up to date: ems up lab",
-        )
+class Setup:
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._service = registry.service
 
     # Making
 
     def create(self) -> None:
         for table in self._tables():
             self._make(table)
-        item = {"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._version)}}
-        known = {":known": {"N": str(self._version)}}
+        item = self._version_item()
+        known = {":known": {"N": str(self._registry.version)}}
         condition = "attribute_not_exists(pk) OR version <= :known"
         put = {"Item": item, "ConditionExpression": condition, "ExpressionAttributeValues": known}
         try:
             self._service.call("put_item", TableName=self._service.registry, **put)
         except Changed as error:
-            raise self._other_version(self._found_version() or 0) from error
+            raise self._registry.other_version(self._registry.found_version() or 0) from error
+
+    def _version_item(self) -> Item:
+        return {"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._registry.version)}}
 
     def _tables(self) -> Iterator[dict[str, Any]]:
         names = {self._service.registry: ("pk", "sk"), self._service.results: ("experiment_id", "rowid")}
@@ -101,17 +74,16 @@ class DynamodbSetup(DynamodbCopying):
         answer = self._service.call_unless("ResourceNotFoundException", "describe_table", TableName=table)
         return answer and answer["Table"]
 
-    def setup(self) -> None:
-        self.create()
-
-    def setup_script(self) -> str:
+    def script(self) -> str:
         region = self._service.region
         made = "".join(
             f"aws dynamodb create-table --region {region} --cli-input-json '{json.dumps(table)}'\n"
             f"aws dynamodb wait table-exists --region {region} --table-name {table['TableName']}\n"
             for table in self._tables()
         )
-        item = json.dumps({"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._version)}})
+        item = json.dumps(
+            {"pk": {"S": "version"}, "sk": {"S": "schema"}, "version": {"N": str(self._registry.version)}}
+        )
         version = f"aws dynamodb put-item --region {region} --table-name {self._service.registry} --item '{item}'\n"
         return made + version + "".join(map(self._policy, ROLES))
 
@@ -127,14 +99,14 @@ class DynamodbSetup(DynamodbCopying):
 
     def check(self) -> Checkup:
         described = [self._described(table["TableName"]) for table in self._tables()]
-        found = self._found_version() if all(described) else None
+        found = self._registry.found_version() if all(described) else None
         latency_s = self._latency_s()
         return Checkup(
             service=f"DynamoDB at {os.environ.get('AWS_ENDPOINT_URL_DYNAMODB') or self._service.region}",
             role=_role(),
             may=tuple(self._may()) if found else (),
             tables_version=found,
-            needed_version=self._version,
+            needed_version=self._registry.version,
             latency_s=latency_s,
             clock_ahead_s=self._service.clock.ahead_s,
             faults=tuple(self._faults(found, described)),
@@ -151,7 +123,7 @@ class DynamodbSetup(DynamodbCopying):
     def _may(self) -> Iterator[str]:
         """Writes on a condition that never holds, and makes a table that is there: they change nothing."""
         never = {"ConditionExpression": "attribute_exists(pk) AND attribute_not_exists(pk)"}
-        tried = self._at("version", "schema") | never
+        tried = self._registry.at("version", "schema") | never
         yield MAY[0]
         if self._is_let("delete_item", tried):
             yield from MAY[1:3]
@@ -178,8 +150,8 @@ class DynamodbSetup(DynamodbCopying):
                 key["AttributeName"] for key in wanted["KeySchema"]
             ]:
                 yield f"table {name} was not made by EMS: take another prefix in ems:database"
-        if found is not None and found != self._version:
-            yield str(self._other_version(found))
+        if found is not None and found != self._registry.version:
+            yield str(self._registry.other_version(found))
 
 
 def _role() -> str:

@@ -6,13 +6,9 @@ describes the lab (`ems up lab`) and owns EMS's tables. They are groups: people 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlalchemy import Connection, Dialect
-from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy import Connection
 
 from ems.databases import MAY, tables
-from ems.databases.sql_setup import SqlSetup
 
 ROLES = """DO $$
 DECLARE
@@ -69,43 +65,37 @@ RUNNING = ["experiment", "run", "charge", "point", "copied"]
 DESCRIBING = ["experimenter", "project", "funding", "cluster"]
 
 
-class PostgresqlRoles(SqlSetup):
-    dialect: Dialect = dialect()  # type: ignore[no-untyped-call]
+def statement() -> str:
+    """Makes the roles and gives them their rights, whatever was there before."""
+    names = ", ".join(f"'{name}'" for name in tables.metadata.tables)
+    return ROLES.format(tables=names, running=", ".join(RUNNING), results=RESULTS)
 
-    def setup_script(self) -> str:
-        return super().setup_script() + LOGIN
 
-    def _role_statements(self) -> Sequence[str]:
-        names = ", ".join(f"'{name}'" for name in tables.metadata.tables)
-        return [ROLES.format(tables=names, running=", ".join(RUNNING), results=RESULTS)]
+def may(connection: Connection) -> tuple[str, ...]:
+    groups = {"running": RUNNING, "describing": DESCRIBING, "tables": list(tables.metadata.tables)}
+    read, *change = connection.exec_driver_sql(MAY_SQL, groups).one()
+    writable = _setting(connection, "pg_is_in_recovery()") == "false"
+    return tuple(name for name, may in zip(MAY, (read, *(may and writable for may in change)), strict=True) if may)
 
-    def _service(self, connection: Connection) -> str:
-        version: str = connection.exec_driver_sql("SHOW server_version").scalar_one()
-        return f"PostgreSQL {version.partition(' ')[0]}"
 
-    def _role(self, connection: Connection) -> str:
-        return str(connection.exec_driver_sql("SELECT current_user").scalar_one())
+def faults(connection: Connection) -> list[str]:
+    """Of the database itself, tables or not."""
+    found = []
+    encoding = _setting(connection, "current_setting('server_encoding')")
+    if encoding != "UTF8":
+        found.append(f"text is kept in {encoding}: make the database anew with CREATE DATABASE … ENCODING 'UTF8'")
+    if _setting(connection, "current_schema") is None:
+        found.append("no schema of search_path is there for this role: an owner runs `ems database init`")
+    return found
 
-    def _may(self, connection: Connection) -> tuple[str, ...]:
-        groups = {"running": RUNNING, "describing": DESCRIBING, "tables": list(tables.metadata.tables)}
-        read, *change = connection.exec_driver_sql(MAY_SQL, groups).one()
-        writable = _setting(connection, "pg_is_in_recovery()") == "false"
-        return tuple(name for name, may in zip(MAY, (read, *(may and writable for may in change)), strict=True) if may)
 
-    def _faults(self, connection: Connection) -> list[str]:
-        faults = []
-        encoding = _setting(connection, "current_setting('server_encoding')")
-        if encoding != "UTF8":
-            faults.append(f"text is kept in {encoding}: make the database anew with CREATE DATABASE … ENCODING 'UTF8'")
-        if _setting(connection, "current_schema") is None:
-            faults.append("no schema of search_path is there for this role: an owner runs `ems database init`")
-        if self._found_version(connection):
-            faults += [
-                f"results table {table!r} belongs to {owner}, so that this role cannot add columns to it: "
-                "an owner runs `ems database init`"
-                for table, owner in connection.exec_driver_sql(FOREIGN_TABLES)
-            ]
-        return faults
+def foreign_tables(connection: Connection) -> list[str]:
+    """Faults of results tables, once EMS has tables."""
+    return [
+        f"results table {table!r} belongs to {owner}, so that this role cannot add columns to it: "
+        "an owner runs `ems database init`"
+        for table, owner in connection.exec_driver_sql(FOREIGN_TABLES)
+    ]
 
 
 def _setting(connection: Connection, expression: str) -> str | None:

@@ -1,55 +1,19 @@
-"""The lab's database in one SQLite file: `sqlite:///path from the lab's folder` or `sqlite:////absolute path`.
-
-WAL, so that notebooks read while runs write. `synchronous=FULL`: what is committed survives a crash of the process
-and, as far as the disk keeps its word, a power cut. NaN is stored as NULL. Columns of doubles have no declared type:
-one of SQLite's REAL columns would turn -0.0 into 0.0.
-"""
+"""The lab's database in one SQLite file: `sqlite:///path from the lab's folder` or `sqlite:////absolute path`."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import psutil
-from sqlalchemy import Connection, Engine, Table, create_engine, event, func
-from sqlalchemy.dialects.sqlite import dialect, insert
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import QueuePool
-
-from ems.databases import MAY, Claim, Condition, Experiment
+from ems.databases import Experiment
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.snippets import Language
-from ems.databases.sql_setup import SqlSetup
-from ems.databases.sqlite import results as sqlite_results
+from ems.databases.sql import SqlDatabase
 from ems.databases.sqlite import snippets as sqlite_snippets
-from ems.databases.tables import UtcTime
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
-from ems.spool.batch import Batch
+from ems.databases.sqlite.backend import SqliteBackend
+from ems.errors import UserError
 
 WAIT_S = 10.0
-NETWORK_FILESYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph"}
-)
-MAY_PASS = {
-    sqlite3.SQLITE_BUSY: "others kept it locked",
-    sqlite3.SQLITE_LOCKED: "others kept it locked",
-    sqlite3.SQLITE_PROTOCOL: "others kept it locked",
-    sqlite3.SQLITE_IOERR: "its disk failed to read or write",
-    sqlite3.SQLITE_FULL: "its disk is full",
-}
-STAYS = {
-    sqlite3.SQLITE_NOTADB: ("is not an SQLite database", "Give ems:database in Pulumi.yaml another path."),
-    sqlite3.SQLITE_CORRUPT: ("is damaged", "Restore a backup, or save what can be read: sqlite3 FILE .recover"),
-    sqlite3.SQLITE_READONLY: ("cannot be written", "Check the permissions of the file and of its folder: ls -la"),
-    sqlite3.SQLITE_PERM: ("cannot be opened", "Check the permissions of the file and of its folder: ls -la"),
-    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "Check the permissions of the file and of its folder: ls -la"),
-}
-LOST = "Restore it from a backup; `ems database check` shows what is gone."
 ALLOWED = "Allowed: sqlite:///path from the lab's folder, or sqlite:////absolute/path."
 
 
@@ -69,178 +33,13 @@ def path_of(url: str) -> str:
     return path
 
 
-class SqliteDatabase(SqlSetup):
+class SqliteDatabase(SqlDatabase):
     """`wait_s`: how long one call waits for others that hold the lock."""
 
-    clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcTime())
-    dialect = dialect()
-
     def __init__(self, path: Path, wait_s: float = WAIT_S, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-        super().__init__(str(path), migrations)
+        super().__init__(SqliteBackend(path, wait_s, migrations))
         self._path = path
-        self._wait_s = wait_s
-        self._engine = self._make_engine()
-
-    def _make_engine(self) -> Engine:
-        unlimited = 0  # each unfinished reading of results holds a connection
-        engine = create_engine("sqlite://", creator=self._open, poolclass=QueuePool, pool_size=unlimited)
-        event.listen(engine, "begin", _begin)
-        return engine
-
-    def _open(self, mode: str = "rw") -> sqlite3.Connection:
-        self._refuse_network()
-        connection = sqlite3.connect(
-            f"{self._path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            timeout=self._wait_s,
-            isolation_level=None,  # transactions are begun by `_begin` alone
-            check_same_thread=False,  # made by one thread, used by another
-        )
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
-
-    def _refuse_network(self) -> None:
-        mounts = {disk.mountpoint: disk.fstype for disk in psutil.disk_partitions(all=True)}
-        kind = filesystem(self._path, mounts)
-        if kind in NETWORK_FILESYSTEMS:
-            raise DatabaseError(
-                f"{self._path} lies on a network file system ({kind}), where SQLite loses data.",
-                "Put it on a local disk: `ems:database: sqlite:////local/path` in Pulumi.yaml.",
-            )
-
-    def create(self) -> None:
-        with self._mapped():
-            self._make_file()
-        super().create()
-
-    def _make_file(self) -> None:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatabaseError(
-                f"The folder of {self._path} cannot be made: {error}.", "Check ems:database."
-            ) from error
-        with closing(self._open("rwc")) as connection:
-            _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), self._wait_s)
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        engine = self._engine.execution_options(sqlite_begin="IMMEDIATE" if write else "DEFERRED")
-        with self._mapped(), engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            if not isinstance(error.orig, sqlite3.Error):
-                raise
-            raise self._explained(error.orig) from error
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
-
-    def _explained(self, error: sqlite3.Error) -> DatabaseError:
-        if not self._path.exists():
-            return self._no_tables()
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the rest says which kind of it
-        if code in MAY_PASS:
-            message = f"The lab's database {self._path} does not answer: {MAY_PASS[code]} ({error})."
-            return DatabaseUnavailable(message, "Nothing was changed: try again.")
-        if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such table"):
-            return DatabaseError(f"The lab's database {self._path} has lost a table of EMS ({error}).", LOST)
-        fault, hint = STAYS.get(
-            code, ("refused a call", "If this is not a fault of the file, report it with: ems doctor")
-        )
-        return DatabaseError(f"The lab's database {self._path} {fault} ({error}).", hint)
-
-    def _service(self, connection: Connection) -> str:  # noqa: ARG002
-        return f"SQLite {sqlite3.sqlite_version}"
-
-    def _role(self, connection: Connection) -> str:  # noqa: ARG002
-        return ""
-
-    def _may(self, connection: Connection) -> tuple[str, ...]:  # noqa: ARG002
-        return MAY if os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK) else MAY[:1]
-
-    def _faults(self, connection: Connection) -> list[str]:
-        mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-        return [] if mode == "wal" else [f"its journal_mode is {mode}, so that readers wait for writers: ems up lab"]
-
-    def _role_statements(self) -> Sequence[str]:
-        return ()
-
-    def _lock(self, connection: Connection, experiment_id: str) -> None:
-        """BEGIN IMMEDIATE has locked everything."""
-
-    def _lock_schema(self, connection: Connection) -> None:
-        """BEGIN IMMEDIATE has locked everything."""
-
-    def _put(self, connection: Connection, table: Table, values: dict[str, Any]) -> None:
-        statement = insert(table).values(**values)
-        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values))
-
-    def _put_new(self, connection: Connection, table: Table, values: dict[str, Any]) -> bool:
-        statement = insert(table).values(**values).on_conflict_do_nothing()
-        return connection.execute(statement).rowcount == 1
-
-    def _has_table(self, connection: Connection, name: str) -> bool:
-        found = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
-        return bool(_raw(connection).execute(found, (name,)).fetchone()[0])
-
-    def _store(self, connection: Connection, claim: Claim, batch: Batch) -> int:
-        return sqlite_results.store(_raw(connection), claim.results_table, claim.experiment_id, batch)
-
-    def _stored_points(self, connection: Connection, row: Any) -> Iterator[int]:
-        return sqlite_results.stored_points(_raw(connection), row["results_table"], row["id"], row["rows_stored"])
-
-    def _rows_of(self, connection: Connection, row: Any, points: Sequence[int]) -> Iterator[Batch]:
-        return sqlite_results.read_points(_raw(connection), row["results_table"], row["id"], points)
 
     def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
         of = experiment.registration
         return sqlite_snippets.snippet(language, of.stack, of.results_table, self._path, root)
-
-    def results(
-        self,
-        experiment_id: str,
-        columns: Sequence[str] | None = None,
-        where: Sequence[Condition] = (),
-        chunk_rows: int = 10_000,
-    ) -> Iterator[Batch]:
-        with self._reading() as connection:
-            table = self._kept(connection, self._row(connection, experiment_id))["results_table"]
-            yield from sqlite_results.read(_raw(connection), table, experiment_id, columns, where, chunk_rows)
-
-
-def filesystem(path: Path, mounts: dict[str, str]) -> str:
-    """The type of file system that `path` lies on; `mounts`: type by mount point."""
-    real = path.resolve()
-    return next((mounts[str(folder)] for folder in (real, *real.parents) if str(folder) in mounts), "")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options()['sqlite_begin']}")
-
-
-def _raw(connection: Connection) -> sqlite3.Connection:
-    raw = connection.connection.driver_connection
-    assert isinstance(raw, sqlite3.Connection)
-    return raw
-
-
-def _patiently(change: Any, wait_s: float) -> None:
-    """Repeat what SQLite refuses at once, without its own waiting, while others use the file."""
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            change()
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        time.sleep(0.01)

@@ -1,0 +1,105 @@
+"""Experiments and runs, alike in every database: each call lets `rules` decide on a row, and writes what they say."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ems.databases import Claim, Database, Experiment, Orders, Outcome, Registration, State, rules, tables
+from ems.databases.rules import Change
+from ems.databases.states import Row, Values, experiment_of
+from ems.errors import DatabaseError
+
+
+@dataclass(frozen=True)
+class Found:
+    """An experiment as a change finds it. What `rules` seldom need is asked for only then."""
+
+    row: Row
+    used_s: Callable[[], float]
+    """What the runs before the newest took."""
+    released_as: Callable[[int], State | None]
+    """How the run of this attempt was released, if it was."""
+
+
+Decide = Callable[[Found], Change | None]
+
+
+class Rows(ABC):
+    """What a database brings: the rows of experiments, each with its newest run and the time."""
+
+    @abstractmethod
+    def find(self, experiment_id: str) -> Row | None: ...
+
+    @abstractmethod
+    def insert(self, registration: Registration) -> Row | None:
+        """A new experiment's row; None, and nothing changed, if there is one: of two at once, one is told so."""
+
+    @abstractmethod
+    def change(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
+        """The row as it is afterwards, and what was changed, all of it or nothing.
+
+        Nobody else changes the row between the question and the writing; `decide` may be asked more than once.
+        DatabaseError if there is no such experiment.
+        """
+
+
+class Runs(Database):
+    _rows: Rows
+
+    def register(self, registration: Registration) -> Experiment:
+        self._check_references(registration)
+        row = self._rows.insert(registration) or self._changed(
+            registration.id, lambda found: rules.registered_again(found.row, registration, found.used_s())
+        )
+        return experiment_of(row)
+
+    def _check_references(self, registration: Registration) -> None:
+        """DatabaseError: a missing experimenter, project or funding, or a results table that EMS needs itself."""
+        wanted = (registration.experimenter, registration.project, registration.funding)
+        for table, id, known in self.missing(*wanted):
+            raise DatabaseError(f"no {table} {id!r} in the database.", f"{rules.choices(known)} Add it: ems up lab")
+        tables.check_results_table(registration.results_table)
+
+    def _changed(self, experiment_id: str, decide: Decide) -> Row:
+        return self._rows.change(experiment_id, decide)[0]
+
+    def reopen(self, experiment_id: str) -> Experiment:
+        return experiment_of(self._changed(experiment_id, lambda found: rules.reopened(found.row)))
+
+    def experiment(self, experiment_id: str) -> Experiment | None:
+        row = self._rows.find(experiment_id)
+        return None if row is None else experiment_of(row)
+
+    def set_provisioning(self, experiment_id: str, machines: int) -> None:
+        self._changed(experiment_id, lambda found: rules.provisioning(found.row, machines))
+
+    def request_cancel(self, experiment_id: str) -> Experiment | None:
+        if self._rows.find(experiment_id) is None:
+            return None
+        return experiment_of(self._changed(experiment_id, lambda found: rules.cancelled(found.row)))
+
+    def mark_destroyed(self, experiment_id: str) -> None:
+        self._changed(experiment_id, lambda found: rules.destroyed(found.row))
+
+    def claim(self, experiment_id: str, *, agent: str, lease_s: float) -> Claim | None:
+        row, change = self._rows.change(
+            experiment_id, lambda found: rules.claimed(found.row, agent, lease_s, found.used_s())
+        )
+        return rules.claim_of(row) if change and change.new_run else None
+
+    def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:
+        def decide(found: Found) -> Change:
+            return rules.beaten(found.row, claim, lease_s, points_done, points_failed)
+
+        return rules.orders(self._changed(claim.experiment_id, decide), claim)
+
+    def describe(self, claim: Claim, platform: str) -> None:
+        self._changed(claim.experiment_id, lambda found: rules.described(found.row, claim, platform))
+
+    def release(self, claim: Claim, outcome: Outcome) -> None:
+        def decide(found: Found) -> Change | None:
+            return rules.released(found.row, claim, outcome, found.released_as(claim.attempt))
+
+        self._changed(claim.experiment_id, decide)

@@ -1,0 +1,80 @@
+"""What all SQL services share: the rows of experiments with their newest run, in SQLAlchemy Core.
+
+Every change reads the row under its lock, decides in Python (`rules`), and writes, in one transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, select
+
+from ems.databases import Registration, State, rules
+from ems.databases.rules import Change
+from ems.databases.runs import Decide, Found, Rows
+from ems.databases.sql_backend import SqlBackend
+from ems.databases.states import RUN, Row, Values, took_s
+from ems.databases.tables import charge, experiment, run
+from ems.errors import DatabaseError
+
+
+class SqlRows(Rows):
+    def __init__(self, backend: SqlBackend) -> None:
+        self._backend = backend
+
+    def find(self, experiment_id: str) -> Row | None:
+        with self._backend.reading() as connection:
+            return self._found(connection, experiment_id)
+
+    def insert(self, registration: Registration) -> Row | None:
+        with self._backend.writing() as connection:
+            row = rules.registered(registration, connection.execute(select(self._backend.clock)).scalar_one())
+            values = {column.name: row[column.name] for column in experiment.columns}
+            return row if self._backend.put_new(connection, experiment, values) else None
+
+    def change(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
+        with self._backend.writing() as connection:
+            row = self.row(connection, experiment_id)
+            change = decide(
+                Found(
+                    row,
+                    used_s=lambda: _used_s(connection, row),
+                    released_as=lambda attempt: _released_as(connection, row, attempt),
+                )
+            )
+            if change is None:
+                return dict(row), None
+            self._backend.write(connection, row, change)
+        return rules.after(row, change), change
+
+    # In a transaction
+
+    def select(self) -> Select[Any]:
+        newest = and_(run.c.experiment_id == experiment.c.id, run.c.attempt == experiment.c.attempt)
+        of_run = (run.c.state.label("run_state"), *(run.c[name] for name in RUN))
+        return select(experiment, *of_run, self._backend.clock.label("now")).outerjoin(run, newest)
+
+    def row(self, connection: Connection, experiment_id: str) -> Row:
+        """The experiment's row with its newest run and the time, locked until a writing transaction ends."""
+        self._backend.lock(connection, experiment_id)
+        row = self._found(connection, experiment_id)
+        if row is None:
+            raise DatabaseError(f"no experiment {experiment_id!r} in {self._backend.name}.", "See: ems status")
+        return row
+
+    def _found(self, connection: Connection, experiment_id: str) -> Row | None:
+        statement = self.select().where(experiment.c.id == experiment_id)
+        return connection.execute(statement).mappings().one_or_none()
+
+
+def _used_s(connection: Connection, row: Row) -> float:
+    earlier = select(run).where(run.c.experiment_id == row["id"], run.c.attempt < row["attempt"])
+    return sum(took_s(found) for found in connection.execute(earlier).mappings())
+
+
+def _released_as(connection: Connection, row: Row, attempt: int) -> State | None:
+    charged = and_(charge.c.experiment_id == run.c.experiment_id, charge.c.attempt == run.c.attempt)
+    released = select(run.c.state).join(charge, charged)
+    found = connection.execute(released.where(run.c.experiment_id == row["id"], run.c.attempt == attempt))
+    state = found.scalar_one_or_none()
+    return None if state is None else State(state)

@@ -1,0 +1,78 @@
+"""How an experiment stands, read from its row and the clock: state, lease, deadline. Pure, for every database.
+
+A row has the columns of `experiment`, those of its newest run (`RUN`, `run_state`; None before the first), and `now`,
+the database's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from ems.databases import Experiment, Registration, State
+
+Row = Mapping[Any, Any]  # the keys are names of columns
+Values = dict[str, Any]
+
+RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
+COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error"})
+
+
+def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
+    """The state as it stands: what nobody was left to write is read from the clock."""
+    if stored.finished:
+        return stored
+    if deadline_at is not None and deadline_at <= now:
+        return State.EXPIRED
+    if stored is State.RUNNING and not alive(stored, lease_until, now):
+        return State.LOST
+    return stored
+
+
+def alive(run_state: State | None, lease_until: datetime | None, now: datetime) -> bool:
+    """Whether a run holds its experiment now."""
+    return run_state is State.RUNNING and lease_until is not None and lease_until > now
+
+
+def is_held(row: Row) -> bool:
+    return row["run_state"] is not None and alive(State(row["run_state"]), row["lease_until"], row["now"])
+
+
+def deadline(max_hours: float | None, used: timedelta, claimed_at: datetime) -> datetime | None:
+    """`used`: what the runs before the one claimed at `claimed_at` took."""
+    return None if max_hours is None else claimed_at + timedelta(hours=max_hours) - used
+
+
+def took_s(row: Row) -> float:
+    """What a run took, from claim to last heartbeat: 0 before the first."""
+    if row["claimed_at"] is None:
+        return 0.0
+    took: timedelta = row["heartbeat_at"] - row["claimed_at"]
+    return max(took.total_seconds(), 0.0)  # the clock may have been set back
+
+
+def columns_of(registration: Registration) -> Values:
+    values = asdict(registration)
+    return values | {"reviewed_attempt": values.pop("attempt")}
+
+
+def experiment_of(row: Row) -> Experiment:
+    state = effective(State(row["state"]), row["lease_until"], row["deadline_at"], row["now"])
+    overdue = state is State.EXPIRED and row["state"] != state  # so nobody wrote when and why
+    names = {field.name for field in fields(Registration)} - {"attempt"}
+    registration = Registration(**{name: row[name] for name in names}, attempt=row["reviewed_attempt"])
+    return Experiment(
+        registration=registration,
+        state=state,
+        agent=row["agent"] or "",
+        platform=row["platform"] or "",
+        finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
+        error=row["error"] or (used_up_error(row) if overdue else ""),
+        **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},
+    )
+
+
+def used_up_error(row: Row) -> str:
+    return f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"
