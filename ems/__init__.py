@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ems.version import __version__
+from ems.base.version import __version__
 
 if TYPE_CHECKING:
     from ems.notebook import progress, results, watch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ems import lab
-from ems.console import say
+from ems.base.console import say
 from ems.lab import Lab
 from ems.lab.experiments import follow, latest, newest
 from ems.lab.line import under_way

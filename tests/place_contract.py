@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ems.base.errors import EmsError
+from ems.base.messages import quiet
 from ems.clusters import Live, Place
 from ems.databases import Experiment, State
-from ems.errors import EmsError
 from ems.lab import Lab
-from ems.messages import quiet
 from tests.conftest import commit, registered
 
 PATIENCE_S = 120.0  # a limit that only a hang reaches

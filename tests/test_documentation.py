@@ -10,7 +10,8 @@ import yaml
 from typer.core import TyperGroup
 
 import ems
-from ems import clusters, plugins
+from ems import clusters
+from ems.base import plugins
 from ems.stack import spec
 from scripts.reference import FOLDER, PAGES, commands, exit_codes, json_shapes, render
 from tests.documentation import ROOT, Page, calls, pages, slug_of

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import ems
+from ems.base.errors import DatabaseError, UserError
 from ems.databases import State
-from ems.errors import DatabaseError, UserError
 from ems.lab import Lab
 from tests.conftest import ran
 from tests.databases.cases import batch, floats

@@ -10,14 +10,14 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from ems.base.console import err, show_error
+from ems.base.errors import EmsError
+from ems.base.version import __version__
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
 from ems.cli.making import making
 from ems.cli.reading import reading
 from ems.cli.stacks import stacks_commands
-from ems.console import err, show_error
-from ems.errors import EmsError
-from ems.version import __version__
 
 EXIT_CODES = """
 [bold]Exit codes[/]

@@ -10,8 +10,8 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
+from ems.base.console import out, print_json, say, working
 from ems.cli.options import Json
-from ems.console import out, print_json, say, working
 
 database = typer.Typer(
     help="Set up and examine the lab's database.",

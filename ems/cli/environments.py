@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ems import lab as laboratory
-from ems.console import out, working
+from ems.base.console import out, working
 
 environments = typer.Typer(
     help="Lock, check and build pinned environments.",

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ems import lab as laboratory
+from ems.base.console import Text, out, print_json, working
 from ems.cli.options import Json
-from ems.console import Text, out, print_json, working
 
 making = typer.Typer()
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ems import lab as laboratory
+from ems.base.console import out, print_json, say
 from ems.cli.options import Json, Stack
-from ems.console import out, print_json, say
 from ems.databases.snippets import Language
 
 reading = typer.Typer()

@@ -13,9 +13,9 @@ from pathlib import Path
 from string import Template
 
 from ems import lab as laboratory
-from ems.errors import UserError
+from ems.base.errors import UserError
+from ems.base.process import run
 from ems.lab import Lab
-from ems.process import run
 from ems.stack import stackfile
 from ems.stack.fields import RESERVED_TABLES
 from ems.stack.models import LabSpec

@@ -11,9 +11,9 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
+from ems.base.console import out, print_json, say, working
+from ems.base.errors import UserError
 from ems.cli.options import Json, Stack, Stacks
-from ems.console import out, print_json, say, working
-from ems.errors import UserError
 from ems.lab import experiments as recorded
 
 stacks_commands = typer.Typer()
@@ -125,8 +125,8 @@ def watch(stacks: Stacks = None) -> None:
     On a terminal it takes the whole screen; Ctrl-C leaves, and the runs go on. Otherwise it prints lines.
     While the database is away it says so and waits.
     """
+    from ems.base.messages import Say
     from ems.lab.patience import Patience
-    from ems.messages import Say
     from ems.views import watch as view
     from ems.views.progress import Progress, looks
 

@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ems import plugins
+from ems.base import plugins
+from ems.base.errors import UserError
+from ems.base.messages import Say
 from ems.databases import ClusterRow, Experiment, Registration
-from ems.errors import UserError
 from ems.lab import Lab
-from ems.messages import Say
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ems import clusters
+from ems.base.errors import EmsError, ProvenanceError
+from ems.base.messages import Say, quiet
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
-from ems.errors import EmsError, ProvenanceError
 from ems.lab import Lab
-from ems.messages import Say, quiet
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import remove_inputs
 from ems.node.agent.lock import agent_name

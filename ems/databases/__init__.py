@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ems import plugins
+from ems.base import plugins
+from ems.base.errors import UserError
 from ems.databases.records import (
     FINISHED,
     MAY,
@@ -35,7 +36,6 @@ from ems.databases.records import (
     State,
 )
 from ems.databases.snippets import Language, through_csv
-from ems.errors import UserError
 from ems.spool.batch import Batch, Mark
 
 __all__ = [

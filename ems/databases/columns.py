@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ems.errors import DatabaseError
+from ems.base.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType, Value
 
 KEYS = ("experiment_id", "point", "row")

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
+from ems.base.errors import DatabaseError, UserError
+from ems.base.messages import Say
 from ems.databases import Database, Experiment
 from ems.databases.projects import parents_first
 from ems.databases.tables import metadata
-from ems.errors import DatabaseError, UserError
-from ems.messages import Say
 from ems.spool.batch import Batch
 from ems.spool.gathering import joined
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Project, Registration, State
 from ems.databases.states import (
     RUN,
@@ -23,7 +24,6 @@ from ems.databases.states import (
     took_s,
     used_up_error,
 )
-from ems.errors import DatabaseError, FencedOut
 
 UNSET = ("deadline_at", "started_at", "finished_at", "destroyed_at", "run_state", *RUN)
 COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines")

@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ems.base.errors import DatabaseError
 from ems.databases import Claim, Database, Experiment, Orders, Outcome, Registration, State, rules, tables
 from ems.databases.rules import Change
 from ems.databases.states import Row, Values, experiment_of
-from ems.errors import DatabaseError
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from ems.base.errors import DatabaseError
 from ems.databases import Condition
 from ems.databases.columns import KEYS
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType, Value
 
 CELLS = 200_000  # of one batch

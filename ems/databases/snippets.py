@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Literal
 
-from ems.errors import UserError
+from ems.base.errors import UserError
 
 Language = Literal["python", "r", "matlab", "sql"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Executable, Table, insert, inspect, select, update
 
+from ems.base.errors import DatabaseError
 from ems.databases import Claim, Condition, tables
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.rules import Change
 from ems.databases.states import Row
 from ems.databases.tables import charge, experiment, run
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch
 
 Write = tuple[Executable, Sequence[Mapping[str, Any]]]

@@ -9,13 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, select
 
+from ems.base.errors import DatabaseError
 from ems.databases import Registration, State, rules
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
 from ems.databases.sql_backend import SqlBackend
 from ems.databases.states import RUN, Row, Values, took_s
 from ems.databases.tables import charge, experiment, run
-from ems.errors import DatabaseError
 
 
 class SqlRows(Rows):

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from sqlalchemy import ClauseElement, Connection, Insert, func, insert, literal, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from ems.base.errors import DatabaseError
 from ems.databases import Checkup, columns, tables
 from ems.databases.sql_backend import SqlBackend
-from ems.errors import DatabaseError
 
 ROUND_TRIPS = 7
 

@@ -29,8 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 
+from ems.base.errors import DatabaseError
 from ems.databases.records import ClusterRow, Experimenter, Funding, Project
-from ems.errors import DatabaseError
 
 
 class UtcTime(TypeDecorator[datetime]):

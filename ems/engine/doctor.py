@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ems import lab
-from ems.cache import cache_dir
+from ems.base.cache import cache_dir
+from ems.base.errors import EmsError, UserError
+from ems.base.process import run, uv
 from ems.engine import install as engine
-from ems.errors import EmsError, UserError
 from ems.lab import Lab
-from ems.process import run, uv
 
 FREE_GB = 2.0
 

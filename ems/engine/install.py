@@ -15,11 +15,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from ems import aside
-from ems.cache import cache_dir, exclusive
-from ems.errors import EngineError
-from ems.messages import Say, quiet
-from ems.process import CommandFailed, run, uv
+from ems.base import aside
+from ems.base.cache import cache_dir, exclusive
+from ems.base.errors import EngineError
+from ems.base.messages import Say, quiet
+from ems.base.process import CommandFailed, run, uv
 
 VERSION = "3.200.0"
 OLDEST = (3, 190, 0)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 
 from ems import clusters, databases
+from ems.base.errors import EngineError, ExperimentFailed
+from ems.base.messages import Say
+from ems.base.process import CommandFailed
 from ems.databases import Experiment, State
 from ems.engine import preflight
 from ems.engine.runner import Pulumi, make_ready
 from ems.engine.turn import refuse, turn
-from ems.errors import EngineError, ExperimentFailed
 from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
-from ems.messages import Say
-from ems.process import CommandFailed
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 

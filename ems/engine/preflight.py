@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ems import clusters
+from ems.base.errors import EmsError, Fault, StackFileError
+from ems.base.messages import nearest, show
 from ems.clusters import place
 from ems.databases import Registration
-from ems.errors import EmsError, Fault, StackFileError
 from ems.lab import Lab
 from ems.lab.stacks import StackFiles, locating
-from ems.messages import nearest, show
 from ems.provenance import environment, inputs
 from ems.provenance.registration import registration
 from ems.stack import spec, stackfile

@@ -10,14 +10,15 @@ from typing import Any
 
 import pulumi
 
-from ems import clusters, plugins
+from ems import clusters
 from ems import lab as laboratory
+from ems.base import plugins
+from ems.base.errors import Busy, EmsError, Fault, StackFileError
 from ems.clusters import place
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
 from ems.databases.projects import parents_first
 from ems.engine.provider.cluster import token
 from ems.engine.provider.records import from_properties, to_properties
-from ems.errors import Busy, EmsError, Fault, StackFileError
 from ems.lab import Lab
 from ems.lab.stacks import locating
 from ems.provenance import inputs

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ems.base.errors import EngineError
+from ems.base.messages import Say, quiet
+from ems.base.process import CommandFailed
 from ems.engine import install as engine
-from ems.errors import EngineError
 from ems.lab import Lab
-from ems.messages import Say, quiet
-from ems.process import CommandFailed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

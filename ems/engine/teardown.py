@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ems import plugins
+from ems.base import plugins
+from ems.base.errors import EmsError
+from ems.base.messages import Say
 from ems.databases import Experiment
 from ems.engine.lifecycle import reconcile, stop
 from ems.engine.provider.cluster import token
 from ems.engine.runner import Pulumi, export, make_ready, stacks
 from ems.engine.turn import turn
-from ems.errors import EmsError
 from ems.lab.experiments import find
-from ems.messages import Say
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from typing import Any, TextIO
 
 import psutil
 
+from ems.base.errors import Busy
+from ems.base.messages import Say
 from ems.engine.runner import Pulumi
-from ems.errors import Busy
-from ems.messages import Say
 
 
 def refuse(holder: str) -> None:

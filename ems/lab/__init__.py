@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from ems import databases
-from ems.errors import UserError
-from ems.messages import nearest, show
+from ems.base.errors import UserError
+from ems.base.messages import nearest, show
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
 MOVED = {  # names that every lab's repository contains, as they were and as they are

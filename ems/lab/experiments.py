@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from ems.base.errors import DatabaseError
 from ems.databases import Experiment
-from ems.errors import DatabaseError
 from ems.lab import Lab
 from ems.lab.line import under_way
 from ems.lab.patience import Patience, look_s

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseUnavailable
+from ems.base.messages import Say
 from ems.databases import Database
-from ems.errors import DatabaseUnavailable
-from ems.messages import Say
 
 STOP_S = 45.0  # more than an agent's lease, after which a run without one is cancelled
 LOOKS_A_BEAT = 30

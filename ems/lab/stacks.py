@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ems.errors import StackFileError
+from ems.base.errors import StackFileError
 from ems.lab import Lab
 from ems.stack import stackfile
 from ems.stack.models import ClusterSpec, LabSpec, Spec

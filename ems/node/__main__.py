@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from ems.errors import EmsError, UserError
+from ems.base.errors import EmsError, UserError
 from ems.node.agent.agent import Agent
 
 

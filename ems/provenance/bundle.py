@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-from ems import aside
-from ems.cache import exclusive
+from ems.base import aside
+from ems.base.cache import exclusive
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import git
 
 FILE = stat.S_IFREG | 0o644
-NODE_FILES = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")
+NODE_BASE = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")
+NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
 

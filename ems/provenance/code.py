@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import yaml
 
-from ems.errors import ProvenanceError
+from ems.base.errors import ProvenanceError
 from ems.provenance import filters, repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
 from ems.stack.models import CodeSpec

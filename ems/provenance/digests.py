@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ems import aside
-from ems.cache import cache_dir, exclusive
-from ems.errors import ProvenanceError
+from ems.base import aside
+from ems.base.cache import cache_dir, exclusive
+from ems.base.errors import ProvenanceError
 
 SETTLED_NS = 2 * 10**9  # longer than the step of any file system's clock: a later change has another time
 

@@ -13,8 +13,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from ems.backoff import Backoff
-from ems.errors import EmsError, ProvenanceError
+from ems.base.backoff import Backoff
+from ems.base.errors import EmsError, ProvenanceError
 
 Told = Callable[[int, int | None], None]  # bytes that are there, and of how many, if that is known
 

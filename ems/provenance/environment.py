@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 from packaging.utils import canonicalize_name
 
-from ems import aside
-from ems.cache import cache_dir, exclusive
-from ems.errors import ProvenanceError, UserError
-from ems.messages import Say, quiet
-from ems.process import CommandFailed, uv
+from ems.base import aside
+from ems.base.cache import cache_dir, exclusive
+from ems.base.errors import ProvenanceError, UserError
+from ems.base.messages import Say, quiet
+from ems.base.process import CommandFailed, uv
 from ems.provenance import code as provenance
 from ems.provenance import repository
 from ems.provenance.code import Code

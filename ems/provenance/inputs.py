@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from ems import aside
-from ems.cache import cache_dir, exclusive
-from ems.errors import Fault, ProvenanceError, StackFileError
-from ems.messages import Say, show
+from ems.base import aside
+from ems.base.cache import cache_dir, exclusive
+from ems.base.errors import Fault, ProvenanceError, StackFileError
+from ems.base.messages import Say, show
 from ems.provenance import digests
 from ems.provenance.downloads import Told, copy, download
 from ems.stack.keys import dotted

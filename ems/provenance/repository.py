@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ems.cache import cache_dir, exclusive
-from ems.errors import ProvenanceError
+from ems.base.cache import cache_dir, exclusive
+from ems.base.errors import ProvenanceError
 
 if TYPE_CHECKING:
     import git

@@ -33,7 +33,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from typing import Any, Literal
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 from ems.spool.batch import Batch, Column, ColumnType, Mark, Value, from_jsonable, jsonable
 
 ERROR_BYTES = 4096

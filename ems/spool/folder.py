@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ems import aside
+from ems.base import aside
 from ems.spool.batch import Batch
 from ems.spool.encoding import (
     SpoolError,

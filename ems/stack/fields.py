@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from ems.messages import quoted, show
+from ems.base.messages import quoted, show
 from ems.stack.checks import Checked, finite, matching, one_line, text_of
 
 Scalar = bool | int | float | str | None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from ems.errors import Fault
-from ems.messages import nearest, plain, show
+from ems.base.errors import Fault
+from ems.base.messages import nearest, plain, show
 
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from ems import plugins
-from ems.messages import nearest, show
+from ems.base import plugins
+from ems.base.messages import nearest, show
 from ems.stack import checks, fields, sweep_grids
 from ems.stack.fields import Name, Scalar
 

@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from ems.errors import Fault
-from ems.messages import nearest, show
+from ems.base.errors import Fault
+from ems.base.messages import nearest, show
 from ems.stack.keys import Location, Problem, Problems, dotted
 from ems.stack.models import JOBS, MODELS, ExperimentSpec, Kind, Strict
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ems.errors import Fault
-from ems.messages import nearest
+from ems.base.errors import Fault
+from ems.base.messages import nearest
 from ems.stack.keys import Location, Problems, dotted
 
 Places = Mapping[str, type[BaseModel]]

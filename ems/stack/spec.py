@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from ems import plugins
-from ems.errors import Fault, StackFileError
-from ems.messages import show
+from ems.base import plugins
+from ems.base.errors import Fault, StackFileError
+from ems.base.messages import show
 from ems.stack import problems, settings
 from ems.stack.keys import across, below, dotted, secrets
 from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec, Strict

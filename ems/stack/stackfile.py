@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from ems.errors import Fault, StackFileError
-from ems.messages import nearest, plain, show
+from ems.base.errors import Fault, StackFileError
+from ems.base.messages import nearest, plain, show
 from ems.stack import spec as specs
 from ems.stack import yamlfile
 from ems.stack.keys import dotted, secrets

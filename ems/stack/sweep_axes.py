@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ems.messages import plain, show
+from ems.base.messages import plain, show
 from ems.stack import checks, fields
 from ems.stack.keys import Collector, Problem, Problems
 from ems.sweep import axes

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ems.messages import show
+from ems.base.messages import show
 from ems.stack import fields
 from ems.stack.checks import Checked
 from ems.stack.keys import Collector, Location, Problem

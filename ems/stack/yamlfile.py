@@ -24,8 +24,8 @@ from yaml.events import (
     SequenceEndEvent,
 )
 
-from ems.errors import Fault, StackFileError
-from ems.messages import UnquotedDate, plain, show
+from ems.base.errors import Fault, StackFileError
+from ems.base.messages import UnquotedDate, plain, show
 from ems.stack.checks import NUMBER
 from ems.stack.keys import Location
 

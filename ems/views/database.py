@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 from rich.console import RenderableType
 from rich.table import Table
 
-from ems.console import Text
+from ems.base.console import Text
 from ems.databases import MAY, Checkup
 from ems.databases.copying import Compared
 

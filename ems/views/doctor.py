@@ -7,7 +7,7 @@ from typing import Annotated, TypedDict
 
 from rich.console import RenderableType
 
-from ems.console import Text
+from ems.base.console import Text
 from ems.engine.doctor import Finding
 
 

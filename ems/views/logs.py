@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 from ems import clusters
+from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
+from ems.base.messages import Say
 from ems.databases import Experiment
-from ems.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
 from ems.lab import Lab
 from ems.lab.patience import Patience, look_s
-from ems.messages import Say
 
 POLL_S = 0.5
 

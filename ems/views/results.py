@@ -15,10 +15,10 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from ems import aside
-from ems.console import Text
+from ems.base import aside
+from ems.base.console import Text
+from ems.base.errors import UserError
 from ems.databases import Condition, Experiment
-from ems.errors import UserError
 from ems.spool.batch import Batch, Value
 from ems.views.where import show
 

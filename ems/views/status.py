@@ -10,7 +10,7 @@ from typing import Annotated, TypedDict
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 
-from ems.console import Text
+from ems.base.console import Text
 from ems.databases import Experiment
 from ems.lab.line import duration
 from ems.node.agent.platform import RunPlatform

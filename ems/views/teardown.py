@@ -9,8 +9,8 @@ from typing import Annotated, TypedDict
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from ems.base.errors import EngineError
 from ems.engine.teardown import Leftover
-from ems.errors import EngineError
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ems.console import Text
+from ems.base.console import Text
+from ems.base.messages import Say
 from ems.lab.line import duration
 from ems.lab.patience import Pace
-from ems.messages import Say
 from ems.views.progress import Progress, failure_line
 from ems.views.status import COLOURS
 

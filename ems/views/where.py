@@ -6,8 +6,8 @@ import json
 import re
 from typing import cast
 
+from ems.base.errors import UserError
 from ems.databases import Condition, Operator
-from ems.errors import UserError
 from ems.spool.batch import Value
 
 QUOTED = r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*')"""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from ems.base.errors import EmsError
 from ems.cli.app import EXIT_CODES
-from ems.errors import EmsError
 from scripts.reference.markdown import code, table
 
 INTRODUCTION = """# Exit codes
@@ -15,7 +15,7 @@ All commands share these exit codes. `ems check` ends with the greatest code of 
 """
 PYTHON = """
 In Python, `ems.results`, `ems.progress` and `ems.watch` raise these errors, which all are
-subclasses of `ems.errors.EmsError`.
+subclasses of `ems.base.errors.EmsError`.
 """
 
 
@@ -44,7 +44,7 @@ def errors() -> dict[int, list[str]]:
 
 
 def kinds(kind: type[EmsError]) -> Iterator[type[EmsError]]:
-    """An error and all below it that `ems.errors` has."""
+    """An error and all below it that `ems.base.errors` has."""
     if kind.__module__ == EmsError.__module__:
         yield kind
     for below in kind.__subclasses__():

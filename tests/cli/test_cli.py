@@ -15,7 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 import ems
-from ems import databases, errors
+from ems import databases
+from ems.base import errors
 from ems.cli import app as cli
 from ems.databases import Outcome, State
 from ems.lab import Lab

@@ -11,9 +11,9 @@ import yaml
 
 from ems import clusters
 from ems import lab as laboratory
+from ems.base.errors import UserError
 from ems.cli import scaffold
 from ems.engine import preflight
-from ems.errors import UserError
 from ems.lab.stacks import StackFiles
 from tests.conftest import commit
 

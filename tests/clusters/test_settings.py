@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ems import clusters
-from ems.errors import StackFileError
+from ems.base.errors import StackFileError
 from ems.stack import spec
 from ems.stack.models import Strict
 from ems.stack.schema import json_schema

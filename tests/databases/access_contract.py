@@ -9,8 +9,8 @@ from functools import partial
 
 import pytest
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Claim, Database, Experimenter, Outcome, State, connect
-from ems.errors import DatabaseError, DatabaseUnavailable
 from tests.databases.cases import (
     LONG_S,
     REGISTRATION,

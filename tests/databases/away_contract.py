@@ -10,8 +10,8 @@ from typing import Protocol
 
 import pytest
 
+from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Outcome, State, connect
-from ems.errors import DatabaseUnavailable
 from ems.node.agent.agent import AgentConfig
 from tests.databases.cases import batch, claimed, fill_lab, ints, now, states, table, until
 from tests.node.test_agent import PATIENCE_S, ROWS, bench_of, half

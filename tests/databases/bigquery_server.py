@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from ems.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir, exclusive
 from tests.databases.dynamodb_server import stable_port
 from tests.databases.servers import free_port, kill, locked
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck
 
+from ems.base.errors import FencedOut
 from ems.databases import (
     Claim,
     Database,
@@ -29,7 +30,6 @@ from ems.databases import (
     State,
     connect,
 )
-from ems.errors import FencedOut
 from ems.spool.batch import Batch, Column, Mark
 
 Address = tuple[str, Path]

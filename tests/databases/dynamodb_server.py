@@ -27,7 +27,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from ems.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir, exclusive
 from tests.databases.servers import kill, locked
 
 SOURCE = Path(__file__).with_name("dynamodb_local")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import Database, Origin, Outcome, State
-from ems.errors import DatabaseError, FencedOut
 from ems.spool.batch import Mark
 from tests.databases.cases import (
     REGISTRATION,

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import (
     Claim,
     ClusterRow,
@@ -19,7 +20,6 @@ from ems.databases import (
     Project,
     State,
 )
-from ems.errors import DatabaseError, FencedOut
 from tests.databases.cases import (
     LONG_S,
     REGISTRATION,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ems.base.errors import DatabaseError
 from ems.databases import Condition, State
-from ems.errors import DatabaseError
 from ems.node.driver.typed_rows import Gathered
 from ems.spool.batch import Batch, Column
 from tests.databases.cases import (

@@ -15,13 +15,13 @@ from google.cloud import bigquery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable, FencedOut, UserError
 from ems.databases import Outcome, State, connect
 from ems.databases.bigquery import columns as bigquery_columns
 from ems.databases.bigquery import results as bigquery_results
 from ems.databases.bigquery.database import BigqueryDatabase
 from ems.databases.bigquery.service import EMULATOR, Address
 from ems.databases.columns import RESERVED
-from ems.errors import DatabaseError, DatabaseUnavailable, FencedOut, UserError
 from tests.databases.bigquery_gate import everybody, gate
 from tests.databases.bigquery_server import PROJECT, BigqueryServer
 from tests.databases.cases import Address as Place

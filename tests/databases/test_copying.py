@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from ems.base.errors import DatabaseError, UserError
 from ems.cli import app as cli
 from ems.databases import Database, Outcome, Project, State, connect, copying
-from ems.errors import DatabaseError, UserError
 from ems.lab import Lab
 from ems.spool.batch import Column
 from tests.conftest import ran

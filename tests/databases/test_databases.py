@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems import plugins
+from ems.base import plugins
+from ems.base.errors import DatabaseError, UserError
 from ems.databases import Experiment, State, columns, connect, points, rules, states
 from ems.databases import sql_marks as marks
-from ems.errors import DatabaseError, UserError
 from ems.spool.batch import Column
 from tests.databases.cases import REGISTRATION, floats, ints, texts
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import MAY, Outcome, State, connect
 from ems.databases.dynamodb import results as dynamodb_results
 from ems.databases.dynamodb.database import DynamodbDatabase
@@ -18,7 +19,6 @@ from ems.databases.dynamodb.items import double, joined, row_items, span_text, s
 from ems.databases.dynamodb.log import STORED, Points
 from ems.databases.dynamodb.results import of_claim
 from ems.databases.dynamodb.service import Service, session
-from ems.errors import DatabaseError, FencedOut
 from tests.databases.cases import Address, batch, claimed, failed, fill_lab, floats, ints, now, states, table, texts
 from tests.databases.contract import DatabaseContract
 

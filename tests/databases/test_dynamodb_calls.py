@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from botocore import exceptions
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import Outcome, State, connect
 from ems.databases.dynamodb import errors as dynamodb_errors
 from ems.databases.dynamodb.service import Clock, Service, session
 from ems.databases.dynamodb.setup import READ
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests.databases.access_contract import AccessContract, Check
 from tests.databases.cases import Address, batch, claimed, fill_lab, ints, now, table
 from tests.databases.dynamodb_server import ENDPOINT, gate

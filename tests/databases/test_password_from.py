@@ -12,10 +12,10 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.cli import app as cli
 from ems.databases import State, connect
-from ems.databases.postgresql import database as postgresql
-from ems.errors import DatabaseError, DatabaseUnavailable
+from ems.databases.postgresql import backend
 from tests.databases.cases import until
 from tests.databases.secret_stores import FIRST, LATEST, PASSWORD, Stores
 from tests.databases.servers import PostgresqlServer
@@ -71,7 +71,7 @@ def test_it_opens_the_database_and_check_shows_whence_it_came(own, stores, store
 
 
 def test_a_wrong_password_in_the_secret_and_none(own, stores, store, address, monkeypatch):
-    monkeypatch.setattr(postgresql, "CHANGING_S", 0.1)
+    monkeypatch.setattr(backend, "CHANGING_S", 0.1)
     stores.versions = [b"an0ther one"]
     with closing(connect(address + LATEST[store], HERE)) as database:
         with pytest.raises(DatabaseError, match=r"authentication failed(.|\n)*secret of password_from") as raised:
@@ -86,7 +86,7 @@ def test_a_wrong_password_in_the_secret_and_none(own, stores, store, address, mo
 
 
 def test_a_password_that_changes_while_a_client_lives(own, stores, store, address, monkeypatch):
-    monkeypatch.setattr(postgresql, "CHANGING_S", 0.1)
+    monkeypatch.setattr(backend, "CHANGING_S", 0.1)
     with (
         closing(connect(address + LATEST[store], HERE)) as database,
         closing(connect(address + FIRST[store], HERE)) as pinned,

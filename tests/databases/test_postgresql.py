@@ -15,12 +15,12 @@ import pytest
 from psycopg import errors
 from sqlalchemy import text
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import MAY, Database, Experimenter, Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
 from ems.databases.postgresql import layout as postgresql_layout
 from ems.databases.postgresql.database import PostgresqlDatabase
 from ems.databases.postgresql.errors import explained
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.spool.batch import Column
 from tests.databases.cases import (
     REGISTRATION,

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import pytest
 import trustme
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Outcome, State, connect
-from ems.errors import DatabaseError, DatabaseUnavailable
 from tests.databases.access_contract import Check, SqlAccessContract
 from tests.databases.away_contract import NOWHERE, NetworkContract, Own
 from tests.databases.cases import Address, batch, claimed, fill_lab, floats, ints, now, table

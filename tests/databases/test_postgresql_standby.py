@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Claim, Database, Experimenter, Outcome, State, connect
-from ems.errors import DatabaseError, DatabaseUnavailable
 from tests.databases.cases import REGISTRATION, batch, claimed, failed, fill_lab, ints, now, states, table, until
 from tests.databases.servers import PostgresqlServer
 

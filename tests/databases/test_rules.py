@@ -13,9 +13,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import FINISHED, RETRYABLE, Claim, Outcome, Registration, State, rules, states
 from ems.databases.runs import Decide, Found, Rows, Runs
-from ems.errors import DatabaseError, FencedOut
 from tests.databases.cases import LONG_S, REGISTRATION
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from botocore.session import Session
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import connect
 from ems.databases.postgresql.secret_versions import password, taken_out
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from tests.databases.secret_stores import ARN, GOOGLE, LATEST, PASSWORD, version_id
 from tests.provenance.test_buckets import running
 

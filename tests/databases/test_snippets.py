@@ -16,9 +16,9 @@ import trustme
 from typer.testing import CliRunner
 
 from ems import lab
+from ems.base.errors import UserError
 from ems.cli import app as cli
 from ems.databases.snippets import through_csv
-from ems.errors import UserError
 from ems.lab import Lab
 from tests.conftest import commit, ran
 from tests.databases.cases import batch, floats, ints

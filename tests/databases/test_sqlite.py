@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import pytest
 from sqlalchemy import func, text
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
 from ems.databases.sqlite.backend import filesystem
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.views.status import status_object
 from tests.databases.cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
 from tests.databases.contract import DatabaseContract

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ems.cache import cache_dir
+from ems.base.cache import cache_dir
+from ems.base.process import uv
 from ems.engine import install as engine
-from ems.process import uv
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from ems import clusters, plugins
+from ems import clusters
+from ems.base import plugins
+from ems.base.errors import EmsError, UserError
+from ems.base.messages import quiet
 from ems.clusters import Place
 from ems.databases import State
 from ems.engine.provider.cluster import EvanescentCluster, evanescent_clusters, token
 from ems.engine.provider.resource import Operation
 from ems.engine.teardown import _declared_clusters
-from ems.errors import EmsError, UserError
-from ems.messages import quiet
 from tests.conftest import registered
 
 

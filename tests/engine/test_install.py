@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ems.base.errors import EngineError
 from ems.engine import install as engine
-from ems.errors import EngineError
 
 
 @pytest.fixture(autouse=True)

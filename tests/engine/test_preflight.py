@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ems import clusters
+from ems.base.errors import EmsError, ProvenanceError, StackFileError, UserError
 from ems.engine import lifecycle, preflight
-from ems.errors import EmsError, ProvenanceError, StackFileError, UserError
 from ems.lab.stacks import StackFiles
 from ems.stack import stackfile
 from tests.conftest import commit

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from ems import lab
-from ems.errors import UserError
+from ems.base.errors import UserError
 
 ID = "d1b2a3c4-0000-4000-8000-000000000000"
 GOOD = f"name: study\nconfig:\n  ems:lab_id: {ID}\n"

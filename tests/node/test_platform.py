@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
+from ems.base.version import __version__
 from ems.databases import Database, Outcome, State, connect
-from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.node.agent import platform as agent_platform
 from ems.node.agent.courier import Courier
 from ems.node.driver import machine
@@ -28,7 +29,6 @@ from ems.node.driver import platform as driver_platform
 from ems.node.driver.platform import Platforms
 from ems.provenance import bundle
 from ems.spool.folder import Spool
-from ems.version import __version__
 from ems.views.status import status_object
 from tests.node.test_agent import PATIENCE_S, Bench, bench
 from tests.node.test_sweep_attempt import CODE, Sweeping

@@ -13,7 +13,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ems.node.driver import points, ranges, rows
+from ems.node.driver import points, ranges, rows, typed_rows
 from ems.node.driver.rows import BadResult, rows_of
 from ems.node.driver.typed_rows import Gathered, Typed, joined
 
@@ -22,7 +22,7 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
-def gathered(*results: Any, known: dict[str, rows.Kind] | None = None) -> Typed:
+def gathered(*results: Any, known: dict[str, typed_rows.Kind] | None = None) -> Typed:
     collected = Gathered(["p"], {"p": "int64", **(known or {})})
     for point, result in enumerate(results):
         collected.add(point, {"p": point}, result)
@@ -168,7 +168,7 @@ def test_the_same_dict_changed_and_returned_again_is_copied() -> None:
     ],
 )
 def test_a_value_of_another_type_fails_its_point_alone(
-    known: rows.Kind | None, first: object, second: object, expected: object, refused: list[int]
+    known: typed_rows.Kind | None, first: object, second: object, expected: object, refused: list[int]
 ) -> None:
     typed = gathered({"x": first}, {"x": second}, known={"x": known} if known else None)
     assert values(typed, "x") == expected

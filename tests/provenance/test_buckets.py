@@ -13,7 +13,7 @@ import pytest
 import trustme
 from pyarrow.fs import FileSystem
 
-from ems.errors import ProvenanceError
+from ems.base.errors import ProvenanceError
 from ems.provenance.downloads import download
 from tests.provenance.gs_server import CONTENT, KEY
 

@@ -9,7 +9,7 @@ from zipfile import ZipFile, ZipInfo
 
 import pytest
 
-from ems.errors import ProvenanceError
+from ems.base.errors import ProvenanceError
 from ems.node.agent.unpack import unpack
 from ems.provenance import bundle
 from ems.provenance import code as provenance

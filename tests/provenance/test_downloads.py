@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ems.errors import EmsError, ProvenanceError
+from ems.base.errors import EmsError, ProvenanceError
 from ems.provenance import downloads
 from ems.provenance.downloads import download
 from tests.web import serving

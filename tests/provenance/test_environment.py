@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ems.errors import ProvenanceError, UserError
+from ems.base.errors import ProvenanceError, UserError
 from ems.provenance import code as provenance
 from ems.provenance import environment
 from ems.provenance.environment import Environment

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ems import clusters
+from ems.base.errors import ProvenanceError, StackFileError
 from ems.clusters.local import prepare
 from ems.databases import State
 from ems.engine import preflight
-from ems.errors import ProvenanceError, StackFileError
 from ems.lab.stacks import StackFiles
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import lay_out_inputs, remove_inputs

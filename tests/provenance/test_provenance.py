@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ems.errors import ProvenanceError
+from ems.base.errors import ProvenanceError
 from ems.provenance import code as provenance
 from ems.provenance import repository
 from ems.stack.models import CodeSpec
@@ -476,7 +476,7 @@ def test_a_path_with_the_name_of_a_variable_is_taken_as_it_is(tmp_path, monkeypa
 def test_without_git_the_message_says_so(tmp_path):
     lab = make_lab(tmp_path / "lab")
     program = (
-        "import sys\nfrom pathlib import Path\nfrom ems.errors import ProvenanceError\n"
+        "import sys\nfrom pathlib import Path\nfrom ems.base.errors import ProvenanceError\n"
         "from ems.provenance import repository\n"
         "try:\n    repository.opened(Path(sys.argv[1])).__enter__()\n"
         "except ProvenanceError as error: print(error)"

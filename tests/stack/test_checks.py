@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ems.messages import nearest
+from ems.base.messages import nearest
 from ems.stack import checks
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ems.base.messages import UnquotedDate
 from ems.databases.columns import RESERVED
-from ems.messages import UnquotedDate
 from ems.stack import fields
 from ems.stack import sweep_grids as grids
 from ems.stack.keys import Problems

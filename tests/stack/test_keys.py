@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ems.errors import Fault
+from ems.base.errors import Fault
 from ems.stack import keys
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems import plugins
-from ems.errors import StackFileError
-from ems.messages import UnquotedDate
+from ems.base import plugins
+from ems.base.errors import StackFileError
+from ems.base.messages import UnquotedDate
 from ems.stack import spec
 from ems.stack.models import KINDS, CommandJob, ExperimentSpec, FundingSpec, LabSpec, SweepJob
 from ems.stack.schema import json_schema

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems.errors import Fault, StackFileError
+from ems.base.errors import Fault, StackFileError
 from ems.stack import spec, stackfile, yamlfile
 
 EXPERIMENT = """\

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ems.messages import UnquotedDate
+from ems.base.messages import UnquotedDate
 from ems.stack import yamlfile
 
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 import ems
+from ems.base.errors import DatabaseError, UserError
 from ems.databases import Experiment, State
-from ems.errors import DatabaseError, UserError
 from ems.lab.line import duration, progress_line
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, doctor, failures, results, status, teardown

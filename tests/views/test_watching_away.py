@@ -11,8 +11,8 @@ import pytest
 
 import ems
 from ems import lab
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Experiment
-from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.lab import Lab
 from ems.lab.patience import Patience
 from tests.conftest import ran

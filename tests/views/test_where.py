@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ems.base.errors import UserError
 from ems.databases import Condition
-from ems.errors import UserError
 from ems.views.where import parse, show
 
 

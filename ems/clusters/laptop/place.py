@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ems.base.messages import Say
 from ems.clusters import Live, Place, local
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
-from ems.messages import Say
 from ems.node.agent.config import tell_to_listen
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from google.cloud.bigquery import SchemaField, Table
 
-from ems.errors import DatabaseError
+from ems.base.errors import DatabaseError
 from ems.spool.batch import ColumnType
 
 DECLARED: dict[ColumnType, str] = {"int64": "INT64", "float64": "FLOAT64", "text": "STRING", "bool": "BOOL"}

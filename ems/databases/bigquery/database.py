@@ -16,6 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from google.cloud.bigquery import ScalarQueryParameter
 from sqlalchemy import Text, literal, select, union_all
 
+from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Experiment, Outcome, PointState, tables
 from ems.databases.bigquery import results as bigquery_results
 from ems.databases.bigquery import snippets as bigquery_snippets
@@ -25,7 +26,6 @@ from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.snippets import Language
 from ems.databases.sql import SqlDatabase
 from ems.databases.sql_rows import SqlRows
-from ems.errors import DatabaseUnavailable
 
 WAIT_S, FIRST_PAUSE_S = 60.0, 0.5
 MOST_TRIES = 30  # of a change that others get ahead of

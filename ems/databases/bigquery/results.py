@@ -24,12 +24,12 @@ from google.cloud.bigquery import (
     TimePartitioningType,
 )
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Claim, Condition, columns, selection
 from ems.databases.bigquery import columns as bigquery_columns
 from ems.databases.bigquery.columns import BATCH, KEY_FIELDS, TYPE_OF, Layout, Stored
 from ems.databases.bigquery.dialect import Dialect, Statement, compiled
 from ems.databases.bigquery.service import LABELS, Contended, Service
-from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.spool.batch import Batch, Column, ColumnType
 
 ARROW: dict[ColumnType, pa.DataType] = {

@@ -22,8 +22,8 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from google.cloud.bigquery.table import RowIterator
 from requests import exceptions as http_errors
 
-from ems.backoff import Backoff
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 
 EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an emulator
 LABELS = {"application": "ems"}

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ems.base.errors import DatabaseError
 from ems.databases import columns
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.items import ITEM_BYTES, NUMBER_BYTES, whole
 from ems.databases.dynamodb.service import Service
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType
 
 EXACT = 2**53

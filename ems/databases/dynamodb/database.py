@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ems.base.errors import UserError
 from ems.databases import Checkup, Claim, Condition, Experiment, Origin, PointState, R, Record, Registration
 from ems.databases.dynamodb.copying import Copying
 from ems.databases.dynamodb.lab import Lab
@@ -21,7 +22,6 @@ from ems.databases.dynamodb.runs import DynamodbRows
 from ems.databases.dynamodb.service import Service
 from ems.databases.dynamodb.setup import Setup
 from ems.databases.runs import Runs
-from ems.errors import UserError
 from ems.spool.batch import Batch, Mark
 
 VERSION = 1

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from botocore import exceptions
 from botocore.session import Session
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases.aws import CREDENTIALS, MAY_PASS, SIGN_IN, SIGNATURE, THROTTLED
-from ems.errors import DatabaseError, DatabaseUnavailable
 
 AGAIN = "Nothing was changed: try again."
 CHECK = "See what you may do: ems database check"

@@ -15,8 +15,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+from ems.base.errors import DatabaseError
 from ems.databases import tables
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType, Value
 
 Attribute = dict[str, Any]  # {"N": "1"}

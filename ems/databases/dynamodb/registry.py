@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ems.base.errors import DatabaseError
 from ems.databases import tables
 from ems.databases.dynamodb.errors import no_tables
 from ems.databases.dynamodb.items import Item, attribute, values_of
 from ems.databases.dynamodb.service import Service
 from ems.databases.states import RUN, Row, Values
-from ems.errors import DatabaseError
 
 NOTHING: tuple[Any, ...] = (None, frozenset())  # no attribute: a set cannot be empty
 NO_BATCHES: dict[str, frozenset[int]] = {"void_batches": frozenset(), "unclean_batches": frozenset()}

@@ -18,11 +18,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader
 from botocore.session import Session
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases.aws import THROTTLED
 from ems.databases.dynamodb.errors import AT_ONCE, CHANGED, Changed, codes, explained
 from ems.databases.dynamodb.items import Item
-from ems.errors import DatabaseError, DatabaseUnavailable
 
 PATIENCE_S = 60.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 5.0

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import MAY, Checkup
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.items import Item
 from ems.databases.dynamodb.registry import Registry
 from ems.databases.dynamodb.service import session
-from ems.errors import DatabaseError, DatabaseUnavailable
 
 ROUND_TRIPS = 7
 READ = ["DescribeTable", "GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect"]

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from ems.base.errors import UserError
 from ems.databases import Claim, Condition
 from ems.databases.migrations import Migration
 from ems.databases.postgresql import reading as postgresql_reading
@@ -28,7 +29,6 @@ from ems.databases.postgresql.errors import explained
 from ems.databases.sql_backend import SqlBackend
 from ems.databases.states import Row
 from ems.databases.tables import UtcTime, experiment
-from ems.errors import UserError
 from ems.spool.batch import Batch
 
 WRITING = {"isolation_level": "READ COMMITTED", "postgresql_readonly": False}

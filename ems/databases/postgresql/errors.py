@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from ems.errors import DatabaseError, DatabaseUnavailable
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 
 READ_ONLY = "25006"
 CHECK = "See what this role may do: ems database check"

@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg import Connection, sql
 
+from ems.base.errors import DatabaseError
 from ems.databases import columns
-from ems.errors import DatabaseError
 from ems.spool.batch import ColumnType
 
 DECLARED: dict[ColumnType, sql.SQL] = {

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg
 from sqlalchemy import ARRAY, BigInteger, Connection, Select, any_, column, literal, quoted_name, select, table, tuple_
 
+from ems.base.errors import DatabaseUnavailable
 from ems.databases import Condition, selection
 from ems.databases.postgresql import layout as postgresql_layout
-from ems.errors import DatabaseUnavailable
 from ems.spool.batch import Batch
 
 POINTS = 100_000  # of one query

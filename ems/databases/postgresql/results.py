@@ -10,10 +10,10 @@ import psycopg
 from psycopg import Connection, sql
 from psycopg.errors import UniqueViolation
 
+from ems.base.errors import DatabaseError
 from ems.databases import columns
 from ems.databases.postgresql import layout as postgresql_layout
 from ems.databases.postgresql.layout import KEY, ColumnTypes, Layout
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch, Column, ColumnType
 
 COPIED_AS: dict[ColumnType, str] = {"int64": "int8", "float64": "float8", "text": "text", "bool": "bool"}

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote
 
-from ems.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 
 PARAMETER = "password_from="
 GOOGLE = re.compile(r"projects/[\w.:-]+(/locations/(?P<region>[\w-]+))?/secrets/[\w-]+/versions/[\w-]+", re.ASCII)

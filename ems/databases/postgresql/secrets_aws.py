@@ -8,9 +8,9 @@ from botocore import exceptions
 from botocore.config import Config
 from botocore.session import Session
 
+from ems.base.errors import DatabaseError
 from ems.databases.aws import CREDENTIALS, MAY_PASS, SIGN_IN, SIGNATURE, THROTTLED
 from ems.databases.postgresql.secret_versions import away, refused
-from ems.errors import DatabaseError
 
 CONFIG = Config(connect_timeout=5, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 2})
 BUSY = MAY_PASS | THROTTLED | {"InternalServiceError"}

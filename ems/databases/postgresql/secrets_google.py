@@ -11,8 +11,8 @@ from google.auth import exceptions
 from google.auth.transport.requests import AuthorizedSession
 from requests import RequestException, Response
 
+from ems.base.errors import DatabaseError
 from ems.databases.postgresql.secret_versions import away, refused
-from ems.errors import DatabaseError
 
 ENDPOINT = "CLOUDSDK_API_ENDPOINT_OVERRIDES_SECRETMANAGER"  # gcloud's own setting
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]

@@ -21,13 +21,13 @@ from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import MAY, Claim, Condition
 from ems.databases.migrations import Migration
 from ems.databases.sql_backend import SqlBackend
 from ems.databases.sqlite import results as sqlite_results
 from ems.databases.states import Row
 from ems.databases.tables import UtcTime
-from ems.errors import DatabaseError, DatabaseUnavailable
 from ems.spool.batch import Batch
 
 NETWORK_FILESYSTEMS = frozenset(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ems.base.errors import UserError
 from ems.databases import Experiment
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.snippets import Language
 from ems.databases.sql import SqlDatabase
 from ems.databases.sqlite import snippets as sqlite_snippets
 from ems.databases.sqlite.backend import SqliteBackend
-from ems.errors import UserError
 
 WAIT_S = 10.0
 ALLOWED = "Allowed: sqlite:///path from the lab's folder, or sqlite:////absolute/path."

@@ -10,8 +10,8 @@ from operator import itemgetter
 
 from sqlalchemy.dialects.sqlite import dialect
 
+from ems.base.errors import DatabaseError
 from ems.databases import Condition, columns, selection
-from ems.errors import DatabaseError
 from ems.spool.batch import Batch, ColumnType
 
 DECLARED: dict[ColumnType, str] = {"int64": "INTEGER", "float64": "", "text": "TEXT", "bool": "BOOLEAN"}

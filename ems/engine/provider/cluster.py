@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ems import clusters, plugins
+from ems import clusters
+from ems.base import plugins
+from ems.base.errors import EmsError
 from ems.engine.provider.resource import Operation, Properties, Resource
-from ems.errors import EmsError
 
 
 def token(kind: str) -> str:

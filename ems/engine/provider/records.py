@@ -7,9 +7,9 @@ import json
 from datetime import date
 from typing import Any, TypeVar, get_type_hints
 
+from ems.base.errors import DatabaseError
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, reuse, rules
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
-from ems.errors import DatabaseError
 
 T = TypeVar("T", bound=Record | Registration)
 NUMBERS = {"int", "float", "int | None", "float | None"}

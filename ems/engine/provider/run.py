@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from ems import clusters
+from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.databases import Experiment, State
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
-from ems.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, look_s, stop_s
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ems.base.version import __version__
 from ems.engine.provider.resource import Resource
-from ems.version import __version__
 
 
 def schema(resources: list[Resource]) -> dict[str, Any]:

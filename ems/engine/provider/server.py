@@ -14,10 +14,10 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from ems import lab
+from ems.base.errors import EmsError
+from ems.base.version import __version__
 from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
 from ems.engine.provider.schema import schema
-from ems.errors import EmsError
-from ems.version import __version__
 
 Invoke = Callable[[Operation, Properties], Properties]
 

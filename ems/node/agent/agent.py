@@ -15,9 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Database, State, connect
-from ems.errors import DatabaseUnavailable
 from ems.node.agent.attempt import Attempt, forget_outcome, seconds_left
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ems import aside
+from ems.base import aside
+from ems.base.errors import EmsError
 from ems.databases import Claim, Database, Outcome, State
-from ems.errors import EmsError
 from ems.node.agent import platform
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from ems import aside
-from ems.errors import UserError
+from ems.base import aside
+from ems.base.errors import UserError
 
 
 @dataclass(frozen=True)

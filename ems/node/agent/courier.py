@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.databases import Claim, Database, Orders, Outcome, State
-from ems.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.node.agent.point_count import PointCount
 from ems.spool.folder import Spool
 from ems.spool.gathering import GATHERED_MB, gathered

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from ems.base.version import __version__
 from ems.node.driver.blas import Blas
 from ems.node.driver.machine import Machine, System, machine, system
 from ems.node.driver.platform import FILE, Platform
-from ems.version import __version__
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver.platform import probe; probe(sys.argv[2])"
 

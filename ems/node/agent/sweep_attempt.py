@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zipfile import BadZipFile, ZipFile
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
+from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Experiment, Outcome, State, reuse
-from ems.errors import DatabaseUnavailable
 from ems.node.agent.attempt import POLL_S, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.point_count import PointCount

@@ -8,8 +8,8 @@ import stat
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile, ZipInfo
 
-from ems import aside
-from ems.errors import ProvenanceError
+from ems.base import aside
+from ems.base.errors import ProvenanceError
 
 
 def unpack(bundle: Path, target: Path) -> None:

@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ems import aside
-from ems.errors import EmsError
+from ems.base import aside
+from ems.base.errors import EmsError
 from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, compute, enter, read_order
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 from ems.node.driver import platform
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult

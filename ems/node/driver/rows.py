@@ -25,7 +25,7 @@ from itertools import chain
 from reprlib import Repr
 from typing import Any
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 from ems.spool.batch import Value
 
 ALLOWED = (

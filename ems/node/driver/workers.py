@@ -20,7 +20,7 @@ import psutil
 from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, WorkerPlugin
 from distributed import TimeoutError as DaskTimeout
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 
 POLL_S = 0.5
 FETCH_S = 2.0

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 
 MARKER = "EMS_RESULTS_DIR"
 _POLL_S = 0.02

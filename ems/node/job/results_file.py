@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 from ems.node.job.columns import KnownTypes
 from ems.spool.batch import Column
 

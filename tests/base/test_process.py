@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from ems import process
-from ems.process import CommandFailed, run
+from ems.base import process
+from ems.base.process import CommandFailed, run
 
 
 def test_standard_output_comes_back(tmp_path):

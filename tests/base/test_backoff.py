@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from ems.backoff import Backoff
+from ems.base.backoff import Backoff
 
 
 def test_pauses_grow_up_to_the_longest_and_begin_again():

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ems import cache
+from ems.base import cache
 
 HOLDER = """
 import sys
 from pathlib import Path
-from ems.cache import exclusive
+from ems.base.cache import exclusive
 with exclusive(Path(sys.argv[1])):
     print("mine", flush=True)
     sys.stdin.read()

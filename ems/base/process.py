@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uv as uv_package
 
-from ems.errors import EmsError
+from ems.base.errors import EmsError
 
 
 class CommandFailed(EmsError):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ems import aside
+from ems.base import aside
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ems import aside
+from ems.base import aside
 with aside.writing(Path(sys.argv[1])) as part:
     part.write_text("half of the ne")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -11,12 +11,12 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-from ems.errors import UserError
+from ems.base.errors import UserError
 
 
 def names(package: str) -> list[str]:
     """Names of the plug-ins in `ems.PACKAGE`, sorted."""
-    folder = Path(__file__).with_name(package)
+    folder = Path(__file__).parents[1] / package
     return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg)
 
 

@@ -12,13 +12,13 @@ import rich.text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ems import console
+from ems.base import console
+from ems.base.errors import EmsError
 from ems.databases import Checkup
 from ems.databases.copying import Compared
 from ems.engine.doctor import Finding
 from ems.engine.preflight import Report
 from ems.engine.teardown import Leftover
-from ems.errors import EmsError
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, database, doctor, failures, progress, results, status, teardown, watch
 from tests.views.test_views import FINISHED

@@ -1,0 +1,1 @@
+"""What every other package may use: errors, messages, plug-ins, outside commands, files written aside, the terminal."""
