@@ -31,6 +31,13 @@ def test_progress_is_that_of_the_newest_experiment(here: Lab) -> None:
     assert (progress.points_done, progress.points_failed, progress.points_total, progress.rows) == (1, 0, 1, 2)
 
 
+def test_reading_rows_and_progress_loads_neither_pulumi_nor_gitpython(here: Lab) -> None:
+    ran(here, batch([0], floats("x", 1.5)), state=None)
+    code = "import sys, ems; assert len(ems.results('pi')) == 1; ems.progress('pi'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=here.root)
+    assert not {"pulumi", "grpc", "git", "matplotlib"} & set(loaded.stdout.split())
+
+
 def test_without_a_row_that_fulfils_the_conditions_the_columns_are_there(here: Lab) -> None:
     ran(here, batch([0], floats("x", 1.5)))
     frame = ems.results("pi", where=["x > 2"])
