@@ -157,7 +157,8 @@ class Database(ABC):
         """Let a failed, cancelled or expired experiment go on; others are left as they are."""
 
     @abstractmethod
-    def experiment(self, experiment_id: str) -> Experiment | None: ...
+    def experiment(self, experiment_id: str) -> Experiment | None:
+        """The experiment as it stands now; None if the database does not know it."""
 
     @abstractmethod
     def experiments(self, stack: str | None = None) -> list[Experiment]:
@@ -285,7 +286,8 @@ class Database(ABC):
         return through_csv(language, experiment.registration.stack, root)
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what was opened: connections, clients, threads."""
 
 
 def connect(url: str, root: Path) -> Database:

@@ -34,6 +34,10 @@ def meet(table: str, stored: Mapping[str, ColumnType], arriving: Sequence[Column
 
 
 def check_names(table: str, stored: Mapping[str, ColumnType], names: Sequence[str]) -> None:
+    """DatabaseError unless `names` can be columns of a table that has those of `stored`.
+
+    Refused: a name that comes twice, is empty or reserved, has NUL, or differs from another only by case.
+    """
     seen = {name.lower(): name for name in stored}
     fresh = [name for name in names if name not in stored]
     if len(set(names)) < len(names):
@@ -81,6 +85,7 @@ def _double(table: str, name: str, value: Value) -> float:
 
 
 def inexact(table: str, name: str, value: Value) -> DatabaseError:
+    """The error for a column of integers and doubles whose integer `value` is not an exact double."""
     return DatabaseError(
         f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is not an exact double.",
         "Integers beyond 2^53 meet doubles only if exact. Let the job write one type, or use another results table.",
@@ -88,6 +93,7 @@ def inexact(table: str, name: str, value: Value) -> DatabaseError:
 
 
 def lost(table: str, rows: int) -> DatabaseError:
+    """The error for a results table that somebody dropped, with so many rows in it."""
     return DatabaseError(
         f"results table {table!r} is gone, with {rows} rows that were stored in it.",
         "Restore it from a backup. Or, to compute all of it again, without EMS: "

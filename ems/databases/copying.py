@@ -135,6 +135,7 @@ def _is_null(value: Any) -> bool:
 
 
 def result_rows(database: Database, experiment: Experiment) -> Iterator[dict[str, Any]]:
+    """An experiment's results row by row, each by column, with `point` and `row`."""
     for batch in database.results(experiment.id):
         yield from _rows(batch)
 
@@ -146,6 +147,7 @@ def _rows(batch: Batch) -> Iterator[dict[str, Any]]:
 
 
 def raise_if_different(found: Iterable[Compared]) -> None:
+    """DatabaseError that names what differs, if anything does."""
     different = [each.name for each in found if not each.same]
     if different:
         raise DatabaseError(

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Points of experiments as ranges and pairs: what is left of some, and what copies make of their numbers. No I/O."""
 
 from __future__ import annotations
 

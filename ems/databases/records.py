@@ -11,6 +11,8 @@ from ems.spool.batch import Value
 
 
 class State(StrEnum):
+    """How an experiment stands, or one of its runs."""
+
     REGISTERED = "registered"
     PROVISIONING = "provisioning"
     QUEUED = "queued"
@@ -23,6 +25,7 @@ class State(StrEnum):
 
     @property
     def finished(self) -> bool:
+        """Whether the experiment is over, unless it is reopened."""
         return self in FINISHED
 
 
@@ -32,6 +35,8 @@ RETRYABLE = FINISHED - {State.SUCCEEDED}
 
 @dataclass(frozen=True)
 class Experimenter:
+    """A person who runs experiments, and the accounts they have elsewhere."""
+
     id: str
     name: str
     email: str = ""
@@ -42,6 +47,8 @@ class Experimenter:
 
 @dataclass(frozen=True)
 class Project:
+    """What experiments belong to."""
+
     id: str
     title: str
     parent: str | None = None  # another project's id: the projects are a tree
@@ -50,6 +57,8 @@ class Project:
 
 @dataclass(frozen=True)
 class Funding:
+    """What pays for experiments, with its budget in US dollars and the accounts that are charged."""
+
     id: str
     agency: str
     award: str = ""
@@ -131,6 +140,7 @@ class Experiment:
 
     @property
     def id(self) -> str:
+        """The id that it is registered under."""
         return self.registration.id
 
 

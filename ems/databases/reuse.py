@@ -33,6 +33,7 @@ class Factor:
     runs: Sequence[Run]
 
     def position_here(self, position: int) -> int | None:
+        """The position here of a position there; None if it is not one of both."""
         at = bisect_right(self.runs, position, key=itemgetter(0)) - 1
         if at < 0:
             return None
@@ -84,6 +85,7 @@ def reusable_points(database: Database, source: Experiment, sweep: Sweep, done: 
 
 
 def sweep_of(registration: Registration) -> Sweep:
+    """The sweep in the registration's spec."""
     return Sweep.of(json.loads(registration.spec)["job"]["sweep"])
 
 

@@ -280,4 +280,5 @@ def check_parent(project: Project, parents: Mapping[str, str | None]) -> None:
 
 
 def choices(known: Sequence[str]) -> str:
+    """A sentence with the ids there are, for the hint of an error."""
     return f"There are: {', '.join(known)}." if known else "There are none yet."

@@ -30,7 +30,8 @@ class Rows(ABC):
     """What a database brings: the rows of experiments, each with its newest run and the time."""
 
     @abstractmethod
-    def find(self, experiment_id: str) -> Row | None: ...
+    def find(self, experiment_id: str) -> Row | None:
+        """The experiment's row; None if there is none."""
 
     @abstractmethod
     def insert(self, registration: Registration) -> Row | None:
@@ -46,6 +47,8 @@ class Rows(ABC):
 
 
 class Runs(Database):
+    """Experiments and runs by `rules`, on the rows that a subclass brings as `_rows`."""
+
     _rows: Rows
 
     def register(self, registration: Registration) -> Experiment:

@@ -36,6 +36,8 @@ from ems.spool.batch import Batch, Mark
 
 
 class SqlDatabase(Runs):
+    """The database on top of a backend; `rows`: what is to take the place of its `SqlRows`."""
+
     _rows: SqlRows
 
     def __init__(self, backend: SqlBackend, rows: SqlRows | None = None) -> None:

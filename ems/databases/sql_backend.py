@@ -22,6 +22,8 @@ Write = tuple[Executable, Sequence[Mapping[str, Any]]]
 
 
 class SqlBackend(ABC):
+    """What one SQL service brings, and what all have in common. `name`: of the database, in messages."""
+
     clock: ColumnElement[Any]
     """The service's own clock, as UtcTime."""
     dialect: Dialect
@@ -47,18 +49,21 @@ class SqlBackend(ABC):
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """A read-only transaction; DatabaseError unless the tables have the version that EMS needs."""
         with self.transaction(write=False) as connection:
             self.check_version(connection)
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
+        """A writing transaction; DatabaseError unless the tables have the version that EMS needs."""
         with self.transaction(write=True) as connection:
             self.check_version(connection)
             yield connection
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what was opened."""
 
     # Rows of the registry
 
@@ -78,7 +83,8 @@ class SqlBackend(ABC):
     # Results
 
     @abstractmethod
-    def has_table(self, connection: Connection, name: str) -> bool: ...
+    def has_table(self, connection: Connection, name: str) -> bool:
+        """Whether there is a table or view of this name."""
 
     def store(self, connection: Connection, row: Row, claim: Claim, batch: Batch, also: Sequence[Write]) -> None:
         """Write the batch's rows, and `also`; count `rows_stored`. `row`: the experiment's, read just before."""
@@ -136,9 +142,11 @@ class SqlBackend(ABC):
 
     @property
     def version(self) -> int:
+        """The version of the tables that this EMS needs."""
         return 1 + len(self._migrations)
 
     def create(self) -> None:
+        """As `Database.create`."""
         with self.transaction(write=True) as connection:
             self.lock_schema(connection)
             found = self.found_version(connection)
@@ -148,6 +156,7 @@ class SqlBackend(ABC):
                 self._migrate(connection, found)
 
     def make_tables(self, connection: Connection) -> None:
+        """Make EMS's tables, and note their version."""
         tables.metadata.create_all(connection)
         connection.execute(insert(tables.schema_version).values(version=self.version))
 
@@ -161,11 +170,13 @@ class SqlBackend(ABC):
             connection.execute(update(version).where(older).values(version=self.version))
 
     def found_version(self, connection: Connection) -> int | None:
+        """The version that the tables note; None if there are no tables."""
         if not inspect(connection).has_table(tables.schema_version.name):
             return None
         return int(connection.execute(select(tables.schema_version.c.version)).scalar_one())
 
     def check_version(self, connection: Connection) -> None:
+        """DatabaseError unless the tables have the version that EMS needs; asked until they have it once."""
         if self._is_current:
             return
         found = self.found_version(connection)
@@ -187,10 +198,12 @@ class SqlBackend(ABC):
             )
 
     def no_tables(self) -> DatabaseError:
+        """The error for a database that lacks EMS's tables."""
         return DatabaseError(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
 
 
 def update_of(row: Row) -> Any:
+    """An update of the experiment's row, still without values."""
     return update(experiment).where(experiment.c.id == row["id"])
 
 

@@ -89,6 +89,7 @@ def _moved_origin(row: Any, part: range) -> dict[str, Any]:
 
 
 def marked(connection: Connection, experiment_id: str, wanted_attempt: int) -> Iterator[tuple[PointState, range]]:
+    """The points that are empty, failed or due, as `Database.points` gives them."""
     is_due = and_(point.c.state == "failed", point.c.attempt < wanted_attempt)
     state = case((is_due, "due"), else_=point.c.state).label("state")
     statement = select(point.c.point, state).where(point.c.experiment_id == experiment_id)
@@ -99,6 +100,7 @@ def marked(connection: Connection, experiment_id: str, wanted_attempt: int) -> I
 
 
 def failures(connection: Connection, experiment_id: str, last: int | None) -> Iterator[Mark]:
+    """As `Database.failures`."""
     mine = select(point).where(point.c.experiment_id == experiment_id, point.c.state == "failed")
     if last is not None:
         found = connection.execute(mine.order_by(point.c.point.desc()).limit(last)).all()
@@ -107,6 +109,7 @@ def failures(connection: Connection, experiment_id: str, last: int | None) -> It
 
 
 def empties(connection: Connection, experiment_id: str, points: Sequence[int]) -> tuple[Mark, ...]:
+    """The marks of those of `points` that are empty, in any order."""
     mine = point.c.experiment_id == experiment_id, point.c.state == "empty", point.c.point.in_(points)
     return tuple(map(_mark, connection.execute(select(point).where(*mine))))
 
@@ -126,6 +129,7 @@ def noted_origins(claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -
 
 
 def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:
+    """As `Database.origins`."""
     statement = select(copied).where(copied.c.experiment_id == experiment_id).order_by(copied.c.first_point)
     for row in connection.execute(statement, execution_options=STREAMED):
         points = range(row.first_point, row.last_point + 1)

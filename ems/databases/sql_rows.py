@@ -19,6 +19,8 @@ from ems.databases.tables import charge, experiment, run
 
 
 class SqlRows(Rows):
+    """The rows of experiments in the tables `experiment` and `run`."""
+
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend
 
@@ -50,6 +52,7 @@ class SqlRows(Rows):
     # In a transaction
 
     def select(self) -> Select[Any]:
+        """A query of all experiments with their newest runs and the time, to be narrowed and ordered."""
         newest = and_(run.c.experiment_id == experiment.c.id, run.c.attempt == experiment.c.attempt)
         of_run = (run.c.state.label("run_state"), *(run.c[name] for name in RUN))
         return select(experiment, *of_run, self._backend.clock.label("now")).outerjoin(run, newest)

@@ -17,16 +17,20 @@ ROUND_TRIPS = 7
 
 
 class SqlSetup:
+    """Sets up and looks over any SQL service, by what its backend brings."""
+
     def __init__(self, backend: SqlBackend) -> None:
         self._backend = backend
 
     def setup(self) -> None:
+        """As `Database.setup`."""
         self._backend.create()
         with self._backend.transaction(write=True) as connection:
             for statement in self._backend.role_statements():
                 connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
     def script(self) -> str:
+        """As `Database.setup_script`."""
         every = tables.metadata.sorted_tables
         making = [CreateTable(table, if_not_exists=True) for table in every]
         indexing = [CreateIndex(index, if_not_exists=True) for table in every for index in table.indexes]
@@ -43,6 +47,7 @@ class SqlSetup:
         return insert(version).from_select(["version"], select(literal(self._backend.version)).where(unknown))
 
     def check(self) -> Checkup:
+        """As `Database.check`."""
         with self._backend.transaction(write=False) as connection:
             version = self._backend.found_version(connection)
             latency_s, clock_ahead_s = self._measured(connection)

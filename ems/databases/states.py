@@ -37,6 +37,7 @@ def alive(run_state: State | None, lease_until: datetime | None, now: datetime) 
 
 
 def is_held(row: Row) -> bool:
+    """Whether a run holds the experiment now."""
     return row["run_state"] is not None and alive(State(row["run_state"]), row["lease_until"], row["now"])
 
 
@@ -54,11 +55,13 @@ def took_s(row: Row) -> float:
 
 
 def columns_of(registration: Registration) -> Values:
+    """A registration by columns of `experiment`, where its `attempt` is `reviewed_attempt`."""
     values = asdict(registration)
     return values | {"reviewed_attempt": values.pop("attempt")}
 
 
 def experiment_of(row: Row) -> Experiment:
+    """The experiment as it stands at the row's `now`."""
     state = effective(State(row["state"]), row["lease_until"], row["deadline_at"], row["now"])
     overdue = state is State.EXPIRED and row["state"] != state  # so nobody wrote when and why
     names = {field.name for field in fields(Registration)} - {"attempt"}
@@ -75,4 +78,5 @@ def experiment_of(row: Row) -> Experiment:
 
 
 def used_up_error(row: Row) -> str:
+    """The error of an experiment whose deadline passed, with what to do."""
     return f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"

@@ -59,6 +59,7 @@ class Remark(TypeDecorator[str]):
 
 
 def storable(text: str) -> str:
+    """The text as every service can store it: NUL reads `␀`, half a surrogate pair `?`."""
     return text.replace("\0", "␀").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -53,6 +53,8 @@ registry.register("bigquery.ems", "ems.databases.bigquery.dialect", "Dialect")
 
 
 class BigqueryBackend(SqlBackend):
+    """What BigQuery brings to the SQL database: each statement or script is a job of `service`."""
+
     clock = func.current_timestamp(type_=UtcTime())
     dialect = Dialect(paramstyle="named")
 
@@ -85,6 +87,7 @@ class BigqueryBackend(SqlBackend):
         return self.service.query(*merge(table, [values], ["id"], False, self.dialect)).num_dml_affected_rows == 1
 
     def put_many(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put several rows by one statement; at least one, and all with the same columns."""
         keys = [column.name for column in table.primary_key]
         self.service.query(*merge(table, rows, keys, True, self.dialect))
 
@@ -171,6 +174,7 @@ class BigqueryBackend(SqlBackend):
         self.service.query(";\n".join(self.definitions()))
 
     def definitions(self) -> list[str]:
+        """The statements that make EMS's tables and note their version, where these are missing."""
         every = [*tables.metadata.sorted_tables, LOADED_BATCH]
         made = [CreateTable(table, if_not_exists=True) for table in every]
         version = (

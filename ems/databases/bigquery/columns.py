@@ -45,6 +45,7 @@ class Stored:
     type: ColumnType
 
     def described(self, name: str) -> SchemaField:
+        """The field as BigQuery declares it; its description is `name`, which the job gave."""
         return SchemaField(self.field, DECLARED[self.type], description=name)
 
 
@@ -64,6 +65,7 @@ def layout_of(table: Table) -> Layout:
 
 
 def new_fields(layout: Layout, added: Mapping[str, ColumnType]) -> list[SchemaField]:
+    """Fields for columns that are to be added, under names that BigQuery takes and the table does not have yet."""
     used = {stored.field.casefold() for stored in layout.values()} | set(OWN_NAMES)
     fields = []
     for name, type in added.items():
@@ -94,6 +96,7 @@ def _unused(name: str, used: Iterable[str]) -> str:
 
 
 def check_width(table: str, width: int) -> None:
+    """DatabaseError for more columns than BigQuery allows; `width`: of the table without its keys."""
     if width > MOST_COLUMNS:
         raise DatabaseError(
             f"results table {table!r} would have {width} columns; BigQuery allows {MOST_COLUMNS}.",

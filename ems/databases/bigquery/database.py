@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 
 def connect(url: str, root: Path) -> BigqueryDatabase:  # noqa: ARG001  (only a file needs the lab's folder)
+    """The database at `url`; UserError if that names no project and dataset, or has unknown options."""
     return BigqueryDatabase(url)
 
 
@@ -56,6 +57,8 @@ def again(call: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P
 
 
 class BigqueryRows(SqlRows):
+    """The rows of experiments; a change is decided anew where somebody else came first."""
+
     change = again(SqlRows.change)
 
 

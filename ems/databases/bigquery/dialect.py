@@ -64,6 +64,8 @@ class TypeCompiler(GenericTypeCompiler):
 
 
 class Tables(DDLCompiler):
+    """Tables without keys and defaults, clustered by experiment where they have its id."""
+
     def create_table_constraints(self, *_: Any, **kw: Any) -> str:  # noqa: ARG002
         """None: BigQuery enforces no keys."""
         return ""
@@ -76,6 +78,8 @@ class Tables(DDLCompiler):
 
 
 class Preparer(IdentifierPreparer):
+    """Puts every name in backquotes."""
+
     def __init__(self, dialect: Any) -> None:
         super().__init__(dialect, initial_quote="`", escape_quote="`")
 
@@ -84,6 +88,8 @@ class Preparer(IdentifierPreparer):
 
 
 class Dialect(DefaultDialect):
+    """BigQuery for SQLAlchemy: compiles statements, and runs them by `Cursor.run`."""
+
     name = "bigquery"
     default_paramstyle = "named"
     statement_compiler = Compiler
@@ -115,6 +121,7 @@ class Session:
         self.service = service
 
     def cursor(self) -> Cursor:
+        """A new cursor, for one statement."""
         return Cursor(self.service)
 
     def commit(self) -> None:
@@ -124,6 +131,8 @@ class Session:
 
 
 class Cursor:
+    """The DB-API's cursor: the rows of the last statement, fetched as they are asked for."""
+
     def __init__(self, service: Service) -> None:
         self._service = service
         self._rows: Iterator[tuple[Any, ...]] = iter(())
@@ -131,6 +140,7 @@ class Cursor:
         self.rowcount = -1
 
     def run(self, statement: str, rows: list[dict[str, Any]], context: Any) -> None:
+        """Run a statement in one job for all `rows` of parameters, whose types SQLAlchemy's `context` knows."""
         kinds = {} if context is None or context.compiled is None else kinds_of(context.compiled)
         sql, parameters = _of_many(statement, rows, kinds) if len(rows) > 1 else _of_one(statement, rows[0], kinds)
         found = self._service.query(sql, parameters)
@@ -138,15 +148,19 @@ class Cursor:
         self._rows = (row.values() for row in found)
 
     def fetchone(self) -> tuple[Any, ...] | None:
+        """The next row; None after the last."""
         return next(self._rows, None)
 
     def fetchmany(self, size: int = 1000) -> list[tuple[Any, ...]]:
+        """The next rows, at most `size`."""
         return list(islice(self._rows, size))
 
     def fetchall(self) -> list[tuple[Any, ...]]:
+        """All rows that remain."""
         return list(self._rows)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def kinds_of(made: Any) -> dict[str, str]:
@@ -167,6 +181,7 @@ def compiled(statement: Executable, dialect: Dialect, rows: Sequence[Mapping[str
 
 
 def sendable(type: TypeEngine[Any], value: Any, dialect: Dialect) -> Any:
+    """The value of a parameter of this type, as it is sent."""
     process = type.dialect_impl(dialect).bind_processor(dialect)
     return process(value) if process else value
 

@@ -56,6 +56,7 @@ SPAN = StructQueryParameterType(  # type: ignore[no-untyped-call]
 
 
 def find(service: Service, table: str) -> Layout | None:
+    """The columns of a results table; None if it is not there yet. DatabaseError if it is not one of EMS."""
     found = service.describe(table)
     return None if found is None else bigquery_columns.layout_of(found)
 
@@ -113,6 +114,7 @@ def _widen(service: Service, table: str, name: str, field: str) -> None:
 
 
 def quoted(name: str) -> str:
+    """A name of a table or field, in backquotes."""
     return f"`{name}`"
 
 
@@ -245,6 +247,7 @@ def read(
     where: Sequence[Condition],
     chunk_rows: int,
 ) -> Iterator[Batch]:
+    """As `Database.results`: the rows that count."""
     layout = find(service, table)
     if layout is None:
         return

@@ -65,6 +65,8 @@ class Contended(Exception):
 
 @dataclass(frozen=True)
 class Address:
+    """Where the tables are. `location`: of jobs, and of a dataset that is to be made; None: Google's choice."""
+
     project: str
     dataset: str
     location: str | None = None
@@ -96,6 +98,7 @@ class Service:
 
     @property
     def client(self) -> bigquery.Client:
+        """Google's client, made when it is first needed; GoogleAuthError without credentials."""
         if self._client is None:
             self._client = bigquery.Client(
                 project=self.address.project, credentials=_credentials(), location=self.address.location
@@ -103,10 +106,12 @@ class Service:
         return self._client
 
     def close(self) -> None:
+        """Close the client, if it was made."""
         if self._client is not None:
             self._client.close()  # type: ignore[no-untyped-call]
 
     def table(self, name: str) -> bigquery.TableReference:
+        """The reference to a table of the dataset, whether it is there or not."""
         return bigquery.DatasetReference(self.address.project, self.address.dataset).table(name)
 
     # Calls
@@ -138,6 +143,7 @@ class Service:
             return None
 
     def make_table(self, table: bigquery.Table) -> None:
+        """Make a table, unless it is there."""
         self.client.create_table(table, exists_ok=True, retry=self._retry, timeout=REQUEST_S)
 
     def change_columns(self, table: bigquery.Table) -> None:
@@ -152,6 +158,7 @@ class Service:
             raise
 
     def make_dataset(self) -> None:
+        """Make the dataset, unless it is there."""
         dataset = bigquery.Dataset(f"{self.address.project}.{self.address.dataset}")
         dataset.labels = LABELS
         if self.address.location:
@@ -250,6 +257,7 @@ class Service:
         return DatabaseUnavailable(message, "Nothing was changed: try again.")
 
     def no_tables(self) -> DatabaseError:
+        """The error for a dataset that lacks EMS's tables."""
         return DatabaseError(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
 
 

@@ -32,6 +32,7 @@ $query;
 
 
 def snippet(language: Language, stack: str, table: str, project: str, dataset: str, root: Path) -> str:
+    """Code for the rows of the experiment that `stack` holds; R and MATLAB read them through `ems results`."""
     if language in {"r", "matlab"}:
         return snippets.through_csv(language, stack, root)
     query = NEWEST.substitute(dataset=f"{project}.{dataset}", table=table, stack=stack)

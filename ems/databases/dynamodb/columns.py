@@ -31,6 +31,7 @@ class Layout:
 
 
 def find(service: Service, table: str) -> Layout:
+    """The columns of a results table; none, and revision 0, if it is not there yet."""
     item = service.get("table", table)
     if item is None:
         return Layout({}, {}, 0)

@@ -29,6 +29,7 @@ class Copying:
         self._results = results
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """As `Database.rows`."""
         found = {
             "experiment": self._experiment_rows,
             "run": self._runs,
@@ -65,6 +66,7 @@ class Copying:
                 yield {"experiment_id": row["id"], "source": origin.source, **values}
 
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """As `Database.put_rows`, but for the transaction."""
         put: dict[str, Callable[[list[Row]], None]] = {
             "experiment": self._put_experiments,
             "run": self._put_runs,
@@ -129,6 +131,7 @@ class Copying:
             self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), ()), source, copied)
 
     def put_results(self, experiment_id: str, batch: Batch) -> None:
+        """As `Database.put_results`."""
         self._adopt(Writer(experiment_id, 0), batch)
 
     def _adopt(self, writer: Writer, batch: Batch, source: str = "", copied: Iterable[log.Copy] = ()) -> None:

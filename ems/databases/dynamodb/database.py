@@ -32,6 +32,7 @@ ALLOWED = (
 
 
 def connect(url: str, root: Path) -> DynamodbDatabase:  # noqa: ARG001  (only a file needs the lab's folder)
+    """The database at `url`; UserError if that is not a DynamoDB URL."""
     parts = URL.fullmatch(url)
     if not parts:
         shown = "ems:database" if "@" in url else f"ems:database is {url!r}, which"  # it may hold a secret
@@ -40,6 +41,8 @@ def connect(url: str, root: Path) -> DynamodbDatabase:  # noqa: ARG001  (only a 
 
 
 class DynamodbDatabase(Runs):
+    """Hands each call to the part that serves it. `version`: of the tables, as this EMS needs them."""
+
     _rows: DynamodbRows
 
     def __init__(self, service: Service, version: int = VERSION) -> None:

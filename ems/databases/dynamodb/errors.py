@@ -29,6 +29,7 @@ def codes(error: exceptions.ClientError) -> set[str]:
 
 
 def explained(error: exceptions.BotoCoreError | exceptions.ClientError, name: str, region: str) -> DatabaseError:
+    """The error of EMS for one of AWS; DatabaseUnavailable if it may pass. `name`: the database's."""
     text = " ".join(str(error).split())
     if isinstance(error, exceptions.ClientError):
         return _refusal(codes(error), text, name)
@@ -45,6 +46,7 @@ def explained(error: exceptions.BotoCoreError | exceptions.ClientError, name: st
 
 
 def no_tables(name: str) -> DatabaseError:
+    """The error for a database that lacks EMS's tables; `name`: the database's."""
     return DatabaseError(f"The lab's database has no tables yet: {name}.", "Make them: ems up lab")
 
 

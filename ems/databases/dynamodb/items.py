@@ -39,6 +39,7 @@ KINDS: dict[str, type[Any]] = {"used_s": float} | {
 
 
 def double(value: float) -> Attribute:
+    """A double as an `N`, or as text where DynamoDB has no number for it."""
     size = abs(value)
     if LEAST <= size < MOST or (size == 0 and math.copysign(1, value) > 0):
         return {"N": repr(value)}
@@ -59,10 +60,12 @@ def attribute(value: Any) -> Attribute:
 
 
 def item_of(values: Mapping[str, Any]) -> Item:
+    """The item of values that EMS itself keeps; None becomes no attribute."""
     return {name: attribute(value) for name, value in values.items() if value is not None}
 
 
 def values_of(item: Item) -> dict[str, Any]:
+    """The values that `item_of` made the item of, but for None; their types go by their names."""
     return {name: _value_of(KINDS.get(name), *found) for name, attribute in item.items() for found in attribute.items()}
 
 
@@ -79,6 +82,7 @@ def _value_of(kind: type[Any] | None, tag: str, raw: Any) -> Any:
 
 
 def whole(text: str) -> int:
+    """The integer in an `N`, which may be written with an exponent."""
     return int(text) if text.lstrip("-").isdecimal() else int(Decimal(text))
 
 
@@ -91,6 +95,7 @@ def span_text(spans: Iterable[tuple[int, int]]) -> str:
 
 
 def spans_of(text: str) -> list[tuple[int, int]]:
+    """The inclusive spans in what `span_text` wrote."""
     pairs = (part.partition("-") for part in text.split(",") if part)
     return [(int(first), int(last or first)) for first, _, last in pairs]
 
@@ -99,6 +104,7 @@ def spans_of(text: str) -> list[tuple[int, int]]:
 
 
 def partition(experiment_id: str, name: object) -> str:
+    """The key of one partition of an experiment's results; `name`: a shard's number, MARKS or LOG."""
     return f"{experiment_id}/{name}"
 
 
@@ -108,6 +114,7 @@ def shard(point: int, row: int) -> int:
 
 
 def sort_key(point: int, row: int, batch: int) -> str:
+    """The key of a row or mark of this batch; as text it sorts by point, row and batch."""
     return f"{point:019d} {row:019d} {batch:010d}"
 
 
@@ -117,6 +124,7 @@ def key_bounds(first: tuple[int, int], last: tuple[int, int]) -> tuple[str, str]
 
 
 def point_bounds(first: int, last: int) -> tuple[str, str]:
+    """Of all items from the point `first` to the point `last`."""
     return f"{first:019d}", f"{last:019d}~"
 
 
@@ -210,6 +218,7 @@ def _join(row: Item, more: Item) -> None:
 
 
 def decoded(item: Item, types: Sequence[tuple[str, ColumnType]]) -> list[Value]:
+    """A row's values in the columns of `types`; None where the item has no attribute."""
     return [_DECODE[type](item[name]) if name in item else None for name, type in types]
 
 

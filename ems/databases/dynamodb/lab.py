@@ -14,10 +14,13 @@ from ems.databases.tables import TABLE_OF
 
 
 class Lab:
+    """Reads and writes the lab's rows for `DynamodbDatabase`."""
+
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     def upsert(self, record: Record) -> None:
+        """As `Database.upsert`."""
         table = TABLE_OF[type(record)].name
         item = {"pk": {"S": table}, "sk": {"S": record.id}} | item_of(asdict(record))
         if not isinstance(record, Project):
@@ -49,6 +52,7 @@ class Lab:
         return checks
 
     def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
+        """As `Database.missing`."""
         wanted = {"experimenter": experimenter, "project": project, "funding": funding}
         keys = [{"pk": {"S": table}, "sk": {"S": id}} for table, id in wanted.items()]
         there = {item["pk"]["S"] for item in self._registry.checked.get_many(self._registry.service.registry, keys)}
@@ -56,6 +60,7 @@ class Lab:
         return [(table, wanted[table], [row["id"] for row in self._registry.collection(table)]) for table in absent]
 
     def record(self, kind: type[R], id: str) -> R | None:
+        """As `Database.record`."""
         item = self._registry.checked.get(TABLE_OF[kind].name, id)
         if item is None:
             return None

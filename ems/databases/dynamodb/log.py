@@ -42,6 +42,7 @@ class Points:
         return page[point % PAGE] if page else ABSENT
 
     def fill(self, first: int, last: int, code: int) -> None:
+        """Set the state of the points from `first` to `last`, inclusive."""
         for number in range(first // PAGE, last // PAGE + 1):
             start, stop = max(first - number * PAGE, 0), min(last + 1 - number * PAGE, PAGE)
             page = self._pages.setdefault(number, bytearray(PAGE))
@@ -79,15 +80,18 @@ class Entry:
 
     @property
     def touched(self) -> list[Span]:
+        """The points that the batch stored, marked or cleared."""
         return [span for name in CODES for span in self.spans.get(name, ())]
 
     def apply(self, points: Points, wanted_attempt: int = 0) -> None:
+        """Set the states that the batch gave its points; failures of runs before `wanted_attempt` are due."""
         for name, code in CODES.items():
             is_due = code == FAILED and self.attempt < wanted_attempt
             for first, last in self.spans.get(name, ()):
                 points.fill(first, last, DUE if is_due else code)
 
     def items(self, experiment_id: str) -> Iterator[Item]:
+        """The items that hold this entry in the experiment's log."""
         texts = [(name, span_text(piece)) for name, spans in self.spans.items() for piece in _pieces(spans)]
         texts += [("copied", ",".join(map(_copy_text, piece))) for piece in _pieces(self.copied)]
         key = {"experiment_id": partition(experiment_id, LOG), "attempt": self.attempt}
@@ -121,6 +125,7 @@ def _entry(item: Item) -> Entry:
 
 
 def counts(row: Row, number: int) -> bool:
+    """Whether the batch of this number counts; `row`: the experiment's."""
     return number <= row["last_batch"] and number not in row["void_batches"]
 
 
@@ -132,6 +137,7 @@ def entries(service: Service, row: Row, first: int = 0, last: int | None = None)
 
 
 def known(service: Service, row: Row, wanted_attempt: int = 0) -> Points:
+    """The states of points by all batches that count; failures of runs before `wanted_attempt` are due."""
     points = Points()
     for entry in entries(service, row):
         if counts(row, entry.number):

@@ -45,6 +45,7 @@ class Floors:
                 self._replaced.append((entry.number, [first for first, _ in spans], [last for _, last in spans]))
 
     def counts(self, point: int, number: int) -> bool:
+        """Whether what the batch of this number wrote of the point counts."""
         return counts(self._row, number) and not any(
             number < replacing and _is_in(point, firsts, lasts) for replacing, firsts, lasts in self._replaced
         )
@@ -61,6 +62,7 @@ def _key(item: Item) -> str:
 
 
 def partitions(experiment_id: str) -> list[str]:
+    """The keys of an experiment's partitions with results: its shards in order, then its marks."""
     return [partition(experiment_id, name) for name in (*range(SHARDS), MARKS)]
 
 
@@ -126,6 +128,7 @@ def read(
     where: Sequence[Condition],
     chunk_rows: int,
 ) -> Iterator[Batch]:
+    """As `Database.results`; `row`: the experiment's, `layout`: of its table, which is there."""
     table = row["results_table"]
     names = selection.wanted(table, layout.types, wanted)
     selection.clauses(table, layout.types, where)  # refuses what has no meaning

@@ -28,6 +28,8 @@ EMPTY: Values = dict.fromkeys((*tables.experiment.c.keys(), *RUN, "run_state")) 
 
 
 class Registry:
+    """Reads and writes the registry's items. `version`: of the tables, as this EMS needs them."""
+
     def __init__(self, service: Service, version: int) -> None:
         self.service = service
         self.version = version
@@ -46,10 +48,12 @@ class Registry:
         return self.service
 
     def found_version(self) -> int | None:
+        """The version that the tables note; None if they note none. DatabaseError if there are no tables."""
         item = self.service.get("version", "schema")
         return None if item is None else int(item["version"]["N"])
 
     def other_version(self, found: int) -> DatabaseError:
+        """The error for tables of version `found`, which this EMS does not use."""
         name = self.service.name
         if found > self.version:
             return DatabaseError(
@@ -64,19 +68,23 @@ class Registry:
     # Items
 
     def find(self, experiment_id: str) -> Values | None:
+        """The experiment's row with its newest run and the time; None if there is none."""
         item = self.checked.get(collection_of(experiment_id), "experiment")
         return None if item is None else self.row_of(item)
 
     def row(self, experiment_id: str) -> Values:
+        """As `find`; DatabaseError if there is no such experiment."""
         row = self.find(experiment_id)
         if row is None:
             raise DatabaseError(f"no experiment {experiment_id!r} in {self.service.name}.", "See: ems status")
         return row
 
     def row_of(self, item: Item) -> Values:
+        """An experiment's item as a row: None where it has no attribute, and the time as `now`."""
         return EMPTY | values_of(item) | {"now": self.service.clock.now()}
 
     def rows(self, ids: Iterable[str]) -> list[Values]:
+        """The rows of those experiments that are there, each once, in no order."""
         keys = [{"pk": {"S": collection_of(id)}, "sk": {"S": "experiment"}} for id in dict.fromkeys(ids)]
         return [self.row_of(item) for item in self.service.get_many(self.service.registry, keys)]
 
@@ -103,12 +111,15 @@ class Registry:
             self.service.call("update_item", **update)
 
     def at(self, collection: str, key: str) -> dict[str, Any]:
+        """What names an item in a call's parameters."""
         return {"TableName": self.service.registry, "Key": {"pk": {"S": collection}, "sk": {"S": key}}}
 
     def put(self, item: Item, **condition: str) -> dict[str, Any]:
+        """The part of a transaction that writes an item; `condition`: further parameters of DynamoDB's Put."""
         return {"Put": {"TableName": self.service.registry, "Item": item, **condition}}
 
     def transact(self, items: list[dict[str, Any]]) -> None:
+        """All of these writes or none; Changed if a condition does not hold."""
         self.service.call("transact_write_items", TransactItems=items)
 
 
@@ -126,4 +137,5 @@ def assignments(values: Values) -> dict[str, Any]:
 
 
 def collection_of(experiment_id: str) -> str:
+    """The `pk` of an experiment's item and those of its runs."""
     return f"experiment/{experiment_id}"

@@ -60,10 +60,12 @@ class Writer:
 
     @property
     def condition(self) -> str:
+        """What must hold of the experiment's item, as DynamoDB's expression."""
         return "attempt = :attempt AND run_state = :running" if self.claim else "attribute_exists(pk)"
 
     @property
     def values(self) -> dict[str, Any]:
+        """The values that `condition` refers to."""
         return {":attempt": {"N": str(self.attempt)}, ":running": {"S": "running"}} if self.claim else {}
 
     def check(self, row: Row) -> None:
@@ -73,6 +75,7 @@ class Writer:
 
 
 def of_claim(claim: Claim) -> Writer:
+    """The run that holds the claim, as a writer."""
     return Writer(claim.experiment_id, claim.attempt, claim)
 
 
@@ -89,6 +92,7 @@ class Results:
     # Storing
 
     def store(self, claim: Claim, batch: Batch) -> None:
+        """As `Database.store`."""
         self.write(of_claim(claim), batch)
 
     def write(self, writer: Writer, batch: Batch, source: str = "", copied: Copied = ()) -> Row:
@@ -166,6 +170,7 @@ class Results:
     # Points
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
+        """As `Database.points`."""
         row = self._registry.row(experiment_id)
         points = log.known(self._service, row, row["wanted_attempt"])
         for code, found in chain(points.runs(log.STORED), points.runs(log.EMPTY, log.FAILED, log.DUE)):
@@ -174,11 +179,13 @@ class Results:
             yield state, found
 
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
+        """As `Database.failures`."""
         found = reading.marks(self._service, self._registry.row(experiment_id), ascending=last is None)
         failed = (mark for mark, _ in found if mark.state == "failed")
         yield from failed if last is None else reversed(list(islice(failed, last)))
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
+        """As `Database.copy_points`."""
         copied = 0
         for to in chunks(pairs, self._pairs_at_once):
             for found in self._found(self._registry.row(source), sorted(to)):
@@ -203,6 +210,7 @@ class Results:
             yield Batch(array("q"), array("q"), (), marks=found)
 
     def origins(self, experiment_id: str) -> Iterator[Origin]:
+        """As `Database.origins`."""
         row = self._registry.row(experiment_id)
         yield from (origin for origin, _ in log.origins(self._service, row))
 
@@ -213,6 +221,7 @@ class Results:
         where: Sequence[Condition] = (),
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
+        """As `Database.results`."""
         row = self._registry.row(experiment_id)
         layout = dynamodb_columns.find(self._service, row["results_table"])
         if layout.revision:
@@ -221,6 +230,7 @@ class Results:
     # Cleaning
 
     def clean(self, row: Row) -> None:
+        """Delete what does not count any more, for some seconds at most: the rest stays for the next time."""
         until = time.monotonic() + CLEANING_S
         remaining = sorted(row["unclean_batches"])
         floors = reading.Floors(self._service, row)

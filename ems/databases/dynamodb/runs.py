@@ -78,12 +78,14 @@ class DynamodbRows(Rows):
     # Many
 
     def of_stack(self, stack: str | None) -> list[Experiment]:
+        """As `Database.experiments`."""
         listed = self._registry.collection("experiments", "" if stack is None else f"{stack}/")
         found = self._registry.rows([entry["experiment_id"] for entry in listed])
         mine = (row for row in found if stack is None or row["stack"] == stack)
         return sorted(map(experiment_of, mine), key=lambda each: (each.destroyed_at is not None, *_age(each)))
 
     def reusable(self, registration: Registration) -> list[Experiment]:
+        """As `Database.reusable`."""
         if not registration.job_digest:
             return []
         listed = self._registry.collection(f"job/{_reuse_digest(asdict(registration))}")
@@ -102,6 +104,7 @@ def _age(found: Experiment) -> tuple[float, str]:
 
 
 def run_key(attempt: int) -> str:
+    """The `sk` of a run's item; as text it sorts by attempt."""
     return f"run/{attempt:010d}"
 
 

@@ -59,6 +59,7 @@ class Clock:
         self._bounds = (-float("inf"), float("inf"))
 
     def hear(self, date: str, sent: float, received: float) -> None:
+        """Learn from an answer's Date; `sent` and `received`: when, in this machine's seconds since 1970."""
         there = parsedate_to_datetime(date).timestamp()
         low, high = there - received, there + 1 - sent
         least, most = max(low, self._bounds[0]), min(high, self._bounds[1])
@@ -71,10 +72,13 @@ class Clock:
         return min(max(0.0, low), high)
 
     def now(self) -> datetime:
+        """The time in UTC, by this machine's clock plus `ahead_s`."""
         return datetime.fromtimestamp(time.time() + self.ahead_s, UTC)
 
 
 class Service:
+    """The tables `PREFIX-registry` and `PREFIX-results`. `patience_s`: how long one call is tried again."""
+
     def __init__(self, region: str, prefix: str, patience_s: float = PATIENCE_S) -> None:
         self.name = f"dynamodb://{region}/{prefix}"
         self.region = region
@@ -93,9 +97,11 @@ class Service:
 
     @cached_property
     def pool(self) -> ThreadPoolExecutor:
+        """The threads of calls that are made at once."""
         return ThreadPoolExecutor(AT_ONCE_CALLS, "dynamodb")
 
     def close(self) -> None:
+        """Wait for calls under way, and close the client."""
         self.pool.shutdown()
         if self._made:
             self._made.close()
@@ -159,6 +165,7 @@ class Service:
     # Items
 
     def get(self, collection: str, name: str) -> Item | None:
+        """The registry's item of this `pk` and `sk`, as the last write left it; None if there is none."""
         key = {"pk": {"S": collection}, "sk": {"S": name}}
         item: Item | None = self.call("get_item", TableName=self.registry, Key=key, ConsistentRead=True).get("Item")
         return item

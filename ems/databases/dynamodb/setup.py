@@ -28,6 +28,8 @@ POLICY = """
 
 
 class Setup:
+    """Makes the tables, says how others can make them, and looks whether all is well."""
+
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._service = registry.service
@@ -35,6 +37,7 @@ class Setup:
     # Making
 
     def create(self) -> None:
+        """As `Database.create`."""
         for table in self._tables():
             self._make(table)
         item = self._version_item()
@@ -75,6 +78,7 @@ class Setup:
         return answer and answer["Table"]
 
     def script(self) -> str:
+        """As `Database.setup_script`."""
         region = self._service.region
         made = "".join(
             f"aws dynamodb create-table --region {region} --cli-input-json '{json.dumps(table)}'\n"
@@ -98,6 +102,7 @@ class Setup:
     # Looking
 
     def check(self) -> Checkup:
+        """As `Database.check`."""
         described = [self._described(table["TableName"]) for table in self._tables()]
         found = self._registry.found_version() if all(described) else None
         latency_s = self._latency_s()

@@ -66,6 +66,8 @@ def settings_of(url: str) -> dict[str, Any]:
 
 
 class PostgresqlBackend(SqlBackend):
+    """What PostgreSQL brings to the SQL database. UserError if `url` is not a PostgreSQL URL, or holds a secret."""
+
     clock = func.clock_timestamp(type_=UtcTime())
     dialect = dialect()  # type: ignore[no-untyped-call]
 
@@ -197,6 +199,7 @@ class PostgresqlBackend(SqlBackend):
 
 
 def raw(connection: Connection) -> psycopg.Connection[Any]:
+    """psycopg's own connection, in the same transaction."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     return driver

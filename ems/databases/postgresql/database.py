@@ -20,10 +20,13 @@ from ems.databases.sql import SqlDatabase
 
 
 def connect(url: str, root: Path) -> PostgresqlDatabase:  # noqa: ARG001  (only a file needs the lab's folder)
+    """The database at `url`; UserError if that is not a PostgreSQL URL, or holds a secret."""
     return PostgresqlDatabase(url)
 
 
 class PostgresqlDatabase(SqlDatabase):
+    """The SQL database with PostgreSQL's backend, roles and snippets."""
+
     _backend: PostgresqlBackend
 
     def __init__(self, url: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:

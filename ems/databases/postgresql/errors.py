@@ -48,6 +48,7 @@ REFUSED = "If this is not a fault of the server, report it with: ems doctor"
 
 
 def explained(error: psycopg.Error, name: str) -> DatabaseError:
+    """The error of EMS for one of PostgreSQL; DatabaseUnavailable if it may pass. `name`: the database's."""
     text = " ".join(str(error).split())
     if error.sqlstate:
         is_standby = (error.sqlstate, error.diag.source_function) == AT_BEGIN

@@ -48,18 +48,22 @@ class Layout:
 
     @property
     def types(self) -> ColumnTypes:
+        """The columns after the keys, those of all parts."""
         return {name: type for part in self.parts.values() for name, type in part.items()}
 
     @property
     def is_view(self) -> bool:
+        """Whether the rows lie in several tables, which a view joins."""
         return len(self.parts) > 1
 
 
 def part_name(name: str, number: int) -> str:
+    """The name of the table of a part; parts are numbered from 1."""
     return f"{name} part {number}"
 
 
 def relation_names(name: str) -> list[str]:
+    """Every name that a results table may take up: its own, then those of its parts."""
     return [name, *(part_name(name, number) for number in range(1, MOST_PARTS + 1))]
 
 
@@ -84,6 +88,7 @@ def _types(name: str, described: list[tuple[str, int]]) -> ColumnTypes:
 
 
 def check_names(table: str, names: Iterable[str]) -> None:
+    """DatabaseError for a name that PostgreSQL would cut off, or keeps for itself."""
     for name in names:
         if len(name.encode("utf-8", "surrogatepass")) > NAME_BYTES:
             problem, allowed = "has more than 63 bytes in UTF-8", "PostgreSQL would cut it off"
@@ -97,6 +102,7 @@ def check_names(table: str, names: Iterable[str]) -> None:
 
 
 def check_width(table: str, width: int) -> None:
+    """DatabaseError for more columns than PostgreSQL allows; `width`: of the table without its keys."""
     if width > MOST_COLUMNS:
         raise DatabaseError(
             f"results table {table!r} would have {width} columns; PostgreSQL allows {MOST_COLUMNS}.",

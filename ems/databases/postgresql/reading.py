@@ -38,6 +38,7 @@ class Snapshot:
     name: str
 
     def layout(self, name: str) -> postgresql_layout.Layout:
+        """How a results table lies in the snapshot; DatabaseError if it is not one of EMS."""
         with self.connection.begin():
             return postgresql_layout.find(self._entered(), name)
 
@@ -75,6 +76,7 @@ def read(
     where: Sequence[Condition],
     chunk_rows: int,
 ) -> Iterator[Batch]:
+    """As `Database.results`, in the snapshot; DatabaseUnavailable if the table was made anew meanwhile."""
     types = snapshot.layout(name)
     if not types.parts:
         return
@@ -100,6 +102,7 @@ def rows_of(snapshot: Snapshot, name: str, experiment_id: str, points: Sequence[
 
 
 def stored_points(snapshot: Snapshot, name: str, experiment_id: str) -> Iterator[int]:
+    """The points that have rows, ascending; DatabaseUnavailable if the table was made anew meanwhile."""
     if not snapshot.layout(name).parts:
         return
     mine = column("experiment_id") == experiment_id

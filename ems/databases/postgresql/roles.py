@@ -72,6 +72,7 @@ def statement() -> str:
 
 
 def may(connection: Connection) -> tuple[str, ...]:
+    """Of MAY, what the present role may do; EMS's tables must be there. On a standby it can only read."""
     groups = {"running": RUNNING, "describing": DESCRIBING, "tables": list(tables.metadata.tables)}
     read, *change = connection.exec_driver_sql(MAY_SQL, groups).one()
     writable = _setting(connection, "pg_is_in_recovery()") == "false"

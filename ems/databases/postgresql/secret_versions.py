@@ -81,11 +81,13 @@ def _password(secret: bytes, name: str, key: str) -> str:
 
 
 def away(name: str, text: object) -> DatabaseUnavailable:
+    """The error for a secret store that does not answer, which may pass; `text`: what went wrong."""
     message = f"The store that has the database's password does not answer: {name} ({_line(text)})."
     return DatabaseUnavailable(message, "Nothing was changed: try again.")
 
 
 def refused(name: str, text: object, hint: str) -> DatabaseError:
+    """The error for a password that cannot be read until a person has done what `hint` says."""
     return DatabaseError(f"The database's password cannot be read: {name} ({_line(text)}).", hint)
 
 

@@ -19,6 +19,7 @@ LOOK = "See which versions there are: aws secretsmanager list-secret-version-ids
 
 
 def read(name: str, found: re.Match[str]) -> bytes:
+    """The secret of the version `name`, whose parts `found` has; errors are those of `password`."""
     named = {"SecretId": found["secret"], "VersionStage": found["stage"], "VersionId": found["id"]}
     try:
         client = Session().create_client("secretsmanager", found["region"], config=CONFIG)

@@ -24,6 +24,7 @@ LOOK = "See which versions there are, and whether they are enabled: gcloud secre
 
 
 def read(name: str, found: re.Match[str]) -> bytes:
+    """The secret of the version `name`, whose parts `found` has; errors are those of `password`."""
     service = f"secretmanager.{found['region']}.rep" if found["region"] else "secretmanager"
     endpoint = os.environ.get(ENDPOINT, f"https://{service}.googleapis.com").rstrip("/")
     try:

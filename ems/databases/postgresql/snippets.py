@@ -39,6 +39,7 @@ $query;
 
 
 def snippet(language: Language, stack: str, table: str, url: str, settings: Mapping[str, Any], root: Path) -> str:
+    """Code for the rows of the experiment that `stack` holds; MATLAB reads them through `ems results`."""
     if language == "matlab":
         return snippets.through_csv(language, stack, root)
     template = {"python": PYTHON, "r": R, "sql": SQL}[language]

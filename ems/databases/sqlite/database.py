@@ -18,6 +18,7 @@ ALLOWED = "Allowed: sqlite:///path from the lab's folder, or sqlite:////absolute
 
 
 def connect(url: str, root: Path) -> SqliteDatabase:
+    """The database in the file that `url` names, from `root` if the path is relative; UserError if it names none."""
     return SqliteDatabase(root / path_of(url))
 
 

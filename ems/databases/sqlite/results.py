@@ -162,6 +162,7 @@ def read(
     where: Sequence[Condition],
     chunk_rows: int,
 ) -> Iterator[Batch]:
+    """As `Database.results`."""
     stored = _stored_types(connection, table)
     if stored is None:
         return

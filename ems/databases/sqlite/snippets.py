@@ -36,6 +36,7 @@ $query;
 
 
 def snippet(language: Language, stack: str, table: str, file: Path, root: Path) -> str:
+    """Code for the rows of the experiment that `stack` holds; MATLAB reads them through `ems results`."""
     if language == "matlab":
         return snippets.through_csv(language, stack, root)
     template = {"python": PYTHON, "r": R, "sql": SQL}[language]
