@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ems import clusters
-from ems.base.errors import EmsError, ProvenanceError
+from ems.base.errors import EmsError, ProvenanceError, UserError
 from ems.base.messages import Say, quiet
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
@@ -20,11 +21,15 @@ from ems.node.agent.config import AgentConfig
 from ems.node.agent.inputs import remove_inputs
 from ems.node.agent.lock import agent_name
 from ems.node.job.keeper import is_locked
-from ems.stack.models import ExperimentSpec
+from ems.stack.models import CodeSpec, ExperimentSpec
+
+if TYPE_CHECKING:
+    from ems.provenance.code import Code
 
 FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
 LOG_BYTES = 65_536
 MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
+_prepared: set[str] = set()  # the experiments that this process has made ready
 
 
 def prepare(lab: Lab, registration: Registration, say: Say) -> None:
@@ -33,10 +38,9 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
     ProvenanceError if the environment is not as it was when the experiment was registered.
     """
     from ems.provenance import bundle, environment, inputs  # GitPython and pydantic: only where something is made
-    from ems.provenance import code as provenance
 
     described = _described(registration)
-    code = provenance.at_commit(lab.root, described.code.model_copy(update={"commit": registration.commit}))
+    code = _code(lab, registration, described.code)
     pinned = environment.of(lab.root, code, registration.environment)
     if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
         raise ProvenanceError(
@@ -55,6 +59,45 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
         environment=str(folder),
         inputs={name: str(file) for name, file in files.items()},
     ).write(lab.run_dir(registration.id))
+    _prepared.add(registration.id)
+
+
+def _code(lab: Lab, registration: Registration, declared: CodeSpec) -> Code:
+    """The code at the recorded commit or, if that is gone (amended, squashed, rebased), at HEAD with the same content.
+
+    What an experiment is follows from the content: the commit only says where it is found.
+    """
+    from ems.provenance import code
+
+    try:
+        return code.at_commit(lab.root, declared.model_copy(update={"commit": registration.commit}))
+    except ProvenanceError:
+        if declared.repo is None:
+            found = code.at_commit(lab.root, declared.model_copy(update={"commit": "HEAD"}))
+            if found.tree == registration.tree:
+                return found
+        raise
+
+
+def prepare_again(lab: Lab, registration: Registration, say: Say) -> None:
+    """The same before each agent: caches may have lost what was made, and the lab's folder may have been moved.
+
+    Where the code is gone from git, what an earlier preparation made serves, if all of it is still there.
+    """
+    try:
+        prepare(lab, registration, say)
+    except ProvenanceError:
+        if not _is_whole(lab.run_dir(registration.id)):
+            raise
+        stage_inputs(lab, registration, say)
+
+
+def _is_whole(run_dir: Path) -> bool:
+    try:
+        config = AgentConfig.read(run_dir)
+    except UserError:
+        return False
+    return Path(config.bundle).is_file() and Path(config.environment, "bin", "python").exists()
 
 
 def is_prepared(lab: Lab, experiment_id: str) -> bool:
@@ -102,10 +145,8 @@ class Agents:
             return
         if len(started) >= MOST_STARTS:
             raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
-        if AgentConfig.exists(run_dir):
-            stage_inputs(lab, experiment.registration, quiet)
-        else:
-            prepare(lab, experiment.registration, quiet)
+        if started or experiment.id not in _prepared:
+            prepare_again(lab, experiment.registration, quiet)
         started.append(self.start(run_dir))
 
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:

@@ -101,6 +101,8 @@ def _cells(name: str, value: Any) -> dict[str, Value]:
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind == "m":  # the value it holds may be a bare integer
         raise BadResult(f"Column {name!r} is {shown(value)}, a duration.", "Give its seconds, as a number.")
+    if dimensions == 0 and getattr(value, "mask", False):  # of a masked array: there is no value
+        return {name: None}
     if dimensions == 0 and kind == "M":
         return {name: _scalar(name, value[()])}
     if dimensions == 1 and hasattr(value, "tolist"):
