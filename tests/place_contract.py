@@ -55,7 +55,8 @@ class PlaceContract(ABC):
 
     def test_what_it_says_of_itself_has_the_types_that_others_rely_on(self, place, here):
         experiment = registered(here)
-        assert isinstance(place.needs_remote, bool) and isinstance(place.stops_with_its_command, bool)
+        assert isinstance(place.needs_remote, bool)
+        assert isinstance(place.stops_with_its_command(here, experiment), bool)
         assert place.machines(experiment.registration) >= 1
         assert list(place.declare(experiment.registration, [])) is not None
 

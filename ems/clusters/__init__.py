@@ -39,8 +39,6 @@ class Place(ABC):
 
     needs_remote = True
     """Whether the commit must be on a remote, since the place fetches it."""
-    stops_with_its_command = False
-    """Whether Ctrl-C ends the run, instead of detaching from it."""
 
     def machines(self, registration: Registration) -> int:  # noqa: ARG002
         """How many machines the experiment takes, for its row."""
@@ -72,6 +70,10 @@ class Place(ABC):
 
         EmsError if agents end again and again without a result.
         """
+
+    def stops_with_its_command(self, lab: Lab, experiment: Experiment) -> bool:  # noqa: ARG002
+        """Whether Ctrl-C in a command that watches this run ends it, instead of detaching from it."""
+        return False
 
     @abstractmethod
     def settle(self, lab: Lab, experiment: Experiment) -> None:

@@ -168,6 +168,11 @@ class Agents:
             self.start(run_dir).wait()
 
 
+def is_of_this_machine(run_dir: Path, experiment: Experiment) -> bool:
+    """Whether the run is this lab folder's own, or nobody's yet: not one of a colleague's machine."""
+    return experiment.state is not State.RUNNING or (run_dir.is_dir() and experiment.agent == agent_name(run_dir))
+
+
 def is_attended(run_dir: Path, experiment: Experiment) -> bool:
     """Whether a living agent holds the run: one of this folder by its lock, one elsewhere by its lease."""
     if experiment.state is State.LOST:

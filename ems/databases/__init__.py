@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -290,13 +291,26 @@ class Database(ABC):
         """Close what was opened: connections, clients, threads."""
 
 
+def check_address(url: str, root: Path) -> None:
+    """UserError if `url` names no database that EMS knows, or holds a password; the database itself is not asked."""
+    connect(url, root).close()
+
+
 def connect(url: str, root: Path) -> Database:
     """The database at `url`; relative paths are taken from `root`. Opens lazily: nothing is created or read yet."""
     scheme, known = url.partition(":")[0], plugins.names("databases")
     if scheme not in known:
         raise UserError(
             f"ems:database is {url!r}: no database of that kind.",
-            f"Allowed: {', '.join(name + '://…' for name in known)}",
+            _address_hint(url, scheme, known),
         )
     database: Database = plugins.load("databases", scheme, "database").connect(url, root)
     return database
+
+
+def _address_hint(url: str, scheme: str, known: Sequence[str]) -> str:
+    if "://" not in url:
+        return f"A file of SQLite is written so: sqlite:///{url.rpartition(':')[2] or '.ems/ems.db'}"
+    (close,) = get_close_matches(scheme, known, n=1) or ("",)
+    meant = f"Did you mean {close}:{url.partition(':')[2]}? " if close else ""
+    return f"{meant}Allowed: {', '.join(name + '://…' for name in known)}"

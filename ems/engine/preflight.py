@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ems import clusters
+from ems import clusters, databases
 from ems.base.errors import EmsError, Fault, StackFileError
 from ems.base.messages import nearest, show
 from ems.clusters import place
@@ -41,6 +41,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         return Report(stack, "", _lines([error]), exit_code=error.exit_code)
     errors: list[EmsError] = []
     _noting(errors, stacks.lab.plugin)
+    _noting(errors, lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
     warnings: tuple[str, ...] = ()
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):

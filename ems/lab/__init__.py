@@ -19,6 +19,7 @@ from ems.base.errors import UserError
 from ems.base.messages import nearest, show
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
+KEYS = ("ems:lab_id", "ems:database")  # of `config:` in Pulumi.yaml
 MOVED = {  # names that every lab's repository contains, as they were and as they are
     "plugins/pulumi-resource-ems": ("ems.provider", "ems.engine.provider"),
     "stacks/__main__.py": ("ems.program", "ems.engine.program"),
@@ -145,6 +146,9 @@ def _lab(file: Path, project: dict[str, Any]) -> Lab:
         raise _no_lab(file, f"has as `config` {show(config)}: allowed is a mapping")
     if not isinstance(name, str) or not name:
         raise _no_lab(file, f"has as `name` {show(name)}: allowed is text")
+    for key in config:
+        if str(key).startswith("ems:") and key not in KEYS:
+            raise _no_lab(file, f"has the unknown key {show(key)}: {nearest(str(key), KEYS)}")
     lab_id, database = _value(config.get("ems:lab_id")), _value(config.get("ems:database", DEFAULT_DATABASE))
     if not isinstance(database, str):
         raise _no_lab(file, f"has as `ems:database` {show(database)}: allowed is a URL, as {DEFAULT_DATABASE}")

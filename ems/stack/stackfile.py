@@ -132,6 +132,8 @@ def _config_faults(config: Mapping[str, object]) -> Iterator[Fault]:
             yield Fault(dotted((key,)), f"is not a key here: {nearest(key, allowed)}")
         if key in PROJECT_KEYS and next(secrets(value), None) is not None:
             yield Fault(dotted((key,)), specs.SECRET)
+        elif key in PROJECT_KEYS:
+            yield Fault(dotted((key,)), "stands in a stack file, where it has no effect: it belongs in Pulumi.yaml")
 
 
 def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fault]:

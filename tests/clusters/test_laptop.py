@@ -14,6 +14,7 @@ from ems.clusters.laptop.place import Laptop
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
+from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
 
 
@@ -95,6 +96,14 @@ class TestLaptop(OnThisMachine):
         with pytest.raises(subprocess.CalledProcessError):
             git(here.root, "cat-file", "-e", experiment.registration.commit)
         self.goes_on(here, experiment)
+
+    def test_ctrl_c_beside_a_colleagues_run_only_leaves(self, place, here):
+        """Of a run on another machine, which holds the claim under a name of its own."""
+        mine = registered(here)
+        assert place.stops_with_its_command(here, mine)
+        with here.database() as database:
+            assert database.claim(mine.id, agent="another:machine", lease_s=3600)
+        assert not place.stops_with_its_command(here, self.look(here, mine))
 
 
 def git(root: Path, *words: str) -> None:

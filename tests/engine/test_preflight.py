@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from ems import clusters
@@ -153,3 +155,21 @@ def test_a_command_reads_each_stack_file_once(here, monkeypatch):
     preflight.require_inputs(stacks, "pi")
     assert preflight.report(stacks, "pi").exit_code == 0
     assert sorted(opened) == ["Pulumi.lab.yaml", "Pulumi.pi.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("postgres://db/lab", "Did you mean postgresql://db/lab?"),
+        ("mysql://db/lab", "Allowed: bigquery://…, dynamodb://…, postgresql://…, sqlite://…"),
+        ("ems.db", "sqlite:///ems.db"),
+        ("", "sqlite:///.ems/ems.db"),
+        ("sqlite://x", "sqlite:///"),
+        ("postgresql://me:secret@db/lab", "~/.pgpass"),
+    ],
+)
+def test_the_databases_address_is_read_before_anything_is_made(here, url, hint):
+    wrong = dataclasses.replace(here, database_url=url)
+    report = preflight.report(StackFiles(wrong, clusters.settings()), "lab")
+    assert report.exit_code == 2 and hint in "\n".join(report.problems)
+    assert "me:secret" not in "\n".join(report.problems)

@@ -103,3 +103,9 @@ def test_a_lab_made_by_an_earlier_ems_is_told_what_to_change(here):
             here.plugin()
         subprocess.run(caught.value.hint.partition(": ")[2], shell=True, check=True)
         assert path.read_text() == text and here.plugin()
+
+
+def test_an_unknown_key_of_ems_is_never_passed_over(root):
+    (root / "Pulumi.yaml").write_text(GOOD + "  ems:databse: sqlite:///other.db\n  aws:region: us-east-1\n")
+    with pytest.raises(UserError, match=r'unknown key "ems:databse": did you mean ems:database\?'):
+        lab.find(root)

@@ -229,7 +229,7 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
     )
     run_dir = bench.new(fails)
     row = bench.run(run_dir)
-    assert (row.state, row.error, row.points_done, row.points_failed) == (State.FAILED, "exit code 3", 0, 1)
+    assert (row.state, row.error, row.points_done, row.points_failed) == (State.FAILED, "exit code 3: last words", 0, 1)
     assert row.log_tail == "line\n" * 29 + "last words\n"
     assert bench.values() == {"n": [1, 2]}
     (run_dir / "again").touch()

@@ -203,3 +203,16 @@ def test_a_refused_result_does_not_take_names_away_from_others() -> None:
         collected.add(0, {}, {"a": 1, "A": 1})
     collected.add(1, {}, {"A": 2})
     assert [column.name for column in collected.typed().columns] == ["A"]
+
+
+def test_what_numpy_has_masked_is_null() -> None:
+    masked = np.ma.array([1.0, 2.0], mask=[True, True])
+    given = {
+        "mean": masked.mean(),
+        "zero": np.ma.array(42.0, mask=True),
+        "kept": np.ma.array(42.0, mask=False),
+        "day": np.ma.array(np.datetime64("2026-01-31"), mask=True),
+        "v": np.ma.array([1, 2], mask=[True, False]),
+    }
+    (row,) = rows_of(given)
+    assert row == {"mean": None, "zero": None, "kept": 42.0, "day": None, "v0": None, "v1": 2}

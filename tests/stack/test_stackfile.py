@@ -16,7 +16,7 @@ EXPERIMENT = """\
 # A learning curve.
 config:
   aws:region: us-west-2
-  ems:database: sqlite:///x.db
+  gcp:project: another
   ems:experiment:
     project: digits
     experimenter: researcher
@@ -151,9 +151,15 @@ def test_a_file_without_config(write, text, said):
 
 
 def test_none_of_the_three_kinds(write):
-    line, key, said = fault(write("config:\n  aws:region: x\n  ems:lab_id: y\n"))
+    line, key, said = fault(write("config:\n  aws:region: x\n"))
     assert (line, key) == (1, "config")
     assert "has none of the three kinds: allowed is exactly one of ems:experiment, ems:lab or ems:cluster" in said
+
+
+@pytest.mark.parametrize("key", ["ems:database", "ems:lab_id"])
+def test_keys_that_belong_in_pulumi_yaml_are_not_passed_over(write, key):
+    found = fault(write(EXPERIMENT.replace("  ems:experiment:", f"  {key}: x\n  ems:experiment:")))
+    assert found[1] == key and "belongs in Pulumi.yaml" in found[2]
 
 
 def test_two_kinds_at_once(write):
@@ -179,7 +185,7 @@ def test_secrets_have_no_place(write):
     line, key, said = fault(write(text))
     assert (line, key) == (17, "ems:experiment.env.TOKEN")
     assert "`secure:`" in said
-    found = fault(write(EXPERIMENT.replace("sqlite:///x.db", "{secure: v1:abc}")))
+    found = fault(write(EXPERIMENT.replace("gcp:project: another", "ems:database: {secure: v1:abc}")))
     assert found[:2] == (4, "ems:database")
     assert "`secure:`" in found[2]
     assert stackfile.read(write(EXPERIMENT.replace("us-west-2", "{secure: v1:abc}"))).kind == "experiment"

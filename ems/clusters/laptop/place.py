@@ -13,7 +13,6 @@ class Laptop(Place):
     """This machine and the lab's own folder. Ctrl-C cancels a run, and its commit need not be on a remote."""
 
     needs_remote = False
-    stops_with_its_command = True
 
     def __init__(self) -> None:
         self._agents = local.Agents()
@@ -29,6 +28,9 @@ class Laptop(Place):
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
         self._agents.ensure_running(lab, experiment)
+
+    def stops_with_its_command(self, lab: Lab, experiment: Experiment) -> bool:
+        return local.is_of_this_machine(lab.run_dir(experiment.id), experiment)
 
     def settle(self, lab: Lab, experiment: Experiment) -> None:
         self._agents.settle(lab, experiment)

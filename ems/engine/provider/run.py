@@ -12,6 +12,7 @@ from ems.lab.line import progress_line
 from ems.lab.patience import Pace, look_s, stop_s
 
 POLL_S = 0.25
+TAIL_CHARACTERS = 1200  # of the log's end; the engine keeps 2 KB of a message
 
 
 class Run(Resource):
@@ -116,11 +117,19 @@ def _conclude(operation: Operation, experiment: Experiment) -> None:
     if experiment.state is State.SUCCEEDED:
         operation.note(progress_line(experiment))
     elif experiment.state.finished:
-        operation.complain(f"{progress_line(experiment)}\n{experiment.error}\n{experiment.log_tail}".rstrip())
+        operation.complain("\n".join(_why(experiment)))
+
+
+def _why(experiment: Experiment) -> list[str]:
+    """How it ended, why, and the log's last lines: what is said first is seen where the engine cuts a message off."""
+    lines = experiment.log_tail.splitlines()
+    while lines and len("\n".join(lines)) > TAIL_CHARACTERS:
+        lines.pop(0)
+    return [progress_line(experiment), *filter(None, [experiment.error]), *lines]
 
 
 def _interrupt(operation: Operation, experiment: Experiment, place: clusters.Place) -> Experiment:
-    if not place.stops_with_its_command:
+    if not place.stops_with_its_command(operation.lab, experiment):
         operation.note("detached: the run goes on; `ems stop` ends it")
         return experiment
     return _stop(operation, experiment, place)

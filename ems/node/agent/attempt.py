@@ -35,6 +35,7 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
+SAID_CHARACTERS = 300  # of the last line, in an error
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,10 @@ class Attempt:
         self._read_rest(reader, well=ended.code == 0)
         if ended.code == 0:
             return Outcome(State.SUCCEEDED, points_done=1, points_failed=0, exit_code=0)
-        return _failed(str(ended), ended.code, self._log_tail())
+        tail = self._log_tail()
+        said = [line.strip() for line in tail.splitlines() if line.strip()]  # a traceback's last line says what it was
+        error = f"{ended}: {said[-1][:SAID_CHARACTERS]}" if said else str(ended)
+        return _failed(error, ended.code, tail)
 
     def _halted(self) -> Outcome | None:
         if is_told_to_listen(self._dir):
