@@ -34,7 +34,7 @@ check: .venv/dev  ## Ruff, mypy, the guard tests and the documentation's
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/pytest tests/test_guards.py tests/test_documentation.py
+	@$(BIN)/pytest tests/test_architecture.py tests/test_guards.py tests/test_documentation.py
 
 DRILLS := $(addprefix tests/end_to_end/,drill_bigquery.py drill_faults.py test_kills.py test_secret_versions.py \
 	test_sweep_faults.py) $(addprefix tests/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)

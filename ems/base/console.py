@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,19 +15,7 @@ from rich.segment import Segment
 from rich.style import Style
 
 from ems.base.errors import EmsError
-
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def visible(text: str) -> str:
-    """`text` with its control characters as pictures (␛ for ESC), so that a terminal shows them and obeys none."""
-    return CONTROL.sub(lambda found: _picture(ord(found[0])), text)
-
-
-def _picture(code: int) -> str:
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"
+from ems.base.messages import CONTROL, visible
 
 
 class Text(rich.text.Text):
@@ -75,6 +62,11 @@ class Plain(Console):
 
 out = Plain()
 err = Plain(stderr=True)
+
+
+def for_terminal(text: str) -> str:
+    """A log as a terminal may show it: a carriage return begins a line, other control characters are visible."""
+    return visible(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def print_json(value: object) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 Say = Callable[[str], None]
 """How library code speaks to whoever called it: one sentence at a time."""
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 MOST_COMPARED, MOST_LISTED = 2_000, 30  # names in one message: a lab may have thousands
 
 
@@ -60,3 +61,14 @@ def quoted(text: str) -> str:
 
 def quiet(_sentence: str) -> None:
     """The `Say` that shows nothing."""
+
+
+def visible(text: str) -> str:
+    """`text` with its control characters as pictures (␛ for ESC), so that a terminal shows them and obeys none."""
+    return CONTROL.sub(lambda found: _picture(ord(found[0])), text)
+
+
+def _picture(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else "\N{REPLACEMENT CHARACTER}"

@@ -11,7 +11,7 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
-from ems.base.console import out, print_json, say, working
+from ems.base.console import for_terminal, out, print_json, say, working
 from ems.base.errors import UserError
 from ems.cli.options import Json, Stack, Stacks
 from ems.lab import experiments as recorded
@@ -114,7 +114,7 @@ def logs(
     lab = laboratory.find()
     experiment = recorded.latest(lab, stack)
     for text in view.read(lab, experiment, say, follow=follow):
-        sys.stdout.write(text)
+        sys.stdout.write(for_terminal(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
 
 

@@ -37,6 +37,7 @@ class Pulumi:
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
         """The `pulumi` of `lab`, fetched or built if there is none; EngineError if that fails."""
+        lab.plugin()
         return cls(lab, engine.ensure(say), display)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ems.base import plugins
@@ -91,12 +93,23 @@ def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, s
     if not leftover.clusters:
         return 0, "nothing left"
     try:
-        with turn(pulumi, leftover.stack):
+        with turn(pulumi, leftover.stack), _no_new_file(pulumi.lab.stack_file(leftover.stack)):
             make_ready(pulumi, leftover.stack)
             reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
         return leftover.clusters, f"failed: {error.message}"
     return 0, "released"
+
+
+@contextmanager
+def _no_new_file(stack_file: Path) -> Iterator[None]:
+    """Of a stack without a file, Pulumi writes one with the salt of its secrets: it goes, as the lab has none."""
+    existed = stack_file.exists()
+    try:
+        yield
+    finally:
+        if not existed:
+            stack_file.unlink(missing_ok=True)
 
 
 def _declared_clusters(deployment: Mapping[str, Any]) -> int:

@@ -230,7 +230,7 @@ class ExperimentSpec(Strict):
     cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
     env: dict[Annotated[str, fields.VARIABLE], Title] = Field(
-        default={}, description="Environment variables of the job, as text; they are part of what is the same."
+        default={}, description="Environment variables of the job, as text; another value makes another experiment."
     )
     attempt: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] = Field(
         1, description="Raise it to go on with a failed, cancelled or expired experiment."

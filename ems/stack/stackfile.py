@@ -14,7 +14,7 @@ from ems.stack import spec as specs
 from ems.stack import yamlfile
 from ems.stack.keys import dotted, secrets
 from ems.stack.models import KINDS, ExperimentSpec, Kind, LabSpec, Spec
-from ems.stack.schema import PROJECT_KEYS, PULUMI_KEYS
+from ems.stack.schema import PROJECT_KEYS, PULUMI_KEYS, WRITTEN_BY_PULUMI
 from ems.stack.settings import NO_PLACES, Places
 
 _THREE = "ems:experiment, ems:lab or ems:cluster"
@@ -112,6 +112,8 @@ def _config(path: Path, content: object, top: Mapping[str, int]) -> dict[str, ob
 
 
 def _instead(content: Mapping[str, object]) -> str:
+    if set(content) <= set(WRITTEN_BY_PULUMI):
+        return "it has only what Pulumi writes, as after a stack file was renamed: delete it"
     if stray := [key for key in content if key.startswith("ems:")]:
         return f"{plain(stray[0])} stands at the top; put it below `config:`, indented"
     return f"allowed is `config:` with {_THREE} below it"

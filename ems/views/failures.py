@@ -42,5 +42,11 @@ def parameters(mark: Mark) -> str:
 
 
 def last_line(mark: Mark) -> str:
-    """The last line of its error, which in a traceback says what was raised; "" without an error."""
-    return (mark.error.strip().splitlines() or [""])[-1]
+    """The line of its error that says what was raised: the first below a traceback's frames; "" without an error."""
+    lines = mark.error.strip().splitlines() or [""]
+    frames = (
+        [number for number, line in enumerate(lines) if line.startswith("  ")]
+        if lines[0].startswith("Traceback")
+        else []
+    )
+    return lines[frames[-1] + 1] if frames and frames[-1] + 1 < len(lines) else lines[-1]

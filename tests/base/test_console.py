@@ -81,3 +81,7 @@ def test_json_has_the_value_itself_and_no_control_character(value, capsys):
     console.print_json({value: value})
     printed = capsys.readouterr().out
     assert json.loads(printed) == {value: value} and not console.CONTROL.search(printed)
+
+
+def test_a_log_on_a_terminal_has_lines_and_steers_nothing():
+    assert console.for_terminal("10 %\r20 %\r\n\x1b]0;title\x07é\tx\n") == "10 %\n20 %\n␛]0;title␇é\tx\n"

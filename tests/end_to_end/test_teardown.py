@@ -64,6 +64,7 @@ def test_stacks_whose_file_is_not_in_the_working_tree_are_found_and_released(use
     assert results(teardown(user, "a")) == {"a": "released"}
     assert results(teardown(user, "--all")) == {"a": "nothing left", "b": "released"}
     assert not any(CLUSTER in user.resources(stack) for stack in "ab")
+    assert not list(user.root.glob("stacks/Pulumi.[ab].yaml"))  # which Pulumi would write, with its salt alone
     assert "There is no stack 'c'" in user.ems("teardown", "c", "--yes", expect=2).stderr
 
 

@@ -138,7 +138,7 @@ def test_an_empty_file(write, text):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("encryptionsalt: v1:abc\n", "has no `config:`: allowed is"),
+        ("encryptionsalt: v1:abc\n", "has only what Pulumi writes, as after a stack file was renamed: delete it"),
         ("ems:experiment: {}\n", "ems:experiment stands at the top; put it below `config:`"),
         ("- a\n", "is a list of 1: allowed is a mapping"),
         ("text\n", 'is "text": allowed is a mapping'),

@@ -252,3 +252,20 @@ def test_missing_points_are_told() -> None:
     sweep = replace(REGISTRATION, points_total=3120)
     assert results.missing(replace(FINISHED, registration=sweep)) == "; 3,112 of 3,120 points are still missing"
     assert results.missing(replace(FINISHED, registration=replace(sweep, points_total=8))) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    raise E\nValueError: no\ngood',
+            "ValueError: no",
+        ),
+        ("Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nKeyError: 'x'", "KeyError: 'x'"),
+        ("killed: exit code 7", "killed: exit code 7"),
+        ("took longer\nthan point_timeout_s: 6", "than point_timeout_s: 6"),
+        ("", ""),
+    ],
+)
+def test_the_line_of_an_error_that_says_what_was_raised(error: str, line: str) -> None:
+    assert failures.last_line(Mark(1, "failed", {}, error)) == line

@@ -15,6 +15,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provid
 
 from ems import lab
 from ems.base.errors import EmsError
+from ems.base.messages import visible
 from ems.base.version import __version__
 from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
 from ems.engine.provider.schema import schema
@@ -126,7 +127,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _operation(self, urn: str, context: Any) -> Operation:
         def log(severity: Any, *, ephemeral: bool) -> Callable[[str], None]:
             def send(message: str) -> None:
-                line = message[:LINE_LIMIT]
+                line = visible(message)[:LINE_LIMIT]
                 self.engine.Log(
                     engine_pb2.LogRequest(severity=severity, message=line, urn=urn, streamId=0, ephemeral=ephemeral)
                 )
