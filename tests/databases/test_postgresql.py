@@ -18,6 +18,7 @@ from sqlalchemy import text
 from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import MAY, Database, Experimenter, Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
+from ems.databases.postgresql import backend
 from ems.databases.postgresql import layout as postgresql_layout
 from ems.databases.postgresql.database import PostgresqlDatabase
 from ems.databases.postgresql.errors import explained
@@ -204,6 +205,21 @@ def test_what_others_hold_is_waited_for(made, postgresql_url):
         threading.Timer(0.5, other.commit).start()
         made.store(claim, batch([1], ints("x", 2)))
     assert table(made)["x"] == [1, 2]
+
+
+def test_a_client_that_stops_in_a_transaction_keeps_nobody_out_for_ever(made, postgresql_url, monkeypatch):
+    """As a laptop that sleeps while its agent writes: the server ends the transaction; the run can be taken over."""
+    monkeypatch.setattr(backend, "IDLE", "500ms")
+    made.register(REGISTRATION)
+    with (
+        closing(connect(postgresql_url, HERE)) as stopped,
+        pytest.raises(DatabaseUnavailable, match="waited too long"),
+        stopped._backend.writing() as connection,
+    ):
+        stopped._rows.row(connection, REGISTRATION.id)
+        assert made.claim(REGISTRATION.id, agent="other", lease_s=60)
+        stopped._rows.row(connection, REGISTRATION.id)
+    assert made.experiment(REGISTRATION.id).state is State.RUNNING
 
 
 def test_text_of_a_job_with_nul_does_not_keep_a_run_from_ending(made):

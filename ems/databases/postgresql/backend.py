@@ -43,7 +43,10 @@ DEFAULTS: dict[str, Any] = {
     "fallback_application_name": "ems",
     "client_encoding": "UTF8",
 }
-SESSION = """SELECT set_config('lock_timeout', '10s', false), set_config('synchronous_commit',
+IDLE = "30s"  # of a client that stopped in a transaction: then the server ends it, and its locks with it
+SESSION = """SELECT set_config('lock_timeout', '10s', false), set_config('tcp_keepalives_idle', '30', false),
+    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false),
+    set_config('synchronous_commit',
     CASE setting WHEN 'off' THEN 'on' ELSE setting END, false)
     FROM current_setting('synchronous_commit') AS setting"""
 ALLOWED = "Allowed: postgresql://[USER@]HOST[:PORT]/DATABASE[?sslmode=verify-full], or postgresql:///?service=NAME."
@@ -130,7 +133,8 @@ class PostgresqlBackend(SqlBackend):
     def lock(self, connection: Connection, experiment_id: str) -> None:
         """A statement of its own: one that waits for the lock would see the experiment anew, but not its run."""
         if not connection.get_execution_options()["postgresql_readonly"]:
-            statement = select(experiment.c.id).where(experiment.c.id == experiment_id)
+            idle = func.set_config("idle_in_transaction_session_timeout", IDLE, True)
+            statement = select(experiment.c.id, idle).where(experiment.c.id == experiment_id)
             connection.execute(statement.with_for_update(key_share=True))  # copies only refer to it
 
     def lock_schema(self, connection: Connection) -> None:
