@@ -17,6 +17,7 @@ from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
+from ems.stack.models import LabSpec, Spec
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
@@ -41,7 +42,7 @@ def up(
     registration = preflight.require(stacks, stack)
     if registration is None:
         with turn(pulumi, stack):
-            _describe(pulumi, stack)
+            _describe(pulumi, stack, stacks.spec(stack))
         return None
     before = find(pulumi.lab, registration.id)
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
@@ -64,14 +65,23 @@ def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
     return f"interrupted: {progress_line(experiment)}. Go on with: ems up {stack}{retry}"
 
 
-def _describe(pulumi: Pulumi, stack: str) -> None:
+def _describe(pulumi: Pulumi, stack: str, described: Spec) -> None:
     """A lab or a persistent place: rows only. Brings tables of an older EMS up to date, also where no row changed."""
     with pulumi.lab.database() as database:
         database.create()
-    make_ready(pulumi, stack)
+        lost = _is_lost(database, stack, described)
+    make_ready(pulumi, stack, lambda resource: lost and resource["type"].startswith("ems:index:"))
     code = pulumi.attached(*UP, "--stack", stack)
     if code:
         raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
+
+
+def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
+    """Whether the database has not the rows of a lab or a place, as before the first update, or after it was lost."""
+    if isinstance(described, LabSpec):
+        groups = (described.experimenters, described.projects, described.funding)
+        return all(groups) and bool(database.missing(*(next(iter(group)) for group in groups)))
+    return database.record(databases.ClusterRow, stack) is None
 
 
 def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bool, retry: bool) -> Experiment:
@@ -82,7 +92,7 @@ def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bo
     before = find(pulumi.lab, experiment_id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
         clusters.of(pulumi.lab, before).settle(pulumi.lab, before)
-    make_ready(pulumi, stack)
+    make_ready(pulumi, stack, lambda resource: before is None and resource.get("id") == experiment_id)
     if retry and before:
         with pulumi.lab.database() as database:
             before = database.reopen(experiment_id)

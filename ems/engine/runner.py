@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,15 +112,18 @@ def _in_foreground() -> bool:
         os.close(terminal)
 
 
-def make_ready(pulumi: Pulumi, stack: str) -> None:
-    """The stack exists, and no interrupted creation of ours is left in its state. To be called in one's `turn`.
+def make_ready(
+    pulumi: Pulumi, stack: str, is_gone: Callable[[Mapping[str, Any]], bool] = lambda _resource: False
+) -> None:
+    """The stack exists, and its state has no interrupted creation and no resource whose row is gone.
 
-    EngineError if the state cannot be read; CommandFailed if Pulumi fails.
+    `is_gone` says so of a resource of the state, as after the database was lost or restored: the next update makes such
+    rows again. To be called in one's `turn`. EngineError if the state cannot be read; CommandFailed if Pulumi fails.
     """
     deployment = export(pulumi, stack)
     if deployment is None:
         _init(pulumi, stack)
-    elif deployment.get("pending_operations"):
+    elif deployment.get("pending_operations") or any(map(is_gone, deployment.get("resources") or ())):
         pulumi.quietly("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", stack)
 
 

@@ -236,3 +236,15 @@ def test_a_run_without_a_living_agent_is_stopped_at_the_end_of_its_lease(user: U
         assert database.claim(experiment, agent="gone", lease_s=4)
     user.ems("stop", "e")
     assert user.state() == "cancelled"
+
+
+def test_a_lost_database_is_filled_again_from_what_the_lab_says(user: User) -> None:
+    user.experiment()
+    user.ems("up", "e")
+    for file in user.root.glob(".ems/ems.db*"):
+        file.unlink()
+    assert "ems up lab" in user.ems("up", "e", expect=4).stderr
+    user.ems("up", "lab")
+    user.ems("up", "e")
+    assert user.rows() == expected(6) and user.query("SELECT state, attempt FROM experiment") == [("succeeded", 1)]
+    assert "ems:index:Laptop" not in user.resources()
