@@ -215,7 +215,7 @@ def test_a_point_that_holds_the_interpreter_is_ended(start: Start) -> None:
     assert run.wait() == 0, run.log
     assert exactly_once(run, 4)
     assert list(run.marks()) == [3]
-    assert "never lets go" in run.marks()[3].error
+    assert "never releases" in run.marks()[3].error
 
 
 def test_a_point_that_takes_too_much_memory_is_found(start: Start) -> None:
