@@ -274,6 +274,7 @@ def test_the_standard_library_is_enough():
     loaded = subprocess.run(alone, capture_output=True, text=True, check=True).stdout.split()
     assert {name for name in loaded if name.partition(".")[0] == "ems"} == {
         "ems",
+        "ems.base",
         "ems.base.version",
         *(f"ems.{name}" for name in MODULES),
     }
