@@ -149,3 +149,11 @@ def undocumented(where: str, body: list[ast.stmt], holder: object) -> Iterator[s
 def test_each_public_name_has_a_docstring():
     found = [line for name, tree in modules() for line in undocumented(name, tree.body, importlib.import_module(name))]
     assert not found, "\n".join(found)
+
+
+def test_the_makefile_names_files_that_exist():
+    printed = subprocess.run(
+        ["make", "-n", "test", "check", "drill"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    named = set(re.findall(r"(?:tests|benchmarks|scripts)/[\w/]+\.py", printed.stdout))
+    assert len(named) > 9 and all((ROOT / name).is_file() for name in named), sorted(named)
