@@ -175,10 +175,9 @@ class Database(ABC):
 
         A lease of the same `agent` does not count: by a lock that one process alone can hold, the caller vouches
         that nobody else of that name lives.
-        A run that died before it heard a request to cancel has no heir: the experiment is `cancelled`, until it
-        is reopened. Sets `started_at` (first time), state `running`, machines 1, clears the error; the deadline
-        is now plus `max_hours` less what earlier runs used (from claim to last heartbeat). Where that leaves
-        nothing, the experiment is `expired`. The run that is taken over reads `lost`.
+        Sets `started_at` (first time), state `running`, machines 1, clears cancel and error; the deadline is now plus
+        `max_hours` less what earlier runs used (from claim to last heartbeat). Where that leaves nothing, the
+        experiment is `expired`. The run that is taken over reads `lost`.
         """
 
     @abstractmethod

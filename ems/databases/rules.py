@@ -98,11 +98,6 @@ def cancelled(row: Row) -> Change | None:
         return None
     if is_held(row):
         return Change({"cancel_requested": True})
-    return _called_off(row)
-
-
-def _called_off(row: Row) -> Change:
-    """Cancelled, with no run to stop."""
     return Change({"state": State.CANCELLED, "machines": 0, "finished_at": row["now"]}, _lost(row))
 
 
@@ -154,14 +149,11 @@ def _opened(row: Row) -> Values:
 def claimed(row: Row, agent: str, lease_s: float, used_s: float) -> Change | None:
     """The next run begins, and the one before it is lost; None if finished, or if another agent's lease holds.
 
-    No run begins, and the experiment ends, where its run died before it heard a request to cancel, which holds until a
-    person reopens the experiment, or where `max_hours` are used up. `used_s`: what the runs before the newest
+    No run begins, and the experiment expires, where `max_hours` are used up. `used_s`: what the runs before the newest
     took.
     """
     if experiment_of(row).state.finished or (is_held(row) and row["agent"] != agent):
         return None
-    if row["cancel_requested"]:
-        return _called_off(row)
     until = deadline(row["max_hours"], timedelta(seconds=used_s + took_s(row)), row["now"])
     if until is not None and until <= row["now"]:
         return Change(_used_up(row), _lost(row))
@@ -175,6 +167,7 @@ def _running(row: Row, until: datetime | None) -> Values:
         "machines": 1,
         "started_at": row["started_at"] or row["now"],
         "deadline_at": until,
+        "cancel_requested": False,
         "error": "",
     }
 

@@ -269,20 +269,12 @@ class RegistryContract(DatabaseCase):
 
     def test_the_same_agent_takes_over_and_fences_the_old_run(self, database):
         old = claimed(database)
+        database.request_cancel("5f0c")
         new = claimed(database)
         assert new.attempt == 2
+        assert not now(database).cancel_requested
         assert_fenced(database, old)
         database.store(new, batch([0], ints("x", 1)))
-
-    def test_a_request_to_cancel_holds_until_a_person_reopens(self, database):
-        """Also where the run dies before it hears it, and another agent comes before the lease has lapsed."""
-        old = claimed(database)
-        database.request_cancel("5f0c")
-        assert database.claim("5f0c", agent=now(database).agent, lease_s=LONG_S) is None
-        assert (now(database).state, now(database).machines, now(database).attempt) == (State.CANCELLED, 0, 1)
-        assert_fenced(database, old)
-        database.reopen("5f0c")
-        assert not database.beat(claimed(database), LONG_S).cancel
 
     def test_a_lapsed_lease_reads_lost_and_may_be_claimed(self, database):
         old = claimed(database, lease_s=0)

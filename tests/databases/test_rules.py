@@ -232,9 +232,6 @@ class Histories(RuleBasedStateMachine):
         claim = self.calls.claim(REGISTRATION.id, agent=agent, lease_s=lease_s)
         if was.finished or (states.is_held(before) and before["agent"] != agent):
             assert claim is None and self.row == before
-        elif before["cancel_requested"]:
-            assert claim is None and (self.row["state"], self.row["machines"]) == (State.CANCELLED, 0)
-            self.live = None
         elif left is not None and left <= timedelta():
             assert claim is None and self.row["state"] == State.EXPIRED and "max_hours" in self.row["error"]
             self.live = None
@@ -242,7 +239,7 @@ class Histories(RuleBasedStateMachine):
             assert claim is not None and claim.attempt == before["attempt"] + 1
             assert claim.deadline_at == (None if left is None else self.memory.now + left)
             assert (self.state, self.row["error"], self.row["machines"]) == (State.RUNNING, "", 1) or lease_s == 0
-            self.live = claim
+            self.live, self.cancelling = claim, False
             self.claims.append(claim)
         self.went_on(before, was, claimed=claim is not None)
 
@@ -359,7 +356,7 @@ class Histories(RuleBasedStateMachine):
         return True
 
     @invariant()
-    def a_request_to_cancel_holds_until_a_reopening(self) -> None:
+    def a_request_to_cancel_holds_until_the_next_run_or_a_reopening(self) -> None:
         if self.memory.experiment:
             assert self.row["cancel_requested"] == self.cancelling
 
