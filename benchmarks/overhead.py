@@ -18,6 +18,7 @@ import git
 
 from ems import lab as laboratory
 from ems.cli import scaffold
+from ems.engine import install
 from ems.engine.runner import Pulumi
 from ems.lab import Lab
 
@@ -47,7 +48,7 @@ def empty_program(root: Path) -> Case:
     root.mkdir()
     (root / "Pulumi.yaml").write_text(PROJECT)
     (root / "__main__.py").touch()
-    pulumi = Pulumi.of(laboratory.read(root))
+    pulumi = Pulumi(laboratory.read(root), install.ensure())  # the empty one has no plugin of EMS
     pulumi.quietly("stack", "init", "empty")
     return lambda _number: pulumi.quietly(*UP, "empty")
 
