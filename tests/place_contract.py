@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pulumi
 import pytest
 
 from ems.base.errors import EmsError
@@ -58,7 +59,7 @@ class PlaceContract(ABC):
         assert isinstance(place.needs_remote, bool)
         assert isinstance(place.stops_with_its_command(here, experiment), bool)
         assert place.machines(experiment.registration) >= 1
-        assert list(place.declare(experiment.registration, [])) is not None
+        assert all(isinstance(found, pulumi.Resource) for found in place.declare(experiment.registration, []))
 
     # Made ready, and released
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import rich.text
 import typer
@@ -64,9 +66,19 @@ out = Plain()
 err = Plain(stderr=True)
 
 
-def for_terminal(text: str) -> str:
-    """A log as a terminal may show it: a carriage return begins a line, other control characters are visible."""
-    return visible(text.replace("\r\n", "\n").replace("\r", "\n"))
+class _Terminal(io.TextIOBase):
+    """Standard output as a terminal may show it: a carriage return begins a line, controls are visible."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(visible(text.replace("\r\n", "\n").replace("\r", "\n")))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def text_out() -> TextIO:
+    """Where text that others wrote goes, such as a log: standard output, as it is unless that is a terminal."""
+    return _Terminal() if sys.stdout.isatty() else sys.stdout  # type: ignore[return-value]
 
 
 def print_json(value: object) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
-from ems.base.console import for_terminal, out, print_json, say, working
+from ems.base.console import out, print_json, say, text_out, working
 from ems.base.errors import UserError
 from ems.cli.options import Json, Stack, Stacks
 from ems.lab import experiments as recorded
@@ -113,9 +113,10 @@ def logs(
 
     lab = laboratory.find()
     experiment = recorded.latest(lab, stack)
+    file = text_out()
     for text in view.read(lab, experiment, say, follow=follow):
-        sys.stdout.write(for_terminal(text) if sys.stdout.isatty() else text)
-        sys.stdout.flush()
+        file.write(text)
+        file.flush()
 
 
 @stacks_commands.command(epilog="[bold]Examples[/]  ems watch · ems watch svd")

@@ -18,7 +18,7 @@ from ems.databases import ClusterRow, Experiment, Registration
 from ems.lab import Lab
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from ems.stack.models import Strict
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def place(kind: str) -> Place:
     return found
 
 
-def settings() -> dict[str, type[BaseModel]]:
+def settings() -> dict[str, type[Strict]]:
     """The model of the settings of each kind of place, by its name, for those who read stack files.
 
     UserError if a package that one of them needs is not installed.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def _code(lab: Lab, registration: Registration, declared: CodeSpec) -> Code:
     try:
         return code.at_commit(lab.root, declared.model_copy(update={"commit": registration.commit}))
     except ProvenanceError:
-        if declared.repo is None:
+        with suppress(ProvenanceError):  # what is wrong with HEAD is not what is to be said
             found = code.at_commit(lab.root, declared.model_copy(update={"commit": "HEAD"}))
             if found.tree == registration.tree:
                 return found
@@ -197,7 +198,10 @@ def live(run_dir: Path, experiment: Experiment) -> Live | None:
     if not run_dir.exists():
         return None
     file = run_dir / "progress.json"
-    if experiment.state is not State.RUNNING or not file.exists() or time.time() - file.stat().st_mtime > FRESH_S:
+    try:
+        if experiment.state is not State.RUNNING or time.time() - file.stat().st_mtime > FRESH_S:
+            return Live()
+        driver = json.loads(file.read_text(encoding="utf-8"))
+        return Live(driver["rate"], driver["workers"])
+    except (OSError, ValueError, LookupError, TypeError):  # none yet, or damaged: the next one comes in a second
         return Live()
-    driver = json.loads(file.read_text(encoding="utf-8"))
-    return Live(driver.get("rate"), driver.get("workers"))

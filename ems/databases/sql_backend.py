@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Executable, Table, insert, inspect, select, update
+from sqlalchemy.exc import DBAPIError
 
 from ems.base.errors import DatabaseError
 from ems.databases import Claim, Condition, tables
@@ -200,6 +201,19 @@ class SqlBackend(ABC):
     def no_tables(self) -> DatabaseError:
         """The error for a database that lacks EMS's tables."""
         return DatabaseError(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
+
+
+@contextmanager
+def mapped(foreign: type[Exception], explained: Callable[[Any], DatabaseError]) -> Iterator[None]:
+    """Errors of a database's driver, `foreign`, as those of EMS, also where SQLAlchemy has wrapped them."""
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(error.orig, foreign):
+            raise
+        raise explained(error.orig) from error
+    except foreign as error:
+        raise explained(error) from error
 
 
 def update_of(row: Row) -> Any:

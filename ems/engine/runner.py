@@ -36,7 +36,10 @@ class Pulumi:
 
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
-        """The `pulumi` of `lab`, fetched or built if there is none; EngineError if that fails."""
+        """The `pulumi` of `lab`, fetched or built if there is none.
+
+        EngineError if that fails; UserError as of `Lab.plugin`.
+        """
         lab.plugin()
         return cls(lab, engine.ensure(say), display)
 

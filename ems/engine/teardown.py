@@ -18,7 +18,7 @@ from ems.engine.lifecycle import reconcile, stop
 from ems.engine.provider.cluster import token
 from ems.engine.runner import Pulumi, export, make_ready, stacks
 from ems.engine.turn import turn
-from ems.lab.experiments import find
+from ems.lab.experiments import find, newest
 
 
 @dataclass(frozen=True)
@@ -41,27 +41,18 @@ def survey(pulumi: Pulumi, named: Sequence[str] = ()) -> list[Leftover]:
     All are those that Pulumi's backend, the database or a stack file of the working tree knows. UserError for a name
     that none of them knows; DatabaseError; EngineError if a state cannot be read.
     """
-    newest = _newest(pulumi)
+    known = {experiment.registration.stack: experiment for experiment in newest(pulumi.lab)}
     declared = set(stacks(pulumi))
-    for stack in set(named) - declared - set(newest):
+    for stack in set(named) - declared - set(known):
         pulumi.lab.known([stack])
 
     def look(stack: str) -> Leftover:
         deployment = export(pulumi, stack) if stack in declared else None
-        return Leftover(stack, newest.get(stack), _declared_clusters(deployment or {}))
+        return Leftover(stack, known.get(stack), _declared_clusters(deployment or {}))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(look, sorted(set(named) or declared | set(newest))))
+        found = list(pool.map(look, sorted(set(named) or declared | set(known))))
     return [leftover for leftover in found if leftover.experiment or leftover.clusters]
-
-
-def _newest(pulumi: Pulumi) -> dict[str, Experiment]:
-    """The newest experiment of each stack that the database knows."""
-    newest: dict[str, Experiment] = {}
-    with pulumi.lab.database() as database:
-        for experiment in database.experiments():
-            newest.setdefault(experiment.registration.stack, experiment)
-    return newest
 
 
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:

@@ -90,9 +90,10 @@ class Lab:
         if path.is_file() and re.search(
             rf"\b{re.escape(before)}\b", path.read_text(encoding="utf-8", errors="replace")
         ):
+            quoted = shlex.quote(str(path))
             raise UserError(
                 f"{path} names `{before}`, which is now `{now}`.",
-                f"Replace it there, and commit: sed -i.bak 's/{before}/{now}/' {shlex.quote(str(path))}",
+                f"Replace it there, and commit: sed -i.bak 's/{before}/{now}/' {quoted} && rm {quoted}.bak",
             )
 
     def run_dir(self, experiment_id: str) -> Path:

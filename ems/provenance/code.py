@@ -104,7 +104,7 @@ def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem]) -> Code:
     paths = tuple(posixpath.normpath(path) for path in code.paths)
     everything = repository.files(source.git_dir, source.commit)
     files = tuple(_declared(everything, source.prefix, paths))
-    problems += [*_absent(source, everything, paths), *_unshippable(source, files)]
+    problems += [*_absent(source, everything, paths), *_unshippable(source, everything, files)]
     if problems:
         raise _refusal(problems)
     url = code.repo or repository.remote_url(lab.repo)
@@ -229,7 +229,9 @@ def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[st
             yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint)
 
 
-def _unshippable(source: Source, files: tuple[CommittedFile, ...]) -> Iterator[Problem]:
+def _unshippable(
+    source: Source, everything: Sequence[CommittedFile], files: tuple[CommittedFile, ...]
+) -> Iterator[Problem]:
     """Entries whose content git does not hold, or that cannot be unpacked elsewhere."""
     modules = [file.path for file in files if file.mode == SUBMODULE]
     yield from _problem(
@@ -247,7 +249,7 @@ def _unshippable(source: Source, files: tuple[CommittedFile, ...]) -> Iterator[P
         "symbolic links that point outside the code",
         "Point them, relative, to a file of the repository, or leave them out of code.paths.",
     )
-    for what, paths, fix in filters.converted(source.git_dir, source.commit, files):
+    for what, paths, fix in filters.converted(source.git_dir, source.commit, everything, files):
         yield from _problem(paths, what, fix)
 
 

@@ -6,6 +6,7 @@ A job gets what the repository stores. Attributes count wherever they are set: i
 
 from __future__ import annotations
 
+import posixpath
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,9 +21,13 @@ UNSET = {"unspecified", "unset", "set", ""}
 UNCHANGED = {"", "cat"}  # what checks such a file out unchanged, as nbstripout's filter does
 
 
-def converted(git_dir: Path, commit: str, files: Sequence[CommittedFile]) -> Iterator[tuple[str, list[str], str]]:
-    """How files are kept, which files, and what to do about it."""
-    attributes = _attributes(git_dir, commit, [file for file in files if file.mode not in {SUBMODULE, SYMLINK}])
+def converted(
+    git_dir: Path, commit: str, everything: Sequence[CommittedFile], files: Sequence[CommittedFile]
+) -> Iterator[tuple[str, list[str], str]]:
+    """How files are kept, which files, and what to do about it. `everything`: all files of the commit."""
+    own = [file for file in files if file.mode not in {SUBMODULE, SYMLINK}]
+    has_attributes = any(posixpath.basename(file.path) == ".gitattributes" for file in everything)
+    attributes = _attributes(git_dir, commit if has_attributes else "", own)
     for name in sorted({filter for filter, _ in attributes.values()} - UNSET - {LFS}):
         if not _is_unchanged(git_dir, name):
             paths = [file.path for file, (filter, _) in attributes.items() if filter == name]
@@ -37,11 +42,12 @@ def converted(git_dir: Path, commit: str, files: Sequence[CommittedFile]) -> Ite
 
 
 def _attributes(git_dir: Path, commit: str, files: Sequence[CommittedFile]) -> dict[CommittedFile, tuple[str, str]]:
-    """`filter` and `working-tree-encoding` of each file at the commit."""
-    with tempfile.TemporaryDirectory() as folder, repository.mapped(f"attributes of commit {commit}"):
+    """`filter` and `working-tree-encoding` of each file; with a `commit`, also as it says itself."""
+    with tempfile.TemporaryDirectory() as folder, repository.mapped(str(git_dir)):
         commands = repository.reader(git_dir)
         commands.update_environment(GIT_INDEX_FILE=f"{folder}/index")
-        commands.read_tree(commit)
+        if commit:
+            commands.read_tree(commit)
         asked = Path(folder, "paths")
         asked.write_bytes(b"".join(file.path.encode("utf-8", "surrogateescape") + b"\0" for file in files))
         with asked.open("rb") as paths:

@@ -21,23 +21,11 @@ def _check_cluster_kind(kind: str) -> str:
 
 
 Title = Annotated[str, checks.words()]
-
-
 Said = Annotated[str, checks.words(required=True)]
-
-
 Lines = Annotated[str, checks.words(lines=True)]
-
-
 Workers = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
-
-
 Threads = Annotated[int, checks.number(low=1, high=1024, whole=True)]
-
-
 ClusterKind = Annotated[Name, AfterValidator(_check_cluster_kind)]
-
-
 AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
 
 
@@ -238,14 +226,8 @@ class ExperimentSpec(Strict):
 
 
 Kind = Literal["lab", "cluster", "experiment"]
-
-
 Spec = LabSpec | ClusterSpec | ExperimentSpec
-
-
 KINDS: tuple[Kind, ...] = ("lab", "cluster", "experiment")
-
-
 MODELS: Mapping[Kind, type[LabSpec] | type[ClusterSpec] | type[ExperimentSpec]] = {
     "lab": LabSpec,
     "cluster": ClusterSpec,

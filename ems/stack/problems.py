@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -10,26 +10,30 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.base.messages import nearest, show
 from ems.stack.keys import Location, Problem, Problems, dotted
-from ems.stack.models import JOBS, MODELS, ExperimentSpec, Kind, Strict
+from ems.stack.models import JOBS, ExperimentSpec, Strict
 
 
-def faults(kind: Kind, error: ValidationError) -> Iterator[Fault]:
-    """A fault for each thing that pydantic found in an `ems:<kind>`, with its dotted key, without file and line."""
+def faults(where: Location, model: type[Strict], error: ValidationError, also: Collection[str] = ()) -> Iterator[Fault]:
+    """A fault for each thing that pydantic found in a `model` that stands at `where`, without file and line.
+
+    `also`: keys beside those of the model that are allowed there.
+    """
     for detail in error.errors(include_url=False):
         tagged = tuple(part for part in detail["loc"] if part != "[key]")
-        location = (*tagged[:1], *tagged[2:]) if tagged[:1] == ("job",) else tagged
-        for inside, problem in _problems(MODELS[kind], tagged, detail):
-            yield Fault(dotted((f"ems:{kind}", *location, *inside)), problem)
+        is_job = model is ExperimentSpec and tagged[:1] == ("job",)  # whose kind pydantic names there
+        location = (*tagged[:1], *tagged[2:]) if is_job else tagged
+        for inside, problem in _problems(model, tagged, detail, also):
+            yield Fault(dotted((*where, *location, *inside)), problem)
 
 
-def _problems(model: type[Strict], location: Location, detail: Any) -> Iterable[Problem]:
+def _problems(model: type[Strict], location: Location, detail: Any, also: Collection[str]) -> Iterable[Problem]:
     if detail["type"] == "union_tag_not_found":
         return [((), _no_job(detail["input"]))]
     error = detail.get("ctx", {}).get("error")
-    return error.located if isinstance(error, Problems) else [((), _problem(model, location, detail))]
+    return error.located if isinstance(error, Problems) else [((), _problem(model, location, detail, also))]
 
 
-def _problem(model: type[Strict], location: Location, detail: Any) -> str:
+def _problem(model: type[Strict], location: Location, detail: Any, also: Collection[str]) -> str:
     value = detail["input"]
     match detail["type"]:
         case "value_error":
@@ -37,7 +41,8 @@ def _problem(model: type[Strict], location: Location, detail: Any) -> str:
         case "missing":
             return f"is missing: {_model_at(model, location[:-1]).model_fields[str(location[-1])].description}"
         case "extra_forbidden":
-            return f"is not a key here: {nearest(str(location[-1]), _model_at(model, location[:-1]).model_fields)}"
+            known = [*_model_at(model, location[:-1]).model_fields, *(also if len(location) == 1 else ())]
+            return f"is not a key here: {nearest(str(location[-1]), known)}"
         case "tuple_type":
             return f"is {show(value)}: allowed is a list, as [a, b]"
         case "model_type":

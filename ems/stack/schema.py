@@ -9,6 +9,17 @@ from pydantic.json_schema import models_json_schema
 from ems.stack.models import KINDS, MODELS
 from ems.stack.settings import NO_PLACES, Places
 
+PROJECT_KEYS = ("ems:lab_id", "ems:database")  # of Pulumi.yaml: not of a stack file
+WRITTEN_BY_PULUMI = {  # by itself: at the first `stack init`, and when the place of the key for secrets changes
+    "encryptionsalt": "Written by Pulumi.",
+    "secretsprovider": "Written by Pulumi: where the key for secrets is.",
+    "encryptedkey": "Written by Pulumi.",
+}
+PULUMI_KEYS = {
+    **WRITTEN_BY_PULUMI,
+    "environment": "Environments of Pulumi's own service.",  # written by people; they may hold configuration
+}
+
 
 def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a whole stack file; of places with the settings of all kinds."""
@@ -22,7 +33,7 @@ def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
     config = {
         "type": "object",
         "description": "Settings of the stack: exactly one of ems:lab, ems:cluster, ems:experiment.",
-        "properties": {**keys, **{key: {"description": text} for key, text in PROJECT_KEYS.items()}},
+        "properties": keys,
         "patternProperties": {"^(?!ems:)": {}},
         "additionalProperties": False,
         "oneOf": [{"required": [key]} for key in keys],
@@ -36,17 +47,3 @@ def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": definitions["$defs"],
     }
-
-
-PROJECT_KEYS = {"ems:lab_id": "Id of the lab; belongs in Pulumi.yaml.", "ems:database": "URL; belongs in Pulumi.yaml."}
-
-
-WRITTEN_BY_PULUMI = {  # by itself: at the first `stack init`, and when the place of the key for secrets changes
-    "encryptionsalt": "Written by Pulumi.",
-    "secretsprovider": "Written by Pulumi: where the key for secrets is.",
-    "encryptedkey": "Written by Pulumi.",
-}
-PULUMI_KEYS = {
-    **WRITTEN_BY_PULUMI,
-    "environment": "Environments of Pulumi's own service.",  # written by people; they may hold configuration
-}

@@ -9,45 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ems.base.errors import Fault
-from ems.base.messages import nearest
-from ems.stack.keys import Location, Problems, dotted
+from ems.stack import problems
+from ems.stack.keys import Location
+from ems.stack.models import ClusterSpec, PlaceSpec, Strict
 
-Places = Mapping[str, type[BaseModel]]
+Places = Mapping[str, type[Strict]]
 """The model of the settings of each kind of place."""
 NO_PLACES: Places = {}
+OF_CLUSTER: Location = ("ems:cluster",)
+OF_EXPERIMENT: Location = ("ems:experiment", "cluster")
 
 
-def place_in(kind: str, data: object) -> tuple[Location, Mapping[str, Any]]:
-    """Where a stack file describes a place, and what it says of it; empty for a lab, or where nothing fits."""
-    where: Location = (f"ems:{kind}",) if kind == "cluster" else (f"ems:{kind}", "cluster")
-    found = data.get("cluster") if kind == "experiment" and isinstance(data, dict) else data
-    return where, found if kind != "lab" and isinstance(found, dict) else {}
+def place_in(data: object, where: Location) -> Mapping[str, Any]:
+    """What a stack file says of a place; empty where it says nothing that fits. `data`: the value of `where[0]`."""
+    for key in where[1:]:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, dict) else {}
 
 
-def faults(
-    where: Location, place: Mapping[str, Any], common: frozenset[str], model: type[BaseModel]
-) -> Iterator[Fault]:
-    """What is wrong with the settings of a place; `common`: the keys that all kinds have."""
-    own = {key: value for key, value in place.items() if key not in common}
+def faults(where: Location, place: Mapping[str, Any], model: type[Strict]) -> Iterator[Fault]:
+    """What is wrong with the settings of a place."""
+    common = ClusterSpec.model_fields if where == OF_CLUSTER else PlaceSpec.model_fields
     try:
-        model.model_validate(own)
+        model.model_validate({key: value for key, value in place.items() if key not in common})
     except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            yield from _located(where, detail, common, model)
-
-
-def _located(where: Location, detail: Any, common: frozenset[str], model: type[BaseModel]) -> Iterator[Fault]:
-    inside = detail.get("ctx", {}).get("error")
-    location = (*where, *detail["loc"])
-    if isinstance(inside, Problems):
-        yield from (Fault(dotted((*location, *below)), problem) for below, problem in inside.located)
-    elif detail["type"] == "extra_forbidden":
-        known = nearest(str(detail["loc"][-1]), [*common, *model.model_fields])
-        yield Fault(dotted(location), f"is not a key here: {known}")
-    elif detail["type"] == "missing":
-        yield Fault(dotted(location), f"is missing: {model.model_fields[str(detail['loc'][-1])].description}")
-    else:
-        yield Fault(dotted(location), str(inside or detail["msg"]))
+        yield from problems.faults(where, model, error, also=list(common))

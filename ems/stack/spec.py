@@ -34,7 +34,7 @@ def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
     try:
         spec = MODELS[kind].model_validate(data)
     except ValidationError as error:
-        others = chain(others, problems.faults(kind, error))
+        others = chain(others, problems.faults((f"ems:{kind}",), MODELS[kind], error))
     found = chain(secret, (fault for fault in others if not below(fault.key, secret)))
     faults = list(islice(found, MOST_FAULTS + 1))
     if not faults:
@@ -46,10 +46,12 @@ def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
 
 def _setting_faults(kind: Kind, data: object, places: Places) -> Iterator[Fault]:
     """Of an experiment at a persistent place, whose kind is not known here, `at` finds them."""
-    where, place = settings.place_in(kind, data)
-    common = ClusterSpec if kind == "cluster" else PlaceSpec
+    if kind == "lab":
+        return
+    where = settings.OF_CLUSTER if kind == "cluster" else settings.OF_EXPERIMENT
+    place = settings.place_in(data, where)
     if place.get("kind") in plugins.names("clusters"):
-        yield from settings.faults(where, place, frozenset(common.model_fields), places.get(place["kind"], Strict))
+        yield from settings.faults(where, place, places.get(place["kind"], Strict))
 
 
 def _settled(spec: Spec, places: Places) -> Spec:
@@ -68,10 +70,7 @@ def _with_defaults(place: AnyPlace, kind: str | None, places: Places) -> AnyPlac
 
 def at(spec: ExperimentSpec, kind: str, places: Places) -> ExperimentSpec:
     """An experiment's spec with the settings of a persistent place of this `kind`; StackFileError if they are wrong."""
-    said = spec.cluster.model_dump(mode="json")
-    where, _ = settings.place_in("experiment", {})
-    found = list(settings.faults(where, said, frozenset(PlaceSpec.model_fields), places[kind]))
-    if found:
+    if found := list(settings.faults(settings.OF_EXPERIMENT, spec.cluster.model_dump(mode="json"), places[kind])):
         raise StackFileError(found)
     return spec.model_copy(update={"cluster": _with_defaults(spec.cluster, kind, places)})
 

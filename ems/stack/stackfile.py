@@ -112,7 +112,7 @@ def _config(path: Path, content: object, top: Mapping[str, int]) -> dict[str, ob
 
 
 def _instead(content: Mapping[str, object]) -> str:
-    if set(content) <= set(WRITTEN_BY_PULUMI):
+    if content and set(content) <= set(WRITTEN_BY_PULUMI):
         return "it has only what Pulumi writes, as after a stack file was renamed: delete it"
     if stray := [key for key in content if key.startswith("ems:")]:
         return f"{plain(stray[0])} stands at the top; put it below `config:`, indented"

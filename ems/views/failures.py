@@ -44,9 +44,7 @@ def parameters(mark: Mark) -> str:
 def last_line(mark: Mark) -> str:
     """The line of its error that says what was raised: the first below a traceback's frames; "" without an error."""
     lines = mark.error.strip().splitlines() or [""]
-    frames = (
-        [number for number, line in enumerate(lines) if line.startswith("  ")]
-        if lines[0].startswith("Traceback")
-        else []
-    )
-    return lines[frames[-1] + 1] if frames and frames[-1] + 1 < len(lines) else lines[-1]
+    if not lines[0].startswith("Traceback"):
+        return lines[-1]
+    last_frame = max(number for number, line in enumerate(lines) if number == 0 or line.startswith("  "))
+    return lines[min(last_frame + 1, len(lines) - 1)]

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ems.base import aside
-from ems.base.console import Text
+from ems.base.console import Text, text_out
 from ems.base.errors import UserError
 from ems.databases import Condition, Experiment
 from ems.spool.batch import Batch, Value
@@ -198,10 +198,12 @@ def _opened(path: Path, format: str) -> IO[Any]:
 def export(batches: Iterable[Batch], format: str, path: Path | None) -> int:
     """Write `batches` as `format` to a file, aside and renamed, or to standard output; returns how many rows.
 
-    UserError if the file cannot be written, which leaves one that was there as it was.
+    UserError if the file cannot be written, which leaves one that was there as it was; for parquet to a terminal.
     """
+    if path is None and format == "parquet" and sys.stdout.isatty():
+        raise UserError("Standard output is a terminal, which cannot show parquet.", "Name a file: --out FILE.parquet")
     if path is None:
-        return write(batches, format, sys.stdout.buffer if format == "parquet" else sys.stdout)
+        return write(batches, format, sys.stdout.buffer if format == "parquet" else text_out())
     try:
         with aside.writing(path) as part, _opened(part, format) as file:
             return write(batches, format, file)

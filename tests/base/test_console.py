@@ -83,5 +83,11 @@ def test_json_has_the_value_itself_and_no_control_character(value, capsys):
     assert json.loads(printed) == {value: value} and not console.CONTROL.search(printed)
 
 
-def test_a_log_on_a_terminal_has_lines_and_steers_nothing():
-    assert console.for_terminal("10 %\r20 %\r\n\x1b]0;title\x07é\tx\n") == "10 %\n20 %\n␛]0;title␇é\tx\n"
+@pytest.mark.parametrize(
+    ("terminal", "seen"),
+    [(True, "10 %\n20 %\n␛]0;title␇é\tx\n"), (False, "10 %\r20 %\r\n\x1b]0;title\x07é\tx\n")],
+)
+def test_what_others_wrote_steers_no_terminal_and_is_whole_in_a_pipe(terminal, seen, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    console.text_out().write("10 %\r20 %\r\n\x1b]0;title\x07é\tx\n")
+    assert capsys.readouterr().out == seen

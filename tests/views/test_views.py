@@ -134,6 +134,13 @@ def test_parquet_and_frames_keep_the_types() -> None:
     assert pq.read_table(io.BytesIO(empty.getvalue())).num_rows == 0
 
 
+def test_parquet_is_not_sent_to_a_terminal(monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(UserError, match="terminal") as refused:
+        results.export(mixed(), "parquet", None)
+    assert "--out" in str(refused.value.hint)
+
+
 def test_parquet_has_few_groups_of_rows() -> None:
     file = io.BytesIO()
     assert results.write((batch([n], floats("x", n)) for n in range(1000)), "parquet", file) == 1000

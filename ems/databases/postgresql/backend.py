@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -16,7 +16,6 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import Connection, Engine, Table, create_engine, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.psycopg import dialect
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from ems.base.errors import UserError
@@ -26,7 +25,7 @@ from ems.databases.postgresql import reading as postgresql_reading
 from ems.databases.postgresql import results as postgresql_results
 from ems.databases.postgresql import roles, secret_versions
 from ems.databases.postgresql.errors import explained
-from ems.databases.sql_backend import SqlBackend
+from ems.databases.sql_backend import SqlBackend, mapped
 from ems.databases.states import Row
 from ems.databases.tables import UtcTime, experiment
 from ems.spool.batch import Batch
@@ -119,16 +118,8 @@ class PostgresqlBackend(SqlBackend):
         with self._mapped(), engine.begin() as connection:
             yield connection
 
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            if not isinstance(error.orig, psycopg.Error):
-                raise
-            raise explained(error.orig, self.name) from error
-        except psycopg.Error as error:
-            raise explained(error, self.name) from error
+    def _mapped(self) -> AbstractContextManager[None]:
+        return mapped(psycopg.Error, lambda error: explained(error, self.name))
 
     def lock(self, connection: Connection, experiment_id: str) -> None:
         """A statement of its own: one that waits for the lock would see the experiment anew, but not its run."""

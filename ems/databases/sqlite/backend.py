@@ -11,20 +11,19 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func
 from sqlalchemy.dialects.sqlite import dialect, insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import MAY, Claim, Condition
 from ems.databases.migrations import Migration
-from ems.databases.sql_backend import SqlBackend
+from ems.databases.sql_backend import SqlBackend, mapped
 from ems.databases.sqlite import results as sqlite_results
 from ems.databases.states import Row
 from ems.databases.tables import UtcTime
@@ -114,16 +113,8 @@ class SqliteBackend(SqlBackend):
         with self._mapped(), engine.begin() as connection:
             yield connection
 
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        try:
-            yield
-        except DBAPIError as error:
-            if not isinstance(error.orig, sqlite3.Error):
-                raise
-            raise self._explained(error.orig) from error
-        except sqlite3.Error as error:
-            raise self._explained(error) from error
+    def _mapped(self) -> AbstractContextManager[None]:
+        return mapped(sqlite3.Error, self._explained)
 
     def _explained(self, error: sqlite3.Error) -> DatabaseError:
         if not self._path.exists():

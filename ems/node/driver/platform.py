@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+from ems.base import aside
 from ems.node.driver.blas import Blas, blas
 from ems.node.driver.machine import Machine, System, machine, system
 
@@ -70,12 +71,10 @@ class Platforms:
 
 
 def write(file: Path, counts: Counter[str]) -> None:
-    """Aside and renamed."""
+    """Each distinct platform with its count, the commonest first; a file that cannot be written is logged."""
     groups: list[dict[str, Any]] = [{"count": count, **json.loads(found)} for found, count in counts.most_common()]
-    aside = file.with_suffix(".tmp")
     try:
-        aside.write_text(json.dumps(groups), encoding="utf-8")
-        aside.replace(file)
+        aside.write(file, json.dumps(groups), lasting=False)
     except OSError as error:
         log.warning("%s: the platform is not written.", error)
 
