@@ -87,7 +87,7 @@ class Watched:
                 words, size = " ".join(process.cmdline()), process.memory_info().rss / 1e6
             except psutil.NoSuchProcess:
                 continue
-            kind = "worker" if "spawn_main" in words else "driver" if "node.driver" in words else "agent"
+            kind = "worker" if "ems.node.driver.worker" in words else "driver" if "node.driver" in words else "agent"
             self.most_mb[kind] = max(self.most_mb[kind], size)
 
     def kill(self) -> None:

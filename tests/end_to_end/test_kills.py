@@ -143,7 +143,7 @@ IN_FLIGHT = 2 * 4  # points of two batches: what a kill may cost
 SWEEP_VICTIMS = {
     **{name: VICTIMS[name] for name in ("cli", "pulumi", "provider", "agent", "keeper", "all")},
     "driver": lambda user: user.processes("ems.node.driver.driver"),
-    "worker": lambda user: user.processes("spawn_main")[:1],
+    "worker": lambda user: user.processes("ems.node.driver.worker")[:1],
 }
 
 

@@ -81,7 +81,7 @@ class Faulty(Sweeping):
         return [agent, *agent.children(recursive=True)]
 
     def workers(self) -> list[psutil.Process]:
-        return [process for process in family(self.run_dir) if "spawn_main" in " ".join(process.cmdline())]
+        return [process for process in family(self.run_dir) if "ems.node.driver.worker" in " ".join(process.cmdline())]
 
     def log(self) -> str:
         return (self.run_dir / "job.log").read_text()

@@ -25,7 +25,7 @@ from ems.node.driver.ranges import count_open
 from ems.node.job.keeper import Ended, Job, kill_leftovers
 from ems.node.job.results_reader import ResultsReader
 
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver.driver import main; main(sys.argv[2])"
+BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@
 
 It runs in the experiment's own environment: the standard library and dask.distributed, Python 3.9 or newer.
 
-    python -c "import sys; sys.path.insert(0, ZIP); from ems.node.driver.driver import main; main(ORDER)"
+    python -c "import sys; sys.path[0] = ZIP; from ems.node.driver.driver import main; main(ORDER)"
 
 ORDER is a JSON file, whose keys are the fields of `ems.node.driver.points.Order`. Exit codes: 0 when each point is in
 the spool, with rows or as a mark; 3 when more than `max_failures` points failed; 143 after SIGTERM; others are faults.
@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, NoReturn
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.node.driver.platform import FILE, Platforms
-from ems.node.driver.points import Order, Returned, compute, enter, read_order
-from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split
+from ems.node.driver.points import Order, Returned, read_order
+from ems.node.driver.position import GATHERING, LOADING
+from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
 from ems.node.driver.typed_rows import Kind, joined
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
@@ -36,7 +37,8 @@ from ems.spool.folder import Spool
 from ems.sweep import Sweep
 
 if TYPE_CHECKING:
-    from ems.node.driver.workers import Death, Workers
+    from ems.node.driver.worker_process import Death
+    from ems.node.driver.workers import Workers
 
 DONE, TOO_MANY_FAILURES, TERMINATED = 0, 3, 128 + signal.SIGTERM
 SPOOL_BYTES = 256 * 10**6
@@ -46,8 +48,8 @@ RATE_S = 10.0
 LEAVE_S = 2.0
 FULL_S = 1.0
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-SUSPECTS = 10  # parts into which a batch is cut whose worker died
-DEATHS = 3  # of workers, each with this point alone, until the point is blamed: once may be bad luck
+SUSPECTS = 10  # parts into which a batch is cut whose worker died as it put the rows together
+DEATHS = 3  # of workers at a point until it is blamed: once may be bad luck
 THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
 
 log = logging.getLogger("ems.driver")
@@ -55,7 +57,7 @@ log = logging.getLogger("ems.driver")
 
 @dataclass(frozen=True)
 class Part:
-    """Points that one worker computes. `deaths`: how many workers died with just this point."""
+    """Points that one worker computes. `deaths`: of a single point, how many workers have died at it."""
 
     ranges: list[Range]
     deaths: int = 0
@@ -115,16 +117,15 @@ class ProgressFile:
 class Driver:
     """`stopping` is set by SIGTERM."""
 
-    def __init__(
-        self, order_file: str, order: Order, workers: Workers[Part, Returned], stopping: threading.Event
-    ) -> None:
-        self._file, self._order, self._workers, self._stopping = order_file, order, workers, stopping
+    def __init__(self, order: Order, workers: Workers[Part], stopping: threading.Event) -> None:
+        self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
         self._backlog = Backlog(Path(order.done).read_bytes(), len(self._sweep))
         self._suspects: deque[Part] = deque()
         self._kinds = Kinds({**order.types})
         self._batch_size = BatchSize()
+        self._lost = 0  # workers since the last batch, by no point's fault
         self._progress = ProgressFile(order.progress)
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
@@ -157,7 +158,7 @@ class Driver:
             part = self._next()
             if part is None:
                 return
-            self._workers.give(address, part, compute, self._file, part.ranges, self._kinds.known)
+            self._workers.give(address, part, part.ranges, self._kinds.known)
 
     def _next(self) -> Part | None:
         if self._suspects:
@@ -172,14 +173,13 @@ class Driver:
             else:
                 self._suspect(part, outcome)
         running = sum(size(part.ranges) for part in self._workers.tasks)
-        self._progress.write(self._workers.alive, running)
+        self._progress.write(self._workers.count, running)
 
     def _accept(self, address: str, part: Part, returned: Returned) -> None:
-        if returned.spoilt:
-            self._workers.kill(address)
         if not self._kinds.meet(returned.kinds):
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
+        self._lost = 0
         self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
@@ -188,21 +188,45 @@ class Driver:
         self._write(returned.data)
 
     def _suspect(self, part: Part, death: Death) -> None:
-        count = size(part.ranges)
-        log.warning("A worker died (%s) with %d points, which are tried again.", death.cause, count)
-        if not death.at_work:
-            self._suspects.append(part)
-        elif count > 1:
-            self._suspects.extend(Part(ranges) for ranges in split(part.ranges, SUSPECTS))
-        elif part.deaths + 1 < DEATHS:
-            self._suspects.append(Part(part.ranges, part.deaths + 1))
+        if death.reason == "overdue":
+            self._except(death.point, part)
+            self._fail(death.point, death.cause)
+            return
+        log.warning("A worker died (%s) with %d points, which are tried again.", death.cause, size(part.ranges))
+        if death.point >= 0 and death.reason == "died":
+            self._except(death.point, part)
+            self._blame(Part([(death.point, death.point + 1)], part.deaths + 1), death.cause)
+        elif death.point == GATHERING and death.reason == "died":
+            self._cut(part, death.cause)
         else:
-            self._blame(part.ranges[0][0], death)
+            self._suspects.append(part)
+            self._lose(death)
 
-    def _blame(self, point: int, death: Death) -> None:
-        error = f"Killed its worker, {DEATHS} times when alone: {death.cause}."
-        if self._order.point_timeout_s:
-            error += "\nCode that never releases Python's interpreter is ended so after point_timeout_s, too."
+    def _except(self, point: int, part: Part) -> None:
+        """Of a part, all other points are computed again: what became of them was lost with the worker."""
+        self._backlog.give_back(without(part.ranges, point))
+
+    def _cut(self, part: Part, cause: str) -> None:
+        if size(part.ranges) > 1:
+            self._suspects.extend(Part(ranges) for ranges in split(part.ranges, SUSPECTS))
+        else:
+            self._blame(Part(part.ranges, part.deaths + 1), cause)
+
+    def _blame(self, part: Part, cause: str) -> None:
+        """A single point, if it has cost enough workers."""
+        if part.deaths < DEATHS:
+            self._suspects.append(part)
+        else:
+            self._fail(part.ranges[0][0], f"Killed its worker, {DEATHS} times: {cause}.")
+
+    def _lose(self, death: Death) -> None:
+        """A worker, by no point's fault."""
+        self._lost += death.reason == "died"
+        if self._lost > DEATHS * self._order.workers:
+            at = "it loads the code" if death.point == LOADING else "it begins"
+            raise EmsError(f"Each worker dies when {at}: {death.cause}.", "The end of job.log may show why.")
+
+    def _fail(self, point: int, error: str) -> None:
         mark = Mark(point, "failed", self._sweep.parameters(point), error)
         self._write(encode(Batch(array("q"), array("q"), (), (point,), (mark,))))
         self._count(1, 1)
@@ -229,7 +253,7 @@ class Driver:
         leave_at = time.monotonic() + LEAVE_S
         while self._workers.tasks and time.monotonic() < leave_at:
             self._take_in(TICK_S)
-        self._progress.write(self._workers.alive, 0, now=True)
+        self._progress.write(self._workers.count, 0, now=True)
 
 
 def main(order_file: str) -> NoReturn:
@@ -259,16 +283,17 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     # Before anything loads numpy: its BLAS reads them once
     os.environ.update({f"{library}_NUM_THREADS": str(order.threads) for library in THREADS})
     os.environ["VECLIB_MAXIMUM_THREADS"] = str(order.threads)
-    enter(order)
     try:
+        from ems.node.driver.worker_process import Limits
         from ems.node.driver.workers import Workers
     except ImportError as error:
         raise EmsError(
             f"A sweep needs dask.distributed: {error}.",
             "Add `dask[distributed]` to the environment's requirements.in and lock it again.",
         ) from error
-    workers = Workers[Part, Returned](order.workers, order.memory_mb, Path(order.spool).with_name("dask"))
+    limits = Limits(order.memory_mb, order.point_timeout_s)
+    workers = Workers[Part](order.workers, order_file, limits, Path(order.spool).with_name("dask"))
     try:
-        return Driver(order_file, order, workers, stopping).run()
+        return Driver(order, workers, stopping).run()
     finally:
         workers.close()

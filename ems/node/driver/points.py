@@ -5,23 +5,20 @@ Standard library alone, Python 3.9 or newer.
 
 from __future__ import annotations
 
-import faulthandler
 import importlib
 import json
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from ems.base.errors import EmsError
 from ems.node.driver import platform
+from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
 from ems.node.driver.typed_rows import Gathered, Kind
@@ -31,7 +28,6 @@ from ems.sweep import Sweep
 
 BUDGET_S = 2 * TARGET_S
 MOST_CELLS = BATCH_BYTES // 8
-LATE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,6 @@ class Returned:
     rest: list[Range]
     kinds: dict[str, Kind]
     seconds: float
-    spoilt: bool  # a point that does not end still runs in the worker: its process has to go
     platform: str  # of the worker, as JSON; "" if it is not known
 
 
@@ -71,13 +66,13 @@ class Returned:
 class Task:
     """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
 
-    `timeout_s`: the most that one call may take; None: no limit.
+    `folder`: a descriptor of the folder of the code, in which each call begins, wherever the last one had gone.
     """
 
     function: Callable[..., Any]
     sweep: Sweep
     retries: int
-    timeout_s: float | None
+    folder: int
 
 
 def read_order(file: str) -> Order:
@@ -92,22 +87,12 @@ def enter(order: Order) -> None:
         sys.path.insert(0, order.code)
 
 
-def compute(order_file: str, ranges: list[Range], known: Mapping[str, Kind]) -> Returned:
-    """EmsError if there is no such function; whatever else a point does is reported in the batch."""
-    task = _task(order_file)
-    work = Work(task, ranges, known)
-    if task.timeout_s is None:
-        work.run()
-    else:
-        _watch(work, task.timeout_s)
-    return work.returned()
-
-
-@lru_cache(maxsize=1)
-def _task(order_file: str) -> Task:
+def load(order_file: str) -> Task:
+    """Import the function of an order. EmsError if that fails, or it is none."""
     order = read_order(order_file)
     enter(order)
-    return Task(_function(order.function), Sweep.of(order.grids), order.retries, order.point_timeout_s)
+    folder = os.open(order.code, os.O_RDONLY)
+    return Task(_function(order.function), Sweep.of(order.grids), order.retries, folder)
 
 
 def _function(name: str) -> Callable[..., Any]:
@@ -116,7 +101,7 @@ def _function(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
         for part in path.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except BaseException as error:  # SystemExit too, as of a module that is a script
         raise EmsError(
             f"function {name!r} cannot be imported:\n{told(error, own_frames=1)}",
             "It is `package.module:name` in the declared code, with its needs in the experiment's environment.",
@@ -134,55 +119,22 @@ def told(error: BaseException, own_frames: int) -> str:
     return "".join(traceback.format_exception(type(error), error, frames)).strip()
 
 
-def _watch(work: Work, timeout_s: float) -> None:
-    """Run `work` in a thread until it is done or one of its points takes too long.
-
-    A point that never releases the interpreter cannot be seen from here: then the process ends.
-    """
-    overdue, tick_s = False, min(0.5, timeout_s / 4)
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        end_later = partial(faulthandler.dump_traceback_later, 2 * timeout_s + 5, exit=True, file=nowhere)
-        end_later()
-        running = ThreadPoolExecutor(1).submit(work.run)
-        while not overdue and not running.done():
-            work.forgive(_asleep(lambda: wait([running], timeout=tick_s), tick_s))
-            end_later()
-            overdue = work.abandoned(timeout_s)
-        faulthandler.cancel_dump_traceback_later()
-    if not overdue:
-        running.result()
-
-
-def _asleep(pause: Callable[[], object], pause_s: float) -> float:
-    """Pause; for how long the process was stopped (SIGSTOP) meanwhile: it was late, and used no CPU."""
-    began, cpu = time.perf_counter(), time.process_time()
-    pause()
-    late_s = time.perf_counter() - began - pause_s
-    return late_s if late_s > LATE_S and time.process_time() - cpu < late_s / 10 else 0.0
-
-
 class Work:
-    """The points of one batch, one after another."""
+    """The points of one batch, one after another. `position`: is told which one is at work."""
 
-    def __init__(self, task: Task, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
-        self._task, self._ranges = task, ranges
+    def __init__(self, task: Task, position: Position, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
+        self._task, self._position, self._ranges = task, position, ranges
         self._gathered = Gathered(task.sweep.names, {**known, **task.sweep.types})
         self._points: list[int] = []
         self._marks: list[Mark] = []
-        self._lock = threading.Lock()
-        self._spoilt = False
-        self._now: tuple[int, dict[str, Value], float] | None = None  # the point at work and when it began
+        self._pid = os.getpid()
         self._began = time.perf_counter()
 
     def run(self) -> None:
-        """Call the function point by point, until all are done, the batch is full, or one is given up."""
+        """Call the function point by point, until all are done or the batch is full."""
         for point, parameters in self._todo():
             result, error = self._call(point, parameters)
-            with self._lock:
-                if self._spoilt:
-                    return
-                self._now = None
-                self._keep(point, parameters, result, error)
+            self._keep(point, parameters, result, error)
             if time.perf_counter() - self._began > BUDGET_S or self._gathered.cells > MOST_CELLS:
                 return
 
@@ -194,12 +146,22 @@ class Work:
         """The function's result, or else what it raised at last."""
         error = ""
         for _ in range(1 + self._task.retries):
-            self._now = (point, parameters, time.perf_counter())
+            self._position.set(point)
+            os.fchdir(self._task.folder)
             try:
-                return self._task.function(**parameters), ""
+                result = self._task.function(**parameters)
+                self._leave_if_forked()
+                return result, ""
             except BaseException as raised:  # SystemExit too, which would end the worker
+                if os.getpid() != self._pid:
+                    raise
                 error = told(raised, own_frames=1)
         return None, error
+
+    def _leave_if_forked(self) -> None:
+        """A process that the function forked has no part in the batch, however it leaves the function."""
+        if os.getpid() != self._pid:
+            sys.exit()
 
     def _keep(self, point: int, parameters: dict[str, Value], result: Any, error: str) -> None:
         self._points.append(point)
@@ -212,25 +174,9 @@ class Work:
             text = str(problem) if isinstance(problem, BadResult) else told(problem, own_frames=0)
             self._marks.append(Mark(point, "failed", parameters, text))
 
-    def forgive(self, seconds: float) -> None:
-        """So long, the point at work could not go on."""
-        with self._lock:
-            if self._now:
-                point, parameters, began = self._now
-                self._now = (point, parameters, began + seconds)
-
-    def abandoned(self, timeout_s: float) -> bool:
-        """Give up the point at work, and all after it, if it has taken longer than that."""
-        with self._lock:
-            if self._now is None or time.perf_counter() - self._now[2] <= timeout_s:
-                return False
-            point, parameters, _ = self._now
-            self._spoilt = True
-            self._keep(point, parameters, None, f"It took longer than point_timeout_s: {timeout_s:g}; stopped.")
-            return True
-
     def returned(self) -> Returned:
-        """What has become of the points by now; to be called once, after `run` has returned or a point was given up."""
+        """What has become of the points; to be called once, after `run`."""
+        self._position.set(GATHERING)
         typed = self._gathered.typed()
         for point, problem in typed.refused.items():
             self._marks.append(Mark(point, "failed", self._task.sweep.parameters(point), problem))
@@ -243,6 +189,5 @@ class Work:
             rest=cut(self._ranges, len(self._points))[1],
             kinds=typed.kinds,
             seconds=time.perf_counter() - self._began,
-            spoilt=self._spoilt,
             platform=platform.here(),
         )

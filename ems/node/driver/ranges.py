@@ -79,6 +79,12 @@ def cut(ranges: Sequence[Range], count: int) -> tuple[list[Range], list[Range]]:
     return head, []
 
 
+def without(ranges: Sequence[Range], point: int) -> list[Range]:
+    """All points but that one."""
+    halves = [((first, min(last, point)), (max(first, point + 1), last)) for first, last in ranges]
+    return [(first, last) for pair in halves for first, last in pair if first < last]
+
+
 def split(ranges: Sequence[Range], parts: int) -> Iterator[list[Range]]:
     """In `parts` of about equal size, or in single points where there are fewer."""
     rest, left = list(ranges), size(ranges)

@@ -1,0 +1,70 @@
+"""A worker process of a sweep: a plain Python that computes points in its main thread and does nothing else.
+
+A sweep's function meets what it would meet in a script. Its code is imported once, in the thread and the context in
+which all points are computed; signals are at their defaults; it may fork, start processes and change the folder; and
+nobody else in the process draws random numbers or changes what all of a process shares. Standard library alone,
+Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pickle
+import signal
+import sys
+from contextlib import suppress
+from typing import BinaryIO
+
+from ems.base.errors import EmsError
+from ems.node.driver.points import Returned, Work, load
+from ems.node.driver.position import IDLE, Position
+
+BOOT = """\
+import sys
+sys.path[0], *arguments = sys.argv[1:]
+del sys.argv[1:]
+from ems.node.driver.worker import serve
+serve(arguments[0], *map(int, arguments[1:]))
+"""
+
+
+def serve(order_file: str, requests: int, answers: int, position: int, driver: int) -> None:
+    """Answer requests, pairs of ranges and known columns, with `Returned`; with one EmsError if there is no function.
+
+    Requests and answers are pickled. `driver`: a pipe that closes when the driver ends.
+    """
+    os.setpgid(0, 0)  # a signal to the job is for the driver, which ends this group: the function's own processes too
+    for descriptor in (requests, answers, position, driver):
+        os.set_inheritable(descriptor, False)
+    _end_with(driver)
+    with os.fdopen(requests, "rb") as asked, os.fdopen(answers, "wb") as answered, suppress(EOFError, BrokenPipeError):
+        _answer_all(order_file, Position(position), asked, answered)  # until the driver closes the pipe
+
+
+def _answer_all(order_file: str, position: Position, asked: BinaryIO, answered: BinaryIO) -> None:
+    try:
+        task = load(order_file)
+    except EmsError as error:
+        return pickle.dump(error, answered)
+    while True:
+        position.set(IDLE)
+        ranges, known = pickle.load(asked)
+        pickle.dump(_computed(Work(task, position, ranges, known)), answered)
+        answered.flush()
+
+
+def _computed(work: Work) -> Returned:
+    work.run()
+    return work.returned()
+
+
+def _end_with(driver: int) -> None:
+    """End this process when the pipe closes, without a thread or a handler that its function would meet.
+
+    Where the system cannot do that, the job's keeper ends what a killed driver leaves.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(driver, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(driver, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(driver, fcntl.F_SETFL, os.O_ASYNC)
