@@ -27,6 +27,14 @@ from ems.spool.batch import Batch, Mark
 from ems.sweep import Sweep
 
 PATIENCE_S = 60.0
+DIES_GATHERING = """
+import os
+from ems.node.driver import points
+encode = points.encode
+points.encode = lambda batch: os._exit(9) if 137 in batch.replaces else encode(batch)
+def f(n):
+    return {"x": n}
+"""
 CODE = (Path(__file__).parent / "driver_functions.py").read_text()
 
 
@@ -62,9 +70,15 @@ class Run:
         file = self.folder / "progress.json"
         return json.loads(file.read_text()) if file.exists() else {}
 
+    def everything(self) -> list[psutil.Process]:
+        """All that it has started, as far as it has not ended."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
     def workers(self) -> list[psutil.Process]:
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "ems.node.driver.worker" in "".join(child.cmdline())]
+        return [child for child in self.everything() if "ems.node.driver.worker" in "".join(child.cmdline())]
 
 
 Start = Callable[..., Run]
@@ -81,10 +95,12 @@ def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(tmp_path: Path, zipped: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
-    def started(function: str, grid: Mapping[str, object], done: bytes = b"", **options: object) -> Run:
-        code = tmp_path / "code"
-        code.mkdir(exist_ok=True)
-        (code / "jobs.py").write_text(CODE)
+    def started(
+        function: str, grid: Mapping[str, object], done: bytes = b"", code: str = CODE, **options: object
+    ) -> Run:
+        folder = tmp_path / "code"
+        folder.mkdir(exist_ok=True)
+        (folder / "jobs.py").write_text(code)
         (tmp_path / "done").write_bytes(done)
         files = {name: str(tmp_path / name) for name in ("code", "spool", "done")}
         order = {"function": f"jobs:{function}", "grids": [grid], **files, "workers": 2, "threads": 1}
@@ -93,7 +109,9 @@ def start(tmp_path: Path, zipped: Path) -> Iterator[Start]:
         call = f"from ems.node.driver.driver import main; main({str(where)!r})"
         script = f"import sys; sys.path[0] = {str(zipped)!r}; {call}"
         with (tmp_path / "job.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         runs.append(Run(tmp_path, process))
         return runs[-1]
 
@@ -274,6 +292,29 @@ def test_a_missing_function_is_no_fault_of_the_points(start: Start) -> None:
     other = start("constant", numbers(10))
     assert other.wait() == 1
     assert "is a int, which cannot be called" in other.log
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys; sys.exit('leaving')", "SystemExit: leaving"),
+        ("import os; os._exit(7)", "Each worker dies when it loads the code: exit code 7"),
+    ],
+)
+def test_code_that_ends_its_process_is_no_fault_of_the_points(start: Start, code: str, said: str) -> None:
+    run = start("f", numbers(10), code=code)
+    assert run.wait() == 1
+    assert run.batches() == []
+    assert said in run.log
+
+
+def test_a_worker_that_dies_with_all_results_is_searched_for_the_cause(start: Start) -> None:
+    run = start("f", numbers(200), code=DIES_GATHERING)
+    assert run.wait() == 0, run.log
+    assert exactly_once(run, 200)
+    (mark,) = run.marks().values()
+    assert (mark.point, mark.parameters) == (137, {"n": 137})
+    assert "Killed its worker, 3 times: exit code 9" in mark.error
 
 
 def test_workers_see_the_order(start: Start) -> None:
