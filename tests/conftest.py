@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from ems.lab.stacks import StackFiles
 from ems.spool.batch import Batch
 
 pytest_plugins = [
+    "tests.tally",
     "tests.databases.servers",
     "tests.databases.dynamodb_server",
     "tests.databases.bigquery_server",
@@ -28,6 +30,17 @@ pytest_plugins = [
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure of a test
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests start meets signals at their defaults, also where the shell ignores some (`nohup`, a CI's runner).
+
+    A handler does not pass to a new program, as ignoring does; and this process still survives such a signal.
+    """
+    starts_others = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    for number in () if starts_others else (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from ems.engine import install as engine
+from tests import tally
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
 
@@ -80,6 +81,7 @@ def kill(user: User, phase: str, victim: str) -> None:
 
 
 def kill_all(user: User, found: list[psutil.Process], victim: str) -> None:
+    tally.tried()
     while found:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):  # another's death was its end
@@ -162,6 +164,8 @@ def test_a_sweep_that_is_killed_again_and_again_has_each_point_once(user: User, 
         if found := SWEEP_VICTIMS[victim](sweeper):
             kill_all(sweeper, found, victim)
             killed.append(victim)
+        else:
+            tally.tried(hit=False)
         if victim in {"cli", "all"}:
             command.wait(60)
         if command.poll() is not None:
