@@ -30,7 +30,7 @@ serve(arguments[0], *map(int, arguments[1:]))
 
 
 def serve(order_file: str, requests: int, answers: int, position: int, driver: int) -> None:
-    """Answer requests, pairs of ranges and known columns, with `Returned`; with one EmsError if there is no function.
+    """Answer requests, pairs of ranges and known columns, with `Returned`, or with one EmsError and end.
 
     Requests and answers are pickled. `driver`: a pipe that closes when the driver ends.
     """

@@ -18,7 +18,6 @@ from typing import Literal
 
 import psutil
 
-import ems
 from ems.base.errors import EmsError
 from ems.node.driver.points import Returned
 from ems.node.driver.position import LOADING, SIZE, Position
@@ -27,7 +26,7 @@ from ems.node.driver.typed_rows import Kind
 from ems.node.driver.worker import BOOT
 
 TICK_S = 0.1
-SOURCE = str(Path(ems.__file__).parents[1])  # ems.zip of the bundle
+SOURCE = str(Path(__file__).parents[3])  # ems.zip of the bundle
 
 Reason = Literal["died", "overdue", "stopped"]
 _DIED: Reason = "died"
@@ -112,7 +111,7 @@ class WorkerProcess:
         return answer
 
     def _watch(self, elapsed_s: float) -> None:
-        """End a process that exceeds a limit; time in which it, or this one, could not go on is no time spent."""
+        """End a process that exceeds a limit; time in which either could not go on does not count."""
         memory_mb, timeout_s = self._limits.memory_mb, self._limits.point_timeout_s
         with suppress(psutil.NoSuchProcess):  # it is not there any more: then it has ended
             if memory_mb and self._statistics.memory_info().rss > memory_mb * 10**6:
