@@ -189,10 +189,13 @@ class Database(ABC):
         """Note on what the run runs, as JSON, in place of what was noted of it before. A new run has none."""
 
     @abstractmethod
-    def store(self, claim: Claim, batch: Batch) -> None:
+    def store(self, claim: Claim, batch: Batch, attempt: int | None = None) -> None:
         """Write rows into the results table, making or widening it, and marks. Counts `rows_stored`.
 
         The points in `batch.replaces`, and those marked, first lose their rows, marks and origins.
+        `attempt`: the earlier run that computed the batch, if it was not this one. Then it counts only for points of
+        which there is nothing, or which failed in a run before that one: what a later run did stays. Its marks are
+        those of that run.
         The table's key is (experiment_id, point, row); new columns are added; a column that is null in the whole
         batch fits every type; int64 and float64 become float64 if each integer is an exact double. DatabaseError,
         and nothing changed: other conflicts of types, names that are empty, differ only by case or are those of the

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, takewhile
+from itertools import compress, groupby, takewhile
 from operator import itemgetter
 
 from ems.databases import columns
@@ -36,6 +36,20 @@ def chunks(pairs: Iterable[tuple[int, int]], most: int) -> Iterator[dict[int, in
         chunk[source_point] = here
     if chunk:
         yield chunk
+
+
+def touched(batch: Batch) -> set[int]:
+    """All points that the batch stores, marks or clears."""
+    return {*batch.points, *batch.replaces, *(mark.point for mark in batch.marks)}
+
+
+def only(batch: Batch, wanted: Container[int]) -> Batch:
+    """What the batch has of these points."""
+    chosen = [point in wanted for point in batch.points]
+    points, rows = (array("q", compress(keys, chosen)) for keys in (batch.points, batch.rows))
+    picked = tuple(replace(column, values=list(compress(column.values, chosen))) for column in batch.columns)
+    replaces = tuple(point for point in batch.replaces if point in wanted)
+    return Batch(points, rows, picked, replaces, tuple(mark for mark in batch.marks if mark.point in wanted))
 
 
 def moved(batch: Batch, to: Mapping[int, int]) -> Batch:

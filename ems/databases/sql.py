@@ -117,17 +117,29 @@ class SqlDatabase(Runs):
     def _with_results(self, connection: Connection, experiment_id: str) -> Row:
         return self._kept(connection, self._rows.row(connection, experiment_id))
 
-    def store(self, claim: Claim, batch: Batch) -> None:
+    def store(self, claim: Claim, batch: Batch, attempt: int | None = None) -> None:
         with self._backend.writing() as connection:
-            self._store(connection, claim, batch)
+            self._store(connection, claim, batch, claim.attempt if attempt is None else attempt)
 
-    def _store(self, connection: Connection, claim: Claim, batch: Batch, also: Sequence[Write] = ()) -> None:
+    def _store(
+        self, connection: Connection, claim: Claim, batch: Batch, attempt: int, also: Sequence[Write] = ()
+    ) -> None:
         row = self._rows.row(connection, claim.experiment_id)
         rules.check_fence(row, claim)
+        if attempt < claim.attempt:
+            batch = points.only(batch, self._wanting(connection, row, points.touched(batch), attempt))
         if batch.marks:
             batch = replace(batch, replaces=(*batch.replaces, *(mark.point for mark in batch.marks)))
-        marks = sql_marks.changes(connection, claim, batch)
+        marks = sql_marks.changes(connection, claim.experiment_id, attempt, batch)
         self._backend.store(connection, self._kept(connection, row), claim, batch, [*marks, *also])
+
+    def _wanting(self, connection: Connection, row: Row, touched: set[int], attempt: int) -> set[int]:
+        """Those of the points of which there is nothing, or which failed in a run before `attempt`."""
+        asked = sorted(touched)
+        if not asked:
+            return set()
+        stored = (found.points for found in self._backend.rows_of(connection, self._kept(connection, row), asked))
+        return touched.difference(*stored, sql_marks.standing(connection, row["id"], asked, attempt))
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         with self._backend.reading() as connection:
@@ -150,7 +162,7 @@ class SqlDatabase(Runs):
             there = {*found.points, *(mark.point for mark in found.marks)}
             origins = sql_marks.noted_origins(claim, source, [(point, to[point]) for point in there])
             with self._backend.writing() as connection:
-                self._store(connection, claim, points.moved(found, to), [origins])
+                self._store(connection, claim, points.moved(found, to), claim.attempt, [origins])
             copied += len(there)
         return copied
 

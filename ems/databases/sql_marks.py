@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, delete, func, insert, select
+from sqlalchemy import Connection, Select, and_, bindparam, case, delete, func, insert, or_, select
 from sqlalchemy import Row as SqlRow
 
 from ems.databases import Claim, Origin, PointState, columns
@@ -22,13 +22,13 @@ from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 STREAMED = {"yield_per": 10_000}
 
 
-def changes(connection: Connection, claim: Claim, batch: Batch) -> Iterator[Write]:
-    """What writes the batch's marks; what was said before of the points it replaces is forgotten."""
+def changes(connection: Connection, experiment_id: str, attempt: int, batch: Batch) -> Iterator[Write]:
+    """What writes the marks of a batch of run `attempt`; what was said of the points that it replaces is forgotten."""
     replaced = columns.spans(batch.replaces)
     if replaced:
-        yield from _forgetting(connection, claim.experiment_id, replaced)
+        yield from _forgetting(connection, experiment_id, replaced)
     if batch.marks:
-        key = {"experiment_id": claim.experiment_id, "attempt": claim.attempt}
+        key = {"experiment_id": experiment_id, "attempt": attempt}
         yield insert(point), [key | _mark_values(mark) for mark in batch.marks]
 
 
@@ -112,6 +112,13 @@ def empties(connection: Connection, experiment_id: str, points: Sequence[int]) -
     """The marks of those of `points` that are empty, in any order."""
     mine = point.c.experiment_id == experiment_id, point.c.state == "empty", point.c.point.in_(points)
     return tuple(map(_mark, connection.execute(select(point).where(*mine))))
+
+
+def standing(connection: Connection, experiment_id: str, points: Sequence[int], attempt: int) -> set[int]:
+    """The points, about those of the ascending `points`, that are empty, or failed in run `attempt` or a later one."""
+    stands = or_(point.c.state == "empty", point.c.attempt >= attempt)
+    mine = point.c.experiment_id == experiment_id, point.c.point.between(points[0], points[-1])
+    return set(connection.execute(select(point.c.point).where(*mine, stands)).scalars())
 
 
 def _mark(row: Any) -> Mark:

@@ -190,6 +190,7 @@ TELLING = {
     "test_a_point_changes_as_a_unit",
     "test_failures_are_due_again_for_the_runs_after_a_reopening_and_not_after_a_crash",
     "test_points_are_copied_with_their_origin",
+    "test_an_earlier_runs_batch_counts_only_for_points_of_which_there_is_nothing",
 }
 
 

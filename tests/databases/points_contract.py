@@ -149,6 +149,53 @@ class PointsContract(DatabaseCase):
         assert (again.attempt, now(database).wanted_attempt) == (4, 3)
         assert states(database) == {"stored": [0], "due": [1], "failed": [2], "empty": [3]}
 
+    # What an earlier run computed, and a later one stores
+
+    def test_an_earlier_runs_batch_counts_only_for_points_of_which_there_is_nothing(self, database):
+        """As after a zombie, whose spool is stored when somebody else has run in between."""
+        claimed(database)
+        between = claimed(database)
+        database.store(between, batch([0, 0, 4], ints("x", 1, 2, 3), rows=[0, 1, 0], marks=(failed(1), empty(2))))
+        late = batch([0, 2, 3], ints("x", 7, 8, 9), replaces=(0, 2, 3), marks=(failed(4, "old"), failed(5, "old")))
+        claim = claimed(database)
+        for _ in range(2):
+            database.store(claim, late, 1)
+        assert table(database) == {"point": [0, 0, 3, 4], "row": [0, 1, 0, 0], "x": [1, 2, 9, 3]}
+        assert states(database) == {"stored": [0, 3, 4], "failed": [1, 5], "empty": [2]}
+        assert list(database.failures("5f0c")) == [failed(1), failed(5, "old")]
+        assert now(database).rows_stored == 4
+
+    def test_an_earlier_runs_marks_are_due_after_a_reopening(self, database):
+        database.release(claimed(database), Outcome(State.CANCELLED, 0, 0))
+        database.reopen("5f0c")
+        claim = claimed(database)
+        database.store(claim, batch([], marks=(failed(0, "old"), empty(1))), 1)
+        database.store(claim, batch([], marks=(failed(2),)))
+        assert states(database) == {"due": [0], "failed": [2], "empty": [1]}
+        database.store(claimed(database), batch([0], ints("x", 1), replaces=(0, 2), marks=(failed(2, "later"),)), 2)
+        assert states(database) == {"stored": [0], "failed": [2], "empty": [1]}
+        assert list(database.failures("5f0c")) == [failed(2)]
+
+    def test_an_earlier_runs_batch_is_fenced_by_the_claim(self, database):
+        old = claimed(database)
+        claimed(database)
+        with pytest.raises(FencedOut):
+            database.store(old, batch([0], ints("x", 1)), 0)
+        assert states(database) == {}
+
+    @settings(max_examples=15, deadline=None, suppress_health_check=SHARED)
+    @given(data=st.data())
+    def test_whatever_an_earlier_run_left_changes_nothing_that_a_later_one_did(self, database, data):
+        id = uuid.uuid4().hex
+        claimed(database, id=id)
+        points, replaced = data.draw(STORES)
+        database.store(claimed(database, id=id), stored_batch(points, replaced))
+        late, cleared = data.draw(STORES)
+        database.store(claimed(database, id=id), stored_batch(late, cleared), 1)
+        after = {point: state for state, found in states(database, id).items() for point in found}
+        assert after == late | points
+        assert now(database, id).rows_stored == list(after.values()).count("stored")
+
     # Reuse
 
     def test_reusable_are_others_of_the_same_code_environment_and_job(self, database):

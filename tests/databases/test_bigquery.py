@@ -51,6 +51,12 @@ class TestBigquery(DatabaseContract):
         contract = DatabaseContract.test_whatever_is_stored_and_copied_every_point_has_one_state
         contract.hypothesis.inner_test(self, database, data)
 
+    @FEW
+    @given(data=st.data())
+    def test_whatever_an_earlier_run_left_changes_nothing_that_a_later_one_did(self, database, data):
+        contract = DatabaseContract.test_whatever_an_earlier_run_left_changes_nothing_that_a_later_one_did
+        contract.hypothesis.inner_test(self, database, data)
+
 
 @pytest.fixture
 def made(bigquery_url) -> Iterator[BigqueryDatabase]:

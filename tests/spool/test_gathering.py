@@ -72,9 +72,9 @@ class Dear(SqliteDatabase):
     def store_pause_s(self, running_s: float) -> float:
         return 3600.0
 
-    def store(self, claim, batch) -> None:
+    def store(self, claim, batch, attempt=None) -> None:
         type(self).calls += 1
-        super().store(claim, batch)
+        super().store(claim, batch, attempt)
 
 
 def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(waiting, tmp_path, monkeypatch):

@@ -90,8 +90,8 @@ class DynamodbDatabase(Runs):
 
     # Points
 
-    def store(self, claim: Claim, batch: Batch) -> None:
-        self._results.store(claim, batch)
+    def store(self, claim: Claim, batch: Batch, attempt: int | None = None) -> None:
+        self._results.store(claim, batch, attempt)
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         return self._results.points(experiment_id)

@@ -40,7 +40,7 @@ from ems.databases.dynamodb.items import (
 )
 from ems.databases.dynamodb.registry import Registry, collection_of
 from ems.databases.dynamodb.service import Request, Service, key_range
-from ems.databases.points import chunks, moved, origin_spans
+from ems.databases.points import chunks, moved, only, origin_spans, touched
 from ems.databases.states import Row
 from ems.spool.batch import Batch, Mark, jsonable
 
@@ -52,7 +52,7 @@ CLEANED = 50  # batches at once
 
 @dataclass(frozen=True)
 class Writer:
-    """Who stores batches, as run `attempt`; without a `claim`, a copy of a whole lab."""
+    """Who stores batches that run `attempt` computed; without a `claim`, a copy of a whole lab."""
 
     experiment_id: str
     attempt: int
@@ -66,7 +66,12 @@ class Writer:
     @property
     def values(self) -> dict[str, Any]:
         """The values that `condition` refers to."""
-        return {":attempt": {"N": str(self.attempt)}, ":running": {"S": "running"}} if self.claim else {}
+        return {":attempt": {"N": str(self.claim.attempt)}, ":running": {"S": "running"}} if self.claim else {}
+
+    @property
+    def is_late(self) -> bool:
+        """Whether an earlier run than the claim's computed what is stored."""
+        return self.claim is not None and self.attempt < self.claim.attempt
 
     def check(self, row: Row) -> None:
         """FencedOut if the claim does not hold."""
@@ -74,9 +79,9 @@ class Writer:
             rules.check_fence(row, self.claim)
 
 
-def of_claim(claim: Claim) -> Writer:
-    """The run that holds the claim, as a writer."""
-    return Writer(claim.experiment_id, claim.attempt, claim)
+def of_claim(claim: Claim, attempt: int | None = None) -> Writer:
+    """The run that holds the claim, as a writer of what it computed, or an earlier run `attempt`."""
+    return Writer(claim.experiment_id, claim.attempt if attempt is None else attempt, claim)
 
 
 class Results:
@@ -91,9 +96,9 @@ class Results:
 
     # Storing
 
-    def store(self, claim: Claim, batch: Batch) -> None:
+    def store(self, claim: Claim, batch: Batch, attempt: int | None = None) -> None:
         """As `Database.store`."""
-        self.write(of_claim(claim), batch)
+        self.write(of_claim(claim, attempt), batch)
 
     def write(self, writer: Writer, batch: Batch, source: str = "", copied: Copied = ()) -> Row:
         """The experiment's row as it was just before."""
@@ -122,6 +127,8 @@ class Results:
     def _stored(self, writer: Writer, row: Row, batch: Batch, source: str, copied: list[log.Copy]) -> bool:
         """False if another batch came between, so that this one needs another number."""
         number = row["batches"]
+        if writer.is_late:
+            batch = self._wanted(row, writer.attempt, batch)
         check_values(row["results_table"], batch)
         points = self._points_of(row)
         fitting = dynamodb_columns.fitted(self._service, row["results_table"], batch)
@@ -136,6 +143,11 @@ class Results:
         entry.apply(points)
         self._known = (row["id"], number, points)
         return True
+
+    def _wanted(self, row: Row, attempt: int, batch: Batch) -> Batch:
+        """What the batch has of points of which there is nothing, or which failed in a run before `attempt`."""
+        known = log.known(self._service, row, attempt)
+        return only(batch, {point for point in touched(batch) if known[point] in {log.ABSENT, log.DUE}})
 
     def _points_of(self, row: Row) -> log.Points:
         id, last, points = self._known
