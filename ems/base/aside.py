@@ -13,7 +13,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CANNOT_FLUSH_FOLDERS = {errno.EACCES, errno.EINVAL, errno.ENOTSUP}  # what some network file systems answer
@@ -55,16 +55,30 @@ def making(folder: Path) -> Iterator[Path]:
     It is not flushed, so a power cut may lose content; while it replaces another one it is missing for a moment.
     """
     part, old = folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(part)
+    remove(old)
     try:
         yield part
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        with suppress(OSError):  # the next one says so
+            remove(part)
+            remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it, read-only folders too; nothing if it is not there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    path.chmod(0o700)
+    for folder, inner, _ in os.walk(path):
+        for below in (Path(folder, name) for name in inner):
+            if not below.is_symlink():
+                below.chmod(0o700)  # before it is looked into
+    shutil.rmtree(path)
 
 
 def _flush(path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ems import clusters
+from ems.base import aside
 from ems.base.errors import EmsError, ProvenanceError, UserError
 from ems.base.messages import Say, quiet
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
-from ems.node.agent.inputs import remove_inputs
 from ems.node.agent.lock import agent_name
 from ems.node.job.keeper import is_locked
 from ems.stack.models import CodeSpec, ExperimentSpec
@@ -124,8 +123,8 @@ def _described(registration: Registration) -> ExperimentSpec:
 def release(lab: Lab, experiment_id: str) -> None:
     """Remove the staged inputs and the unpacked code; log, results files and spool stay."""
     run_dir = lab.run_dir(experiment_id)
-    remove_inputs(run_dir / "inputs")
-    shutil.rmtree(run_dir / "code", ignore_errors=True)
+    aside.remove(run_dir / "inputs")
+    aside.remove(run_dir / "code")
 
 
 class Agents:

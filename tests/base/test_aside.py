@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ems.base import aside
 
+SOMEBODY = 65534  # a user's number
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -96,3 +100,54 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path):
     with aside.making(folder) as part:
         (part / "whole").mkdir(parents=True)
     assert [path.name for path in folder.iterdir()] == ["whole"] and list(tmp_path.iterdir()) == [folder]
+
+
+def as_somebody(folder: Path, call: Callable[[], None]) -> int:
+    """Call it in `folder`, as a user whom permissions bind (not as root); 0 if it raised nothing."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.chdir(folder)
+            if os.getuid() == 0:
+                os.setuid(SOMEBODY)
+            call()
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def read_only_tree(folder: Path) -> None:
+    """As a copy of read-only inputs is, or Go's module cache: with folders that nothing can be taken out of."""
+    inner = folder / "a" / "b"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("x")
+    (inner / "file").chmod(0o444)
+    (folder / "link").symlink_to("/")
+    for path in (inner, folder / "a", folder):
+        path.chmod(0o555 if path != inner else 0)
+    for path in (folder.parent, folder, folder / "a", inner, inner / "file"):
+        if os.getuid() == 0:
+            os.chown(path, SOMEBODY, SOMEBODY)
+
+
+def test_folders_that_a_job_made_read_only_are_removed_and_replaced(tmp_path: Path):
+    for name in ("run", "run.tmp", "run.old"):
+        read_only_tree(tmp_path / name)
+
+    def replaced() -> None:
+        with aside.making(Path("run")) as part:
+            part.mkdir()
+        aside.remove(Path("run"))
+
+    assert as_somebody(tmp_path, lambda: shutil.rmtree("run")) != 0
+    assert as_somebody(tmp_path, replaced) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_and_links_are_removed_and_what_links_lead_to_stays(tmp_path: Path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "file").touch()
+    for name in ("link", "file", "never there"):
+        aside.remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
