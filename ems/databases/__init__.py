@@ -148,7 +148,7 @@ class Database(ABC):
         does a raised `max_hours` an expired one: the state becomes `registered`, `wanted_attempt` the next number.
         "The row's attempt" is the greater of `attempt` and `wanted_attempt`, so that a cancelled experiment stays so.
         A changed `max_hours` moves the deadline of a run that is under way. Once it has run, the commit stays the one
-        that did: a later one with the same tree is the same experiment.
+        that did: a later one with the same tree is the same experiment. While it runs, its results table stays.
         DatabaseError names a missing experimenter, project or funding, a results table that EMS or the service keeps
         for itself, or one that is not where the experiment's rows already are.
         """
@@ -175,7 +175,8 @@ class Database(ABC):
 
         A lease of the same `agent` does not count: by a lock that one process alone can hold, the caller vouches
         that nobody else of that name lives.
-        Sets `started_at` (first time), state `running`, machines 1, clears cancel and error; the deadline is now plus
+        Sets `started_at` (first time), state `running`, machines 1, clears the error; a request to cancel holds until a
+        person reopens the experiment, and the claim says so. The deadline is now plus
         `max_hours` less what earlier runs used (from claim to last heartbeat). Where that leaves nothing, the
         experiment is `expired`. The run that is taken over reads `lost`.
         """

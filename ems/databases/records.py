@@ -152,6 +152,7 @@ class Claim:
     attempt: int
     results_table: str
     deadline_at: datetime | None
+    cancel: bool = False  # somebody asked the run before it to stop: this one only stores what was left
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
     values = columns_of(wanted) | {"destroyed_at": None}
     if found.attempt:
         values |= {"commit": old.commit, "repository": old.repository}
+    if row["run_state"] == State.RUNNING:  # also of a lapsed lease, as that run may come back: it stores by its claim
+        values["results_table"] = old.results_table
     if reopened_by(found, wanted):
         return Change(values | _opened(row))
     if wanted.max_hours != old.max_hours and _has_deadline(row):
@@ -167,7 +169,6 @@ def _running(row: Row, until: datetime | None) -> Values:
         "machines": 1,
         "started_at": row["started_at"] or row["now"],
         "deadline_at": until,
-        "cancel_requested": False,
         "error": "",
     }
 
@@ -190,7 +191,7 @@ def _lost(row: Row) -> Values:
 
 def claim_of(row: Row) -> Claim:
     """The right of the newest run."""
-    return Claim(row["id"], row["attempt"], row["results_table"], row["deadline_at"])
+    return Claim(row["id"], row["attempt"], row["results_table"], row["deadline_at"], row["cancel_requested"])
 
 
 def beaten(row: Row, claim: Claim, lease_s: float, points_done: int, points_failed: int) -> Change:

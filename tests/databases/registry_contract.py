@@ -269,12 +269,28 @@ class RegistryContract(DatabaseCase):
 
     def test_the_same_agent_takes_over_and_fences_the_old_run(self, database):
         old = claimed(database)
-        database.request_cancel("5f0c")
         new = claimed(database)
-        assert new.attempt == 2
-        assert not now(database).cancel_requested
+        assert (new.attempt, new.cancel) == (2, False)
         assert_fenced(database, old)
         database.store(new, batch([0], ints("x", 1)))
+
+    def test_a_request_to_cancel_holds_until_a_person_reopens(self, database):
+        """Also where the run dies before it hears it: the next one is told, as it stores what is left and ends."""
+        claimed(database)
+        database.request_cancel("5f0c")
+        heir = claimed(database)
+        assert heir.cancel and now(database).cancel_requested and database.beat(heir, LONG_S).cancel
+        database.release(heir, Outcome(State.CANCELLED, 0, 0))
+        database.reopen("5f0c")
+        again = claimed(database)
+        assert not again.cancel and not database.beat(again, LONG_S).cancel
+
+    def test_the_results_table_of_a_run_under_way_stays(self, database):
+        claim = claimed(database)
+        found = database.register(replace(REGISTRATION, results_table="elsewhere"))
+        assert found.registration.results_table == "digits"
+        database.store(claim, batch([0], ints("x", 1)))
+        assert table(database)["x"] == [1]
 
     def test_a_lapsed_lease_reads_lost_and_may_be_claimed(self, database):
         old = claimed(database, lease_s=0)

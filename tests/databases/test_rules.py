@@ -168,14 +168,22 @@ class Histories(RuleBasedStateMachine):
     def the_clock_goes_on_or_is_set_back(self, minutes: int) -> None:
         self.memory.now += timedelta(minutes=minutes)
 
-    @rule(hours=HOURS, attempt=st.integers(1, 4), commit=st.sampled_from(["c" * 40, "d" * 40]))
-    def register(self, hours: float | None, attempt: int, commit: str) -> None:
+    @rule(
+        hours=HOURS,
+        attempt=st.integers(1, 4),
+        commit=st.sampled_from(["c" * 40, "d" * 40]),
+        table=st.sampled_from(["digits", "elsewhere"]),
+    )
+    def register(self, hours: float | None, attempt: int, commit: str, table: str) -> None:
         before, was = self.row, self.state
+        table = before["results_table"] if before["rows_stored"] else table  # else it is refused
         raised = before["max_hours"] is not None and (hours is None or hours > before["max_hours"])
         again = attempt > max(before["attempt"], before["wanted_attempt"])
-        found = self.calls.register(replace(REGISTRATION, max_hours=hours, attempt=attempt, commit=commit))
+        wanted = replace(REGISTRATION, max_hours=hours, attempt=attempt, commit=commit, results_table=table)
+        found = self.calls.register(wanted)
         assert (found.registration.max_hours, found.destroyed_at) == (hours, None)
         assert found.registration.commit == (before["commit"] if before["attempt"] else commit)
+        assert found.registration.results_table == (before["results_table"] if self.live else table)
         if was in RETRYABLE and (again or (was is State.EXPIRED and raised)):
             self.reopened(before)
         else:
@@ -239,7 +247,8 @@ class Histories(RuleBasedStateMachine):
             assert claim is not None and claim.attempt == before["attempt"] + 1
             assert claim.deadline_at == (None if left is None else self.memory.now + left)
             assert (self.state, self.row["error"], self.row["machines"]) == (State.RUNNING, "", 1) or lease_s == 0
-            self.live, self.cancelling = claim, False
+            assert claim.cancel == self.cancelling
+            self.live = claim
             self.claims.append(claim)
         self.went_on(before, was, claimed=claim is not None)
 
@@ -356,7 +365,7 @@ class Histories(RuleBasedStateMachine):
         return True
 
     @invariant()
-    def a_request_to_cancel_holds_until_the_next_run_or_a_reopening(self) -> None:
+    def a_request_to_cancel_holds_until_a_reopening(self) -> None:
         if self.memory.experiment:
             assert self.row["cancel_requested"] == self.cancelling
 
