@@ -22,7 +22,6 @@ from ems.databases import Database, Experiment, connect
 from ems.node.agent.config import AgentConfig
 from ems.provenance import bundle
 from ems.spool import folder as spool
-from ems.spool.folder import Spool
 from ems.stack.models import ExperimentSpec
 
 CODE = """
@@ -109,7 +108,7 @@ def main(seeds: int) -> None:
         half_s = first.until(points // 2)
         say(f"half of them after {half_s:.0f} s, {points / 2 / half_s:,.0f} points/s; {first.memory()}")
         first.kill()
-        spooled = sum(len(spool.read(path)) for path in Spool(run_dir / "spool").waiting())
+        spooled = sum(len(spool.read(path)) for path in run_dir.glob("spool-*/*.batch"))
         before = first.row().rows_stored + spooled
         second = Watched(run_dir, database)
         say(f"killed; after the restart, newly computed rows are stored within {second.until(before):.1f} s")

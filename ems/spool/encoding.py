@@ -79,6 +79,13 @@ def decode(data: bytes) -> Batch:
     body = memoryview(data)[_PREFIX.size :]
     if zlib.crc32(body) != checksum:
         raise SpoolError("The batch is truncated or damaged: its checksum does not match.")
+    try:
+        return _decode(body)
+    except (LookupError, TypeError, ValueError) as error:
+        raise SpoolError(f"Not a batch file of this version: {error!r}.") from error
+
+
+def _decode(body: memoryview) -> Batch:
     (length,) = _LENGTH.unpack_from(body)
     begin, end = _LENGTH.size, _LENGTH.size + length
     header = json.loads(bytes(body[begin:end]))

@@ -2,12 +2,15 @@
 
 Batches are named `00000001.batch`, `00000002.batch`, … and are stored in that order. Each is written under a name
 that ends in `.tmp`, flushed to the disk and renamed; whoever stores it deletes it after the database's commit.
+Whatever else lies in the folder is not the spool's, and is left alone: copies, folders, what systems put beside files.
 
 Standard library alone, Python 3.9 or newer: drivers in other environments write spools too.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 from ems.base import aside
@@ -18,6 +21,10 @@ from ems.spool.encoding import (
     encode,
 )
 
+BATCH = re.compile(r"(\d{8,})\.batch")
+UNFINISHED = re.compile(r"\d{8,}\.batch\.tmp")
+DAMAGED = ".damaged"
+
 
 class Spool:
     """A folder of batches. One process writes; one thread reads and deletes, which may be another one."""
@@ -25,10 +32,11 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Make `folder` if need be and remove what an interrupted write left. OSError where that is impossible."""
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob("*.tmp"):
+        for leftover in _files(folder, UNFINISHED):
             leftover.unlink()
         self.folder = folder
-        self._number = max((int(path.stem) for path in self.waiting()), default=0)
+        taken = (BATCH.match(path.name) for path in folder.iterdir())  # also by what is no file, or was set aside
+        self._number = max((int(match[1]) for match in taken if match), default=0)
 
     def write(self, batch: Batch) -> None:
         """Append `batch`; it is on the disk on return. OSError (disk full, …) leaves the spool as it was."""
@@ -41,7 +49,7 @@ class Spool:
 
     def waiting(self) -> list[Path]:
         """The batches that are not stored yet, oldest first."""
-        return sorted(self.folder.glob("*.batch"), key=lambda path: int(path.stem))
+        return sorted(_files(self.folder, BATCH), key=lambda path: int(path.stem))
 
     def waiting_bytes(self) -> int:
         """How many bytes the batches have that are not stored yet."""
@@ -51,6 +59,16 @@ class Spool:
         """Remove the batches that are not stored yet: their results are lost."""
         for path in self.waiting():
             path.unlink()
+
+
+def set_aside(batch: Path) -> Path:
+    """Take a damaged batch out of its spool; where it is kept, for people who look at it."""
+    return batch.replace(batch.with_name(batch.name + DAMAGED))
+
+
+def _files(folder: Path, form: re.Pattern[str]) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(entry) for entry in entries if form.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
 
 
 def _size(batch: Path) -> int:

@@ -7,27 +7,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ems.spool import folder as spool
 from ems.spool.batch import Batch, Column
 
 GATHERED_MB = 64.0
 
 
-def gathered(paths: Iterable[Path], most_mb: float) -> Iterator[tuple[list[Path], Batch]]:
-    """Batches to store in turn, each with the files that it takes the place of.
+def gathered(waiting: Iterable[tuple[Path, Batch]], most_mb: float) -> Iterator[tuple[list[Path], Batch]]:
+    """Batches to store in turn, each with the files that it takes the place of; `waiting`: what each file has.
 
     Neighbours come together if they have the same columns, none replaces a point that an earlier one knows, and their
-    files have `most_mb` together, or little more. SpoolError names a file that is damaged.
+    files have `most_mb` together, or little more.
     """
     files: list[Path] = []
     batches: list[Batch] = []
     known: set[int] = set()
     size = 0
-    for path in paths:
+    for path, batch in waiting:
         if size > most_mb * 10**6:
             yield files, joined(batches)
             files, batches, known, size = [], [], set(), 0
-        batch = spool.read(path)
         replaced = _replaced(batch)
         if batches and not (known.isdisjoint(replaced) and _alike(batches[0], batch)):
             yield files, joined(batches)

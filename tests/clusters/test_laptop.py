@@ -33,7 +33,8 @@ class OnThisMachine(PlaceContract):
         psutil.wait_procs(agents)
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        (lab.run_dir(experiment.id) / "spool").write_text("a file where a folder must be")
+        for attempt in range(1, 1 + local.MOST_STARTS):
+            (lab.run_dir(experiment.id) / f"spool-{attempt}").write_text("a file where a folder must be")
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         run_dir = lab.run_dir(experiment.id)

@@ -145,7 +145,7 @@ def test_a_worker_that_takes_long_to_start_is_waited_for(bench: Bench) -> None:
 
 def test_a_file_system_that_is_really_full_is_waited_for(bench: Bench) -> None:
     sweep = Faulty(bench, code=SLOW, points=150, workers=2)
-    folder = sweep.run_dir / "spool"
+    folder = sweep.run_dir / "spool-1"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "ems", folder], check=True)
     try:

@@ -189,7 +189,7 @@ def test_up_stores_what_a_killed_agent_left_when_the_deadline_passed(user: User)
     sweeper.start("up", "e")
     sweeper.wait(lambda: sweeper.stored() >= 2)
     with database_locked(sweeper):
-        sweeper.wait(lambda: len(list((sweeper.root / ".ems/runs").glob("*/spool/*.batch"))) >= 2)
+        sweeper.wait(lambda: len(list((sweeper.root / ".ems/runs").glob("*/spool-*/*.batch"))) >= 2)
         kill_all(sweeper, sweeper.processes(), "all")
     kept = sweeper.kept()
     sweeper.wait(lambda: "expired" in sweeper.ems("status").stdout)

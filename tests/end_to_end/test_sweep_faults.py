@@ -119,7 +119,7 @@ def test_large_results_stay_out_of_memory(bench: Bench) -> None:
     agent, driver = psutil.Process(sweep.agent.pid), sweep.process("ems.node.driver.driver")
     largest_bytes, memory_bytes = 0, {agent: 0, driver: 0}
     while sweep.agent.poll() is None:
-        for path in (sweep.run_dir / "spool").glob("*.batch"):
+        for path in sweep.run_dir.glob("spool-*/*.batch"):
             with contextlib.suppress(FileNotFoundError):  # stored meanwhile
                 largest_bytes = max(largest_bytes, path.stat().st_size)
         for process, most in memory_bytes.items():
@@ -175,11 +175,11 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(bench: Bench) -> None:
     sweep.begin()
     end = time.monotonic() + 4
     while time.monotonic() < end:
-        for name in ["progress.json.tmp", *(f"spool/{number:08d}.batch.tmp" for number in range(1, 300))]:
+        for name in ["progress.json.tmp", *(f"spool-1/{number:08d}.batch.tmp" for number in range(1, 300))]:
             with contextlib.suppress(FileExistsError):  # a batch is being written, or nothing has tried to
                 (sweep.run_dir / name).symlink_to("/dev/full")
         time.sleep(0.05)
-    for path in [sweep.run_dir / "progress.json.tmp", *(sweep.run_dir / "spool").glob("*.tmp")]:
+    for path in [sweep.run_dir / "progress.json.tmp", *sweep.run_dir.glob("spool-*/*.tmp")]:
         if path.is_symlink():
             path.unlink(missing_ok=True)
     sweep.assert_whole()

@@ -75,7 +75,7 @@ class Sweeper(User):
 
     def kept(self) -> set[tuple[int, int]]:
         """The points that are stored, or on their way to it."""
-        files = (self.root / ".ems/runs").glob("*/spool/*.batch")
+        files = (self.root / ".ems/runs").glob("*/spool-*/*.batch")
         waiting = [number for path in files for number in read(path).replaces]
         return {*self.points(), *(POINTS[number] for number in waiting)}
 

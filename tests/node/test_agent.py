@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 import zipfile
+from array import array
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from ems.databases import (
 )
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
+from ems.spool.batch import Batch, Column
 from ems.stack.models import ExperimentSpec
 
 PATIENCE_S = 60.0
@@ -70,6 +73,12 @@ def bundle(folder: Path, spec: ExperimentSpec, code: str, ems: bytes = b"") -> P
     return aside.rename(folder / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
 
 
+def command_spec() -> ExperimentSpec:
+    job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
+    fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
+    return ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
+
+
 @dataclass
 class Bench:
     """A lab with one database, in which agents are started by hand."""
@@ -79,7 +88,9 @@ class Bench:
     url: str
     agents: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def register(self, id: str = "e1", max_hours: float | None = None, points: int = 1) -> Path:
+    def register(
+        self, id: str = "e1", max_hours: float | None = None, points: int = 1, spec: ExperimentSpec | None = None
+    ) -> Path:
         self.database.register(
             Registration(
                 id=id,
@@ -88,7 +99,7 @@ class Bench:
                 experimenter="researcher",
                 project="p",
                 funding="f",
-                spec="{}",
+                spec=(spec or command_spec()).model_dump_json(),
                 repository="",
                 commit="c",
                 tree="t",
@@ -106,11 +117,8 @@ class Bench:
 
     def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", ems: bytes = b"", **config: float) -> Path:
         run_dir.mkdir(parents=True)
-        job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
-        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
-        spec = ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
-        package = str(bundle(run_dir, spec, code, ems))
+        package = str(bundle(run_dir, command_spec(), code, ems))
         AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
@@ -211,7 +219,7 @@ def test_rows_are_stored_while_the_job_runs(bench: Bench) -> None:
     row = bench.row()
     assert (row.state, row.points_done, row.points_failed, row.rows_stored) == (State.SUCCEEDED, 1, 0, 200)
     assert bench.values() == ROWS
-    assert list((run_dir / "spool").iterdir()) == []
+    assert list(run_dir.glob("spool*")) == []
     assert not (run_dir / "exit.json").exists()
     assert (run_dir / "job.log").read_text() == "--- attempt 1 ---\n"
     assert bench.run(run_dir).attempt == 1
@@ -246,9 +254,9 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
         ("import os; open(os.environ['EMS_RESULTS_DIR'] + '/a.csv', 'w').write('n,m\\n1\\n')", r"a\.csv:2: 1 fields"),
         (
             "import os, time\nr = os.environ['EMS_RESULTS_DIR']\n"
-            "[os.symlink('/dev/full', f'{r}/../spool/{n:08d}.batch.tmp') for n in range(2, 9)]\n"
+            "[os.symlink('/dev/full', f'{r}/../spool-1/{n:08d}.batch.tmp') for n in range(2, 9)]\n"
             "open(r + '/a.csv', 'w').write('n\\n1\\n'); time.sleep(600)",
-            r"spool is full: No space left",
+            r"spool-1 is full: No space left",
         ),
     ],
 )
@@ -261,13 +269,17 @@ def test_what_went_wrong_is_in_the_row(bench: Bench, code: str, problem: str) ->
     assert family(run_dir) == []
 
 
-def test_a_damaged_bundle_fails_the_run(bench: Bench) -> None:
+def test_without_a_whole_bundle_nothing_is_claimed(bench: Bench) -> None:
+    """So whoever starts agents makes it again, and nothing was lost."""
     run_dir = bench.new()
     package = Path(AgentConfig.read(run_dir).bundle)
     package.write_bytes(package.read_bytes() + b"x")
-    row = bench.run(run_dir)
-    assert row.state is State.FAILED
-    assert f"{package} is damaged" in row.error
+    assert bench.start(run_dir).wait(PATIENCE_S) == 3
+    assert f"{package} is damaged" in (run_dir / "agent.log").read_text()
+    package.unlink()
+    assert bench.start(run_dir).wait(PATIENCE_S) == 3
+    assert "The bundle cannot be read" in (run_dir / "agent.log").read_text()
+    assert (bench.row().state, bench.row().attempt) == (State.REGISTERED, 0)
 
 
 def test_a_column_of_another_type_in_the_table_fails_the_run(bench: Bench) -> None:
@@ -336,7 +348,7 @@ def test_a_locked_database_is_waited_for_and_a_crash_then_costs_no_second_run(be
     with locked(bench):
         go(run_dir)
         eventually((run_dir / "exit.json").exists)
-        assert list((run_dir / "spool").iterdir())
+        assert list((run_dir / "spool-1").iterdir())
         agent.kill()
         agent.wait()
         heir = bench.start(run_dir)
@@ -346,6 +358,71 @@ def test_a_locked_database_is_waited_for_and_a_crash_then_costs_no_second_run(be
     assert (bench.row().state, bench.row().attempt) == (State.SUCCEEDED, 2)
     assert bench.values() == ROWS
     assert (run_dir / "starts").read_text() == "x"
+
+
+def lapse(bench: Bench) -> None:
+    """End the lease of the run, as time does."""
+    with closing(sqlite3.connect(bench.root / "ems.db")) as connection, connection:
+        connection.execute("UPDATE run SET lease_until = '2020-01-01 00:00:00'")
+
+
+def storing_left(bench: Bench, run_dir: Path) -> None:
+    """The job has ended, and its agent was killed with half of the rows in the spool."""
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    eventually(lambda: bench.row().rows_stored)
+    with locked(bench):
+        go(run_dir)
+        eventually((run_dir / "exit.json").exists)
+        agent.kill()
+        agent.wait()
+
+
+def test_rows_of_a_command_are_of_one_run_also_when_another_machine_ran_in_between(bench: Bench) -> None:
+    run_dir = bench.new()
+    storing_left(bench, run_dir)
+    claim = bench.database.claim("e1", agent="another machine", lease_s=0)
+    assert claim is None  # while the first one's lease holds
+    lapse(bench)
+    claim = bench.database.claim("e1", agent="another machine", lease_s=0)
+    rows = Batch(array("q", [0]), array("q", [0]), (Column("n", "int64", [-1]),), replaces=(0,))
+    bench.database.store(claim, rows)
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == ROWS
+    assert (run_dir / "starts").read_text() == "xx"
+
+
+@pytest.mark.parametrize("file", ["exit.json", "batch"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"state": "lost"}'])
+def test_what_only_was_to_be_stored_is_run_again_where_it_is_damaged(bench: Bench, file: str, content: bytes) -> None:
+    run_dir = bench.new()
+    storing_left(bench, run_dir)
+    batch = sorted((run_dir / "spool-1").iterdir())[0]
+    (run_dir / file if file == "exit.json" else batch).write_bytes(content)
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == ROWS
+    assert (run_dir / "starts").read_text() == "xx"
+
+
+def test_a_cancellation_that_no_agent_heard_holds(bench: Bench) -> None:
+    """What a killed agent had in its spool is stored, and nothing is computed."""
+    run_dir = bench.new()
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    eventually(lambda: bench.row().rows_stored)
+    with locked(bench):
+        go(run_dir)
+        eventually((run_dir / "exit.json").exists)
+        agent.kill()
+        agent.wait()
+    (run_dir / "exit.json").unlink()  # as if it had been killed a moment before
+    assert bench.database.request_cancel("e1").state is State.RUNNING
+    row = bench.run(run_dir)
+    assert (row.state, row.attempt, row.error) == (State.CANCELLED, 2, "Cancelled on request.")
+    assert bench.values() == ROWS and (run_dir / "starts").read_text() == "x"
+    bench.database.reopen("e1")
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == ROWS and (run_dir / "starts").read_text() == "xx"
 
 
 @pytest.mark.parametrize("victims", ["agent", "agent and keeper"])

@@ -24,11 +24,11 @@ from ems.base.version import __version__
 from ems.databases import Database, Outcome, State, connect
 from ems.node.agent import platform as agent_platform
 from ems.node.agent.courier import Courier
+from ems.node.agent.spools import Spools
 from ems.node.driver import machine
 from ems.node.driver import platform as driver_platform
 from ems.node.driver.platform import Platforms
 from ems.provenance import bundle
-from ems.spool.folder import Spool
 from ems.views.status import status_object
 from tests.node.test_agent import PATIENCE_S, Bench, bench
 from tests.node.test_sweep_attempt import CODE, Sweeping
@@ -221,7 +221,7 @@ def carried(bench: Bench, tmp_path: Path, platform: Callable[[], str], connected
     bench.register()
     claim = bench.database.claim("e1", agent="a", lease_s=60)
     assert claim
-    courier = Courier(connected, claim, Spool(tmp_path / "spool"), 60, 0.05)
+    courier = Courier(connected, claim, Spools(tmp_path, 1, [], continues=False), 60, 0.05)
     courier.platform = platform
     courier.start()
     time.sleep(0.2)

@@ -12,14 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ems.databases import State
+from ems.databases import Outcome, State
 from ems.node.agent.agent import AgentConfig
 from ems.node.agent.point_count import PointCount, set_bits
 from ems.provenance import bundle
-from ems.spool.batch import Batch, Mark
+from ems.spool.batch import Batch, Column, Mark
 from ems.spool.folder import read
 from ems.stack.models import ExperimentSpec
-from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
+from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, lapse, locked
 
 __all__ = ["bench"]
 
@@ -58,19 +58,25 @@ class Sweeping:
         job: Mapping[str, object] = {},
         **config: float,
     ) -> None:
-        self.bench, self.run_dir, self.points = bench, bench.register(max_hours=max_hours, points=points), points
+        self.bench, self.points = bench, points
+        spec = self._spec(job, workers)
+        self.run_dir = bench.register(max_hours=max_hours, points=points, spec=spec)
         self.run_dir.mkdir(parents=True)
         for name in files:
             self.make(name)
-        package = self._bundle(code, job, workers)
+        self.package = self._bundle(code, spec)
         times = {"beat_s": 0.1, "grace_s": 3.0, **config}
-        AgentConfig("e1", "sqlite:///ems.db", str(bench.root), str(package), sys.prefix, **times).write(self.run_dir)
+        AgentConfig("e1", "sqlite:///ems.db", str(bench.root), str(self.package), sys.prefix, **times).write(
+            self.run_dir
+        )
 
-    def _bundle(self, code: str, options: Mapping[str, object], workers: int) -> Path:
+    def _spec(self, options: Mapping[str, object], workers: int) -> ExperimentSpec:
         job = {"function": "job:f", "sweep": {"x": {"range": [0, self.points - 1, 1]}}, **options}
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": self.env}
         place = {"cluster": {"kind": "laptop", "workers": workers}}
-        spec = ExperimentSpec.model_validate({**fields, **place, "job": job, "results": {"table": "r"}})
+        return ExperimentSpec.model_validate({**fields, **place, "job": job, "results": {"table": "r"}})
+
+    def _bundle(self, code: str, spec: ExperimentSpec) -> Path:
         aside = self.run_dir / "aside.zip"
         with zipfile.ZipFile(aside, "w") as archive:
             archive.writestr("code/job.py", code)
@@ -95,7 +101,7 @@ class Sweeping:
 
     def spooled(self) -> list[int]:
         """Not by a `Spool`: that would take away what the driver is just writing."""
-        files = sorted((self.run_dir / "spool").glob("*.batch"))
+        files = sorted(self.run_dir.glob("spool-*/*.batch"))
         return [point for path in files for point in read(path).replaces]
 
     def process(self, word: str) -> psutil.Process:
@@ -271,6 +277,122 @@ def test_an_heir_of_an_agent_that_had_only_to_store_counts_all_of_it(bench: Benc
     calls = sweep.calls()
     assert sweep.run() == (State.CANCELLED, len({*sweep.stored(), 5} & calls.keys()), 0)
     assert sweep.calls() == calls
+
+
+def cut_off(sweep: Sweeping, *, computed: int) -> None:
+    """The agent is killed after its driver has spooled some more points than are stored."""
+    agent = sweep.bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(sweep.bench):
+        sweep.make("go")
+        eventually(lambda: len(sweep.spooled()) >= computed)
+        agent.kill()
+        agent.wait()
+    eventually(lambda: family(sweep.run_dir) == [])
+
+
+def test_a_cancellation_that_no_agent_heard_holds_and_what_was_spooled_is_stored(bench: Bench) -> None:
+    """The run is asked to stop and its agent dies at once: the heir stores, computes nothing, and ends as cancelled."""
+    sweep = Sweeping(bench, "wait")
+    cut_off(sweep, computed=3)
+    kept, calls = {*sweep.stored(), *sweep.spooled()}, sweep.calls()
+    sweep.package.unlink()  # nothing is to be computed
+    assert bench.database.request_cancel("e1").state is State.RUNNING
+    assert sweep.run() == (State.CANCELLED, len({*kept, 5} & calls.keys()), 0)
+    assert (set(sweep.stored()), sweep.calls()) == (kept - {5}, calls)
+    assert sweep.run()[0] is State.CANCELLED and bench.row().attempt == 2
+
+
+def test_what_a_zombie_left_gives_way_to_what_was_computed_since(bench: Bench) -> None:
+    """Failures of an agent that was cut off, with rows of another machine since."""
+    sweep = Sweeping(bench, "trouble", "wait")
+    cut_off(sweep, computed=10)
+    spooled = sweep.spooled()
+    assert 33 in spooled or 23 in spooled
+    lapse(bench)
+    claim = bench.database.claim("e1", agent="another machine", lease_s=3600)
+    since = [x for x in ROWS if x not in sweep.stored() and x != 13]
+    values = Column("x", "int64", since), Column("y", "float64", [0.5] * len(since))
+    bench.database.store(claim, Batch(array("q", since), array("q", [0] * len(since)), values, tuple(since)))
+    bench.database.release(claim, Outcome(State.FAILED, 38, 1, error="1 point failed"))
+    (sweep.run_dir / "trouble").unlink()
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    y = dict(zip(bench.values()["x"], bench.values()["y"], strict=True))
+    assert sorted(y) == ROWS and all(y[x] == 0.5 for x in since)
+
+
+def test_after_a_cancellation_and_a_retry_old_failures_are_computed_again(bench: Bench) -> None:
+    """On one machine: killed with failures in the spool, stopped, then told to go on."""
+    sweep = Sweeping(bench, "trouble", "wait")
+    cut_off(sweep, computed=15)
+    lapse(bench)
+    assert bench.database.request_cancel("e1").state is State.CANCELLED
+    (sweep.run_dir / "trouble").unlink()
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert (sweep.stored(), sweep.failed()) == (ROWS, [])
+
+
+def test_a_bundle_that_disappears_during_the_run_is_not_missed(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait", job={"max_failures": 2})
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    sweep.package.unlink()
+    sweep.make("go")
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.row().state is State.SUCCEEDED and sweep.stored() == ROWS
+
+
+def test_a_lost_bundle_costs_nothing_of_what_was_computed(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    cut_off(sweep, computed=3)
+    kept, bytes_of = {*sweep.stored(), *sweep.spooled()}, sweep.package.read_bytes()
+    sweep.package.unlink()
+    assert bench.start(sweep.run_dir).wait(PATIENCE_S) == 3
+    assert {*sweep.stored(), *sweep.spooled()} == kept
+    sweep.package.write_bytes(bytes_of)
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert all(sweep.calls()[x] == 1 for x in kept)
+
+
+FOREIGN = ["copy.batch", "._00000001.batch", "00000001.batch.bak", "1.batch", "x.tmp", ".DS_Store"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"EMSBAT01", b"something else", None])
+def test_a_damaged_batch_is_set_aside_and_its_points_are_computed_again(bench: Bench, damage: bytes | None) -> None:
+    """None: cut in half. Beside it lie files and folders that are not the spool's."""
+    sweep = Sweeping(bench, "wait")
+    cut_off(sweep, computed=3)
+    folder = sweep.run_dir / "spool-1"
+    for name in FOREIGN:
+        (folder / name).write_bytes(b"foreign")
+    (folder / "y.tmp").mkdir()
+    (folder / "00009999.batch").mkdir()
+    victim = sorted(folder.glob("0*.batch"))[0]
+    lost = set(read(victim).replaces)
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2] if damage is None else damage)
+    assert sweep.run() == (State.SUCCEEDED, 40, 0)
+    assert sweep.stored() == ROWS
+    assert all(sweep.calls()[x] == 2 for x in lost)
+    assert victim.with_name(f"{victim.name}.damaged").exists() and not victim.exists()
+    assert "a batch was damaged, so its points are computed again" in (sweep.run_dir / "job.log").read_text()
+    assert all((folder / name).read_bytes() == b"foreign" for name in FOREIGN)
+
+
+def test_a_batch_that_is_damaged_while_the_run_goes_on_is_computed_again_too(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    with locked(bench):
+        sweep.make("go")
+        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+        last = sorted(sweep.run_dir.glob("spool-1/*.batch"))[-1]
+        lost = set(read(last).replaces)
+        last.write_bytes(b"")
+    assert agent.wait(PATIENCE_S) == 0
+    assert (bench.row().state, sweep.stored()) == (State.SUCCEEDED, ROWS)
+    assert {x for x, times in sweep.calls().items() if times == 2} == lost
 
 
 def test_a_database_that_is_away_in_mid_run_is_waited_for(bench: Bench) -> None:

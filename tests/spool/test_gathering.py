@@ -8,8 +8,9 @@ from ems.databases import Outcome, State, connect
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.node.agent.courier import Courier
 from ems.node.agent.point_count import PointCount
+from ems.node.agent.spools import Spools
 from ems.spool.batch import Batch, Column
-from ems.spool.folder import Spool
+from ems.spool.folder import Spool, read
 from ems.spool.gathering import gathered
 from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
 
@@ -22,7 +23,8 @@ def waiting(tmp_path) -> Spool:
 def written(waiting: Spool, *batches: Batch) -> list[tuple[list[str], Batch]]:
     for one in batches:
         waiting.write(one)
-    return [([path.stem[-1] for path in paths], joined) for paths, joined in gathered(waiting.waiting(), 1.0)]
+    found = ((path, read(path)) for path in waiting.waiting())
+    return [([path.stem[-1] for path in paths], joined) for paths, joined in gathered(found, 1.0)]
 
 
 def test_neighbours_come_together(waiting):
@@ -77,13 +79,15 @@ class Dear(SqliteDatabase):
         super().store(claim, batch, attempt)
 
 
-def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(waiting, tmp_path, monkeypatch):
+def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(Dear, "calls", 0)
     with closing(connect("sqlite:///ems.db", tmp_path)) as database:
         database.create()
         fill_lab(database)
         claim = claimed(database)
-        courier = Courier(lambda: Dear(tmp_path / "ems.db"), claim, waiting, lease_s=1.0, beat_s=0.1)
+        spools = Spools(tmp_path, claim.attempt, [], continues=False)
+        waiting = spools.own
+        courier = Courier(lambda: Dear(tmp_path / "ems.db"), claim, spools, lease_s=1.0, beat_s=0.1)
         courier.count = PointCount(10)
         courier.start()
         waiting.write(batch([0], ints("x", 0), replaces=(0,)))

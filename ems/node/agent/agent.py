@@ -1,12 +1,14 @@
 """The agent: runs one experiment's job in a run folder and stores what it writes. `python -m ems.node RUN_DIR`
 
 RUN_DIR holds `agent.json` (AgentConfig), `agent.lock` and `agent.id`, `code/` (the unpacked bundle), `parameters.json`,
-`results/`, `spool/`, `job.log`, `job.lock`, `platform.json` and, once the job has ended until all is stored,
+`results/`, `spool-N/` of run N, `job.log`, `job.lock`, `platform.json` and, once the job has ended until all is stored,
 `exit.json`; for a moment `agent.listen`, where somebody has the agent hear its orders at once.
+What the job is follows from the experiment's row: the bundle may be lost at any time, and is made again.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
 from collections.abc import Callable
@@ -17,12 +19,13 @@ from typing import TypeVar
 
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
-from ems.databases import Claim, Database, State, connect
-from ems.node.agent.attempt import Attempt, forget_outcome, seconds_left
+from ems.databases import Claim, Database, Experiment, State, connect
+from ems.node.agent.attempt import Attempt, forget_outcome, read_outcome, seconds_left
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.lock import agent_name, take_lock
-from ems.node.agent.sweep_attempt import SweepAttempt, is_sweep
+from ems.node.agent.sweep_attempt import SweepAttempt
+from ems.node.agent.unpack import verify
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
@@ -54,24 +57,36 @@ class Agent:
         """The right to run, taken; None if there is nothing to run."""
         id = self._config.experiment_id
         row = database.experiment(id)
-        if row and row.wanted_attempt > row.attempt:
+        if row is None:
+            log.info("There is no experiment %s.", id)
+            return None
+        if row.wanted_attempt > row.attempt:
             forget_outcome(self._dir)  # of an attempt that is over: a new one is wanted
+        self._require_bundle(row)
         claim = database.claim(id, agent=agent_name(self._dir), lease_s=self._config.lease_s)
         if claim:
-            return self._attempt(claim, seconds_left(claim, database))
-        if row and row.agent == agent_name(self._dir) and row.state is State.EXPIRED and row.machines:
+            return self._attempt(claim, row, seconds_left(claim, database))
+        if row.agent == agent_name(self._dir) and row.state is State.EXPIRED and row.machines:
             log.info("The deadline passed before all of run %d was stored.", row.attempt)
             unreleased = Claim(id, row.attempt, row.registration.results_table, row.deadline_at)
-            return self._attempt(unreleased, deadline_s=0)
+            return self._attempt(unreleased, row, deadline_s=0)
         log.info("Experiment %s is not to be claimed.", id)
         return None
 
-    def _attempt(self, claim: Claim, deadline_s: float) -> Attempt:
-        kind = SweepAttempt if is_sweep(Path(self._config.bundle)) else Attempt
+    def _require_bundle(self, row: Experiment) -> None:
+        """ProvenanceError, before the run is claimed, if there is something to compute and the bundle is not whole."""
+        only_storing = row.cancel_requested or row.state.finished or read_outcome(self._dir)
+        if not only_storing:
+            verify(Path(self._config.bundle))
+
+    def _attempt(self, claim: Claim, row: Experiment, deadline_s: float) -> Attempt:
+        spec = json.loads(row.registration.spec)
+        kind = SweepAttempt if "function" in spec["job"] else Attempt
         return kind(
             self._dir,
             self._config,
             claim,
+            spec,
             self._connect,
             told_to_stop=lambda: self._stopping,
             deadline_s=deadline_s,

@@ -6,7 +6,6 @@ import errno
 import json
 import logging
 import os
-import shutil
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
@@ -19,23 +18,25 @@ from typing import Any
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.databases import Claim, Database, Outcome, State
-from ems.node.agent import platform
+from ems.node.agent import platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
+from ems.node.agent.spools import Spools
 from ems.node.agent.unpack import unpack
 from ems.node.job.keeper import Ended, Job, kill_leftovers
 from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
 from ems.spool.batch import Batch
-from ems.spool.folder import Spool
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
 SAID_CHARACTERS = 300  # of the last line, in an error
+CANCELLED = "Cancelled on request."
+EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ log = logging.getLogger(__name__)
 class Attempt:
     """Runs the job, brings its results into the spool, watches for reasons to stop, and has the courier release.
 
-    `told_to_stop`: whether the agent got SIGTERM. `deadline_s`: seconds from now to the deadline.
+    `spec`: what the experiment's row says it is. `told_to_stop`: whether the agent got SIGTERM. `deadline_s`: seconds
+    from now to the deadline.
+    Nothing that a run before has left is cleared away until all is there that the job needs.
     """
 
     def __init__(
@@ -51,24 +54,47 @@ class Attempt:
         run_dir: Path,
         config: AgentConfig,
         claim: Claim,
+        spec: Mapping[str, Any],
         connect: Callable[[], Database],
         *,
         told_to_stop: Callable[[], bool],
         deadline_s: float,
     ) -> None:
-        self._dir, self._config, self._claim = run_dir, config, claim
+        self._dir, self._config, self._claim, self._spec = run_dir, config, claim, spec
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
         self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
-        self._spool = Spool(run_dir / "spool")
-        self._courier = Courier(connect, claim, self._spool, config.lease_s, config.beat_s)
+        self._left = self._left_to_store()
+        self._spools = self._open_spools()
+        self._courier = Courier(connect, claim, self._spools, config.lease_s, config.beat_s)
         self._courier.platform = lambda: platform.of_run(run_dir)
         self._probe: platform.Probe | None = None
 
+    def _left_to_store(self) -> Outcome | None:
+        """How this run will end, if nothing is left to do but to store what was left in the folder."""
+        if not self._follows():
+            forget_outcome(self._dir)
+        cancelled = _stopped(State.CANCELLED, CANCELLED) if self._claim.cancel else None
+        return read_outcome(self._dir) or self._overdue_at_once() or cancelled
+
+    def _follows(self) -> bool:
+        """Whether the run just before this one was in this folder too: else what is left here may be outdated."""
+        left = spools.left(self._dir)
+        return bool(left) and left[-1][0] >= self._claim.attempt - 1
+
+    def _open_spools(self) -> Spools:
+        """A command's rows belong together: those of a run before count as this run's, or not at all."""
+        left = spools.left(self._dir) if self._left and self._follows() else []
+        found = Spools(self._dir, self._claim.attempt, left, continues=True)
+        if read_outcome(self._dir) and not found.is_sound():
+            forget_outcome(self._dir)
+            self._left = self._left_to_store()
+            return Spools(self._dir, self._claim.attempt, [], continues=True)
+        return found
+
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
-        earlier = read_outcome(self._dir) or self._overdue()
-        outcome = self._guarded(lambda: self._clear(keep_results=earlier is not None)) or earlier
+        outcome = self._guarded(self._make_ready) or self._left
         self._courier.start()
         outcome = outcome or self._guarded(self._work) or _failed("The job ended without an outcome.")
         return self._conclude(outcome)
@@ -81,14 +107,18 @@ class Attempt:
             log.exception("The attempt failed")
             return _failed(explain(error), log_tail=self._log_tail())
 
-    def _clear(self, keep_results: bool) -> None:
-        """End what an earlier agent left behind; unless its job had ended, begin anew."""
+    def _make_ready(self) -> Outcome | None:
+        """End what an earlier agent left behind; an outcome if there is a reason to stop."""
         kill_leftovers(self._dir, str(self._results))
-        if keep_results:
-            return
-        self._spool.clear()
-        if self._results.exists():
-            shutil.rmtree(self._results)
+        return None
+
+    def _begin(self) -> None:
+        """All is there that the job needs: nothing that was there before counts any more."""
+        for _, folder in spools.left(self._dir):
+            if folder != self._spools.own.folder:
+                aside.remove(folder)
+        self._spools.clear()
+        aside.remove(self._results)
         with _room(self._dir):
             self._results.mkdir()
             self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
@@ -104,11 +134,11 @@ class Attempt:
         unpacked = self._dir / "code"
         with _room(self._dir):
             unpack(Path(self._config.bundle), unpacked)
-            spec = json.loads((unpacked / "spec.json").read_bytes())
-            job = spec["job"]
-            command = self._command(job, unpacked)
             if self._config.inputs:
                 lay_out_inputs(self._config.inputs, self._dir / "inputs")
+            self._begin()
+            job = self._spec["job"]
+            command = self._command(job, unpacked)
             with (self._dir / "job.log").open("a", encoding="utf-8") as file:
                 file.write(self._mark)
         ems = {
@@ -117,7 +147,7 @@ class Attempt:
             "EMS_RESULTS_DIR": str(self._results),
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
-        variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, spec["env"])
+        variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, self._spec["env"])
         log.info("Attempt %d: %s", self._claim.attempt, command)
         platform.forget(self._dir)
         job = Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
@@ -128,7 +158,7 @@ class Attempt:
         """Have it found out what the job runs on."""
         return platform.Probe(Path(self._config.environment), ems, variables, self._dir) if ems.exists() else None
 
-    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
+    def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
         """The words of the command, and the files that it needs."""
         self._parameters.write_text(json.dumps(job["parameters"]), encoding="utf-8")
         return list(job["command"])
@@ -164,19 +194,22 @@ class Attempt:
         if self._courier.failure:
             return _failed(self._courier.failure, log_tail=self._log_tail())
         if orders and orders.cancel:
-            return _stopped(State.CANCELLED, "Cancelled on request.")
+            return _stopped(State.CANCELLED, CANCELLED)
         if self._told_to_stop():
             return self._overdue() or _stopped(State.LOST, "The agent was told to stop (SIGTERM).")
         return self._overdue()
 
     def _overdue(self) -> Outcome | None:
         ordered = self._courier.orders and self._courier.orders.expired
-        if ordered or time.monotonic() >= self._deadline:
-            return _stopped(State.EXPIRED, "The deadline has passed: `max_hours` of the stack file is used up.")
+        return _stopped(State.EXPIRED, EXPIRED) if ordered else self._overdue_at_once()
+
+    def _overdue_at_once(self) -> Outcome | None:
+        if time.monotonic() >= self._deadline:
+            return _stopped(State.EXPIRED, EXPIRED)
         return None
 
     def _spool_is_full(self) -> bool:
-        return self._spool.waiting_bytes() > self._config.spool_limit_mb * 10**6
+        return self._spools.waiting_bytes() > self._config.spool_limit_mb * 10**6
 
     def _read(self, reader: ResultsReader, ended: bool) -> bool:
         batch = reader.poll(ended)
@@ -196,8 +229,8 @@ class Attempt:
             log.warning("Not read: %s", error)
 
     def _write(self, batch: Batch) -> None:
-        with _room(self._spool.folder):
-            self._spool.write(batch)
+        with _room(self._spools.own.folder):
+            self._spools.own.write(batch)
         self._courier.wake()
 
     def _conclude(self, outcome: Outcome) -> bool:
@@ -218,6 +251,7 @@ class Attempt:
     def _release(self) -> bool:
         if self._courier.released:
             forget_outcome(self._dir)
+            self._spools.tidy()
         return self._courier.released or self._courier.fenced
 
     @property
@@ -237,11 +271,14 @@ class Attempt:
 
 def read_outcome(run_dir: Path) -> Outcome | None:
     """How the job of an earlier agent ended, if all its results are in the spool and only storing was left."""
-    file = run_dir / "exit.json"
-    if not file.exists():
+    try:
+        outcome = json.loads((run_dir / "exit.json").read_bytes())
+        return Outcome(**{**outcome, "state": State(outcome["state"])})
+    except FileNotFoundError:
         return None
-    outcome = json.loads(file.read_text(encoding="utf-8"))
-    return Outcome(**{**outcome, "state": State(outcome["state"])})
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        log.warning("What exit.json says of the job's end cannot be read, so it runs again: %s", error)
+        return None
 
 
 def write_outcome(run_dir: Path, outcome: Outcome) -> None:

@@ -13,7 +13,8 @@ from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable, EmsError, FencedOut
 from ems.databases import Claim, Database, Orders, Outcome, State
 from ems.node.agent.point_count import PointCount
-from ems.spool.folder import Spool
+from ems.node.agent.spools import Spools
+from ems.spool.batch import Batch
 from ems.spool.gathering import GATHERED_MB, gathered
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -40,10 +41,10 @@ class Courier(threading.Thread):
     """
 
     def __init__(
-        self, connect: Callable[[], Database], claim: Claim, waiting: Spool, lease_s: float, beat_s: float
+        self, connect: Callable[[], Database], claim: Claim, spools: Spools, lease_s: float, beat_s: float
     ) -> None:
         super().__init__(name="courier", daemon=True)
-        self._connect, self._claim, self._spool = connect, claim, waiting
+        self._connect, self._claim, self._spools = connect, claim, spools
         self._lease_s, self._beat_s = lease_s, beat_s
         self._next_beat = self._next_store = 0.0
         self._told = 0  # how often to listen
@@ -122,7 +123,7 @@ class Courier(threading.Thread):
             self._wake.clear()
 
     def _next_round(self) -> float:
-        return min(self._next_beat, self._next_store) if self._spool.waiting() else self._next_beat
+        return min(self._next_beat, self._next_store) if self._spools.waiting() else self._next_beat
 
     def _beat(self, database: Database) -> None:
         if time.monotonic() < self._next_beat:
@@ -150,25 +151,30 @@ class Courier(threading.Thread):
 
     def _store_all(self, database: Database) -> None:
         pause_s = database.store_pause_s(time.monotonic() - self._began)
-        if not self._is_due():
+        if self.failure or not self._is_due():
             return
-        for paths, batch in gathered(self._spool.waiting(), GATHERED_MB if pause_s else 0.0):
-            if self.failure or time.monotonic() > self._store_until:
-                return
-            database.store(self._claim, batch)
-            self._next_store = time.monotonic() + pause_s
-            if self.count:
-                self.count.add(batch)
-            for path in paths:
-                path.unlink()  # at last: who finds the spool empty may rely on the count
-            if pause_s:
-                self._next_beat = 0.0  # who sees new rows is to see the points counted
-            self._beat(database)
+        for attempt, waiting in self._spools.batches():
+            for paths, batch in gathered(waiting, GATHERED_MB if pause_s else 0.0):
+                if time.monotonic() > self._store_until:
+                    return
+                self._store(database, attempt, batch)
+                self._next_store = time.monotonic() + pause_s
+                for path in paths:
+                    path.unlink()  # at last: who finds the spool empty may rely on the count
+                if pause_s:
+                    self._next_beat = 0.0  # who sees new rows is to see the points counted
+                self._beat(database)
         self._hurried = False
+
+    def _store(self, database: Database, attempt: int, batch: Batch) -> None:
+        """What an earlier run left may count in part: then the database alone knows how many points there are."""
+        database.store(self._claim, batch, attempt)
+        if self.count and attempt == self._claim.attempt:
+            self.count.add(batch)
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        full = self._next_store > now and self._spool.waiting_bytes() > GATHERED_MB * 10**6
+        full = self._next_store > now and self._spools.waiting_bytes() > GATHERED_MB * 10**6
         return full or now >= self._next_store or self._hurried or self._outcome is not None
 
     def _release(self, database: Database, outcome: Outcome) -> None:

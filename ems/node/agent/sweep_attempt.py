@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
-from zipfile import BadZipFile, ZipFile
 
+from ems.base import aside
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Experiment, Outcome, State, reuse
+from ems.node.agent import spools
 from ems.node.agent.attempt import POLL_S, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.point_count import PointCount
+from ems.node.agent.spools import Spools
 from ems.node.driver.points import Order
 from ems.node.driver.ranges import count_open
-from ems.node.job.keeper import Ended, Job, kill_leftovers
+from ems.node.job.keeper import Ended, Job
 from ems.node.job.results_reader import ResultsReader
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
@@ -55,20 +56,43 @@ class SweepAttempt(Attempt):
 
         return super()._guarded(unless_halted)
 
-    def _clear(self, keep_results: bool) -> None:  # noqa: ARG002
-        kill_leftovers(self._dir, str(self._results))
-        shutil.rmtree(self._dir / "dask", ignore_errors=True)
-        self._results.mkdir(exist_ok=True)
+    _is_damaged = False  # whether a batch was set aside, whose points are missing
+
+    def _open_spools(self) -> Spools:
+        """Points count one by one: of each run before, those that nobody has computed since."""
+        found = Spools(self._dir, self._claim.attempt, spools.left(self._dir), continues=False)
+        found.damaged = self._note_damage
+        return found
+
+    def _note_damage(self, batch: Path, error: Exception) -> None:
+        """What is missing then is computed again: the database says what that is."""
+        self._is_damaged = True
+        with (self._dir / "job.log").open("a", encoding="utf-8") as file:
+            file.write(f"ems: a batch was damaged, so its points are computed again; it is kept as {batch} ({error})\n")
+
+    def _make_ready(self) -> Outcome | None:
+        super()._make_ready()
         row = self._patiently(self._row)
         self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
         self._courier.recount = self._stored_points
+        return None
+
+    def _begin(self) -> None:
+        aside.remove(self._dir / "dask")
+        self._results.mkdir(exist_ok=True)
 
     def _work(self) -> Outcome:
         if halted := self._count_stored():
             return halted
         self._reuse()
-        ended = self._ended_before()
-        return self._judged(ended) if ended else super()._work()
+        while True:
+            ended = self._ended_before()
+            if ended:
+                return self._judged(ended)
+            self._is_damaged = False
+            outcome = super()._work()
+            if not self._is_damaged or outcome.exit_code != 0:
+                return outcome
 
     def _ended_before(self) -> Ended | None:
         """How the driver would end, if there is nothing left for it to do."""
@@ -76,7 +100,7 @@ class SweepAttempt(Attempt):
             return Ended(TOO_MANY_FAILURES)
         return None if count_open(self._count.settled(), self._count.points) else Ended(0)
 
-    def _command(self, job: dict[str, Any], unpacked: Path) -> list[str]:
+    def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:
         order = self._dir / "order.json"
         order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
         return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
@@ -84,16 +108,15 @@ class SweepAttempt(Attempt):
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> None:
         """The workers say it by themselves."""
 
-    def _order(self, job: dict[str, Any], unpacked: Path) -> Order:
-        spec = json.loads((unpacked / "spec.json").read_bytes())
+    def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
         return Order(
             function=job["function"],
             grids=job["sweep"],
             code=str(unpacked / "code"),
-            spool=str(self._spool.folder),
+            spool=str(self._spools.own.folder),
             done=str(self._write_done()),
             progress=str(self._dir / "progress.json"),
-            workers=spec["cluster"].get("workers") or os.cpu_count() or 1,
+            workers=self._spec["cluster"].get("workers") or os.cpu_count() or 1,
             threads=job["threads"],
             retries=job["retries"],
             max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
@@ -159,7 +182,7 @@ class SweepAttempt(Attempt):
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
-        while self._spool.waiting():
+        while self._spools.waiting():
             self._courier.hurry()
             halted = self._halted()
             if halted:
@@ -195,18 +218,5 @@ class SweepAttempt(Attempt):
 
     @property
     def _max_failures(self) -> int | None:
-        most: int | None = _job(Path(self._config.bundle))["max_failures"]
+        most: int | None = self._spec["job"]["max_failures"]
         return most
-
-
-def is_sweep(bundle: Path) -> bool:
-    """Whether the bundle's job is a sweep. Of one that cannot be read, unpacking will report it."""
-    try:
-        return "function" in _job(bundle)
-    except (OSError, BadZipFile, KeyError, ValueError):
-        return False
-
-
-def _job(bundle: Path) -> dict[str, Any]:
-    with ZipFile(bundle) as archive:
-        return dict(json.loads(archive.read("spec.json"))["job"])

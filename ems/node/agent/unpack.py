@@ -17,7 +17,7 @@ def unpack(bundle: Path, target: Path) -> None:
 
     ProvenanceError: the bytes are not those of the name, or a member would land outside. OSError: no space, no right.
     """
-    _verify(bundle)
+    verify(bundle)
     try:
         with aside.making(target) as folder, ZipFile(bundle) as archive:
             folder.mkdir(parents=True)
@@ -28,15 +28,19 @@ def unpack(bundle: Path, target: Path) -> None:
         ) from error
 
 
-def _verify(bundle: Path) -> None:
+def verify(bundle: Path) -> None:
+    """ProvenanceError if the bundle is missing, cannot be read, or does not have the bytes of its name."""
     digest = hashlib.sha256()
-    with bundle.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with bundle.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ProvenanceError(f"The bundle cannot be read: {error}.", "`ems up STACK` makes it again.") from error
     if digest.hexdigest() != bundle.stem:
         raise ProvenanceError(
             f"{bundle} is damaged: its SHA-256 is {digest.hexdigest()}, not the one it is named after.",
-            "Delete it, then run `ems up` again: it makes the bundle.",
+            "`ems up STACK` makes it again.",
         )
 
 
