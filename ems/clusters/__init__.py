@@ -66,10 +66,16 @@ class Place(ABC):
 
     @abstractmethod
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
-        """Have an agent at work on this unfinished experiment, unless there is one. Called again and again.
+        """Have an agent at work on this unfinished experiment, unless there is one. Called again and again, with the
+        row as it is now: not while the database is away.
 
-        EmsError if agents end again and again without a result.
+        An agent that lives and does not beat any more is ended and replaced. EmsError if agents end, or are ended,
+        again and again without a result.
         """
+
+    @abstractmethod
+    def dismiss(self, lab: Lab, experiment_id: str) -> None:
+        """The run is over: end what is still at work on it, as an agent that hangs, where that is in reach."""
 
     def stops_with_its_command(self, lab: Lab, experiment: Experiment) -> bool:  # noqa: ARG002
         """Whether Ctrl-C in a command that watches this run ends it, instead of detaching from it."""

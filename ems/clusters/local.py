@@ -19,7 +19,7 @@ from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
-from ems.node.agent.lock import agent_name
+from ems.node.agent.lock import agent_name, dismiss, holder
 from ems.node.job.keeper import is_locked
 from ems.stack.models import CodeSpec, ExperimentSpec
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
 LOG_BYTES = 65_536
+SILENT_S = 30.0  # past its lease, an agent that does not beat hangs
+STARTING_S = 60.0  # in which an agent has the lock, from one that hangs too
+LOOK_S = 2.0
 MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
 _prepared: set[str] = set()  # the experiments that this process has made ready
 
@@ -123,8 +126,26 @@ def _described(registration: Registration) -> ExperimentSpec:
 def release(lab: Lab, experiment_id: str) -> None:
     """Remove the staged inputs and the unpacked code; log, results files and spool stay."""
     run_dir = lab.run_dir(experiment_id)
+    dismiss(run_dir)
     aside.remove(run_dir / "inputs")
     aside.remove(run_dir / "code")
+
+
+class Silence:
+    """For how long the run of an agent that lives has read otherwise than `running`, by looks at its row.
+
+    A long time between two looks counts for little: the machine slept, or the database was away, from the agent too.
+    """
+
+    def __init__(self) -> None:
+        self.lasted_s = 0.0
+        self._looked_at = time.monotonic()
+
+    def look(self, silent: bool) -> None:
+        """Once more."""
+        now = time.monotonic()
+        self.lasted_s = self.lasted_s + min(now - self._looked_at, LOOK_S) if silent else 0.0
+        self._looked_at = now
 
 
 class Agents:
@@ -136,18 +157,32 @@ class Agents:
     def __init__(self, before: Sequence[str] = ()) -> None:
         self._before = before
         self._started: dict[str, list[subprocess.Popen[bytes]]] = {}
+        self._silences: dict[str, Silence] = {}
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
         """As `Place.ensure_running`, for a place in the lab's own folder."""
         started = self._started.setdefault(experiment.id, [])
         run_dir = lab.run_dir(experiment.id)
-        if (started and started[-1].poll() is None) or is_attended(run_dir, experiment):
+        if self._is_at_work(started, run_dir, experiment) or is_attended(run_dir, experiment):
             return
         if len(started) >= MOST_STARTS:
             raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
         if started or experiment.id not in _prepared:
             prepare_again(lab, experiment.registration, quiet)
+        self._silences.pop(experiment.id, None)
         started.append(self.start(run_dir))
+
+    def _is_at_work(self, started: Sequence[subprocess.Popen[bytes]], run_dir: Path, experiment: Experiment) -> bool:
+        """Whether the agent that this process started last lives; one that hangs is ended."""
+        if not started or started[-1].poll() is not None:
+            return False
+        silence = self._silences.setdefault(experiment.id, Silence())
+        silence.look(experiment.state is not State.RUNNING)
+        if silence.lasted_s < (SILENT_S if holder(run_dir) == started[-1].pid else STARTING_S):
+            return True
+        started[-1].kill()
+        started[-1].wait()
+        return False
 
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
         """An agent of this prepared run folder, a process in a session of its own that writes to agent.log."""

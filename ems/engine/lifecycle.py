@@ -156,6 +156,8 @@ def stop(lab: Lab, experiment: Experiment) -> Experiment:
             time.sleep(look_s(database, POLL_S))
             # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
             now = database.request_cancel(experiment.id) or now
+    if now.state.finished:
+        place.dismiss(lab, experiment.id)
     return now
 
 

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sqlite3
 import subprocess
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,9 @@ from ems import lab
 from ems.clusters import Place, local
 from ems.clusters.laptop.place import Laptop
 from ems.databases import Experiment, State
+from ems.engine import lifecycle
 from ems.lab import Lab
+from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
@@ -45,6 +50,52 @@ class TestLaptop(OnThisMachine):
     @pytest.fixture
     def place(self, here):
         return Laptop()
+
+    # An agent that hangs
+
+    def hung(self, here: Lab, experiment: Experiment) -> psutil.Process:
+        """Its agent, stopped outside of a transaction: within one it would lock the database."""
+        (agent,) = self.agents(here, experiment)
+        while True:
+            agent.suspend()
+            time.sleep(0.1)  # its threads stop one by one
+            connection = sqlite3.connect(here.root / ".ems/ems.db", timeout=0, isolation_level=None)
+            with closing(connection), suppress(sqlite3.OperationalError):
+                connection.execute("BEGIN IMMEDIATE")
+                return agent
+            agent.resume()
+            time.sleep(0.02)
+
+    def test_its_starter_replaces_it_past_the_lease(self, place, here, monkeypatch):
+        monkeypatch.setattr(local, "SILENT_S", 8.0)  # enough for the next one to begin
+        experiment = self.prepared(place, here, wait_s=2)
+        config = AgentConfig.read(here.run_dir(experiment.id))
+        dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        agent = self.hung(here, experiment)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+        assert not agent.is_running() and len(place._agents._started[experiment.id]) == 2
+
+    def test_a_time_in_which_nobody_looked_is_no_silence(self, monkeypatch):
+        clock = [0.0]
+        monkeypatch.setattr(local.time, "monotonic", lambda: clock[0])
+        silence = local.Silence()
+        for passed, silent, lasted in [(1, True, 1), (3600, True, 3), (1, False, 0), (0.5, True, 0.5)]:
+            clock[0] += passed
+            silence.look(silent)
+            assert silence.lasted_s == lasted
+
+    def test_a_stop_ends_it(self, place, here, monkeypatch):
+        monkeypatch.setattr(lock, "LEAVES_S", 0.5)
+        experiment = self.prepared(place, here, wait_s=600)
+        config = AgentConfig.read(here.run_dir(experiment.id))
+        dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        agent = self.hung(here, experiment)
+        assert lifecycle.stop(here, experiment).state is State.CANCELLED
+        psutil.wait_procs([agent], timeout=10)
+        assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
 
     # A run that was interrupted goes on, whatever was lost of what can be made again.
 

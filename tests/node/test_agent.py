@@ -30,8 +30,10 @@ from ems.databases import (
     State,
     connect,
 )
+from ems.node.agent import lock
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
+from ems.node.job.keeper import MARKER
 from ems.spool.batch import Batch, Column
 from ems.stack.models import ExperimentSpec
 
@@ -196,12 +198,13 @@ def go(run_dir: Path) -> None:
 
 def family(run_dir: Path) -> list[psutil.Process]:
     """Keeper and command."""
-    return [p for p in psutil.process_iter() if marker(p) == str(run_dir / "results")]
+    token = run_dir / "job.token"
+    return [p for p in psutil.process_iter() if token.exists() and marker(p) == token.read_text()]
 
 
 def marker(process: psutil.Process) -> str | None:
     try:
-        return process.environ().get("EMS_RESULTS_DIR")
+        return process.environ().get(MARKER)
     except psutil.Error:
         return None
 
@@ -527,3 +530,44 @@ def test_a_folders_agents_have_one_name(tmp_path: Path) -> None:
     assert name.startswith(os.uname().nodename + ":")
     (tmp_path / "other").mkdir()
     assert agent_name(tmp_path / "other") != name
+
+
+def test_a_copy_of_a_folder_has_other_agents_and_a_moved_one_the_same(tmp_path: Path) -> None:
+    """So no copy takes the claim of a run that goes on in the original."""
+    (tmp_path / "run").mkdir()
+    name = agent_name(tmp_path / "run")
+    subprocess.run(["cp", "-a", tmp_path / "run", tmp_path / "copy"], check=True)
+    assert agent_name(tmp_path / "copy") != name
+    assert agent_name((tmp_path / "run").rename(tmp_path / "moved")) == name
+
+
+def test_agents_of_a_copied_folder_leave_a_run_alone(bench: Bench) -> None:
+    run_dir = bench.new()
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    subprocess.run(["cp", "-a", run_dir, bench.root / "copy"], check=True)
+    assert bench.start(bench.root / "copy").wait(PATIENCE_S) == 0
+    go(run_dir)
+    assert agent.wait(PATIENCE_S) == 0
+    assert (bench.row().state, bench.row().attempt, bench.values()) == (State.SUCCEEDED, 1, ROWS)
+
+
+@pytest.mark.parametrize("content", [b"", b"lap", b"\xff", b"two words:0123456789ab"])
+def test_a_damaged_name_is_made_again(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "agent.id").write_bytes(content)
+    name = agent_name(tmp_path)
+    assert agent_name(tmp_path) == name and re.fullmatch(r"[^\s:]+:[0-9a-f]{12}-[0-9a-f]{8}", name)
+
+
+def test_an_agent_whose_run_is_over_and_that_hangs_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEAVES_S", 0.5)
+    run_dir = bench.new()
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    pause(agent, bench)
+    lapse(bench)
+    assert bench.database.request_cancel("e1").state is State.CANCELLED
+    lock.dismiss(run_dir)
+    assert agent.wait(PATIENCE_S) == -signal.SIGKILL
+    eventually(lambda: family(run_dir) == [])
+    lock.dismiss(run_dir)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ems.node.job.keeper import Ended, Job, kill_leftovers
+from ems.base.errors import EmsError
+from ems.node.job.keeper import MARKER, Ended, Job, kill_leftovers
 from ems.node.job.variables import job_environment
 
 PATIENCE_S = 20.0
@@ -147,16 +149,48 @@ def test_leftovers_of_a_killed_agent_and_keeper_are_found(tmp_path: Path) -> Non
     agent.kill()
     agent.wait()
     assert all(map(alive, family))
-    kill_leftovers(tmp_path, str(tmp_path))
+    kill_leftovers(tmp_path)
     assert [pid for pid in family if alive(pid)] == []
 
 
 def test_a_group_is_not_killed_by_an_old_number(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "600"], process_group=0) as bystander:
         (tmp_path / "job.lock").write_text(str(bystander.pid))
-        kill_leftovers(tmp_path, str(tmp_path))
+        kill_leftovers(tmp_path)
         assert bystander.poll() is None
         bystander.kill()
+
+
+def test_variables_of_a_job_that_a_shell_has_taken_over_make_nobody_its_process(tmp_path: Path) -> None:
+    """Somebody sets a job's variables in a shell, to look into it, and goes on with EMS from there."""
+    finish(start(tmp_path, "true"))
+    token = (tmp_path / "job.token").read_text()
+    told = {**os.environ, "EMS_RESULTS_DIR": str(tmp_path)}
+    imports = "import sys; from pathlib import Path; from ems.node.job.keeper import kill_leftovers"
+    kill = f"{sys.executable} -c '{imports}; kill_leftovers(Path(sys.argv[1]))'"
+    with subprocess.Popen(["sleep", "600"], env=told) as bystander:
+        ancestor = subprocess.run(["sh", "-c", f"{kill} {tmp_path} && echo went on"], env={**told, MARKER: token},
+                                  check=False, capture_output=True, text=True)  # fmt: skip
+        assert (bystander.poll(), ancestor.stdout) == (None, "went on\n")
+        bystander.kill()
+
+
+def test_each_job_has_a_token_of_its_own(tmp_path: Path) -> None:
+    job = start(tmp_path, "sh", "-c", f"echo ${MARKER} >> tokens; exit 0")
+    finish(job)
+    finish(start(tmp_path, "sh", "-c", f"echo ${MARKER} >> tokens; exit 0"))
+    first, second = (tmp_path / "tokens").read_text().split()
+    assert first != second == (tmp_path / "job.token").read_text()
+
+
+@pytest.mark.parametrize("content", ["", "foreign", "-1", "1", "\udcff"])
+def test_a_damaged_lock_or_token_kills_nobody(tmp_path: Path, content: str) -> None:
+    for name in ("job.lock", "job.token"):
+        (tmp_path / name).write_bytes(content.encode(errors="surrogateescape"))
+    with (tmp_path / "job.lock").open() as held, pytest.raises(EmsError, match="do not end"):
+        fcntl.flock(held, fcntl.LOCK_EX)
+        kill_leftovers(tmp_path, timeout_s=0.1)
+    kill_leftovers(tmp_path)
 
 
 def test_the_environment_of_a_job_is_built_from_scratch(tmp_path: Path) -> None:
@@ -196,5 +230,5 @@ def test_a_job_sees_nothing_but_its_environment(tmp_path: Path, monkeypatch: pyt
     finish(Job(["python", "-c", script], tmp_path, variables, tmp_path, 1.0))
     path, seen, no_user_site = json.loads((tmp_path / "job.log").read_text())
     assert str(tmp_path / "leak") not in path
-    assert set(seen) - {"LC_CTYPE"} == set(variables) - {"LC_CTYPE"}
+    assert set(seen) - {"LC_CTYPE", MARKER} == set(variables) - {"LC_CTYPE"}
     assert no_user_site == 1

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from ems import clusters
+from ems.base import aside
 from ems.base.errors import ProvenanceError, StackFileError
 from ems.clusters.local import prepare
 from ems.databases import State
 from ems.engine import preflight
 from ems.lab.stacks import StackFiles
 from ems.node.agent.config import AgentConfig
-from ems.node.agent.inputs import lay_out_inputs, remove_inputs
+from ems.node.agent.inputs import lay_out_inputs
 from ems.provenance import digests, identity, inputs
 from ems.stack import spec
 from ems.stack.models import ExperimentSpec
@@ -363,7 +364,7 @@ def test_the_folder_has_the_files_by_name_and_takes_no_more(root):
         assert [(file.name, file.read_bytes()) for file in folder.iterdir()] == [("a.csv", b"content")]
         assert stat.S_IMODE(folder.stat().st_mode) == 0o555
     for _ in range(2):
-        remove_inputs(folder)
+        aside.remove(folder)
         assert not folder.exists() and (root / "a").exists()
 
 

@@ -7,6 +7,7 @@ from ems.clusters import Live, Place, local
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
 from ems.node.agent.config import tell_to_listen
+from ems.node.agent.lock import dismiss
 
 
 class Laptop(Place):
@@ -28,6 +29,9 @@ class Laptop(Place):
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
         self._agents.ensure_running(lab, experiment)
+
+    def dismiss(self, lab: Lab, experiment_id: str) -> None:
+        dismiss(lab.run_dir(experiment_id))
 
     def stops_with_its_command(self, lab: Lab, experiment: Experiment) -> bool:
         return local.is_of_this_machine(lab.run_dir(experiment.id), experiment)

@@ -81,17 +81,20 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
     pace, line, pause_s = Pace(), progress_line(experiment), _look_s(operation)
+    is_news = True
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
-        place.ensure_running(operation.lab, experiment)
+        if is_news:
+            place.ensure_running(operation.lab, experiment)
         if operation.detach and experiment.state is State.RUNNING:
             operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
             return experiment
         if pace.shows(line):
             operation.say(line)
         operation.cancelled.wait(pause_s)
-        experiment, line = _asked(operation, experiment)
+        found, line = _asked(operation, experiment.id)
+        experiment, is_news = found or experiment, found is not None
     _conclude(operation, experiment)
     return experiment
 
@@ -101,16 +104,15 @@ def _look_s(operation: Operation) -> float:
         return look_s(database, POLL_S)
 
 
-def _asked(operation: Operation, experiment: Experiment, *, cancel: bool = False) -> tuple[Experiment, str]:
-    """The row as it is now, with `cancel` after a request to cancel it, and what to say of it; while the database is
-    away, the row as it was."""
+def _asked(operation: Operation, experiment_id: str, *, cancel: bool = False) -> tuple[Experiment | None, str]:
+    """The row as it is now, with `cancel` after a request to cancel it, None while the database is away; and what to
+    say of it."""
     try:
         with operation.database() as database:
-            ask = database.request_cancel if cancel else database.experiment
-            now = ask(experiment.id) or experiment
+            now = (database.request_cancel if cancel else database.experiment)(experiment_id)
     except DatabaseUnavailable as error:
-        return experiment, f"the database is away, trying on: {error.message}"
-    return now, progress_line(now)
+        return None, f"the database is away, trying on: {error.message}"
+    return now, progress_line(now) if now else "the row is gone"
 
 
 def _conclude(operation: Operation, experiment: Experiment) -> None:
@@ -142,7 +144,8 @@ def _stop(operation: Operation, experiment: Experiment, place: clusters.Place) -
     pace, deadline = Pace(), time.monotonic() + within_s
     while not experiment.state.finished and time.monotonic() < deadline:
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
-        experiment, line = _asked(operation, experiment, cancel=True)
+        found, line = _asked(operation, experiment.id, cancel=True)
+        experiment = found or experiment
         place.nudge(operation.lab, experiment)
         if pace.shows(f"stopping: {line}"):
             operation.say(f"stopping: {line}")

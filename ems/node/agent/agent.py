@@ -58,7 +58,7 @@ class Agent:
         id = self._config.experiment_id
         row = database.experiment(id)
         if row is None:
-            log.info("There is no experiment %s.", id)
+            log.info("Experiment %s has no row.", id)
             return None
         if row.wanted_attempt > row.attempt:
             forget_outcome(self._dir)  # of an attempt that is over: a new one is wanted

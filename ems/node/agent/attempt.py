@@ -109,7 +109,7 @@ class Attempt:
 
     def _make_ready(self) -> Outcome | None:
         """End what an earlier agent left behind; an outcome if there is a reason to stop."""
-        kill_leftovers(self._dir, str(self._results))
+        kill_leftovers(self._dir)
         return None
 
     def _begin(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
+import re
 import signal
 import socket
 import time
@@ -15,23 +17,53 @@ from typing import TextIO
 
 import psutil
 
+from ems.base import aside
+from ems.base.cache import exclusive
 from ems.databases import State
+from ems.node.job.keeper import is_locked
 
 HANGS_S = 15.0  # an agent that waits for the database beats again within seconds of its return
+LEAVES_S = 5.0  # an agent, once its run is over
 PATIENCE_S = 2.0  # long enough for an agent that is on its way out, or that was asked about its lock
+NAME = re.compile(r"[^\s:]*:[0-9a-f]{12}")
 _POLL_S = 0.1
 
 
 def agent_name(run_dir: Path) -> str:
-    """The name of the agents of this folder, made once: a laptop changes its host name as it travels."""
+    """The name of the agents of this folder, and not of its copies, here or elsewhere.
+
+    The host's name in it is for people, and stays: a laptop changes its own as it travels.
+    """
     file = run_dir / "agent.id"
-    if not file.exists():
-        aside = run_dir / f"agent.id.{uuid.uuid4().hex}"
-        aside.write_text(f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}", encoding="utf-8")
-        with contextlib.suppress(FileExistsError):  # another agent was quicker: its name is ours too
-            os.link(aside, file)
-        aside.unlink()
-    return file.read_text(encoding="utf-8")
+    if not _given(file):
+        _give(file)
+    about = run_dir.stat()
+    here = f"{about.st_dev} {about.st_ino} {_machine()}"
+    return f"{_given(file)}-{hashlib.sha256(here.encode()).hexdigest()[:8]}"
+
+
+def _given(file: Path) -> str:
+    """What was made up once for this folder, or for that of which it is a copy; "" if there is nothing of that form."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return text if NAME.fullmatch(text) else ""
+
+
+def _give(file: Path) -> None:
+    """Of several at once, one wins, and its name is that of all."""
+    with exclusive(file.with_name("agent.id.lock")):
+        if not _given(file):
+            aside.write(file, f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}")
+
+
+def _machine() -> str:
+    """What an installed system is known by, where it has such a thing; a Mac has not."""
+    try:
+        return Path("/etc/machine-id").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) -> TextIO | None:
@@ -49,7 +81,7 @@ def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) 
                 file.close()
                 return None
             if waited_s > (HANGS_S if now is State.LOST else lease_s):
-                _kill_holder(file, run_dir)
+                kill_holder(run_dir)
         time.sleep(_POLL_S)
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -65,13 +97,30 @@ def _try_lock(file: TextIO) -> bool:
     return True
 
 
-def _kill_holder(file: TextIO, run_dir: Path) -> None:
-    """Only an agent of this folder, as the system gives numbers out again. Not by its age: clocks are set."""
-    file.seek(0)
-    text = file.read()
+def holder(run_dir: Path) -> int | None:
+    """The process that last took the folder's lock, if it lives and is an agent of this folder.
+
+    Asked for its command, as the system gives numbers out again; not for its age: clocks are set.
+    """
     try:
-        line = psutil.Process(int(text)).cmdline() if text else []
-    except psutil.NoSuchProcess:
-        return
-    if "ems.node" in line and Path(line[-1]).resolve() == run_dir.resolve():
-        os.kill(int(text), signal.SIGKILL)
+        number = int((run_dir / "agent.lock").read_text(encoding="utf-8", errors="replace"))
+        line = psutil.Process(number).cmdline()
+    except (OSError, ValueError, OverflowError, psutil.Error):
+        return None
+    return number if "ems.node" in line and Path(line[-1]).resolve() == run_dir.resolve() else None
+
+
+def kill_holder(run_dir: Path) -> None:
+    """End an agent that hangs; its job ends with it."""
+    if number := holder(run_dir):
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(number, signal.SIGKILL)
+
+
+def dismiss(run_dir: Path) -> None:
+    """End an agent whose run is over, if it does not release the folder within seconds: it hangs."""
+    give_up_at = time.monotonic() + LEAVES_S
+    while is_locked(run_dir / "agent.lock") and time.monotonic() < give_up_at + LEAVES_S:
+        if time.monotonic() > give_up_at:
+            kill_holder(run_dir)
+        time.sleep(_POLL_S)

@@ -3,7 +3,8 @@
 The agent starts a keeper (`python -m ems.node.job.keeper`, a session of its own) and holds the only writing end of the
 keeper's standard input; when that closes, for whatever reason, the keeper stops the command's process group. Keeper
 and command hold an flock on `job.lock`, which contains the command's process group: so an agent that comes after a
-crash of both finds out whether anything still lives. What left the group is known by its `EMS_RESULTS_DIR`.
+crash of both finds out whether anything still lives. What left the group is known by a random token of the job's own,
+which `job.token` keeps; a process that this one descends from is never the job's, whatever its variables are.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ems.base import aside
 from ems.base.errors import EmsError
 
-MARKER = "EMS_RESULTS_DIR"
+MARKER = "EMS_JOB"  # the variable with the token
 _POLL_S = 0.02
 _KEEPER_PATIENCE_S = 10.0
 
@@ -53,24 +56,26 @@ def _signal_name(number: int) -> str:
 
 
 class Job:
-    """A running command. `environment` must have `EMS_RESULTS_DIR`, by which its processes are known."""
+    """A running command."""
 
     def __init__(
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], run_dir: Path, grace_s: float
     ) -> None:
         """Start it; both of its streams are appended to `run_dir/job.log`."""
-        self._run_dir, self._grace_s, self._results = run_dir, grace_s, environment[MARKER]
+        self._run_dir, self._grace_s = run_dir, grace_s
+        token = uuid.uuid4().hex
+        aside.write(run_dir / "job.token", token)
         self._keeper = subprocess.Popen(
             [sys.executable, "-m", "ems.node.job.keeper"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, MARKER: self._results},
+            env={**os.environ, MARKER: token},
             start_new_session=True,
         )
         self._ended: Ended | None = None
         self._listener = threading.Thread(target=self._listen, name="job", daemon=True)
         self._listener.start()
-        order = {"command": list(command), "cwd": str(cwd), "env": dict(environment)}
+        order = {"command": list(command), "cwd": str(cwd), "env": {**environment, MARKER: token}}
         self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s})
 
     def wait(self, timeout_s: float) -> Ended | None:
@@ -104,14 +109,15 @@ class Job:
         if said:
             self._ended = Ended(**json.loads(said))
             return
-        kill_leftovers(self._run_dir, self._results)  # the keeper was killed
+        kill_leftovers(self._run_dir)  # the keeper was killed
         self._ended = Ended(code)
 
 
-def kill_leftovers(run_dir: Path, results: str, timeout_s: float = 10.0) -> None:
+def kill_leftovers(run_dir: Path, timeout_s: float = 10.0) -> None:
     """SIGKILL whatever lives of an earlier job in `run_dir`; EmsError if it does not die in time."""
     give_up_at = time.monotonic() + timeout_s
-    while _kill_once(run_dir / "job.lock", results):
+    token = _token(run_dir)
+    while _kill_once(run_dir / "job.lock", token):
         if time.monotonic() > give_up_at:
             raise EmsError(
                 f"Processes of an earlier job in {run_dir} do not end.", f"Look for them: ps -ef | grep {run_dir}"
@@ -119,13 +125,21 @@ def kill_leftovers(run_dir: Path, results: str, timeout_s: float = 10.0) -> None
         time.sleep(_POLL_S)
 
 
-def _kill_once(lock: Path, results: str) -> bool:
+def _token(run_dir: Path) -> str:
+    """Of the last job in `run_dir`; "" if it had none."""
+    try:
+        return (run_dir / "job.token").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _kill_once(lock: Path, token: str) -> bool:
     """Whether there was anything to kill. The group's number is used only while the lock proves that it is ours."""
     held = is_locked(lock)
-    group = lock.read_text().strip() if held else ""
-    if group:
+    group = lock.read_text(errors="replace").strip() if held else ""
+    if group.isdecimal() and int(group) > 1:
         _signal_group(int(group), signal.SIGKILL)
-    strays = list(_with_marker(results))
+    strays = list(_with_marker(token))
     for pid in strays:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, signal.SIGKILL)
@@ -144,16 +158,17 @@ def is_locked(lock: Path) -> bool:
         return False
 
 
-def _with_marker(results: str) -> Iterator[int]:
-    """Living processes, but this one, whose environment says that they belong to the job that writes to `results`."""
+def _with_marker(token: str) -> Iterator[int]:
+    """Living processes of the job with this token. Spared is this one, with those that it descends from."""
     import psutil
 
+    own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:
-            ours = process.environ().get(MARKER) == results and process.status() != psutil.STATUS_ZOMBIE
+            ours = token and process.environ().get(MARKER) == token and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
             continue
-        if ours and process.pid != os.getpid():
+        if ours and process.pid not in own:
             yield process.pid
 
 
