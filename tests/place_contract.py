@@ -48,6 +48,9 @@ class PlaceContract(ABC):
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         """Have each agent of this prepared experiment end at once, without a result."""
 
+    spoilt = ""
+    """What the error then says of the reason."""
+
     @abstractmethod
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         """Have agents of this prepared experiment beat once a minute."""
@@ -122,7 +125,7 @@ class PlaceContract(ABC):
         self.spoil(here, experiment)
         with pytest.raises(EmsError) as caught:
             self.finish(place, here, experiment)
-        assert caught.value.hint
+        assert caught.value.hint and self.spoilt in str(caught.value)
         assert self.look(here, experiment).rows_stored == 0
 
     def test_a_nudged_agent_hears_a_cancellation_before_its_next_beat(self, place, here):

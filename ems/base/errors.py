@@ -14,6 +14,7 @@ EmsError                       exit  meaning
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,18 @@ class EmsError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def refused(error: OSError) -> EmsError:
+    """What the operating system refused: a right, room, or that something else is where a file must be."""
+    what = f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        hint = "Is it another user's, or read-only? See whose it is: ls -ld"
+    elif error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        hint = "Free some space there, then repeat the command."
+    else:
+        hint = "Look at it: ls -ld; what EMS keeps beside the database is made again, once it is moved away."
+    return EmsError(f"This machine refused: {what}", f"{hint} {error.filename}" if hint.endswith("ls -ld") else hint)
 
 
 class UserError(EmsError):

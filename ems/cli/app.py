@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ems.base.console import err, show_error
-from ems.base.errors import EmsError
+from ems.base.errors import EmsError, refused
 from ems.base.version import __version__
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
@@ -75,16 +75,22 @@ app.add_typer(database_commands, name="database")
 
 
 def main() -> NoReturn:
-    """Run the command line. What no command expected is a fault of EMS: one line says so, exit code 1."""
+    """Run the command line. What no command expected is a fault of this machine or of EMS: exit code 1."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends every command as Ctrl-C does
     try:
         app(prog_name="ems")
     except Exception as error:
         if "--debug" in sys.argv:
             err.print_exception()
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
-        show_error(EmsError(f"a fault of EMS itself: {text}", "Please report it, with what `--debug` shows."))
+        show_error(_unexpected(error))
     sys.exit(EmsError.exit_code)
+
+
+def _unexpected(error: Exception) -> EmsError:
+    if isinstance(error, OSError) and error.filename:
+        return refused(error)
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return EmsError(f"a fault of EMS itself: {text}", "Please report it, with what `--debug` shows.")
 
 
 def _print_version(wanted: bool) -> None:

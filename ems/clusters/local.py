@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ SILENT_S = 30.0  # past its lease, an agent that does not beat hangs
 STARTING_S = 60.0  # in which an agent has the lock, from one that hangs too
 LOOK_S = 2.0
 MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
+ERROR = re.compile(r"(?: ERROR \S+: |^(?=[\w.]+(?:Error|Exception): ))(.+)")
 _prepared: set[str] = set()  # the experiments that this process has made ready
 
 
@@ -166,7 +168,8 @@ class Agents:
         if self._is_at_work(started, run_dir, experiment) or is_attended(run_dir, experiment):
             return
         if len(started) >= MOST_STARTS:
-            raise EmsError(f"The agent ended {MOST_STARTS} times without a result.", f"See {run_dir / 'agent.log'}")
+            message = f"The agent ended {MOST_STARTS} times without a result: {last_words(run_dir)}"
+            raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if started or experiment.id not in _prepared:
             prepare_again(lab, experiment.registration, quiet)
         self._silences.pop(experiment.id, None)
@@ -203,6 +206,15 @@ class Agents:
             self.start(run_dir).wait()
 
 
+def last_words(run_dir: Path) -> str:
+    """The last error that the agents of this folder wrote: a message, or the end of a traceback."""
+    tail = log_of(run_dir / "agent.log", -LOG_BYTES) or b""
+    for line in reversed(tail.decode("utf-8", errors="replace").splitlines()):
+        if found := ERROR.search(line):
+            return found[1]
+    return "it said nothing."
+
+
 def is_of_this_machine(run_dir: Path, experiment: Experiment) -> bool:
     """Whether the run is this lab folder's own, or nobody's yet: not one of a colleague's machine."""
     return experiment.state is not State.RUNNING or (run_dir.is_dir() and experiment.agent == agent_name(run_dir))
@@ -219,7 +231,11 @@ def is_attended(run_dir: Path, experiment: Experiment) -> bool:
 
 def log(run_dir: Path, start: int) -> bytes | None:
     """As `Place.log`."""
-    file = run_dir / "job.log"
+    return log_of(run_dir / "job.log", start)
+
+
+def log_of(file: Path, start: int) -> bytes | None:
+    """A piece of a log, as `Place.log` gives them."""
     if not file.exists():
         return None
     with file.open("rb") as opened:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from ems.base.errors import EmsError, UserError
+from ems.base.errors import EmsError, UserError, refused
 from ems.node.agent.agent import Agent
 
 
@@ -22,6 +22,9 @@ def main(arguments: list[str]) -> int:
     except EmsError as error:
         logging.error("%s", error)
         return error.exit_code
+    except OSError as error:
+        logging.error("%s", refused(error), exc_info=True)
+        return EmsError.exit_code
 
 
 if __name__ == "__main__":

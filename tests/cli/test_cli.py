@@ -121,6 +121,23 @@ def test_an_unexpected_exception_is_said_to_be_a_fault_of_ems(here: Lab) -> None
         assert ("Traceback" in done.stderr) is traceback
 
 
+def test_what_this_machine_refuses_is_no_fault_of_ems(here):
+    experiment = ran(here)
+    file = here.run_dir(experiment.id) / "job.log"
+    file.mkdir(parents=True)
+    done = execute("logs", "pi")
+    assert done.returncode == 1 and "This machine refused:" in done.stderr and "fault of EMS" not in done.stderr
+    assert str(file) in "".join(done.stderr.split()) and "Is a directory" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"), [(13, "another user's"), (30, "read-only"), (28, "Free some space"), (20, "ls -ld")]
+)
+def test_what_was_refused_says_where_and_what_to_do(code, hint):
+    error = errors.refused(OSError(code, os.strerror(code), "/somewhere"))
+    assert "/somewhere" in error.message and os.strerror(code) in error.message and hint in error.hint
+
+
 @pytest.mark.parametrize("words", [["nosuch"], ["status", "--nosuch"], ["logs"], ["env", "nosuch"]])
 def test_wrong_words_on_the_line_exit_with_2(words: list[str]) -> None:
     done = execute(*words)

@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from ems import lab
+from ems.base import aside
+from ems.base.errors import EmsError, refused
 from ems.clusters import Place, local
 from ems.clusters.laptop.place import Laptop
 from ems.databases import Experiment, State
@@ -21,6 +23,11 @@ from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
+
+FILES = (
+    *("agent.json", "agent.id", "agent.lock", "job.lock", "job.token", "job.log"),
+    *("platform.json", "parameters.json", "progress.json", "exit.json"),
+)
 
 
 class OnThisMachine(PlaceContract):
@@ -36,6 +43,8 @@ class OnThisMachine(PlaceContract):
         for agent in agents:
             agent.kill()
         psutil.wait_procs(agents)
+
+    spoilt = "spool-5"
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         for attempt in range(1, 1 + local.MOST_STARTS):
@@ -117,6 +126,52 @@ class TestLaptop(OnThisMachine):
         file.unlink() if content is None else file.write_text(content)
         self.goes_on(here, experiment)
 
+    @pytest.mark.parametrize("damage", ["missing", "empty", "half", "foreign"])
+    def test_after_every_file_was_damaged(self, place, here, damage):
+        """All that EMS writes for a run, with what a power cut, a full disk or a stranger makes of it."""
+        experiment = self.interrupted(place, here)
+        run_dir = here.run_dir(experiment.id)
+        (run_dir / "progress.json").write_text("{}")
+        (run_dir / "platform.json").write_text("[]")  # may not have come yet
+        (run_dir / "exit.json").write_text('{"state": "lost", "points_done": 0, "points_failed": 0}')
+        bundles = here.work_dir / "bundles"
+        files = [*(run_dir / name for name in FILES), *bundles.iterdir(), *run_dir.glob("spool-*/*")]
+        assert all(file.exists() for file in files), files
+        for file in files:
+            damaged(file, damage)
+        shown = self.look(here, experiment)
+        assert local.live(run_dir, shown) is not None
+        with closing(sqlite3.connect(here.root / ".ems/ems.db")) as connection, connection:
+            connection.execute("UPDATE run SET lease_until = '2020-01-01 00:00:00'")  # it has another name now
+        self.goes_on(here, experiment)
+
+    @pytest.mark.parametrize("name", [*FILES, "agent.log", "spool-2", "inputs", "code", "results"])
+    def test_what_stands_in_the_way_of_a_file_is_named_or_replaced(self, place, here, name):
+        """A folder where a file must be, or the other way round, as a stand-in for what cannot be read or written."""
+        experiment = self.interrupted(place, here)
+        path = here.run_dir(experiment.id) / name
+        is_folder = path.is_dir() or name in {"spool-2", "inputs"}
+        aside.remove(path)
+        path.write_text("in the way") if is_folder else (path / "in the way").mkdir(parents=True)
+        with closing(sqlite3.connect(here.root / ".ems/ems.db")) as connection, connection:
+            connection.execute("UPDATE run SET lease_until = '2020-01-01 00:00:00'")
+        local._prepared.clear()
+        try:
+            self.finish(Laptop(), here, experiment)
+        except (EmsError, OSError) as error:
+            said = str(refused(error) if isinstance(error, OSError) else error)
+            assert name in said, said
+            aside.remove(path)
+            self.finish(Laptop(), here, experiment)
+        ended = self.look(here, experiment)
+        if ended.state is State.FAILED:
+            assert name in ended.error, ended.error
+            aside.remove(path)
+            with here.database() as database:
+                database.reopen(experiment.id)
+            ended = self.finish(Laptop(), here, experiment)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
+
     def test_after_the_bundle_was_lost(self, place, here):
         experiment = self.interrupted(place, here)
         shutil.rmtree(here.work_dir / "bundles")
@@ -156,6 +211,13 @@ class TestLaptop(OnThisMachine):
         with here.database() as database:
             assert database.claim(mine.id, agent="another:machine", lease_s=3600)
         assert not place.stops_with_its_command(here, self.look(here, mine))
+
+
+def damaged(file: Path, how: str) -> None:
+    content = file.read_bytes()
+    file.unlink()
+    if how != "missing":
+        file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "foreign": b"\xff foreign"}[how])
 
 
 def git(root: Path, *words: str) -> None:

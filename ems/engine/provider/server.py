@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from ems import lab
-from ems.base.errors import EmsError
+from ems.base.errors import EmsError, refused
 from ems.base.messages import visible
 from ems.base.version import __version__
 from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
@@ -146,7 +146,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
 
 class _aborting:
-    """Turns an EmsError into the answer that the engine shows at the resource."""
+    """Turns an error that a person can fix into the answer that the engine shows at the resource."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
@@ -156,6 +156,8 @@ class _aborting:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, EmsError):
             self.context.abort(grpc.StatusCode.UNKNOWN, str(error))
+        if isinstance(error, OSError) and error.filename:
+            self.context.abort(grpc.StatusCode.UNKNOWN, str(refused(error)))
 
 
 def _unless_gone(send: Callable[[str], None], message: str) -> None:
