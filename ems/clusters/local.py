@@ -63,6 +63,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
         bundle=str(package.path),
         environment=str(folder),
         inputs={name: str(file) for name, file in files.items()},
+        commit=code.commit,
     ).write(lab.run_dir(registration.id))
     _prepared.add(registration.id)
 

@@ -257,6 +257,11 @@ def _is_reopened(row: Row, claim: Claim) -> bool:
 
 def check_fence(row: Row, claim: Claim) -> None:
     """FencedOut unless the claim holds."""
+    if row["attempt"] < claim.attempt:
+        problem = (
+            f"the database does not know it, and was set back to run {row['attempt']}: what was stored since is lost"
+        )
+        raise FencedOut(f"run {claim.attempt} of experiment {row['id']} must stop: {problem}.", "Go on with: ems up")
     if row["attempt"] != claim.attempt:
         raise FencedOut(f"run {claim.attempt} of experiment {row['id']} must stop: run {row['attempt']} took over.")
     if row["run_state"] != State.RUNNING:

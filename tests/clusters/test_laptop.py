@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -133,7 +134,7 @@ class TestLaptop(OnThisMachine):
         run_dir = here.run_dir(experiment.id)
         (run_dir / "progress.json").write_text("{}")
         (run_dir / "platform.json").write_text("[]")  # may not have come yet
-        (run_dir / "exit.json").write_text('{"state": "lost", "points_done": 0, "points_failed": 0}')
+        (run_dir / "exit.json").write_text('{"rows": 0, "state": "lost", "points_done": 0, "points_failed": 0}')
         bundles = here.work_dir / "bundles"
         files = [*(run_dir / name for name in FILES), *bundles.iterdir(), *run_dir.glob("spool-*/*")]
         assert all(file.exists() for file in files), files
@@ -203,6 +204,9 @@ class TestLaptop(OnThisMachine):
         with pytest.raises(subprocess.CalledProcessError):
             git(here.root, "cat-file", "-e", experiment.registration.commit)
         self.goes_on(here, experiment)
+        head = git(here.root, "rev-parse", "HEAD").stdout.decode().strip()
+        used = json.loads(self.look(here, experiment).platform)["commit"]
+        assert used == (head if kept else experiment.registration.commit) != ""
 
     def test_ctrl_c_beside_a_colleagues_run_only_leaves(self, place, here):
         """Of a run on another machine, which holds the claim under a name of its own."""
@@ -220,6 +224,6 @@ def damaged(file: Path, how: str) -> None:
         file.write_bytes({"empty": b"", "half": content[: len(content) // 2], "foreign": b"\xff foreign"}[how])
 
 
-def git(root: Path, *words: str) -> None:
+def git(root: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
     who = ["-c", "user.name=EMS", "-c", "user.email=ems@localhost"]
-    subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True)
+    return subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True)

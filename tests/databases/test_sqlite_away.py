@@ -17,11 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import connect
 from ems.databases.sqlite.database import SqliteDatabase
 from tests.databases.access_contract import Check, SqlAccessContract
 from tests.databases.away_contract import AwayContract, Own
-from tests.databases.cases import Address
+from tests.databases.cases import Address, batch, claimed, fill_lab, ints, table
 
 pytestmark = pytest.mark.xdist_group("sqlite_away")
 HALF = """
@@ -63,6 +64,59 @@ class TestAway(AwayContract):
     @pytest.fixture
     def client(self, tmp_path) -> Iterator[SqliteDatabase]:
         return SqliteDatabase(tmp_path / "ems.db", wait_s=0.2)
+
+
+class TestReplaced:
+    """The file that a client has open is deleted, or a backup takes its place: nothing is written into the old one."""
+
+    @pytest.fixture
+    def database(self, tmp_path) -> Iterator[SqliteDatabase]:
+        with closing(SqliteDatabase(tmp_path / "ems.db")) as made:
+            made.create()
+            fill_lab(made)
+            yield made
+
+    def backup(self, folder: Path) -> Path:
+        with closing(sqlite3.connect(folder / "ems.db")) as source, closing(sqlite3.connect(folder / "copy")) as copy:
+            source.backup(copy)
+        return folder / "copy"
+
+    def test_deleted(self, database, tmp_path):
+        claim = claimed(database)
+        database.store(claim, batch([0], ints("x", 1)))
+        for file in tmp_path.iterdir():
+            file.unlink()
+        calls = [lambda: database.beat(claim, 1.0), lambda: database.store(claim, batch([1], ints("x", 2)))]
+        for call in [*calls, lambda: database.experiment("5f0c")]:
+            with pytest.raises(DatabaseError, match="has no tables yet"):
+                call()
+        database.create()
+        fill_lab(database)
+        assert table(database, claimed(database).experiment_id) == {}
+
+    def test_a_backup_of_the_same_run(self, database, tmp_path):
+        claim = claimed(database)
+        database.store(claim, batch([0], ints("x", 1)))
+        copy = self.backup(tmp_path)
+        database.store(claim, batch([1], ints("x", 2)))
+        for suffix in ("-wal", "-shm"):
+            (tmp_path / f"ems.db{suffix}").unlink()
+        copy.replace(tmp_path / "ems.db")
+        database.store(claim, batch([2], ints("x", 3)))
+        assert table(database)["x"] == [1, 3]
+        with closing(SqliteDatabase(tmp_path / "ems.db")) as other:
+            assert table(other)["x"] == [1, 3]
+
+    def test_a_backup_of_before_the_run(self, database, tmp_path):
+        claimed(database)
+        copy = self.backup(tmp_path)
+        claim = claimed(database)
+        for suffix in ("-wal", "-shm"):
+            (tmp_path / f"ems.db{suffix}").unlink()
+        copy.replace(tmp_path / "ems.db")
+        with pytest.raises(FencedOut, match=r"was set back to run 1: what was stored since is lost"):
+            database.store(claim, batch([0], ints("x", 1)))
+        assert claimed(database).attempt == 2
 
 
 def checked_as_nobody(address: Address, check: Check) -> None:

@@ -35,6 +35,7 @@ from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
 from ems.node.job.keeper import MARKER
 from ems.spool.batch import Batch, Column
+from ems.spool.folder import Spool
 from ems.stack.models import ExperimentSpec
 
 PATIENCE_S = 60.0
@@ -396,12 +397,32 @@ def test_rows_of_a_command_are_of_one_run_also_when_another_machine_ran_in_betwe
 
 
 @pytest.mark.parametrize("file", ["exit.json", "batch"])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"state": "lost"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rows": 1, "state": "lost"}'])
 def test_what_only_was_to_be_stored_is_run_again_where_it_is_damaged(bench: Bench, file: str, content: bytes) -> None:
     run_dir = bench.new()
     storing_left(bench, run_dir)
     batch = sorted((run_dir / "spool-1").iterdir())[0]
     (run_dir / file if file == "exit.json" else batch).write_bytes(content)
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == ROWS
+    assert (run_dir / "starts").read_text() == "xx"
+
+
+def test_a_database_that_was_set_back_has_the_command_run_again(bench: Bench) -> None:
+    """Its copy is from before the last rows were stored; what waits in the spool is not all of them."""
+    run_dir = bench.new()
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    eventually(lambda: bench.row().rows_stored == 100)
+    agent.kill()
+    agent.wait()
+    with closing(sqlite3.connect(bench.root / "ems.db")) as connection, connection:
+        connection.execute("DELETE FROM r WHERE n >= 50")
+        connection.execute("UPDATE experiment SET rows_stored = 50")
+    Spool(run_dir / "spool-1").write(Batch(array("q", [0]), array("q", [100]), (Column("n", "int64", [100]),)))
+    outcome = {"rows": 101, "state": "succeeded", "points_done": 1, "points_failed": 0}
+    (run_dir / "exit.json").write_text(json.dumps(outcome))
+    go(run_dir)
     assert bench.run(run_dir).state is State.SUCCEEDED
     assert bench.values() == ROWS
     assert (run_dir / "starts").read_text() == "xx"

@@ -148,11 +148,12 @@ def test_workers_that_are_alike_are_one_entry_and_others_say_what_differs(tmp_pa
         platforms.meet(worker, platform(blas=blas))
     elsewhere = {**machine.machine(), "cpu": "Another"}
     platforms.meet("d", platform(blas=blas, machine=elsewhere))
-    found = json.loads(agent_platform.of_run(tmp_path))
-    assert (found["ems"], found["python"], found["blas"]) == (__version__, "CPython 3.11.7", blas)
+    found = json.loads(agent_platform.of_run(tmp_path, "c0ffee"))
+    assert (found["ems"], found["commit"]) == (__version__, "c0ffee")
+    assert (found["python"], found["blas"]) == ("CPython 3.11.7", blas)
     assert found["workers"] == [{"count": 3}, {"count": 1, "machine": elsewhere}]
     agent_platform.forget(tmp_path)
-    before = json.loads(agent_platform.of_run(tmp_path))
+    before = json.loads(agent_platform.of_run(tmp_path, "c0ffee"))
     assert (before["python"], before["blas"], before["workers"]) == ("", [], [])
     assert before["machine"] == machine.machine()
 
@@ -190,7 +191,7 @@ def test_an_environment_without_a_python_that_answers_is_not_waited_for(tmp_path
     probe = probed(tmp_path, script)
     probe.end(0.2)
     assert time.monotonic() - began < 10
-    assert json.loads(agent_platform.of_run(tmp_path))["python"] == ""
+    assert json.loads(agent_platform.of_run(tmp_path, "c0ffee"))["python"] == ""
 
 
 def test_a_sweeps_workers_say_on_what_they_run(bench: Bench) -> None:

@@ -60,6 +60,7 @@ class SqliteBackend(SqlBackend):
         self._path = path
         self._wait_s = wait_s
         self._engine = self._make_engine()
+        self._file: tuple[int, int] | None = None  # device and inode of what the connections have open
 
     def _make_engine(self) -> Engine:
         unlimited = 0  # each unfinished reading of results holds a connection
@@ -109,9 +110,22 @@ class SqliteBackend(SqlBackend):
 
     @contextmanager
     def transaction(self, *, write: bool) -> Iterator[Connection]:
+        self._leave_replaced_file()
         engine = self._engine.execution_options(sqlite_begin="IMMEDIATE" if write else "DEFERRED")
         with self._mapped(), engine.begin() as connection:
             yield connection
+
+    def _leave_replaced_file(self) -> None:
+        """A file that was deleted, or replaced by a backup, lives on for those who had opened it, who write in vain."""
+        try:
+            about = self._path.stat()
+        except OSError:
+            found = None
+        else:
+            found = about.st_dev, about.st_ino
+        if found != self._file:
+            self._engine.dispose()
+            self._file, self._is_current = found, False
 
     def _mapped(self) -> AbstractContextManager[None]:
         return mapped(sqlite3.Error, self._explained)

@@ -72,8 +72,13 @@ def _finished(outputs: Properties) -> bool:
 def _row(operation: Operation, inputs: Properties) -> Experiment:
     with operation.database() as database:
         experiment = database.experiment(inputs["experiment_id"])
+    return _known(experiment, inputs["experiment_id"])
+
+
+def _known(experiment: Experiment | None, id: str) -> Experiment:
+    """DatabaseError if there is no row, as after the database was set back to an earlier copy."""
     if experiment is None:
-        raise DatabaseError(f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it.")
+        raise DatabaseError(f"Experiment {id} has no row in the database.", "Run `ems up` again: it registers it.")
     return experiment
 
 
@@ -109,10 +114,11 @@ def _asked(operation: Operation, experiment_id: str, *, cancel: bool = False) ->
     say of it."""
     try:
         with operation.database() as database:
-            now = (database.request_cancel if cancel else database.experiment)(experiment_id)
+            ask = database.request_cancel if cancel else database.experiment
+            now = _known(ask(experiment_id), experiment_id)
     except DatabaseUnavailable as error:
         return None, f"the database is away, trying on: {error.message}"
-    return now, progress_line(now) if now else "the row is gone"
+    return now, progress_line(now)
 
 
 def _conclude(operation: Operation, experiment: Experiment) -> None:

@@ -80,13 +80,13 @@ class Agent:
             verify(Path(self._config.bundle))
 
     def _attempt(self, claim: Claim, row: Experiment, deadline_s: float) -> Attempt:
-        spec = json.loads(row.registration.spec)
-        kind = SweepAttempt if "function" in spec["job"] else Attempt
+        is_sweep = "function" in json.loads(row.registration.spec)["job"]
+        kind = SweepAttempt if is_sweep else Attempt
         return kind(
             self._dir,
             self._config,
             claim,
-            spec,
+            row,
             self._connect,
             told_to_stop=lambda: self._stopping,
             deadline_s=deadline_s,

@@ -17,7 +17,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
-from ems.databases import Claim, Database, Outcome, State
+from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 class Attempt:
     """Runs the job, brings its results into the spool, watches for reasons to stop, and has the courier release.
 
-    `spec`: what the experiment's row says it is. `told_to_stop`: whether the agent got SIGTERM. `deadline_s`: seconds
+    `row`: the experiment's, from before the claim. `told_to_stop`: whether the agent got SIGTERM. `deadline_s`: seconds
     from now to the deadline.
     Nothing that a run before has left is cleared away until all is there that the job needs.
     """
@@ -54,20 +54,22 @@ class Attempt:
         run_dir: Path,
         config: AgentConfig,
         claim: Claim,
-        spec: Mapping[str, Any],
+        row: Experiment,
         connect: Callable[[], Database],
         *,
         told_to_stop: Callable[[], bool],
         deadline_s: float,
     ) -> None:
-        self._dir, self._config, self._claim, self._spec = run_dir, config, claim, spec
+        self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
+        self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
+        self._rows = 0  # that this run has spooled
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
         self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
         self._left = self._left_to_store()
         self._spools = self._open_spools()
         self._courier = Courier(connect, claim, self._spools, config.lease_s, config.beat_s)
-        self._courier.platform = lambda: platform.of_run(run_dir)
+        self._courier.platform = lambda: platform.of_run(run_dir, config.commit)
         self._probe: platform.Probe | None = None
 
     def _left_to_store(self) -> Outcome | None:
@@ -79,18 +81,29 @@ class Attempt:
 
     def _follows(self) -> bool:
         """Whether the run just before this one was in this folder too: else what is left here may be outdated."""
-        left = spools.left(self._dir)
-        return bool(left) and left[-1][0] >= self._claim.attempt - 1
+        last = max((of for of, _ in spools.left(self._dir)), default=spools.UNKNOWN)
+        return self._claim.attempt - self._before.attempt <= 1 and last == self._before.attempt > 0
 
     def _open_spools(self) -> Spools:
         """A command's rows belong together: those of a run before count as this run's, or not at all."""
-        left = spools.left(self._dir) if self._left and self._follows() else []
+        left = self._earlier() if self._left and self._follows() else []
         found = Spools(self._dir, self._claim.attempt, left, continues=True)
-        if read_outcome(self._dir) and not found.is_sound():
+        if read_outcome(self._dir) and not self._has_all_rows(found):
+            log.warning("Rows of the job are lost, so it runs again.")
             forget_outcome(self._dir)
             self._left = self._left_to_store()
             return Spools(self._dir, self._claim.attempt, [], continues=True)
         return found
+
+    def _earlier(self) -> list[tuple[int, Path]]:
+        """What runs left here. The database, set back, may never have heard of the last of them."""
+        newest = self._before.attempt
+        return [(of if of <= newest else spools.UNKNOWN, path) for of, path in spools.left(self._dir)]
+
+    def _has_all_rows(self, found: Spools) -> bool:
+        """Whether database and spool have all that the job wrote: not after damage, or if the database was set back."""
+        self._rows, waiting = noted_rows(self._dir), found.waiting_rows()
+        return waiting >= 0 and self._before.rows_stored + waiting >= self._rows
 
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
@@ -231,6 +244,7 @@ class Attempt:
     def _write(self, batch: Batch) -> None:
         with _room(self._spools.own.folder):
             self._spools.own.write(batch)
+        self._rows += len(batch)
         self._courier.wake()
 
     def _conclude(self, outcome: Outcome) -> bool:
@@ -241,7 +255,7 @@ class Attempt:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
             return self._release()
-        write_outcome(self._dir, outcome)
+        write_outcome(self._dir, outcome, self._rows)
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
@@ -273,18 +287,25 @@ def read_outcome(run_dir: Path) -> Outcome | None:
     """How the job of an earlier agent ended, if all its results are in the spool and only storing was left."""
     try:
         outcome = json.loads((run_dir / "exit.json").read_bytes())
+        int(outcome.pop("rows"))
         return Outcome(**{**outcome, "state": State(outcome["state"])})
     except FileNotFoundError:
         return None
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
         log.warning("What exit.json says of the job's end cannot be read, so it runs again: %s", error)
         return None
 
 
-def write_outcome(run_dir: Path, outcome: Outcome) -> None:
-    """Note that the job has ended. Where that is impossible (a full disk), a later agent would run it again."""
+def noted_rows(run_dir: Path) -> int:
+    """How many rows a job wrote whose outcome can be read."""
+    return int(json.loads((run_dir / "exit.json").read_bytes())["rows"])
+
+
+def write_outcome(run_dir: Path, outcome: Outcome, rows: int) -> None:
+    """Note that the job has ended, and how many rows it wrote. Where that is impossible (a full disk), a later agent
+    would run it again."""
     try:
-        aside.write(run_dir / "exit.json", json.dumps(asdict(outcome)))
+        aside.write(run_dir / "exit.json", json.dumps({"rows": rows, **asdict(outcome)}))
     except OSError as error:
         log.warning("exit.json was not written: %s", error)
 

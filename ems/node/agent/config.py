@@ -22,6 +22,7 @@ class AgentConfig:
     bundle: str
     environment: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""  # that the bundle's code is of
     lease_s: float = 30.0
     beat_s: float = 2.0
     grace_s: float = 5.0  # between SIGTERM and SIGKILL

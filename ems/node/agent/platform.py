@@ -36,9 +36,14 @@ class WorkerPlatform(WorkerCount, total=False):
 
 
 class RunPlatform(TypedDict):
-    """What a run runs on."""
+    """What a run runs on, and the code that it runs."""
 
     ems: Annotated[str, "Version of EMS."]
+    commit: Annotated[
+        str,
+        "Full hash of the commit that this run took its code from: another one than the experiment's if that is gone "
+        "and this one has the same content; empty if it is not known.",
+    ]
     machine: Annotated[Machine, "The hardware on which the agent runs, and a command with it."]
     system: Annotated[System, "Its operating system."]
     python: Annotated[str, "Python of the job, as `CPython 3.11.7`; empty if it is not known."]
@@ -50,13 +55,13 @@ class RunPlatform(TypedDict):
     workers: Annotated[list[WorkerPlatform], "The distinct platforms of a sweep's workers; empty for a command."]
 
 
-def of_run(run_dir: Path) -> str:
+def of_run(run_dir: Path, commit: str) -> str:
     """The RunPlatform as JSON, as far as it is known by now."""
     groups = _groups(run_dir / FILE)
     job: dict[str, Any] = groups[0] if groups else {"python": "", "blas": []}
     own: Platform = {"machine": machine(), "system": system(), "python": job["python"], "blas": job["blas"]}
     workers = [_less(group, own) for group in groups if group["count"]]
-    return json.dumps({"ems": __version__, **own, "workers": workers})
+    return json.dumps({"ems": __version__, "commit": commit, **own, "workers": workers})
 
 
 def _groups(file: Path) -> list[dict[str, Any]]:

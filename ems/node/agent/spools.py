@@ -1,6 +1,7 @@
 """The spools of a run folder: one for each run, as what it computed is stored as its own and not as a later one's.
 
-`spool-3` has what run 3 computed; `spool` is of an older EMS, which had one for all.
+`spool-3` has what run 3 computed; `spool-3-1` too, where the database was set back since, so that there is another run
+of that number; `spool` is of an older EMS, which had one for all.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from ems.base.errors import EmsError
@@ -17,7 +19,8 @@ from ems.spool.batch import Batch
 from ems.spool.encoding import SpoolError
 from ems.spool.folder import Spool
 
-NAME = re.compile(r"spool(?:-(\d+))?")
+NAME = re.compile(r"spool(?:-(\d+)(?:-\d+)?)?")
+UNKNOWN = 0  # the number of a run that no database knows: what it left gives way to all others
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +34,13 @@ def refuse(batch: Path, error: Exception) -> None:
 class Spools:
     """What run `attempt` writes, and what runs before it left behind in the same folder.
 
-    `continues`: what was left counts as this run's own: only storing was left of the run just before it.
+    `continues`: what was left counts as this run's own: only storing was left of the run just before it, or of itself.
     """
 
     def __init__(self, run_dir: Path, attempt: int, earlier: list[tuple[int, Path]], *, continues: bool) -> None:
-        """`earlier`: of `left`. OSError where no folder can be made."""
-        left = [(of, Spool(path)) for of, path in earlier if of < attempt]
-        self.own = Spool(run_dir / f"spool-{attempt}")
+        """`earlier`: as of `left`. OSError where no folder can be made."""
+        left = [(of, Spool(path)) for of, path in earlier]
+        self.own = Spool(_free(run_dir / f"spool-{attempt}"))
         self._parts = [*((attempt if continues else of, spool) for of, spool in left), (attempt, self.own)]
         self.damaged: Callable[[Path, Exception], None] = refuse
         """Told of a batch that was set aside, and where it is now."""
@@ -68,15 +71,13 @@ class Spools:
             self.damaged(folder.set_aside(path), error)
         return None
 
-    def is_sound(self) -> bool:
-        """Whether all that waits can be read."""
+    def waiting_rows(self) -> int:
+        """How many rows are not stored yet; -1 if some of them cannot be read."""
         try:
-            for path in (path for _, spool in self._parts for path in spool.waiting()):
-                folder.read(path)
+            return sum(len(folder.read(path)) for _, spool in self._parts for path in spool.waiting())
         except (SpoolError, OSError) as error:
             log.warning("Damaged: %s", error)
-            return False
-        return True
+            return -1
 
     def clear(self) -> None:
         """Remove what is not stored yet: it is lost."""
@@ -88,6 +89,12 @@ class Spools:
         for _, spool in self._parts:
             with suppress(OSError):  # damaged batches are kept in it
                 spool.folder.rmdir()
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or one beside it if there is one already."""
+    names = (folder.with_name(f"{folder.name}-{number}" if number else folder.name) for number in count())
+    return next(name for name in names if not name.is_dir())
 
 
 def left(run_dir: Path) -> list[tuple[int, Path]]:

@@ -16,7 +16,6 @@ from ems.base import aside
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Experiment, Outcome, State, reuse
-from ems.node.agent import spools
 from ems.node.agent.attempt import POLL_S, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.point_count import PointCount
@@ -60,7 +59,7 @@ class SweepAttempt(Attempt):
 
     def _open_spools(self) -> Spools:
         """Points count one by one: of each run before, those that nobody has computed since."""
-        found = Spools(self._dir, self._claim.attempt, spools.left(self._dir), continues=False)
+        found = Spools(self._dir, self._claim.attempt, self._earlier(), continues=False)
         found.damaged = self._note_damage
         return found
 
