@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,9 @@ class Web:
     failures: list[int] = field(default_factory=list)
     cut_after: list[int] = field(default_factory=list)
     ranges: bool = True
+    tags: bool = True  # an ETag is sent
+    heeds_tags: bool = True  # If-Range is obeyed
+    changes: list[bytes] = field(default_factory=list)  # what each file is after the next answers that break off
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path and range of each request
 
     def url(self, path: str) -> str:
@@ -35,6 +39,9 @@ def handler(web: Web) -> type[BaseHTTPRequestHandler]:
             wanted = self.headers.get("Range") if web.ranges else None
             web.asked.append((self.path, self.headers.get("Range")))
             content = web.files.get(self.path, b"")
+            tag = f'"{hashlib.sha256(content).hexdigest()}"'
+            if web.heeds_tags and self.headers.get("If-Range", tag) != tag:
+                wanted = None
             start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
             if web.failures:
                 self.answer(web.failures.pop(0), b"")
@@ -45,14 +52,17 @@ def handler(web: Web) -> type[BaseHTTPRequestHandler]:
             elif start and start >= len(content):
                 self.answer(416, b"")
             else:
-                self.answer(206 if wanted else 200, content[start:])
+                self.answer(206 if wanted else 200, content[start:], **({"ETag": tag} if web.tags else {}))
 
         def answer(self, status: int, content: bytes, **headers: str) -> None:
             self.send_response(status)
             for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content[: web.cut_after.pop(0)] if web.cut_after and content else content)
+            cut = bool(web.cut_after and content)
+            self.wfile.write(content[: web.cut_after.pop(0)] if cut else content)
+            if cut and web.changes:
+                web.files[self.path] = web.changes.pop(0)
 
         def log_message(self, *_: object) -> None:
             """Quiet."""

@@ -20,6 +20,7 @@ from ems.stack.models import ExperimentSpec, InputSpec
 
 SAY_S = 0.5
 READ_ONLY = 0o444
+MOST_TRIES = 3  # of a download that was joined of pieces
 FIX = "put back the file that was meant; or write the new digest as sha256 and commit, which makes another experiment"
 PRINTS = {  # the command that prints the digest of what is elsewhere
     "https": "curl -fL {} | sha256sum",
@@ -88,18 +89,22 @@ def _staged(root: Path, name: str, described: InputSpec, say: Say) -> Path:
 
 
 def _fetch(root: Path, name: str, described: InputSpec, part: Path, say: Say) -> None:
-    told, file, resumed = _teller(name, say), _local(root, described.url), part.exists()
-    found = ""
-    for _ in range(2 if resumed and file is None else 1):  # what an earlier download left may be of another file
-        if file is None:
-            download(described.url, part, told)
-        else:
-            _copy(file, part, told)
+    told, file = _teller(name, say), _local(root, described.url)
+    found, joined = "", False
+    for _ in range(MOST_TRIES):
+        joined = download(described.url, part, told) if file is None else _copy(file, part, told)
         say(f"input {name}: checking it")
         found = digests.sha256(part)
         if found == described.sha256:
             return
         part.unlink()
+        if not joined:
+            break
+    if joined:
+        raise ProvenanceError(
+            f"Input {name} came in pieces that do not belong together: {described.url} changes while it is read.",
+            "Try again once it does not.",
+        )
     where = file or described.url
     raise ProvenanceError(
         f"Input {name} is another file now: {where} has {found}, the stack file wants {described.sha256}.",
@@ -107,12 +112,14 @@ def _fetch(root: Path, name: str, described: InputSpec, part: Path, say: Say) ->
     )
 
 
-def _copy(file: Path, part: Path, told: Told) -> None:
+def _copy(file: Path, part: Path, told: Told) -> bool:
+    """Whether it was joined of pieces, as `download` says: never."""
     try:
         with file.open("rb") as source:
             copy(source.read, part, 0, os.fstat(source.fileno()).st_size, told)
     except OSError as error:
         raise ProvenanceError(f"{file} cannot be read: {error.strerror}.", "Put it there, readable.") from error
+    return False
 
 
 def _teller(name: str, say: Say) -> Told:

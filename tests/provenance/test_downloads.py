@@ -53,6 +53,25 @@ def test_a_connection_cut_in_the_middle_goes_on_where_it_was(web, part):
     assert web.asked == [("/x.bin", None), *(("/x.bin", f"bytes={start}-") for start in starts)]
 
 
+OTHER = CONTENT[::-1] + b"longer"
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_file_that_changes_between_two_requests_is_begun_anew(web, part, heeds):
+    web.heeds_tags, web.cut_after, web.changes = heeds, [300_000, 200_000], [OTHER]
+    got(web, part)
+    assert part.read_bytes() == OTHER
+
+
+def test_without_tags_it_is_told_that_pieces_were_joined(web, part):
+    assert download(web.url("/x.bin"), part, lambda *_: None) is False
+    part.unlink()
+    web.tags, web.cut_after, web.changes = False, [300_000], [OTHER]
+    assert download(web.url("/x.bin"), part, lambda *_: None) is True
+    assert part.read_bytes() not in {CONTENT, OTHER}
+    assert download(web.url("/x.bin"), part, lambda *_: None) is True  # whole already, by an earlier request
+
+
 def test_an_earlier_part_is_completed_and_a_whole_one_left_as_it_is(web, part):
     part.write_bytes(CONTENT[:1000])
     got(web, part)

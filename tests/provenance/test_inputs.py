@@ -338,6 +338,17 @@ def stage_in_a_process(root: Path, experiment: ExperimentSpec, ready: threading.
     assert inputs.stage(root, experiment, print)["a"].stat().st_size == 1 << 20
 
 
+def test_a_remote_file_that_changes_while_it_comes_is_begun_anew(root, web):
+    """What is stored is one state of a file, and an error never names the digest of a mixture of two."""
+    old, new = bytes(5_000), b"new" * 2_000
+    web.files["/a"], web.tags, web.cut_after, web.changes = old, False, [1000], [new]
+    assert staged(root, described(a={"url": web.url("/a"), "sha256": sha(new)}))["a"].read_bytes() == new
+    web.files["/b"], web.cut_after, web.changes = old, [1000, 10_000] * 3, [new, old] * 3
+    with pytest.raises(ProvenanceError) as caught:
+        staged(root, described(b={"url": web.url("/b"), "sha256": HEX}))
+    assert "changes while it is read" in str(caught.value) and "sha256" not in str(caught.value)
+
+
 def test_two_at_once_fetch_once(root, web):
     content = os.urandom(1 << 20)
     web.files["/a"], web.cut_after = content, [1000]  # the first one pauses, while the other one waits for it
