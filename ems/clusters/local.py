@@ -103,7 +103,9 @@ def _is_whole(run_dir: Path) -> bool:
         config = AgentConfig.read(run_dir)
     except UserError:
         return False
-    return Path(config.bundle).is_file() and Path(config.environment, "bin", "python").exists()
+    from ems.provenance import environment
+
+    return Path(config.bundle).is_file() and environment.is_intact(Path(config.environment))
 
 
 def is_prepared(lab: Lab, experiment_id: str) -> bool:

@@ -29,7 +29,7 @@ from ems.base.errors import ProvenanceError, UserError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed, uv
 from ems.provenance import code as provenance
-from ems.provenance import repository
+from ems.provenance import repository, seal
 from ems.provenance.code import Code
 
 LOCK = "requirements.txt"
@@ -229,6 +229,11 @@ def is_built(environment: Environment) -> bool:
     return (built / MARKER).is_file() and python_path(built).exists()
 
 
+def is_intact(folder: Path) -> bool:
+    """Whether a built environment is as it was built, and its interpreter is still there."""
+    return seal.changes(folder) == [] and python_path(folder).exists()
+
+
 def bin_path(folder: Path) -> Path:
     """The folder of the programs of a built environment."""
     return folder / "bin"
@@ -240,25 +245,46 @@ def python_path(folder: Path) -> Path:
 
 
 def build(environment: Environment, say: Say = quiet) -> Path:
-    """The folder of the ready virtual environment, built if it is not there; says each step to `say`.
+    """The folder of the ready virtual environment, built if it is not there or not as it was; says steps to `say`.
 
     ProvenanceError: the lock is refused, the interpreter or a package could not be obtained. Safe to call from many
     processes.
     """
     final = built_folder(environment)
-    if is_built(environment):
+    if is_intact(final):
         return final
     refuse(environment)
-    named = f"environment {environment.name}"
-    with exclusive(final.with_name(f"{final.name}.lock"), lambda: say(f"{named}: another process builds it")):
-        if not is_built(environment):
-            for remains in (final, *final.parent.glob(f"{final.name}.*.part")):
-                shutil.rmtree(remains, ignore_errors=True)
-            part = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
-            _make(environment, part, lambda step: say(f"{named}: {step}"))
-            part.rename(final)
-    say(f"{named}: ready")
+
+    def tell(step: str) -> None:
+        say(f"environment {environment.name}: {step}")
+
+    with exclusive(final.with_name(f"{final.name}.lock"), lambda: tell("another process builds it")):
+        if not is_intact(final):
+            _tell_changes(final, tell)
+            _replace(final, environment, tell)
+    tell("ready")
     return final
+
+
+def _tell_changes(built: Path, say: Say) -> None:
+    changed = seal.changes(built)
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        say(f"was changed since it was built ({changed[0]}{more}): building it anew")
+
+
+def _replace(final: Path, environment: Environment, say: Say) -> None:
+    """Jobs that use the old tree find the new one in its place: it has the same packages."""
+    for remains in final.parent.glob(f"{final.name}.*.part"):
+        seal.remove(remains)
+    part = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
+    _make(environment, part, say)
+    seal.seal(part)
+    old = final.with_name(f"{final.name}.{uuid.uuid4().hex}.part")
+    if final.exists():
+        final.rename(old)
+    part.rename(final)
+    seal.remove(old)
 
 
 def _make(environment: Environment, folder: Path, say: Say) -> None:
@@ -281,7 +307,8 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
     say(f"{len(list(_lines(environment.lock)))} packages")
     try:
         options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", str(python_path(folder)))
-        uv("pip", "sync", *options, unfinished, cwd=folder)
+        # Copies: links would let a job write into uv's cache. Compiled now, as nothing can be written there later.
+        uv("pip", "sync", *options, "--link-mode", "copy", "--compile-bytecode", unfinished, cwd=folder)
     except CommandFailed as error:
         hint = "Try again with the network; a lock whose files are gone is renewed by `ems env lock --upgrade`."
         message = f"The packages of environment {environment.name!r} cannot be installed:"

@@ -11,7 +11,7 @@ import pytest
 
 from ems.base.errors import ProvenanceError, UserError
 from ems.provenance import code as provenance
-from ems.provenance import environment
+from ems.provenance import environment, seal
 from ems.provenance.environment import Environment
 from ems.stack.models import CodeSpec
 
@@ -280,3 +280,74 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_used(tmp_path):
     assert time.monotonic() - began < 300  # the lock of the dead does not hold
     assert outside_python(built, "-c", "import tabulate; print(tabulate.__version__)") == "0.9.0"
     assert not list(built.parent.glob("*.part"))
+
+
+def site_packages(built):
+    (site,) = built.glob("lib/python*/site-packages")
+    return site
+
+
+def patched(built):
+    file = site_packages(built) / "tabulate/__init__.py"
+    file.chmod(0o644)
+    file.write_text("__version__ = 'mine'")
+
+
+def added(built):
+    site_packages(built).chmod(0o755)
+    (site_packages(built) / "sitecustomize.py").write_text("")
+
+
+def half_removed(built):
+    for path in (site_packages(built), site_packages(built) / "tabulate"):
+        path.chmod(0o755)
+    (site_packages(built) / "tabulate/__init__.py").unlink()
+
+
+def unlisted(built):
+    built.chmod(0o755)
+    (built / seal.LISTING).unlink()
+
+
+def redirected(built):
+    built.joinpath("bin").chmod(0o755)
+    built.joinpath("bin/python").unlink()
+    built.joinpath("bin/python").symlink_to(sys.executable)
+
+
+@pytest.mark.parametrize(
+    "spoil, named", [(patched, "__init__"), (added, "sitecustomize"), (half_removed, "__init__"), (redirected, "bin/")]
+)
+def test_an_environment_that_a_job_changed_is_built_anew_and_told(spoil, named):
+    """Whoever uses an environment gets what its lock says, whatever the last job did to it."""
+    built = environment.build(make(TABULATE))
+    spoil(built)
+    assert not environment.is_intact(built)
+    said = []
+    assert environment.build(make(TABULATE), said.append) == built
+    assert any("was changed since it was built" in line and named in line for line in said)
+    assert outside_python(built, "-c", "import tabulate; print(tabulate.__version__)") == "0.9.0"
+    assert not (site_packages(built) / "sitecustomize.py").exists() and environment.is_intact(built)
+    assert [path.name for path in built.parent.iterdir() if path.is_dir()] == [built.name]
+
+
+def test_one_that_an_older_ems_built_is_built_anew():
+    built = environment.build(make(TABULATE))
+    unlisted(built)
+    said = []
+    environment.build(make(TABULATE), said.append)
+    assert "environment small: 1 packages" in said and environment.is_intact(built)
+
+
+def test_a_built_tree_is_read_only_and_use_does_not_change_it():
+    built = environment.build(make(TABULATE))
+    modes = [path.stat().st_mode & 0o222 for path in (built, *built.rglob("*")) if not path.is_symlink()]
+    assert len(modes) > 20 and not any(modes)
+    outside_python(built, "-O", "-c", "import tabulate")  # as root, writes bytecode of its own
+    subprocess.run([built / "bin/tabulate"], input="1 2\n", capture_output=True, text=True, check=True)
+    assert environment.is_intact(built)
+
+
+def test_what_is_built_shares_no_file_with_the_cache_of_the_installer():
+    built = environment.build(make(TABULATE))
+    assert all(path.stat().st_nlink == 1 for path in built.rglob("*") if path.is_file() and not path.is_symlink())
