@@ -22,6 +22,7 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from ems.base import aside
 from ems.base.cache import exclusive
+from ems.base.private import make_folder
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 from ems.provenance.repository import stream, streaming
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import git
 
 FILE = stat.S_IFREG | 0o644
-NODE_BASE = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "process", "version")
+NODE_BASE = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "private", "process", "version")
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 
@@ -55,6 +56,7 @@ def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> 
         "ems.zip": _node_code(),
     }
     part = folder / "unfinished.tmp"
+    make_folder(folder)
     with exclusive(folder / ".lock"):
         with ZipFile(part, "w", ZIP_STORED) as archive:
             with streaming(code.git_dir) as objects:

@@ -168,11 +168,24 @@ def test_a_folder_in_its_place(file, tmp_path):
         database.create()
 
 
+def test_nobody_else_may_read_it_but_who_was_let_in(file, tmp_path):
+    """Records are for the lab: what EMS makes is its owner's alone, what a person opened stays open."""
+    with closing(connect(URL, tmp_path)) as database:
+        database.create()
+        made = {path.name: path.stat().st_mode & 0o777 for path in file.parent.glob(f"{file.name}*")}
+    assert {"ems.db", "ems.db-wal"} <= made.keys() and set(made.values()) == {0o600}
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+    file.chmod(0o640)
+    with closing(connect(URL, tmp_path)) as database:
+        database.create()
+    assert file.stat().st_mode & 0o777 == 0o640
+
+
 def test_a_file_in_the_place_of_its_folder(file, tmp_path):
     file.parent.touch()
     with (
         closing(connect(URL, tmp_path)) as database,
-        pytest.raises(DatabaseError, match=r"folder of .* cannot be made"),
+        pytest.raises(DatabaseError, match="cannot be made"),
     ):
         database.create()
 

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.pool import QueuePool
 
 from ems.base.errors import DatabaseError, DatabaseUnavailable
+from ems.base.private import make_file, make_folder
 from ems.databases import MAY, Claim, Condition
 from ems.databases.migrations import Migration
 from ems.databases.sql_backend import SqlBackend, mapped
@@ -97,11 +98,11 @@ class SqliteBackend(SqlBackend):
 
     def _make_file(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
+            if not self._path.exists():
+                make_file(self._path)  # SQLite gives its other files the rights of this one
         except OSError as error:
-            raise DatabaseError(
-                f"The folder of {self._path} cannot be made: {error}.", "Check ems:database."
-            ) from error
+            raise DatabaseError(f"{self._path} cannot be made: {error}.", "Check ems:database.") from error
         with closing(self._open("rwc")) as connection:
             _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), self._wait_s)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ems.base import aside
 from ems.base.errors import UserError
+from ems.base.private import make_folder
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class AgentConfig:
 
     def write(self, run_dir: Path) -> None:
         """Write it into `run_dir`, which is made if need be."""
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         aside.write(_file(run_dir), json.dumps(asdict(self), indent=2))
 
 
