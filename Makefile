@@ -27,6 +27,7 @@ test: .venv/dev  ## Run all tests, installing what they need
 	@command -v sqlite3 >/dev/null || scripts/debian-packages sqlite3
 	@{ command -v mvn && command -v javac; } >/dev/null || scripts/debian-packages default-jdk-headless maven
 	@$(BIN)/python -m ems.engine.install
+	@$(BIN)/python -m tests.engine.oldest
 	@$(BIN)/python -m tests.databases.bigquery_server
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n auto --dist loadgroup
 

@@ -22,6 +22,7 @@ from ems.spool.batch import Batch
 
 pytest_plugins = [
     "tests.tally",
+    "tests.engine.engines",
     "tests.databases.servers",
     "tests.databases.dynamodb_server",
     "tests.databases.bigquery_server",

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ems import lab
 from ems.base.cache import cache_dir
@@ -19,7 +20,7 @@ FREE_GB = 2.0
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: `detail` in words; `remedy` says how to fix it, "" where nothing is wrong or to be said."""
+    """What one check found: `detail` in words; `remedy` says how to fix it, "" where nothing is to be said."""
 
     name: str
     ok: bool
@@ -49,7 +50,8 @@ def examine() -> list[Finding]:
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(name, ok=True, detail=check())
+        detail, _, remark = check().partition("\n")
+        return Finding(name, ok=True, detail=detail, remedy=remark)
     except EmsError as error:
         return Finding(name, ok=False, detail=error.message, remedy=error.hint)
 
@@ -60,9 +62,16 @@ def _python() -> str:
 
 def _pulumi() -> str:
     folder = engine.find()
+    tested = f"tested: {engine.OLDEST} to {engine.VERSION}"
     if folder is None:
-        raise UserError("not found", "The first `ems up` gets it: by download, else by building it (3 minutes).")
-    return f"{run([folder / 'pulumi', 'version']).strip()} in {folder}"
+        raise UserError("not found", f"The first `ems up` builds it (5 minutes). Or put one on PATH ({tested}).")
+    version = engine.version(folder)
+    found = f"{version} ({tested}) in {folder}"
+    if engine.numbers(version) > engine.numbers(engine.VERSION):
+        return f"{found}\nThis one is newer ({tested}). If something fails, take one of those."
+    on_path = shutil.which("pulumi")
+    passed_over = on_path and Path(on_path).parent != folder
+    return f"{found}\nThe one on PATH, {on_path}, is not used ({tested})." if passed_over else found
 
 
 def _disk() -> str:

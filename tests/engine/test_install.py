@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ems.base.errors import EngineError
+from ems.engine import build, doctor, manners
 from ems.engine import install as engine
 
 
@@ -32,7 +33,7 @@ def program(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def an_engine(folder: Path, version: str = "v3.200.0", without: str = "") -> Path:
+def an_engine(folder: Path, version: str = f"v{engine.VERSION}", without: str = "") -> Path:
     for name in engine.PROGRAMS:
         if name != without:
             program(folder / name, f"echo {version}")
@@ -51,7 +52,7 @@ def test_there_is_none():
     assert engine.find() is None
 
 
-@pytest.mark.parametrize("version", ["v3.200.0", "3.190.0", "v3.300.1-alpha.1"])
+@pytest.mark.parametrize("version", ["v3.200.0", "3.274.1", "v3.300.1-alpha.1"])
 def test_one_on_path_is_taken(version, tmp_path, monkeypatch):
     folder = an_engine(tmp_path / "mine", version)
     on_path(monkeypatch, folder)
@@ -59,7 +60,7 @@ def test_one_on_path_is_taken(version, tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("version", ["v3.189.9", "v4.0.0", "v2.99.0", "rubbish", "", "v3.200.0; exit 1"])
+@pytest.mark.parametrize("version", ["v3.199.9", "v4.0.0", "v2.99.0", "rubbish", "", "v3.200.0; exit 1"])
 def test_one_of_a_wrong_version_is_passed_over_for_the_cached_one(version, tmp_path, monkeypatch):
     on_path(monkeypatch, an_engine(tmp_path / "mine", version))
     assert engine.find() is None
@@ -85,7 +86,20 @@ def test_one_that_cannot_run_is_passed_over(tmp_path):
     assert engine.find() is None
 
 
-def test_without_network_and_go_the_error_names_what_was_tried_and_the_ways(tmp_path, monkeypatch):
+def test_one_that_does_not_run_is_no_missing_one(tmp_path, monkeypatch):
+    """As with too little memory: another engine, fetched or built, would not run either."""
+    an_engine(cached(tmp_path))
+    program(cached(tmp_path) / "pulumi", "echo 'fatal error: failed to reserve page summary memory' >&2; exit 2")
+    for ask in (engine.find, engine.ensure):
+        with pytest.raises(EngineError) as caught:
+            ask()
+        assert "does not run" in caught.value.message and "page summary memory" in caught.value.message
+        assert "ulimit -v" in caught.value.hint and "missing" not in caught.value.message
+    on_path(monkeypatch, an_engine(tmp_path / "mine"))
+    assert engine.find() == tmp_path / "mine"
+
+
+def test_without_network_and_go_the_error_names_what_failed_and_the_ways(tmp_path, monkeypatch):
     monkeypatch.setenv("UV_OFFLINE", "true")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
@@ -93,21 +107,36 @@ def test_without_network_and_go_the_error_names_what_was_tried_and_the_ways(tmp_
     steps: list[str] = []
     with pytest.raises(EngineError) as caught:
         engine.ensure(steps.append)
-    assert "download: " in caught.value.message and "build: " in caught.value.message
+    assert "could not be built: " in caught.value.message
     assert "PATH" in caught.value.hint and "Go module proxy" in caught.value.hint
-    assert steps[0] == f"Downloading Pulumi {engine.VERSION}" and "Fetching a Go toolchain" in steps
+    assert steps == ["Fetching a Go toolchain"]
     assert engine.find() is None
     assert [path.name for path in (tmp_path / "cache/pulumi").iterdir()] == [f"{engine.VERSION}.lock"]
+
+
+@pytest.mark.parametrize("version, remark", [("v3.200.0", ""), ("v3.274.1", ""), ("v3.274.2", "This one is newer")])
+def test_the_doctor_names_the_tested_range_to_whom_it_concerns(version, remark, tmp_path, monkeypatch):
+    on_path(monkeypatch, an_engine(tmp_path / "mine", version))
+    (found,) = [finding for finding in doctor.examine() if finding.name == "pulumi"]
+    assert found.ok and found.detail == f"{version[1:]} (tested: 3.200.0 to 3.274.1) in {tmp_path / 'mine'}"
+    assert (remark in found.remedy and "3.200.0 to 3.274.1" in found.remedy) if remark else found.remedy == ""
+
+
+def test_the_doctor_tells_of_one_on_path_that_is_not_used(tmp_path, monkeypatch):
+    an_engine(cached(tmp_path))
+    on_path(monkeypatch, an_engine(tmp_path / "mine", "v3.150.0"))
+    (found,) = [finding for finding in doctor.examine() if finding.name == "pulumi"]
+    assert found.ok and str(tmp_path / "mine/pulumi") in found.remedy and "3.200.0 to 3.274.1" in found.remedy
 
 
 @pytest.mark.parametrize(
     "said, enough", [("go1.19.8", False), ("go1.21.0", True), ("go1.27.3", True), ("devel", False)]
 )
 def test_an_old_go_is_not_used(said, enough, tmp_path, monkeypatch):
-    assert not engine._go_is_new_enough()
+    assert not build._go_is_new_enough()
     program(tmp_path / "go/go", f"echo {said}")
     on_path(monkeypatch, tmp_path / "go")
-    assert engine._go_is_new_enough() is enough
+    assert build._go_is_new_enough() is enough
 
 
 @pytest.fixture
@@ -124,6 +153,16 @@ def test_a_pulumi_process_gets_path_backend_and_passphrase(root, tmp_path):
     assert rest == [os.environ["PATH"]]
     assert env["PULUMI_BACKEND_URL"] == f"file://{root}/.ems/state" and (root / ".ems/state").is_dir()
     assert env["PULUMI_CONFIG_PASSPHRASE"] == "" and env["PULUMI_SKIP_UPDATE_CHECK"] == "true"
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a#b", "a?b", "a\nb", "研究"])
+def test_any_folder_is_a_backend(name, tmp_path):
+    root = tmp_path / name
+    root.mkdir()
+    (root / "Pulumi.yaml").write_text("name: lab\nruntime: python\n")
+    url = engine.environment(tmp_path, root)["PULUMI_BACKEND_URL"]
+    assert url.isprintable() and not set("?# ") & set(url)
+    assert manners.backend_folder(url, root) == root / ".ems/state/.pulumi"
 
 
 def test_what_the_user_has_set_stays(root, tmp_path, monkeypatch):
