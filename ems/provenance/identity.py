@@ -16,19 +16,22 @@ def digest(
     python: str,
     inputs: Mapping[str, str],
     env: Mapping[str, str],
+    columns: Mapping[str, str] | None = None,
 ) -> str:
     """SHA-256, 64 hexadecimal digits, of everything that decides what an experiment computes.
 
     `tree`: `Code.tree`; `job`: JSON values, whose lists keep their order and whose keys have none; `environment`:
-    `Environment.digest`; `inputs`: digest of each input by name; `env`: the stack file's environment variables.
+    `Environment.digest`; `inputs`: digest of each input by name; `env`: the stack file's environment variables;
+    `columns`: its types of columns, which count where there are any.
     """
-    parts = {
+    parts: dict[str, object] = {
         "tree": tree,
         "job": dict(job),
         "environment": environment,
         "python": python,
         "inputs": dict(inputs),
         "env": dict(env),
+        **({"columns": dict(columns)} if columns else {}),
     }
     return hashlib.sha256(_canonical(parts)).hexdigest()
 

@@ -94,6 +94,7 @@ def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpe
         python=built.python,
         inputs=inputs.content(experiment),
         env=experiment.env,
+        columns=experiment.results.columns,
     )
 
 

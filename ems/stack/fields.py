@@ -10,7 +10,8 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from ems.base.messages import quoted, show
+from ems.base.messages import nearest, quoted, show
+from ems.spool.kinds import DECLARED
 from ems.stack.checks import Checked, finite, matching, one_line, text_of
 
 Scalar = bool | int | float | str | None
@@ -54,6 +55,26 @@ VARIABLE = matching("[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and `_`
 
 
 RESERVED_COLUMNS = frozenset(["experiment_id", "point", "row", "rowid"])
+
+
+def _check_column(value: object) -> str:
+    text = one_line(value, "the name of a column")
+    if not text or text.lower() in RESERVED_COLUMNS:
+        raise ValueError(f"is {show(text)}, which no column of results files can be called: allowed is another name")
+    return text
+
+
+COLUMN = Checked(_check_column, {"type": "string", "minLength": 1})
+
+
+def _check_column_type(value: object) -> str:
+    text = one_line(value, f"one of {', '.join(DECLARED)}")
+    if text not in DECLARED:
+        raise ValueError(f"is {show(text)}: {nearest(text, DECLARED)}")
+    return text
+
+
+COLUMN_TYPE = Checked(_check_column_type, {"type": "string", "enum": [*DECLARED]})
 
 
 def _axis_problem(text: str) -> str | None:

@@ -158,6 +158,11 @@ class ResultsSpec(Strict):
     """The results: rows of one table."""
 
     table: Annotated[str, fields.TABLE] = Field(description="Table of the lab's database that receives the rows.")
+    columns: dict[Annotated[str, fields.COLUMN], Annotated[str, fields.COLUMN_TYPE]] = Field(
+        default={},
+        description="Types of columns of a command's results files, where the first value shall not settle them: text, "
+        "integer, float or boolean, each under its column's name.",
+    )
 
 
 class InputSpec(Strict):

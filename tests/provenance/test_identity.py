@@ -25,6 +25,12 @@ def test_the_id_of_an_experiment_is_a_promise_to_the_rows_that_exist():
     assert identity.experiment_id(LAB, "fit", digest) == "be99686c-92c0-590e-8bd6-1444f441e04e"
 
 
+def test_declared_columns_count_where_there_are_any():
+    assert identity.digest(**PARTS, columns={}) == identity.digest(**PARTS)
+    digests = {identity.digest(**PARTS, columns=columns) for columns in ({}, {"zip": "text"}, {"zip": "float"})}
+    assert len(digests) == 3
+
+
 def test_the_id_depends_on_lab_stack_and_digest():
     other_lab = uuid.uuid5(LAB, "other")
     ids = {

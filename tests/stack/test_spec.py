@@ -564,3 +564,20 @@ def test_the_schema_is_json_whose_references_lead_somewhere():
     assert names <= set(json_schema()["$defs"])
     limits = json_schema()["$defs"]["LimitsSpec"]["properties"]["max_hours"]["anyOf"][0]
     assert limits == {"type": "number", "exclusiveMinimum": 0, "maximum": 8760}
+
+
+def test_types_of_columns_are_declared_for_a_command():
+    declared = {"zip": "text", "my label": "integer", "x": "float", "ok": "boolean"}
+    found = experiment("results/columns", declared)
+    assert found.results.columns == declared
+    assert spec.from_json("experiment", spec.to_json(found)) == found
+    assert problem("results/columns", {"zip": "txt"}, "results.columns.zip").endswith(
+        "did you mean text? allowed are boolean, float, integer, text"
+    )
+    assert "no column" in problem("results/columns", {"Point": "text"}, "results.columns.Point")
+
+
+def test_a_function_declares_no_columns():
+    sweep = changed(EXPERIMENT, "job", {"function": "a.b:f", "sweep": {"x": [1]}})
+    found = faults("experiment", changed(sweep, "results/columns", {"y": "text"}))
+    assert "a function's values have types" in found["ems:experiment.results.columns"]

@@ -28,7 +28,8 @@ from ems.node.job.keeper import Ended, Job, kill_leftovers
 from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
-from ems.spool.batch import Batch
+from ems.spool.batch import Batch, ColumnType
+from ems.spool.kinds import DECLARED
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
@@ -139,9 +140,14 @@ class Attempt:
     def _work(self) -> Outcome:
         job = self._start()
         try:
-            return self._follow(job, ResultsReader(self._results))
+            return self._follow(job, ResultsReader(self._results, self._declared()))
         finally:
             job.stop()
+
+    def _declared(self) -> dict[str, ColumnType]:
+        """The types of columns that the stack file says; bundles of earlier versions have no such key."""
+        spec = json.loads((self._dir / "code" / "spec.json").read_bytes())
+        return {name: DECLARED[word] for name, word in spec["results"].get("columns", {}).items()}
 
     def _start(self) -> Job:
         unpacked = self._dir / "code"
@@ -228,7 +234,8 @@ class Attempt:
         batch = reader.poll(ended)
         if batch is None:
             return False
-        self._write(batch)
+        if len(batch):
+            self._write(batch)
         return True
 
     def _read_rest(self, reader: ResultsReader, well: bool) -> None:

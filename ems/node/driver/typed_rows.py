@@ -9,27 +9,15 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from ems.node.driver.rows import BadResult, rows_of, shown
-from ems.spool.batch import Column, ColumnType, Value
+from ems.spool.batch import Column, Value
+from ems.spool.kinds import Kind, column, joined, settled
 
-Kind = Literal["int64", "giant", "float64", "text", "bool"]  # giant: int64 with a value that is not an exact double
+__all__ = ["Gathered", "Kind", "Typed", "joined"]
 
 RESERVED = frozenset({"experiment_id", "point", "row", "rowid"})
-_EXACT = 2**53
-_NULL = type(None)
-_KINDS: dict[type, Kind] = {int: "int64", float: "float64", str: "text", bool: "bool"}
-
-
-def joined(known: Kind | None, found: Kind) -> Kind | None:
-    """What a column is that was `known` and gets `found`; None where the two do not go together."""
-    pair = {known or found, found}
-    if len(pair) == 1:
-        return found
-    if pair == {"int64", "giant"}:
-        return "giant"
-    return "float64" if pair == {"int64", "float64"} else None
 
 
 @dataclass(frozen=True)
@@ -104,11 +92,11 @@ class Gathered:
         columns: list[Column] = []
         kinds: dict[str, Kind] = {}
         for name, values in self._values():
-            kind, misfits = settled(name, values, self._known.get(name))
+            kind, misfits = settled(values, self._known.get(name))
             if misfits:
-                return (), {}, {self.points[row]: problem for row, problem in misfits.items()}
+                return (), {}, {self.points[row]: _misfit(name, values[row], was) for row, was in misfits.items()}
             if kind:
-                columns.append(_column(name, kind, values))
+                columns.append(column(name, kind, values))
                 kinds[name] = kind
         return tuple(columns), kinds, {}
 
@@ -131,70 +119,12 @@ class Gathered:
         self._records = [self._records[i] for i in kept]
 
 
-def settled(name: str, values: list[Value], known: Kind | None) -> tuple[Kind | None, dict[int, str]]:
-    """What a column is with these values, and what is wrong with those that do not fit, by their row.
-
-    None for a column of which only nulls were seen.
-    """
-    quick = _quick_kind(values)
-    kind = joined(known, quick) if quick else None
-    if kind:
-        return kind, {}
-    kind, misfits = known, {}
-    for row, value in enumerate(values):
-        if value is None:
-            continue
-        found = _kind(value)
-        merged = joined(kind, found) if found else None
-        if merged:
-            kind = merged
-        else:
-            misfits[row] = _misfit(name, value, kind if found else None)
-    return kind, misfits
-
-
-def _quick_kind(values: list[Value]) -> Kind | None:
-    """Of a whole column at once; None where it has to be looked at value by value."""
-    types: set[type] = set(map(type, values)) - {_NULL}
-    if types == {float}:
-        return "float64"
-    if types == {bool}:
-        return "bool"
-    present: list[Any] = [value for value in values if type(value) in {int, str}]
-    if types == {str}:
-        return _kind("".join(present))
-    if int in types and types <= {int, float} and max(present) <= _EXACT and min(present) >= -_EXACT:
-        return "float64" if float in types else "int64"
-    return None
-
-
-def _kind(value: int | float | str) -> Kind | None:
-    """None for what no column can hold."""
-    if isinstance(value, str):
-        return None if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value) else "text"
-    if type(value) is int and not -_EXACT <= value <= _EXACT:
-        if not -(2**63) <= value < 2**63:
-            return None
-        return "int64" if int(float(value)) == value else "giant"
-    return _KINDS[type(value)]
-
-
-def _misfit(name: str, value: Value, expected: Kind | None) -> str:
-    if expected is None:
-        return f"Column {name!r} is {shown(value)}.\nAllowed: integers from -2^63 to 2^63-1, valid Unicode."
-    kind = "int64 beyond the exact doubles" if expected == "giant" else expected
+def _misfit(name: str, value: Value, was: Kind | None) -> str:
+    if was is None:
+        allowed = "integers of 64 bits or that are exact doubles, valid Unicode"
+        return f"Column {name!r} is {shown(value)}.\nAllowed: {allowed}."
+    kind = "int64 beyond the exact doubles" if was == "giant" else was
     return (
         f"Column {name!r} was {kind} so far and is {shown(value)} here.\n"
         "Allowed: one type in the whole run, or whole numbers that are exact doubles among doubles."
     )
-
-
-def _column(name: str, kind: Kind, values: list[Any]) -> Column:
-    type_: ColumnType = "int64" if kind == "giant" else kind
-    if type_ not in {"int64", "float64"}:
-        return Column(name, type_, values)
-    if None not in values:
-        return Column(name, type_, array("d" if type_ == "float64" else "q", values))
-    if type_ == "float64":
-        values = [None if value is None else float(value) for value in values]
-    return Column(name, type_, values)

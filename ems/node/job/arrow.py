@@ -1,4 +1,4 @@
-"""Arrow arrays as columns. Imported only when a Parquet file appears: loading pyarrow takes a while."""
+"""Arrow arrays as values. Imported only when a Parquet file appears: loading pyarrow takes a while."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ from typing import Any
 
 import pyarrow as pa
 
-from ems.spool.batch import Column
+from ems.spool.kinds import Values, of_decimal
 
 
-def from_arrow(name: str, values: Any) -> Column | None:
-    """`values` (pyarrow.Array) as a column; None if its type is null. TypeError if it is nested, a duration, …"""
+def from_arrow(name: str, values: Any) -> Values:
+    """`values` (pyarrow.Array) as a column's values. TypeError if it is nested, a duration, …
+
+    ValueError for a decimal number with more digits than a double keeps.
+    """
     values = _plain(values)
     kind = values.type
-    if pa.types.is_null(kind):
-        return None
-    if pa.types.is_boolean(kind):
-        return Column(name, "bool", values.to_pylist())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return Column(name, "text", values.to_pylist())
-    if pa.types.is_integer(kind) and not _has_giant(values):
-        return Column(name, "int64", _numbers("q", values.cast(pa.int64())))
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return Column(name, "float64", _numbers("d", values.cast(pa.float64(), safe=False)))
+    if pa.types.is_null(kind) or pa.types.is_boolean(kind) or _is_text(kind) or _has_giant(values):
+        return list(values.to_pylist())
+    if pa.types.is_decimal(kind):
+        return [None if value is None else _of_decimal(name, value) for value in values.to_pylist()]
+    if pa.types.is_integer(kind):
+        return _numbers("q", values.cast(pa.int64()))
+    if pa.types.is_floating(kind):
+        return _numbers("d", values.cast(pa.float64()))
     raise TypeError(f"column {name!r} is of type {kind}")
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _of_decimal(name: str, value: Any) -> int | float:
+    try:
+        return of_decimal(value)
+    except ValueError as error:
+        raise ValueError(f"column {name!r}: {error}") from error
 
 
 def _plain(values: Any) -> Any:
@@ -41,12 +53,13 @@ def _plain(values: Any) -> Any:
 
 def _has_giant(values: Any) -> bool:
     """Whether an unsigned integer needs more than 63 bits."""
-    return bool(values.type == pa.uint64() and any(v is not None and v >= 2**63 for v in values.to_pylist()))
+    giant = values.type == pa.uint64() and any(value is not None and value >= 2**63 for value in values.to_pylist())
+    return bool(giant)
 
 
-def _numbers(code: Any, values: Any) -> Any:
+def _numbers(code: Any, values: Any) -> Values:
     if values.null_count:
-        return values.to_pylist()
+        return list(values.to_pylist())
     numbers: array[Any] = array(code)
     if len(values):
         data = memoryview(values.buffers()[1]).cast("B")

@@ -1,137 +1,121 @@
-"""Results in text files with one record a line: CSV, JSON-lines."""
+"""Results in text files: what CSV and JSON-lines have in common."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ems.node.job.columns import KnownTypes, Misfit
-from ems.node.job.results_file import Chunk, ResultsError, ResultsFile
-from ems.node.job.tail import MAX_RECORD_BYTES, Lines, Tail
+from ems.node.job.records import Record
+from ems.node.job.results_file import CELLS_AT_ONCE, MOST_COLUMNS, Chunk, ResultsError, ResultsFile
+from ems.node.job.tail import Tail
 from ems.spool.batch import Column
 
-_BOM = b"\xef\xbb\xbf"
-csv.field_size_limit(MAX_RECORD_BYTES)  # Python's own limit of 131,072 characters is a guard against broken quotes
+
+@dataclass
+class Rows:
+    """Rows that were read, with the line of each; of how many records, with how many bytes."""
+
+    rows: list[Any] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    records: int = 0
+    size: int = 0
 
 
 class LineFile(ResultsFile):
-    """A text file with one record a line."""
+    """A text file of records. The rows before its first fault are taken, however the reading was divided."""
 
     quoted = False
+    hint = ""  # about a value that does not fit its column
 
     def __init__(self, path: Path, types: KnownTypes) -> None:
         super().__init__(path, types)
         self._tail = Tail(path, self.quoted)
+        self._names: dict[str, None] = {}  # of the columns so far
+        self._waiting: list[Record] = []  # complete, but not read yet
+        self._fault: ResultsError | None = None
 
     def take(self, max_rows: int, max_bytes: int, ended: bool) -> Chunk | None:
-        lines = self._tail.take(max_rows, max_bytes, ended)
-        if not lines.records:
+        if self._fault:
+            raise self._fault
+        records = self._waiting or self._tail.take(max_rows, max_bytes, ended)
+        if not records:
             return None
-        size = sum(map(len, lines.records))
-        if lines.first == 1:
-            lines = Lines(1, [lines.records[0].removeprefix(_BOM), *lines.records[1:]])
-        numbers, columns = self._parse(lines)
-        return Chunk(len(numbers), size, columns)
+        read = self._read(records)
+        self._waiting = records[read.records :]
+        columns = self._columns(read)
+        if self._fault and not read.rows:
+            raise self._fault
+        return Chunk(len(read.rows), read.size, columns)
+
+    def verified(self) -> Iterator[None]:
+        return self._tail.verified()
 
     @abstractmethod
-    def _parse(self, lines: Lines) -> tuple[list[int], list[Column]]:
-        """Each row's line number, and the columns."""
+    def _row(self, record: Record) -> Any:
+        """None if the record is not a row. Has noted the row's names."""
 
-    def _decode(self, data: bytes, line: int) -> str:
+    @abstractmethod
+    def _turned(self, rows: list[Any]) -> Iterable[tuple[str, Any]]:
+        """Column by column."""
+
+    @abstractmethod
+    def _column(self, name: str, values: Any) -> Column | None:
+        """Of values as `_turned` has them. Misfit at the first that does not fit."""
+
+    def _read(self, records: list[Record]) -> Rows:
+        """Up to a fault, which is noted, and no more than CELLS_AT_ONCE."""
+        read = Rows()
         try:
-            return data.decode("utf-8")
+            for record in records:
+                row = self._row(record)
+                read.records += 1
+                read.size += len(record.data)
+                if row is not None:
+                    read.rows.append(row)
+                    read.lines.append(record.line)
+                if len(read.rows) * len(self._names) >= CELLS_AT_ONCE:
+                    break
+        except ResultsError as fault:
+            self._fault = fault
+        return read
+
+    def _columns(self, read: Rows) -> list[Column]:
+        """Up to the first row with a value that does not fit: that is a fault, and such rows leave `read`."""
+        before = dict(self._types.known)
+        columns: list[Column] = []
+        first: tuple[Misfit, str] | None = None
+        for name, values in self._turned(read.rows):
+            try:
+                column = self._column(name, values)
+            except Misfit as misfit:
+                first = (misfit, name) if first is None or misfit.row < first[0].row else first
+            else:
+                columns += [column] if column else []
+        if first is None:
+            return columns
+        row, name = first[0].row, first[1]
+        self._fault = self._wrong(read.lines[row], str(first[0]), self.hint.format(name=name))
+        del read.rows[row:], read.lines[row:]
+        self._types.known = before  # what does not become rows does not make types
+        return self._columns(read)
+
+    def _note(self, name: str, line: int) -> None:
+        self._names[name] = None
+        if len(self._names) > MOST_COLUMNS:
+            hint = "Write a row for each value: what varies belongs in cells, not in names of columns."
+            raise self._wrong(line, f"more than {MOST_COLUMNS:,} columns", hint)
+
+    def _decode(self, record: Record) -> str:
+        try:
+            return record.data.decode("utf-8")
         except UnicodeDecodeError as error:
-            line += data.count(b"\n", 0, error.start)
-            bad = data[error.start : error.end]
+            line = record.line + record.data.count(b"\n", 0, error.start)
+            bad = record.data[error.start : error.end]
             raise self._wrong(line, f"{bad!r} is not UTF-8", "Write results files in UTF-8.") from error
 
     def _wrong(self, line: int, problem: str, hint: str = "") -> ResultsError:
         return ResultsError(f"{self.path}:{line}: {problem}.", hint)
-
-    def _misfit(self, line: int, misfit: Misfit) -> ResultsError:
-        hint = "A column keeps the type of its first values; only integers may be followed by other numbers."
-        return self._wrong(line, str(misfit), hint)
-
-
-class CsvFile(LineFile):
-    """RFC 4180 with a header line. Empty cells are null; `NA` is, except in a column of text."""
-
-    quoted = True
-
-    def __init__(self, path: Path, types: KnownTypes) -> None:
-        super().__init__(path, types)
-        self._names: list[str] = []
-
-    def _parse(self, lines: Lines) -> tuple[list[int], list[Column]]:
-        rows, numbers = self._rows(self._decode(b"".join(lines.records), lines.first), lines.first)
-        columns = []
-        for name, cells in zip(self._names, zip(*rows, strict=True), strict=False):
-            try:
-                column = self._types.from_cells(name, cells)
-            except Misfit as misfit:
-                raise self._misfit(numbers[misfit.row], misfit) from misfit
-            columns += [column] if column else []
-        return numbers, columns
-
-    def _rows(self, text: str, first: int) -> tuple[list[list[str]], list[int]]:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows, numbers, line = [], [], first
-        try:
-            for row in reader:
-                if not self._names:
-                    self._names = self._header(row, line)
-                elif len(row) == len(self._names):
-                    rows.append(row)
-                    numbers.append(line)
-                elif row:
-                    raise self._wrong(line, f"{len(row)} fields, where the header has {len(self._names)}")
-                line = first + reader.line_num
-        except csv.Error as error:
-            raise self._wrong(line, f"{error}", "Quote cells as RFC 4180 says.") from error
-        return rows, numbers
-
-    def _header(self, row: list[str], line: int) -> list[str]:
-        if row and "" in row:
-            hint = "In R: write.csv(…, row.names = FALSE). With pandas: to_csv(…, index=False)."
-            raise self._wrong(line, f"column {row.index('') + 1} of the header has no name", hint)
-        twice = [name for i, name in enumerate(row) if name in row[:i]] if len(set(row)) < len(row) else []
-        if twice:
-            raise self._wrong(line, f"the header names {twice[0]!r} twice")
-        return row
-
-
-class JsonLinesFile(LineFile):
-    """One JSON object a line, of numbers, text, booleans and nulls; NaN and Infinity are accepted."""
-
-    def _parse(self, lines: Lines) -> tuple[list[int], list[Column]]:
-        rows, numbers = [], []
-        for line, record in enumerate(lines.records, lines.first):
-            if record.strip():
-                rows.append(self._object(record, line))
-                numbers.append(line)
-        columns = []
-        for name in {name: None for row in rows for name in row}:
-            try:
-                column = self._types.from_values(name, [row.get(name) for row in rows])
-            except Misfit as misfit:
-                raise self._misfit(numbers[misfit.row], misfit) from misfit
-            columns += [column] if column else []
-        return numbers, columns
-
-    def _object(self, record: bytes, line: int) -> dict[str, Any]:
-        text = self._decode(record, line)
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self._wrong(line, f"not a JSON object: {error}") from error
-        if not isinstance(row, dict):
-            raise self._wrong(line, f"a JSON {type(row).__name__}, not an object", 'Write {"name": value, …}.')
-        for name, value in row.items():
-            if isinstance(value, (dict, list)) or not name:
-                hint = "Values are numbers, text, booleans or null: give each element a column of its own."
-                raise self._wrong(line, f"{name!r} is a nested value" if name else "a name is empty", hint)
-        return row

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ems.node.job.columns import KnownTypes, Misfit
-from ems.node.job.results_file import Chunk, ResultsError, ResultsFile, signature
+from ems.node.job.results_file import Chunk, ResultsError, ResultsFile, opened, signature
 from ems.spool.batch import Column
 
 
@@ -57,19 +57,15 @@ class ParquetFile(ResultsFile):
         from ems.node.job.arrow import from_arrow
 
         try:
-            column = from_arrow(name, values)
-            return column and self._types.typed(column)
-        except (Misfit, TypeError) as error:
-            hint = "Columns are numbers, text, booleans, dates or times."
+            return self._types.typed(name, from_arrow(name, values))
+        except (Misfit, TypeError, ValueError) as error:
+            hint = "Columns are numbers, text, booleans, dates or times; numbers beyond doubles and 64 bits: as text."
             raise ResultsError(f"{self.path}: {error}.", hint) from error
 
 
 def _is_closed_parquet(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            begin = file.read(4)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 4))
-            return size >= 12 and begin == file.read(4) == b"PAR1"
-    except FileNotFoundError:
+    if not path.exists():
         return False
+    with opened(path) as file:
+        size = os.fstat(file).st_size
+        return size >= 12 and os.pread(file, 4, 0) == os.pread(file, 4, size - 4) == b"PAR1"

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ems.base.errors import EmsError
 from ems.node.job.columns import KnownTypes
 from ems.spool.batch import Column
+
+MOST_COLUMNS = 10_000
+CELLS_AT_ONCE = 1_000_000
 
 
 class ResultsError(EmsError):
@@ -37,6 +44,25 @@ class ResultsFile(ABC):
         `ended`: the job has ended well, so that a last line without a newline is complete. ResultsError on anything
         that cannot be read.
         """
+
+    def verified(self) -> Iterator[None]:
+        """Check, in steps, that the file is still what was read. ResultsError if it is not."""
+        return iter(())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A regular file, to be read by its descriptor. ResultsError for anything else; nothing blocks."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ResultsError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise ResultsError(f"{path} is not a regular file.", "Write results files as plain files.")
+        yield file
+    finally:
+        os.close(file)
 
 
 def signature(path: Path) -> tuple[int, int, int] | None:
