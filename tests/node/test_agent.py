@@ -76,10 +76,10 @@ def bundle(folder: Path, spec: ExperimentSpec, code: str, ems: bytes = b"") -> P
     return aside.rename(folder / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
 
 
-def command_spec() -> ExperimentSpec:
+def command_spec(columns: dict[str, str] | None = None) -> ExperimentSpec:
     job = {"command": ("python", "job.py"), "parameters": {"wait": 1}}
     fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env"}
-    return ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r"}})
+    return ExperimentSpec.model_validate({**fields, "job": job, "results": {"table": "r", "columns": columns or {}}})
 
 
 @dataclass
@@ -118,10 +118,18 @@ class Bench:
         )
         return self.root / "runs" / id
 
-    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", ems: bytes = b"", **config: float) -> Path:
+    def prepare(
+        self,
+        run_dir: Path,
+        code: str = JOB,
+        id: str = "e1",
+        ems: bytes = b"",
+        columns: dict[str, str] | None = None,
+        **config: float,
+    ) -> Path:
         run_dir.mkdir(parents=True)
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
-        package = str(bundle(run_dir, command_spec(), code, ems))
+        package = str(bundle(run_dir, command_spec(columns), code, ems))
         AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
@@ -271,6 +279,70 @@ def test_what_went_wrong_is_in_the_row(bench: Bench, code: str, problem: str) ->
     assert bench.values() == {}
     assert re.search(problem, bench.row().error)
     assert family(run_dir) == []
+
+
+IN_RESULTS = "import os, pathlib, time\nos.chdir(os.environ['EMS_RESULTS_DIR'])\n"
+
+
+def test_what_is_not_read_is_said_at_the_end(bench: Bench) -> None:
+    """A job's files that give no rows are not passed over in silence."""
+    code = (
+        "pathlib.Path('run1').mkdir(); pathlib.Path('run1/r.csv').write_text('n\\n1\\n')\n"
+        "for name in ('r.csv.gz', 'r.tsv', 'r.json', '.hidden'): pathlib.Path(name).write_text('x')\n"
+        "os.mkfifo('b.csv')\n"
+    )
+    run_dir = bench.new(IN_RESULTS + code)
+    row = bench.run(run_dir)
+    said = '0 rows; not read: b.csv, r.csv.gz, r.json, r.tsv, "run1/"'
+    assert (row.state, row.error, row.log_tail) == (State.SUCCEEDED, "", said)
+    assert (run_dir / "job.log").read_text().splitlines()[-1] == f"--- {said} ---"
+
+
+def test_declared_columns_are_read_as_declared(bench: Bench) -> None:
+    code = "pathlib.Path('a.csv').write_text('zip,n\\n1234,1\\nx,2\\n')"
+    run_dir = bench.prepare(bench.register(), IN_RESULTS + code, columns={"zip": "text"})
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == {"zip": ["1234", "x"], "n": [1, 2]}
+
+
+ENDLESS = IN_RESULTS + (
+    "file = open('a.csv', 'w')\n"
+    "file.write('t,n\\n')\n"
+    "line = '10,5\" pipe\\n' * 5000; endless = '10,5 pipe\\n' * 5000\n"
+    "for _ in range(30): file.write(line)\n"
+    "file.write('\"open\\n')\n"
+    "(pathlib.Path.cwd().parent / 'half').touch()\n"
+    "while True: file.write(endless); file.flush(); time.sleep(0.01)\n"
+)
+
+
+@pytest.mark.parametrize("order", ["stop", "SIGTERM", "deadline"])
+def test_orders_are_obeyed_while_rows_never_end(bench: Bench, order: str) -> None:
+    """Stray quotes, an open one, and a job that writes faster than is read."""
+    run_dir = bench.new(ENDLESS, max_hours=6 / 3600 if order == "deadline" else None)
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    began = time.monotonic()
+    if order == "stop":
+        bench.database.request_cancel("e1")
+    elif order == "SIGTERM":
+        agent.terminate()
+    assert agent.wait(PATIENCE_S) in {0, 1}
+    assert time.monotonic() - began < 45
+    expected = {"stop": State.CANCELLED, "SIGTERM": State.LOST, "deadline": State.EXPIRED}
+    assert bench.row().state is expected[order]
+    assert family(run_dir) == []
+
+
+def test_a_file_rewritten_in_place_fails_the_run(bench: Bench) -> None:
+    """Rows of one width, of which an early one changes after it was read."""
+    code = (
+        "file = open('a.csv', 'w+')\n"
+        "file.write('n,state\\n' + '0,running\\n' * 100); file.flush(); time.sleep(2)\n"
+        "file.seek(8); file.write('0,success\\n')\n"
+    )
+    row = bench.run(bench.new(IN_RESULTS + code))
+    assert row.state is State.FAILED and "shortened or rewritten after 101 lines" in row.error
 
 
 def test_without_a_whole_bundle_nothing_is_claimed(bench: Bench) -> None:

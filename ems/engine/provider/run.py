@@ -123,7 +123,7 @@ def _asked(operation: Operation, experiment_id: str, *, cancel: bool = False) ->
 
 def _conclude(operation: Operation, experiment: Experiment) -> None:
     if experiment.state is State.SUCCEEDED:
-        operation.note(progress_line(experiment))
+        operation.note("\n".join([progress_line(experiment), *filter(None, [experiment.log_tail])]))
     elif experiment.state.finished:
         operation.complain("\n".join(_why(experiment)))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
+from ems.base.messages import plain
 from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
@@ -35,6 +36,7 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
+MOST_UNREAD = 10
 SAID_CHARACTERS = 300  # of the last line, in an error
 CANCELLED = "Cancelled on request."
 EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
@@ -190,15 +192,15 @@ class Attempt:
             halted = self._halted()
             if halted:
                 job.stop()
-                self._read_rest(reader, well=False)
+                self._read_on(reader, False, _after(FLUSH_S, halted))
                 return halted
             if self._spool_is_full() or not self._read(reader, ended=False):
                 job.wait(POLL_S)
 
     def _ended(self, ended: Ended, reader: ResultsReader) -> Outcome:
-        self._read_rest(reader, well=ended.code == 0)
+        halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
-            return Outcome(State.SUCCEEDED, points_done=1, points_failed=0, exit_code=0)
+            return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0, log_tail=self._told_unread(reader))
         tail = self._log_tail()
         said = [line.strip() for line in tail.splitlines() if line.strip()]  # a traceback's last line says what it was
         error = f"{ended}: {said[-1][:SAID_CHARACTERS]}" if said else str(ended)
@@ -238,15 +240,38 @@ class Attempt:
             self._write(batch)
         return True
 
-    def _read_rest(self, reader: ResultsReader, well: bool) -> None:
-        """Read on to the end. After a job that failed, what cannot be read is not the error that counts."""
+    def _read_on(self, reader: ResultsReader, well: bool, stopped: Callable[[], Outcome | None]) -> Outcome | None:
+        """Read to the end, after a job that ended `well` once more what was read; or until there is an outcome.
+
+        After a job that failed, what cannot be read is not the error that counts.
+        """
         try:
-            while self._read(reader, ended=well):
-                pass
+            for _ in self._steps(reader, well):
+                if outcome := stopped():
+                    log.warning("Reading was stopped: there may be more rows than the %d that were read", reader.rows)
+                    return outcome
         except ResultsError as error:
             if well:
                 raise
             log.warning("Not read: %s", error)
+        return None
+
+    def _steps(self, reader: ResultsReader, well: bool) -> Iterator[None]:
+        while self._read(reader, ended=well):
+            yield
+        if well:
+            yield from reader.verified()
+
+    def _told_unread(self, reader: ResultsReader) -> str:
+        """Says in the log which files are not read; returns it."""
+        unread = reader.unread()
+        if not unread:
+            return ""
+        more = f" and {len(unread) - MOST_UNREAD} more" if len(unread) > MOST_UNREAD else ""
+        said = f"{reader.rows:,} rows; not read: {', '.join(map(plain, unread[:MOST_UNREAD]))}{more}"
+        with (self._dir / "job.log").open("a", encoding="utf-8") as file:
+            file.write(f"--- {said} ---\n")
+        return said
 
     def _write(self, batch: Batch) -> None:
         with _room(self._spools.own.folder):
@@ -329,6 +354,12 @@ def seconds_left(claim: Claim, database: Database) -> float:
         return float("inf")
     now = row.heartbeat_at if row and row.heartbeat_at else datetime.now(UTC)
     return (claim.deadline_at - now).total_seconds()
+
+
+def _after(seconds: float, outcome: Outcome) -> Callable[[], Outcome | None]:
+    """Says the outcome once so many seconds have passed."""
+    due = time.monotonic() + seconds
+    return lambda: outcome if time.monotonic() >= due else None
 
 
 def _failed(error: str, exit_code: int | None = None, log_tail: str = "") -> Outcome:
