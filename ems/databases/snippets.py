@@ -1,6 +1,7 @@
 """Code that people paste into a notebook: it reads a stack's newest rows, whichever database the lab has.
 
-What a database's own clients do better stands beside the database; this goes through `ems results`, as CSV.
+What a database's own clients do better stands beside the database; this goes through `ems results`. Each keeps any text
+as it is: in CSV, text stands in quotes; the readers of R and Octave would change `"01"` and carriage returns.
 """
 
 from __future__ import annotations
@@ -19,30 +20,54 @@ import subprocess
 
 import pandas
 
-command = ["ems", "results", "$stack", "--format", "csv"]
-done = subprocess.run(command, cwd=$root, stdout=subprocess.PIPE, text=True, check=True)
-frame = pandas.read_csv(io.StringIO(done.stdout))
+command = ["ems", "results", "$stack", "--format", "parquet"]
+done = subprocess.run(command, cwd=$root, stdout=subprocess.PIPE, check=True)
+frame = pandas.read_parquet(io.BytesIO(done.stdout))
 print(frame)
 """)
-R = Template("""\
-setwd($root)
+R = Template(r"""setwd($root)
 Sys.unsetenv("LD_LIBRARY_PATH")  # R's own libraries are not for other programs
 file <- tempfile(fileext = ".csv")
 status <- system2("ems", c("results", "$stack", "--format", "csv", "--out", file))
 stopifnot(status == 0)
-rows <- read.csv(file)
+content <- readChar(file, file.size(file), useBytes = TRUE)
+content <- gsub("\001", "\001A", content, fixed = TRUE, useBytes = TRUE)
+content <- gsub("\r", "\001B", content, fixed = TRUE, useBytes = TRUE)  # read.csv takes it for the end of a line
+Encoding(content) <- "UTF-8"
+cells <- function(text, ...) read.csv(text = text, check.names = FALSE, na.strings = "", encoding = "UTF-8", ...)
+bare <- gsub('"(?:[^"]++|"")*+"', "'", content, perl = TRUE)  # text stands in quotes
+bare <- cells(bare, quote = "", header = FALSE, skip = 1, colClasses = "character")
+is_text <- vapply(bare, function(column) any(column == "'", na.rm = TRUE), NA)
+rows <- cells(content, colClasses = unname(ifelse(is_text, "character", NA)))
+for (i in which(!is_text & vapply(rows, is.character, NA))) rows[[i]] <- as.logical(rows[[i]])
+for (i in which(is_text)) {
+  column <- gsub("\001A", "\001", gsub("\001B", "\r", rows[[i]], fixed = TRUE), fixed = TRUE)
+  rows[[i]] <- ifelse(is.na(column) & !is.na(bare[[i]]), "", column)
+}
 print(head(rows))
 """)
-MATLAB = Template("""\
-file = [tempname() '.csv'];
-[status, message] = system(['cd $quoted && ems results $stack --format csv --out "' file '"']);
+MATLAB = Template(r"""is_octave = exist('OCTAVE_VERSION', 'builtin');
+formats = {'parquet', 'csv'};
+file = [tempname() '.' formats{1 + logical(is_octave)}];
+[status, message] = system(['cd $quoted && ems results $stack --out "' file '"']);
 assert(status == 0, message);
-if exist('OCTAVE_VERSION', 'builtin')
-    rows = dlmread(file, ',', 1, 0, 'emptyvalue', NaN);  % a matrix: point, row, then the other columns
-else
-    rows = readtable(file);
+if ~is_octave
+    rows = parquetread(file);
+else  % text stands in quotes, numbers and booleans do not
+    cells = regexp(fileread(file), '("(?:[^"]++|"")*+"|[^",\n]*+)([,\n])', 'tokens');
+    cells = vertcat(cells{:});
+    cells = reshape(cells(:, 1), find(strcmp(cells(:, 2), "\n"), 1), [])';
+    is_text = strncmp(cells, '"', 1);
+    cells(is_text) = cellfun(@(cell) regexprep(cell(2:end - 1), '""', '"'), cells(is_text), 'UniformOutput', false);
+    for i = 1:columns(cells)
+        values = cells(2:end, i);
+        if ~any(is_text(2:end, i))
+            values = str2double(strrep(strrep(values, 'True', '1'), 'False', '0'));
+        end
+        rows.(cells{1, i}) = values;
+    end
 end
-disp(rows(1:min(5, end), :))
+disp(rows);
 """)
 NEWEST = Template("""\
 SELECT * FROM "$table"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from ems.base import aside
 from ems.base.console import Text, text_out
 from ems.base.errors import UserError
 from ems.databases import Condition, Experiment
-from ems.spool.batch import Batch, Value
+from ems.spool.batch import Batch, Column, Value
 from ems.views.where import show
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MOST_ROWS, MOST_COLUMNS = 20, 8  # on a terminal
 GROUP_CELLS = 1_000_000
 FORMATS = ("csv", "json", "parquet")
+_PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)  # names that stand in CSV as they are
 ARROW = {"int64": "int64", "float64": "float64", "text": "string", "bool": "bool_"}
 
 
@@ -56,13 +57,24 @@ def write(batches: Iterable[Batch], format: str, file: IO[Any]) -> int:
 
 
 def _write_csv(batches: Iterable[Batch], file: IO[str]) -> int:
-    writer, rows = csv.writer(file, lineterminator="\n"), 0
+    """Text stands in quotes, and names where they need them; nulls are empty. So `""`, `"NA"` and `"01"` stay text."""
+    rows = 0
     for batch in batches:
         if not rows:
-            writer.writerow(header(batch))
-        writer.writerows(records(batch))
+            file.write(",".join(name if _PLAIN.fullmatch(name) else _quoted(name) for name in header(batch)) + "\n")
+        columns = [map(str, batch.points), map(str, batch.rows), *map(_csv_cells, batch.columns)]
+        file.writelines(",".join(cells) + "\n" for cells in zip(*columns, strict=True))
         rows += len(batch)
     return rows
+
+
+def _csv_cells(column: Column) -> list[str]:
+    shown: Callable[[Any], str] = _quoted if column.type == "text" else repr
+    return ["" if value is None else shown(value) for value in column.values]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _write_json(batches: Iterable[Batch], file: IO[str]) -> int:

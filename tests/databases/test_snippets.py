@@ -20,8 +20,9 @@ from ems.base.errors import UserError
 from ems.cli import app as cli
 from ems.databases.snippets import through_csv
 from ems.lab import Lab
+from ems.spool.batch import Column
 from tests.conftest import commit, ran
-from tests.databases.cases import batch, floats, ints
+from tests.databases.cases import batch, floats, ints, texts
 from tests.databases.servers import program
 
 ROWS = batch([0, 0, 1], ints("darts", 1, 2, 3), floats("estimate", 0.5, None, 2.25), rows=[0, 1, 0])
@@ -57,8 +58,27 @@ stopifnot(identical(as.numeric(rows$darts), c(1, 2, 3)), identical(rows$estimate
 stopifnot(identical(as.numeric(rows$point), c(0, 0, 1)), identical(as.numeric(rows$row), c(0, 1, 0)))
 """
 MATLAB_CHECK = """
-assert(isequaln(rows, [0 0 1 0.5; 0 1 2 NaN; 1 0 3 2.25]));
+assert(isequaln([rows.point rows.row rows.darts rows.estimate], [0 0 1 0.5; 0 1 2 NaN; 1 0 3 2.25]));
 """
+ODD = [
+    "NA",
+    "01234",
+    "1",
+    "TRUE",
+    "\r",
+    "a\rb",
+    "\r\n",
+    "\n",
+    '""%',
+    '"',
+    ",",
+    "a\n\nb",
+    "\x01A",
+    "\x01B\r",
+    "\\",
+    "é🙂",
+]
+TEXTS = ["x", None, "", *ODD]
 
 
 def test_python(stored: Lab, tmp_path: Path) -> None:
@@ -205,3 +225,40 @@ def test_another_language_is_refused_with_those_there_are(stored: Lab) -> None:
     result = CliRunner().invoke(cli.app, ["read", "pi", "--snippet", "cobol"])
     assert result.exit_code == 2
     assert all(name in result.output for name in ("python", "r", "matlab", "sql"))
+
+
+@pytest.fixture
+def odd(here: Lab) -> Lab:
+    """Any text, and beside it values of all other types, with nulls."""
+    count = len(TEXTS)
+    flags = Column("my label", "bool", [None, True, *[False] * (count - 2)])
+    numbers = floats("x", None, float("inf"), *[n / 7 for n in range(count - 2)])
+    ran(here, batch([0] * count, texts("t", *TEXTS), numbers, flags, rows=list(range(count))))
+    return here
+
+
+def test_any_text_comes_through_to_python(odd: Lab, tmp_path: Path) -> None:
+    check = f"assert [None if pandas.isna(t) else t for t in frame.t] == {TEXTS!r}, frame.t.tolist()\n"
+    code = through_csv("python", "pi", odd.root) + check + "assert frame.x[1] == float('inf')\n"
+    run(tmp_path, sys.executable, "-", code=code)
+
+
+def test_any_text_comes_through_to_r(odd: Lab, tmp_path: Path) -> None:
+    points = ["NA" if text is None else f"intToUtf8(c({', '.join(map(str, map(ord, text)))}))" for text in TEXTS]
+    check = f"""
+stopifnot(identical(rows$t, c({", ".join(points)})))
+stopifnot(identical(rows$x[1:4], c(NA, Inf, 0, 1 / 7)), identical(rows[["my label"]][1:3], c(NA, TRUE, FALSE)))
+"""
+    run(tmp_path, "Rscript", "-", code=through_csv("r", "pi", odd.root) + check)
+
+
+def test_any_text_comes_through_to_octave(odd: Lab, tmp_path: Path) -> None:
+    check = """
+assert(isequaln(rows.x(1:4), [NaN; Inf; 0; 1 / 7]) && isequaln(rows.('my label')(1:3), [NaN; 1; 0]));
+file = fopen('texts', 'w');
+cellfun(@(text) fwrite(file, [text char(255)]), rows.t);
+fclose(file);
+"""
+    code = through_csv("matlab", "pi", odd.root) + check
+    run(tmp_path, "octave-cli", "--quiet", "--no-init-file", code=code)
+    assert (tmp_path / "texts").read_bytes() == b"".join((text or "").encode() + b"\xff" for text in TEXTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -10,17 +11,21 @@ from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 import ems
 from ems.base.errors import DatabaseError, UserError
 from ems.databases import Experiment, State
 from ems.lab.line import duration, progress_line
+from ems.node.job.results_reader import ResultsReader
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, doctor, failures, results, status, teardown
 from tests.conftest import ran
 from tests.databases.cases import REGISTRATION, batch, floats, ints, texts
 
+ODD = ["", "NA", "01234", "1", "1e5", "TRUE", "nan", "\r", "a\rb", "\r\n", "\n", ' "', ",", "a\n\nb", "\x01A", "\\"]
 THEN = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 FINISHED = Experiment(
     registration=REGISTRATION,
@@ -110,7 +115,7 @@ def write(format: str, batches: list[Batch]) -> str:
 def test_csv_is_exact() -> None:
     lines = write("csv", mixed()).splitlines()
     assert lines[0] == "point,row,n,x,flag,name"
-    assert lines[1:] == ["0,0,1,0.1,True,é", '0,1,,inf,False,"a,b"', '1,0,3,nan,,"say ""hi"""']
+    assert lines[1:] == ['0,0,1,0.1,True,"é"', '0,1,,inf,False,"a,b"', '1,0,3,nan,,"say ""hi"""']
 
 
 def test_json_is_json() -> None:
@@ -118,6 +123,37 @@ def test_json_is_json() -> None:
     assert [row["x"] for row in rows] == [0.1, "inf", None]
     assert rows[0] == {"point": 0, "row": 0, "n": 1, "x": 0.1, "flag": True, "name": "é"}
     assert json.loads(write("json", [])) == []
+
+
+ANY = st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"]), max_size=6), st.sampled_from(ODD))
+
+
+@given(st.lists(st.tuples(ANY, st.none() | st.integers(-(2**63), 2**63 - 1), st.none() | st.floats()), min_size=1))
+def test_any_value_comes_back_from_each_format(tmp_path_factory, rows: list[tuple]) -> None:
+    """Text that looks like a number, and carriage returns, too."""
+    names = ("my, \r label", "n", "2019")
+    values = [list(column) for column in zip(*rows, strict=True)]
+    columns = [Column(*about) for about in zip(names, ("text", "int64", "float64"), values, strict=True)]
+    batches = [batch([0] * len(rows), *columns, rows=list(range(len(rows))))]
+    folder = tmp_path_factory.mktemp("formats")
+    for format in results.FORMATS:
+        results.export(batches, format, folder / f"a.{format}")
+    with (folder / "a.csv").open(newline="", encoding="utf-8") as file:
+        head, *cells = csv.reader(file, strict=True)
+    assert head[2:] == list(names)
+    assert [row[2] for row in cells] == [text or "" for text in values[0]]
+    in_json = json.loads((folder / "a.json").read_bytes())
+    assert [row[names[0]] for row in in_json] == values[0] and [row["n"] for row in in_json] == values[1]
+    table = pq.read_table(folder / "a.parquet")
+    assert [table[name].to_pylist() for name in names[:2]] == values[:2]
+    assert repr(table["2019"].to_pylist()) == repr(values[2])
+    (folder / "a.json").unlink()
+    (folder / "a.parquet").unlink()
+    read = ResultsReader(folder).poll(ended=True)
+    found = {column.name: (column.type, list(column.values)) for column in read.columns} if read else {}
+    for column in columns:
+        nothing = (column.type, [None] * len(rows))
+        assert repr(found.get(column.name, nothing)) == repr((column.type, column.values))
 
 
 def test_parquet_and_frames_keep_the_types() -> None:
