@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal, Union
 
 from ems.spool.batch import Column, ColumnType, Value
@@ -95,13 +96,28 @@ def is_exact(value: int) -> bool:
         return False
 
 
-def of_decimal(value: Decimal) -> int | float:
-    """A decimal number as an integer, or as the double that has the same digits. ValueError if there is none."""
-    if value.is_finite() and value == value.to_integral_value() and value.as_tuple().exponent >= 0:  # type: ignore[operator]
+def of_number(value: Any) -> int | float:
+    """A decimal number, fraction or long double as an integer, or as the double of the same digits.
+
+    ValueError if there is none: "has more digits than …".
+    """
+    if isinstance(value, Decimal):
+        return _of_decimal(value)
+    number = float(value)
+    if value != number and value == value:  # noqa: PLR0124  (NaN is a double)
+        raise ValueError("has more digits than a double keeps")
+    return int(value) if isinstance(value, Fraction) and value.denominator == 1 else number
+
+
+def _of_decimal(value: Decimal) -> int | float:
+    if not value.is_finite():
+        return float(value)
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent >= 0:
         return int(value)
     number = float(value)
-    if value.is_finite() and Decimal(repr(number)) != value:
-        raise ValueError(f"{value} has more digits than a double keeps")
+    if Decimal(repr(number)) != value:
+        raise ValueError("has more digits than a double keeps")
     return number
 
 

@@ -8,9 +8,11 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -286,6 +288,30 @@ def test_parquet_of_other_types_is_refused(tmp_path: Path, values: list[object],
     pq.write_table(pa.table({"v": values}), tmp_path / "a.parquet")
     with pytest.raises(ResultsError, match=rf"a\.parquet: column 'v' is of type {type}(.|\n)*dates or times"):
         ResultsReader(tmp_path).poll()
+
+
+def test_decimals_of_parquet_are_the_numbers_that_they_are(tmp_path: Path) -> None:
+    columns = {
+        "d": pa.array([Decimal("1.5"), None, Decimal("0.1")], pa.decimal128(3, 1)),
+        "i": pa.array([Decimal(2**60), None, Decimal(-1)], pa.decimal128(38, 0)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert table(ResultsReader(tmp_path).poll()) == {
+        "d": ("float64", [1.5, None, 0.1]),
+        "i": ("int64", [2**60, None, -1]),
+    }
+    pq.write_table(pa.table({"d": [Decimal("0.1234567890123456789")]}), tmp_path / "b.parquet")
+    with pytest.raises(ResultsError, match=r"b\.parquet: column 'd' is 0\.123.* more digits than a double keeps"):
+        list(batches(ResultsReader(tmp_path)))
+
+
+def test_half_floats_and_small_integers_of_parquet_are_exact(tmp_path: Path) -> None:
+    columns = {"h": pa.array(np.array([0.1, 2.0], np.float16)), "u": pa.array([255, 0], pa.uint8())}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert table(ResultsReader(tmp_path).poll()) == {
+        "h": ("float64", [0.0999755859375, 2.0]),
+        "u": ("int64", [255, 0]),
+    }
 
 
 def test_dates_and_times_are_text(tmp_path: Path) -> None:

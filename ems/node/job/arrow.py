@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ems.spool.kinds import Values, of_decimal
+from ems.spool.kinds import Values, of_number
 
 
 def from_arrow(name: str, values: Any) -> Values:
@@ -34,9 +34,9 @@ def _is_text(kind: Any) -> bool:
 
 def _of_decimal(name: str, value: Any) -> int | float:
     try:
-        return of_decimal(value)
+        return of_number(value)
     except ValueError as error:
-        raise ValueError(f"column {name!r}: {error}") from error
+        raise ValueError(f"column {name!r} is {value}, which {error}") from error
 
 
 def _plain(values: Any) -> Any:
