@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from ems.base.errors import ProvenanceError
 from ems.provenance import filters, repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
+from ems.stack import stackfile
 from ems.stack.models import CodeSpec
-from ems.stack.schema import WRITTEN_BY_PULUMI
 
 __all__ = ["Code", "CommittedFile", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
 
@@ -87,7 +85,7 @@ def stack_file_commit(root: Path, stack_file: Path) -> str:
     """Full hash of the last commit that changed the stack file; ProvenanceError if it was never committed."""
     with repository.opened(root) as lab:
         path = lab.below_top(stack_file)
-        commit = lab.git.rev_list("-1", "HEAD", "--", path)
+        commit = lab.git.rev_list("-1", "HEAD", "--", path, lab.below_top(stack_file.resolve()))
         if not commit:
             raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
         return str(commit)
@@ -149,15 +147,19 @@ def _tree(files: tuple[CommittedFile, ...]) -> str:
 
 def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) -> Iterator[Problem]:
     """What HEAD lacks of the stack file; for `commit: HEAD` also of the code; of the environment unless it is old."""
-    stack_path = lab.below_top(stack_file)
+    stack_path, content_path = lab.below_top(stack_file), lab.below_top(stack_file.resolve())
+    if content_path.startswith("../"):
+        what = f"{stack_path} is a symbolic link to {stack_file.resolve()}, outside this repository."
+        yield Problem(what, f"Put the file itself there: cp --remove-destination {content_path} {stack_path}")
+        return
     watched = _watched(code, environment)
     found = repository.changes(lab, [*(posixpath.normpath(lab.prefix + path) for path in watched), stack_path])
     changed = [
         (letters, path)
         for letters, path in found
-        if path != stack_path and _concerns(path.removeprefix(lab.prefix), code, environment)
+        if path != content_path and (path == stack_path or _concerns(path.removeprefix(lab.prefix), code, environment))
     ]
-    changed += _stack_file_change(lab, stack_path, stack_file)
+    changed += _stack_file_change(lab, content_path, stack_file)
     if changed:
         yield Problem(_listing(lab.head, changed), _commit_command([path for _, path in changed]))
 
@@ -183,22 +185,8 @@ def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple
         return [(" D", path)]
     staged = lab.git.ls_files("--stage", "--", path).split()
     versions = [committed, stack_file.read_bytes(), repository.read_blob(lab.git_dir, staged[1]) if staged else b""]
-    says = [_meaning(version) for version in versions]
+    says = [stackfile.meaning(version) for version in versions]
     return [] if says[0] == says[1] == says[2] else [(" M", path)]
-
-
-def _meaning(stack_file: bytes) -> object:
-    """What a stack file says but for Pulumi's own keys.
-
-    The bytes themselves where that cannot be told cheaply: no YAML, or with aliases, which may unfold without bound.
-    """
-    try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(stack_file, yaml.SafeLoader)):
-            return stack_file
-        said = yaml.safe_load(stack_file)
-    except (yaml.YAMLError, ValueError):
-        return stack_file
-    return {key: said[key] for key in said if key not in WRITTEN_BY_PULUMI} if isinstance(said, dict) else said
 
 
 def _listing(head: str, changed: list[tuple[str, str]]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,9 @@ class WorkTree:
         return Path(self.repo.common_dir).resolve()
 
     def below_top(self, file: Path) -> str:
-        """The path of a file of the lab as git names it, from the repository's top."""
-        return self.prefix + Path(os.path.relpath(file, self.root)).as_posix()
+        """The path of a file of the lab as git names it, from the repository's top; `../…` of one outside."""
+        here = file.parent.resolve() / file.name  # git knows a symbolic link by its own path
+        return posixpath.normpath(self.prefix + Path(os.path.relpath(here, self.root.resolve())).as_posix())
 
 
 @contextmanager

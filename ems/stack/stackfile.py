@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from ems.stack import spec as specs
 from ems.stack import yamlfile
 from ems.stack.keys import dotted, secrets
 from ems.stack.models import KINDS, ExperimentSpec, Kind, LabSpec, Spec
+from ems.stack.scalars import rewritten, rewritten_setting
 from ems.stack.schema import PROJECT_KEYS, PULUMI_KEYS, WRITTEN_BY_PULUMI
 from ems.stack.settings import NO_PLACES, Places
 
@@ -54,6 +57,23 @@ def load(path: Path, places: Places = NO_PLACES) -> Spec:
         return specs.parse(file.kind, file.data, places)
     except StackFileError as error:
         raise StackFileError(_placed(error.faults, path, file.lines)) from error
+
+
+def meaning(data: bytes) -> object:
+    """What the content of a stack file says, the same before and after Pulumi has rewritten it and added its own keys.
+
+    The bytes themselves if they are no YAML that Pulumi reads.
+    """
+    try:
+        content, _ = yamlfile.parse(data, Path())
+    except StackFileError:
+        return data
+    if not isinstance(content, dict):
+        return content
+    said = {key: rewritten(value) for key, value in content.items() if key not in WRITTEN_BY_PULUMI}
+    if isinstance(settings := content.get("config"), dict):
+        said["config"] = {key: rewritten_setting(value) for key, value in settings.items()}
+    return said
 
 
 def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
@@ -121,21 +141,39 @@ def _instead(content: Mapping[str, object]) -> str:
 
 def _foreign_keys(content: object, known: Iterable[str]) -> Iterator[Fault]:
     allowed = ["config", *known]
-    for key in cast(dict[str, object], content):
+    for key, value in cast(dict[str, object], content).items():
         if key not in allowed:
             yield Fault(dotted((key,)), f"is not a key of a stack file: {nearest(key, allowed)}")
+        if key in WRITTEN_BY_PULUMI and isinstance(value, dict | list):
+            yield Fault(dotted((key,)), f"is {show(value)}: allowed is text, which Pulumi writes by itself")
 
 
 def _config_faults(config: Mapping[str, object]) -> Iterator[Fault]:
     """Unknown `ems:` keys, and secrets in those that no schema reads; other programs' keys are theirs."""
     allowed = [*(f"ems:{kind}" for kind in KINDS), *PROJECT_KEYS]
     for key, value in config.items():
+        yield from setting_faults(key, value)
         if key.startswith("ems:") and key not in allowed:
             yield Fault(dotted((key,)), f"is not a key here: {nearest(key, allowed)}")
         if key in PROJECT_KEYS and next(secrets(value), None) is not None:
             yield Fault(dotted((key,)), specs.SECRET)
         elif key in PROJECT_KEYS:
             yield Fault(dotted((key,)), "stands in a stack file, where it has no effect: it belongs in Pulumi.yaml")
+
+
+def setting_faults(key: str, value: object) -> Iterator[Fault]:
+    """What Pulumi cannot take in any file: a key of three parts, a number that is none in what is not EMS's own."""
+    if not re.fullmatch("[^:]*(:(config:)?[^:]*)?", key):
+        yield Fault(dotted((key,)), "is not a key of Pulumi: allowed is NAMESPACE:NAME, as aws:region")
+    if not key.startswith("ems:") and not all(map(math.isfinite, _floats(value))):
+        yield Fault(dotted((key,)), "has a number that is not finite, which Pulumi cannot hand over: quote it")
+
+
+def _floats(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _floats(item)
 
 
 def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fault]:

@@ -1,15 +1,14 @@
-"""Reading YAML as Pulumi reads it (Go's YAML, version 3), with the line of each key.
+"""Reading YAML as Pulumi reads it (Go's YAML, version 3), with the line of each key. All YAML of a lab is read here.
 
-PyYAML only tokenises: its own reading of plain scalars is YAML 1.1 (`yes` is true, `1e-3` is text).
+PyYAML only tokenises: its own reading of plain scalars is YAML 1.1 (`yes` is true, `1e-3` is text). What its tokeniser
+takes and Go's does not is refused here.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +16,7 @@ import yaml
 from yaml.events import (
     AliasEvent,
     CollectionStartEvent,
+    DocumentStartEvent,
     Event,
     MappingEndEvent,
     MappingStartEvent,
@@ -25,24 +25,14 @@ from yaml.events import (
 )
 
 from ems.base.errors import Fault, StackFileError
-from ems.base.messages import UnquotedDate, plain, show
-from ems.stack.checks import NUMBER
+from ems.base.messages import plain, show
 from ems.stack.keys import Location
+from ems.stack.scalars import scalar
 
 MOST_BYTES = 1_000_000
 MOST_LEVELS = 20
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-_WORDS: dict[str, object] = {
-    **dict.fromkeys(["", "~", "null", "Null", "NULL"]),
-    **dict.fromkeys(["true", "True", "TRUE"], True),
-    **dict.fromkeys(["false", "False", "FALSE"], False),
-    **dict.fromkeys([".nan", ".NaN", ".NAN"], math.nan),
-    **dict.fromkeys([".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"], math.inf),
-    **dict.fromkeys(["-.inf", "-.Inf", "-.INF"], -math.inf),
-}
-_WHOLE = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|([1-9][0-9]*|0))")
-_DAY = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[Tt ]\d{1,2}:\d{1,2}:\d{1,2}\S*)?", re.ASCII)
+_ESCAPED_SLASH = re.compile(r"(?<!\\)(\\\\)*\\/")
 
 
 @dataclass
@@ -50,14 +40,18 @@ class _Reader:
     """One pass over the events of a file; `lines` gets the line of each key and list item, counted from 1."""
 
     file: str
+    text: str
     events: Iterator[Event]
     lines: dict[Location, int] = field(default_factory=dict)
+    in_brackets: bool = False
 
     def document(self) -> object:
         next(self.events)  # the stream begins
         started = next(self.events)
-        if isinstance(started, yaml.StreamEndEvent):
+        if not isinstance(started, DocumentStartEvent):
             return None
+        if started.version not in {None, (1, 1)}:
+            self.refuse(started, "has a %YAML line of another version than 1.1, which Pulumi does not read: remove it")
         value = self.value(next(self.events), ())
         next(self.events)  # the document ends
         after = next(self.events)
@@ -68,10 +62,27 @@ class _Reader:
     def value(self, event: Event, at: Location) -> object:
         self.refuse_sharing(event)
         if isinstance(event, ScalarEvent):
-            return scalar(event.value) if event.implicit[0] else event.value
+            return self.scalar(event)
         if len(at) >= MOST_LEVELS:
             self.refuse(event, f"is nested deeper than {MOST_LEVELS} levels: allowed are {MOST_LEVELS}")
-        return self.mapping(at) if isinstance(event, MappingStartEvent) else self.sequence(at)
+        around = self.in_brackets
+        self.in_brackets = around or (isinstance(event, CollectionStartEvent) and bool(event.flow_style))
+        found = self.mapping(at) if isinstance(event, MappingStartEvent) else self.sequence(at)
+        self.in_brackets = around
+        return found
+
+    def scalar(self, event: ScalarEvent) -> object:
+        if event.implicit[0]:
+            if event.value == "<<" or (self.in_brackets and "?" in event.value):
+                self.refuse(event, f"has {show(event.value)} without quotes, which Pulumi reads otherwise: quote it")
+            return scalar(event.value)
+        if event.style == '"' and _ESCAPED_SLASH.search(self.written(event)):
+            self.refuse(event, "has the escape `\\/`, which Pulumi does not know: write `/`")
+        return event.value
+
+    def written(self, event: Event) -> str:
+        start, end = event.start_mark, event.end_mark
+        return self.text[start.index : end.index] if start and end else ""
 
     def mapping(self, at: Location) -> dict[str, object]:
         found: dict[str, object] = {}
@@ -96,7 +107,7 @@ class _Reader:
         self.refuse_sharing(event)
         if not isinstance(event, ScalarEvent):
             self.refuse(event, "has a list or a mapping as a key: allowed is text")
-        key = scalar(event.value) if event.implicit[0] else event.value
+        key = self.scalar(event)
         if not isinstance(key, str):
             self.refuse(event, f'has the key {event.value}, which is {show(key)}: quote it: "{event.value}"')
         return key
@@ -120,43 +131,17 @@ def _line(event: Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 0
 
 
-def scalar(text: str) -> object:
-    """The value of a plain scalar, as Go's YAML 3 takes it; a date or time without quotes is an UnquotedDate."""
-    if text in _WORDS:
-        return _WORDS[text]
-    if _is_day(text):
-        return UnquotedDate(text)
-    digits = text.replace("_", "") if text[0] in "+-0123456789" else text
-    if (whole := _WHOLE.fullmatch(digits)) and len(digits) <= 400:
-        return _whole(*whole.groups(default=""))
-    if NUMBER.fullmatch(digits) and math.isfinite(number := float(digits)):
-        return number
-    return text
-
-
-def _whole(sign: str, sixteen: str, two: str, eight: str, ten: str) -> int:
-    digits, base = next(found for found in ((sixteen, 16), (two, 2), (eight, 8), (ten, 10)) if found[0])
-    value = int(digits, base)
-    return -value if sign == "-" else value
-
-
-def _is_day(text: str) -> bool:
-    found = _DAY.fullmatch(text)
-    if not found:
-        return False
-    year, month, day = map(int, found.groups())
-    return 1 <= month <= 12 and 1 <= day <= _days_in(year, month)
-
-
-def _days_in(year: int, month: int) -> int:
-    return 31 if month == 12 else (date(max(year, 1), month + 1, 1) - date(max(year, 1), month, 1)).days
-
-
 def read(path: Path) -> tuple[object, dict[Location, int]]:
     """The value of a YAML file and the lines of its keys. StackFileError has the one fault that prevents it."""
-    text = _text(path)
+    with path.open("rb") as file:
+        return parse(file.read(MOST_BYTES + 1), path)
+
+
+def parse(data: bytes, path: Path) -> tuple[object, dict[Location, int]]:
+    """The same for the content of the file at `path`, as it is or was."""
+    text = _text(data, path)
     try:
-        reader = _Reader(str(path), iter(yaml.parse(text, LOADER)))
+        reader = _Reader(str(path), text, iter(yaml.parse(text, LOADER)))
         return reader.document(), reader.lines
     except yaml.MarkedYAMLError as error:
         raise StackFileError([_syntax_fault(path, error)]) from error
@@ -167,14 +152,12 @@ def read(path: Path) -> tuple[object, dict[Location, int]]:
         raise StackFileError([Fault("", problem, str(path), line)]) from error
 
 
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
+def _text(data: bytes, path: Path) -> str:
     if len(data) > MOST_BYTES:
-        problem = f"is larger than {MOST_BYTES:,} bytes, which no stack file needs: keep data in files of the code"
+        problem = f"is larger than {MOST_BYTES:,} bytes, which no such file needs: keep data in files of the code"
         raise StackFileError([Fault("", problem, str(path))])
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         problem = f"is not UTF-8: byte {data[error.start]:#04x} at offset {error.start:,}; save it as UTF-8"

@@ -486,3 +486,50 @@ def test_without_git_the_message_says_so(tmp_path):
         [sys.executable, "-c", program, lab], env=environ, capture_output=True, text=True, check=False
     )
     assert "git is not installed, or not on PATH" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "by_a_person, by_pulumi",
+    [
+        ("  ems:experiment: {a: 1e-3, b: 1e5, c: 0o17, d: ~}", "{a: 0.001, b: 100000, c: 15, d: null}"),
+        ("  ems:experiment: {a: 2.0, b: TRUE, c: 017, d: .5}", "{a: 2, b: true, c: 15, d: 0.5}"),
+        ("  ems:experiment: {a: 1_000, b: 9223372036854775807}", "{a: 1000, b: 9223372036854775807}"),
+        ("  aws:retries: 1e-3", '"0.001"'),
+        ("  aws:flag: true", '"true"'),
+        ("  aws:none:", '""'),
+        ("  aws:day: 2020-1-2", "2020-01-02 00:00:00 +0000 UTC"),
+    ],
+)
+def test_a_stack_file_that_pulumi_rewrote_says_the_same(lab, by_a_person, by_pulumi):
+    stack = lab / "stacks/Pulumi.fit.yaml"
+    stack.write_text(f"config:\n{by_a_person}\n")
+    commit(lab)
+    key = by_a_person.partition(": " if ": " in by_a_person else ":\n")[0].rstrip(":")
+    stack.write_text(f"config:\n{key}: {by_pulumi}\nencryptionsalt: v1:abc\n")
+    assert resolve(lab).files
+    for old, new in [("true", "1"), ("null", '""'), ("0.001", "0.0011"), ("5807", "5806"), ("00 +", "01 +")]:
+        stack.write_text(f"config:\n{key}: {by_pulumi.replace(old, new)}\n")
+        if old in by_pulumi:
+            assert " M stacks/Pulumi.fit.yaml" in refusal(lab)
+
+
+def test_a_stack_file_may_be_a_link_to_one_of_the_repository(lab, tmp_path):
+    stack, shared = lab / "stacks/Pulumi.fit.yaml", lab / "shared/fit.yaml"
+    shared.parent.mkdir()
+    stack.rename(shared)
+    stack.symlink_to("../shared/fit.yaml")
+    assert "stacks/Pulumi.fit.yaml" in refusal(lab) and "shared/fit.yaml" in refusal(lab)
+    commit(lab)
+    written = commit(lab)
+    assert resolve(lab, paths=("experiments",)).commit == written
+    shared.write_text("encryptionsalt: v1:abc\n" + shared.read_text())
+    assert resolve(lab, paths=("experiments",)).files
+    shared.write_text(shared.read_text().replace("Fit", "Other"))
+    assert " M shared/fit.yaml" in refusal(lab, paths=("experiments",))
+    changed = commit(lab)
+    assert provenance.stack_file_commit(lab, stack) == changed
+    (tmp_path / "outside.yaml").write_text(shared.read_text())
+    stack.unlink()
+    stack.symlink_to(tmp_path / "outside.yaml")
+    commit(lab)
+    assert "outside this repository" in refusal(lab)

@@ -225,7 +225,7 @@ def test_broken_yaml(write, monkeypatch, loader, text, line, said):
         ("{a: &x 1}", "has the anchor &x"),
         ("&x {a: 1}", "has the anchor &x"),
         ("{a: *x }", "has the alias *x"),
-        ("{<<: *x }", "has the alias *x"),
+        ("{<<: *x }", 'has "<<" without quotes'),
         ("{a: !!str 1}", "has the tag tag:yaml.org,2002:str"),
         ("{a: !!python/object/apply:os.getcwd []}", "has the tag"),
         ("{a: !x 1}", "has the tag !x"),
@@ -241,6 +241,40 @@ def test_what_pulumi_would_lose_is_refused(write, place, text, said):
     line, _, problem = fault(write(place.replace("{}", text) + "\n"))
     assert line == place.count("\n") + 1
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ('{a: "x\\/y"}', "has the escape `\\/`"),
+        ("{a: http://x?y=1}", 'has "http://x?y=1" without quotes'),
+        ("{a: <<}", 'has "<<" without quotes'),
+        ("{a: [1, .inf]}", "not finite"),
+        (".nan", "not finite"),
+    ],
+)
+def test_what_only_pyyaml_reads_is_refused(write, text, said):
+    line, _, problem = fault(write(EXPERIMENT.replace("gcp:project: another", f"gcp:project: {text}")))
+    assert (line, said in problem) == (4, True)
+
+
+def test_what_only_looks_like_that_is_kept(write):
+    text = '{a: "x\\\\/y", b: "http://x?y=1", c: \'\\/\', d: "<<"}\n  gcp:zone: http://x?y=1'
+    assert stackfile.load(write(EXPERIMENT.replace("gcp:project: another", f"gcp:project: {text}")))
+    assert stackfile.load(write("%YAML 1.1\n---\n" + EXPERIMENT))
+    assert "%YAML" in fault(write("# x\n%YAML 1.2\n---\n" + EXPERIMENT))[2]
+
+
+@pytest.mark.parametrize(
+    "old, new, key, said",
+    [
+        ("gcp:project:", "gcp:a:b:", '4, "gcp:a:b"', "NAMESPACE:NAME"),
+        ("encryptionsalt: v1:abc:def", "encryptionsalt: [a]", "encryptionsalt", "allowed is text"),
+    ],
+)
+def test_what_pulumi_refuses_outside_of_the_spec(write, old, new, key, said):
+    found = fault(write(EXPERIMENT.replace(old, new)))
+    assert found[1] in key and said in found[2]
 
 
 def test_duplicate_keys_name_both_lines(write):

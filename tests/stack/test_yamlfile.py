@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ems.base.messages import UnquotedDate
-from ems.stack import yamlfile
+from ems.stack import scalars, yamlfile
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from ems.stack import yamlfile
     ],
 )
 def test_plain_scalars_are_read_as_go_reads_them(text, value):
-    found = yamlfile.scalar(text)
+    found = scalars.scalar(text)
     assert (found, type(found)) == (value, type(value))
 
 
 def test_nan_and_quoted_scalars(tmp_path):
-    assert math.isnan(yamlfile.scalar(".nan"))
+    assert math.isnan(scalars.scalar(".nan"))
     path = tmp_path / "a.yaml"
     path.write_text("a: '1'\nb: \"true\"\nc: |\n  3\nd: 'null'\n")
     value, lines = yamlfile.read(path)
