@@ -66,10 +66,10 @@ class Fault:
 
 
 class StackFileError(UserError):
-    """All faults of one stack file at once."""
+    """All faults of one stack file, or of Pulumi.yaml, at once."""
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("\n".join(str(fault) for fault in faults))
+    def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
+        super().__init__("\n".join(str(fault) for fault in faults), hint)
         self.faults = tuple(faults)
 
 

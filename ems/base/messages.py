@@ -42,8 +42,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     names = sorted(map(plain, known))
     if not names:
         return "there is none yet"
-    close = difflib.get_close_matches(word[:100], names[:MOST_COMPARED], n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    written = {name.casefold(): name for name in names[:MOST_COMPARED]}
+    close = difflib.get_close_matches(word[:100].casefold(), written, n=1)
+    meant = f"did you mean {written[close[0]]}? " if close else ""
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return f"{meant}allowed are {', '.join(names[:MOST_LISTED])}{more}"
 

@@ -32,6 +32,7 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     files = StackFiles(laboratory.find(), clusters.settings())
     reports = [preflight.report(files, stack) for stack in stacks or files.lab.some_stacks()]
+    reports += [] if stacks else preflight.strays(files.lab)
     if as_json:
         print_json([view.as_object(report) for report in reports])
     else:

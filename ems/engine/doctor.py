@@ -13,7 +13,7 @@ from ems.base.cache import cache_dir
 from ems.base.errors import EmsError, UserError
 from ems.base.process import run, uv
 from ems.engine import install as engine
-from ems.lab import Lab
+from ems.lab import Lab, project
 
 FREE_GB = 2.0
 
@@ -44,7 +44,11 @@ def examine() -> list[Finding]:
     findings = [_finding(name, check) for name, check in machine.items()]
     if findings[-1].ok:
         here = lab.find()
-        findings += [_finding("plugin", lambda: str(here.plugin())), _finding("database", lambda: _database(here))]
+        findings += [
+            _finding("plugin", lambda: str(here.plugin())),
+            _finding("project", lambda: _project(here)),
+            _finding("database", lambda: _database(here)),
+        ]
     return findings
 
 
@@ -80,6 +84,11 @@ def _disk() -> str:
     if free_gb < FREE_GB:
         raise UserError(f"{free_gb:.1f} GB free at {folder}", f"Environments and the engine need {FREE_GB} GB.")
     return f"{free_gb:.0f} GB free at {folder}"
+
+
+def _project(here: Lab) -> str:
+    project.refuse(here.root)
+    return str(here.root / "Pulumi.yaml")
 
 
 def _database(here: Lab) -> str:

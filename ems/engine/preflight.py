@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from ems import clusters, databases
-from ems.base.errors import EmsError, Fault, StackFileError
+from ems.base.errors import EmsError, Fault, StackFileError, UserError
 from ems.base.messages import nearest, show
 from ems.clusters import place
 from ems.databases import Registration
@@ -40,7 +41,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
     except EmsError as error:
         return Report(stack, "", _lines([error]), exit_code=error.exit_code)
     errors: list[EmsError] = []
-    _noting(errors, stacks.lab.plugin)
+    _noting(errors, stacks.require_lab)
     _noting(errors, lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
     warnings: tuple[str, ...] = ()
     summary = type(described).__name__.removesuffix("Spec").lower()
@@ -52,6 +53,15 @@ def report(stacks: StackFiles, stack: str) -> Report:
         warnings = _environment(stacks.lab, described, errors)
         summary += f" {row.id}" if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+
+
+def strays(lab: Lab) -> Iterator[Report]:
+    """A report for each file that looks like a stack file, and is read by nobody."""
+    for file, right in lab.strays().items():
+        here, there = (path.relative_to(lab.root) for path in (file, right))
+        problem = f"{here}: is read by nobody: allowed is {there}; {shlex.join(['mv', str(here), str(there)])}"
+        stack = right.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        yield Report(stack, "", (problem,), exit_code=UserError.exit_code)
 
 
 def _input_errors(
@@ -86,7 +96,7 @@ def require(stacks: StackFiles, stack: str) -> Registration | None:
     Raises the first error: UserError, StackFileError or ProvenanceError. Whether inputs are there is asked by
     `require_inputs`: one that is finished needs none.
     """
-    stacks.lab.plugin()
+    stacks.require_lab()
     described = stacks.spec(stack)
     if not isinstance(described, ExperimentSpec):
         return None

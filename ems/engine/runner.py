@@ -38,9 +38,9 @@ class Pulumi:
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
         """The `pulumi` of `lab`, fetched or built if there is none.
 
-        EngineError if that fails; UserError as of `Lab.plugin`.
+        EngineError if that fails; UserError as of `Lab.require`.
         """
-        lab.plugin()
+        lab.require()
         return cls(lab, engine.ensure(say), display)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:

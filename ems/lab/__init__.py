@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ems import databases
-from ems.base.errors import UserError
+from ems.base.errors import Fault, StackFileError, UserError
 from ems.base.messages import nearest, show
+from ems.lab import project
+from ems.stack import yamlfile
+from ems.stack.keys import PROJECT_KEYS, dotted, placed
 
 DEFAULT_DATABASE = "sqlite:///.ems/ems.db"
-KEYS = ("ems:lab_id", "ems:database")  # of `config:` in Pulumi.yaml
+HINT = "A lab's Pulumi.yaml has `name` and `config: {ems:lab_id: {value: UUID}}`; `ems init DIR` writes one."
 MOVED = {  # names that every lab's repository contains, as they were and as they are
     "plugins/pulumi-resource-ems": ("ems.provider", "ems.engine.provider"),
     "stacks/__main__.py": ("ems.program", "ems.engine.program"),
@@ -54,6 +55,13 @@ class Lab:
         files = self.stacks_dir.glob("Pulumi.*.yaml")
         return sorted(file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files)
 
+    def strays(self) -> dict[Path, Path]:
+        """Files that look like stack files and are read by nobody, with where they would be read."""
+        found = sorted([*self.stacks_dir.glob("Pulumi.*.*"), *self.root.glob("Pulumi.*.*")])
+        names = {file: re.fullmatch(r"Pulumi\.(.*)\.(yaml|yml|json)", file.name) for file in found}
+        meant = {file: self.stack_file(name[1]) for file, name in names.items() if name}
+        return {file: right for file, right in meant.items() if file != right}
+
     def some_stacks(self) -> list[str]:
         """Names of all stacks; UserError if there is none."""
         if stacks := self.stacks():
@@ -70,6 +78,11 @@ class Lab:
                     f"Its file would be {self.stack_file(stack).relative_to(self.root)}; `ems new {stack}` makes one.",
                 )
         return list(stacks)
+
+    def require(self) -> None:
+        """UserError, with all faults, unless Pulumi can work here: `Pulumi.yaml`, program, plugin."""
+        self.plugin()
+        project.refuse(self.root)
 
     def plugin(self) -> Path:
         """The program by which Pulumi finds EMS's provider.
@@ -123,45 +136,51 @@ def find(start: Path | None = None) -> Lab:
 
 
 def read(root: Path) -> Lab:
-    """The lab whose `Pulumi.yaml` stands in `root`; UserError if it is missing or not valid."""
+    """The lab whose `Pulumi.yaml` stands in `root`; UserError if it is missing or does not say which lab it is.
+
+    What else may be wrong with the file, `Lab.require` tells.
+    """
     file = root / "Pulumi.yaml"
     try:
-        project = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content, located = yamlfile.read(file)
     except OSError as error:
-        raise _no_lab(file, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise _no_lab(file, f"is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise _no_lab(file, f"is not YAML{line}: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise _no_lab(file, f"is not YAML: {error}") from error
+        raise UserError(f"{file} cannot be read ({error.strerror}).", HINT) from error
+    except StackFileError as error:
+        raise StackFileError(error.faults, HINT) from error
+    found = list(_faults(content))
+    if found or not isinstance(content, dict):
+        lines = {dotted(at): line for at, line in located.items()}
+        raise StackFileError(placed(found, file, lines), HINT)
+    config = content["config"]
+    database = _value(config.get("ems:database", DEFAULT_DATABASE))
+    return Lab(root, content["name"], uuid.UUID(str(_value(config["ems:lab_id"]))), database)
+
+
+def _faults(project: object) -> Iterator[Fault]:
     if not isinstance(project, dict):
-        raise _no_lab(file, f"is {show(project)}: allowed is a mapping")
-    return _lab(file, project)
-
-
-def _lab(file: Path, project: dict[str, Any]) -> Lab:
-    name, config = project.get("name"), project.get("config") or {}
+        yield Fault("", f"is {show(project)}: allowed is a mapping")
+        return
+    if not isinstance(project.get("name"), str) or not project["name"]:
+        yield Fault("name", f"is {show(project.get('name'))}: allowed is text")
+    config = project.get("config") or {}
     if not isinstance(config, dict):
-        raise _no_lab(file, f"has as `config` {show(config)}: allowed is a mapping")
-    if not isinstance(name, str) or not name:
-        raise _no_lab(file, f"has as `name` {show(name)}: allowed is text")
+        yield Fault("config", f"is {show(config)}: allowed is a mapping")
+        return
     for key in config:
-        if str(key).startswith("ems:") and key not in KEYS:
-            raise _no_lab(file, f"has the unknown key {show(key)}: {nearest(str(key), KEYS)}")
+        if key.startswith("ems:") and key not in PROJECT_KEYS:
+            yield Fault(f"config.{dotted((key,))}", f"is not a key here: {nearest(key, PROJECT_KEYS)}")
     lab_id, database = _value(config.get("ems:lab_id")), _value(config.get("ems:database", DEFAULT_DATABASE))
+    if not _is_uuid(lab_id):
+        yield Fault("config.ems:lab_id", f"is {show(lab_id)}: allowed is a UUID")
     if not isinstance(database, str):
-        raise _no_lab(file, f"has as `ems:database` {show(database)}: allowed is a URL, as {DEFAULT_DATABASE}")
+        yield Fault("config.ems:database", f"is {show(database)}: allowed is a URL, as {DEFAULT_DATABASE}")
+
+
+def _is_uuid(value: object) -> bool:
     try:
-        return Lab(file.parent, name, uuid.UUID(str(lab_id)), database)
-    except ValueError as error:
-        raise _no_lab(file, f"has as `ems:lab_id` {show(lab_id)}: allowed is a UUID") from error
-
-
-def _no_lab(file: Path, problem: str) -> UserError:
-    hint = "A lab's Pulumi.yaml has `name` and `config: {ems:lab_id: {value: UUID}}`; `ems init DIR` writes one."
-    return UserError(f"{file} {problem}.", hint)
+        return bool(uuid.UUID(str(value)))
+    except ValueError:
+        return False
 
 
 def _value(setting: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ems.base.errors import StackFileError
+from ems.base.errors import Fault, StackFileError, UserError
 from ems.lab import Lab
-from ems.stack import stackfile
+from ems.stack import fields, stackfile
 from ems.stack.models import ClusterSpec, LabSpec, Spec
 from ems.stack.settings import Places
 
@@ -18,6 +18,19 @@ class StackFiles:
     def __init__(self, lab: Lab, places: Places) -> None:
         self.lab, self._places = lab, places
         self._read: dict[str, Spec | StackFileError] = {}
+        self._unfit: UserError | None = None
+        self._is_examined = False
+
+    def require_lab(self) -> None:
+        """UserError as of `Lab.require`, which is asked once."""
+        if not self._is_examined:
+            try:
+                self.lab.require()
+            except UserError as error:
+                self._unfit = error
+            self._is_examined = True
+        if self._unfit:
+            raise self._unfit
 
     def spec(self, stack: str) -> Spec:
         """What the file of `stack` says; StackFileError has every fault, with file and line."""
@@ -29,8 +42,13 @@ class StackFiles:
         return found
 
     def _load(self, stack: str) -> Spec | StackFileError:
+        file = self.lab.stack_file(stack)
         try:
-            return stackfile.load(self.lab.stack_file(stack), self._places)
+            fields.STACK.check(stack)
+        except ValueError as error:
+            return StackFileError([Fault("", f"the stack's name {error}; rename this file", str(file))])
+        try:
+            return stackfile.load(file, self._places)
         except StackFileError as error:
             return error
 

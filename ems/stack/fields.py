@@ -29,6 +29,11 @@ NAME = matching(
 
 Name = Annotated[str, NAME]
 
+STACK = matching(  # as Pulumi's, but for a first `-` or `.`, with which no command line takes it for a name
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}",
+    "a name of up to 100 letters of English, digits, `_`, `.`, `-`, with a letter, digit or `_` first",
+)
+
 RESERVED_TABLES = frozenset(
     ["experiment", "experimenter", "project", "funding", "cluster", "run", "point", "charge", "schema_version"]
 )

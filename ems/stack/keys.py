@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 
+PROJECT_KEYS = ("ems:lab_id", "ems:database")  # of Pulumi.yaml: not of a stack file
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 T = TypeVar("T")
@@ -60,6 +63,19 @@ def dotted(location: Location) -> str:
     """The key of a fault: ("ems:experiment", "code", "paths", 0) → `ems:experiment.code.paths[0]`; odd keys quoted."""
     parts = [f"[{part}]" if isinstance(part, int) else f".{_part(part)}" for part in location]
     return "".join(parts).removeprefix(".")
+
+
+def placed(faults: Iterable[Fault], path: Path, lines: Mapping[str, int]) -> list[Fault]:
+    """`faults` with the file and their lines, in the order of the file. `lines`: of dotted keys."""
+    found = [dataclasses.replace(fault, file=str(path), line=_line_of(fault.key, lines)) for fault in faults]
+    return sorted(found, key=lambda fault: (not fault.key, fault.line))
+
+
+def _line_of(key: str, lines: Mapping[str, int]) -> int:
+    """The line of `key`, or of the nearest key above it that the file has."""
+    while key and key not in lines:
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+    return lines.get(key, 0)
 
 
 def _part(name: str) -> str:
@@ -167,3 +183,18 @@ def _cycles(parents: Mapping[str, str]) -> Iterator[list[str]]:
             names = list(path)
             yield names[names.index(name) :]
         done |= path.keys()
+
+
+def setting_faults(key: str, value: object) -> Iterator[Fault]:
+    """What Pulumi cannot take in any file: a key of three parts, a number that is none in what is not EMS's own."""
+    if not re.fullmatch("[^:]*(:(config:)?[^:]*)?", key):
+        yield Fault(dotted((key,)), "is not a key of Pulumi: allowed is NAMESPACE:NAME, as aws:region")
+    if not key.startswith("ems:") and not all(map(math.isfinite, _floats(value))):
+        yield Fault(dotted((key,)), "has a number that is not finite, which Pulumi cannot hand over: quote it")
+
+
+def _floats(value: object) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _floats(item)

@@ -9,7 +9,6 @@ from pydantic.json_schema import models_json_schema
 from ems.stack.models import KINDS, MODELS
 from ems.stack.settings import NO_PLACES, Places
 
-PROJECT_KEYS = ("ems:lab_id", "ems:database")  # of Pulumi.yaml: not of a stack file
 WRITTEN_BY_PULUMI = {  # by itself: at the first `stack init`, and when the place of the key for secrets changes
     "encryptionsalt": "Written by Pulumi.",
     "secretsprovider": "Written by Pulumi: where the key for secrets is.",

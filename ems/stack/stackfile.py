@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +11,10 @@ from ems.base.errors import Fault, StackFileError
 from ems.base.messages import nearest, plain, show
 from ems.stack import spec as specs
 from ems.stack import yamlfile
-from ems.stack.keys import dotted, secrets
+from ems.stack.keys import PROJECT_KEYS, dotted, placed, secrets, setting_faults
 from ems.stack.models import KINDS, ExperimentSpec, Kind, LabSpec, Spec
 from ems.stack.scalars import rewritten, rewritten_setting
-from ems.stack.schema import PROJECT_KEYS, PULUMI_KEYS, WRITTEN_BY_PULUMI
+from ems.stack.schema import PULUMI_KEYS, WRITTEN_BY_PULUMI
 from ems.stack.settings import NO_PLACES, Places
 
 _THREE = "ems:experiment, ems:lab or ems:cluster"
@@ -47,7 +44,7 @@ def read(path: Path) -> StackFile:
     kinds = [kind for kind in KINDS if dotted((f"ems:{kind}",)) in lines]
     if not faults and len(kinds) == 1:
         return StackFile(path, kinds[0], config[f"ems:{kinds[0]}"], lines)
-    raise StackFileError(_placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
+    raise StackFileError(placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
 
 
 def load(path: Path, places: Places = NO_PLACES) -> Spec:
@@ -56,7 +53,7 @@ def load(path: Path, places: Places = NO_PLACES) -> Spec:
     try:
         return specs.parse(file.kind, file.data, places)
     except StackFileError as error:
-        raise StackFileError(_placed(error.faults, path, file.lines)) from error
+        raise StackFileError(placed(error.faults, path, file.lines)) from error
 
 
 def meaning(data: bytes) -> object:
@@ -78,7 +75,7 @@ def meaning(data: bytes) -> object:
 
 def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
     """`faults` of what Pulumi handed over, with file and line. StackFileError if the file itself cannot be read."""
-    return _placed(faults, path, read(path).lines)
+    return placed(faults, path, read(path).lines)
 
 
 def references(spec: ExperimentSpec, lab: LabSpec) -> list[Fault]:
@@ -161,21 +158,6 @@ def _config_faults(config: Mapping[str, object]) -> Iterator[Fault]:
             yield Fault(dotted((key,)), "stands in a stack file, where it has no effect: it belongs in Pulumi.yaml")
 
 
-def setting_faults(key: str, value: object) -> Iterator[Fault]:
-    """What Pulumi cannot take in any file: a key of three parts, a number that is none in what is not EMS's own."""
-    if not re.fullmatch("[^:]*(:(config:)?[^:]*)?", key):
-        yield Fault(dotted((key,)), "is not a key of Pulumi: allowed is NAMESPACE:NAME, as aws:region")
-    if not key.startswith("ems:") and not all(map(math.isfinite, _floats(value))):
-        yield Fault(dotted((key,)), "has a number that is not finite, which Pulumi cannot hand over: quote it")
-
-
-def _floats(value: object) -> Iterator[float]:
-    if isinstance(value, float):
-        yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _floats(item)
-
-
 def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fault]:
     if len(kinds) > 1:
         both = " and ".join(f"ems:{kind}" for kind in kinds)
@@ -184,15 +166,3 @@ def _kind_faults(kinds: list[Kind], config: Mapping[str, object]) -> Iterator[Fa
         )
     if not kinds and not any(key.startswith("ems:") and key not in PROJECT_KEYS for key in config):
         yield Fault("config", f"has none of the three kinds: allowed is exactly one of {_THREE}")
-
-
-def _placed(faults: Iterable[Fault], path: Path, lines: Mapping[str, int]) -> list[Fault]:
-    placed = [dataclasses.replace(fault, file=str(path), line=_line_of(fault.key, lines)) for fault in faults]
-    return sorted(placed, key=lambda fault: (not fault.key, fault.line))
-
-
-def _line_of(key: str, lines: Mapping[str, int]) -> int:
-    """The line of `key`, or of the nearest key above it that the file has."""
-    while key and key not in lines:
-        key = key[: max(key.rfind("."), key.rfind("["), 0)]
-    return lines.get(key, 0)

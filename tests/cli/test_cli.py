@@ -398,6 +398,28 @@ def test_check_tells_all_faults_of_all_stacks(here: Lab) -> None:
     assert len(lab["problems"]) == 1 and len(pi["problems"]) == 5 and {lab["exit_code"], pi["exit_code"]} == {2}
 
 
+@pytest.mark.parametrize("name", ["a b", "pı", "研究", "", "-x", ".x", "x" * 101])
+def test_names_that_pulumi_refuses_are_refused_by_check_and_nothing_is_left(name: str, here: Lab) -> None:
+    here.stack_file(name).write_text(here.stack_file("pi").read_text())
+    before = files(here.root)
+    done = run("check", expect=2)
+    assert "the stack's name is" in done.stdout and "rename this file" in done.stdout
+    assert "the stack's name is" in run("up", "--", name, expect=2).stderr
+    assert files(here.root) == before
+
+
+def test_a_stack_may_be_named_by_its_file(here: Lab) -> None:
+    assert run("check", "stacks/Pulumi.pi.yaml").stdout.startswith("✓ pi experiment")
+    assert "did you mean pi?" in run("check", "PI", expect=2).stdout
+
+
+@pytest.mark.parametrize("place", ["stacks/Pulumi.second.yml", "Pulumi.second.yaml", "stacks/Pulumi.second.json"])
+def test_a_file_that_nobody_reads_is_named(place: str, here: Lab) -> None:
+    (here.root / place).write_text("config: {}\n")
+    shown = run("check", expect=2).stdout
+    assert f"✗ second\n  {place}: is read by nobody" in shown and f"mv {place} stacks/Pulumi.second.yaml" in shown
+
+
 # other commands
 
 
@@ -412,7 +434,7 @@ def test_the_schema_describes_the_keys_of_stack_files() -> None:
 def test_doctor_outside_and_inside_a_lab(here: Lab, monkeypatch) -> None:
     registered(here)
     findings = json.loads(run("doctor", "--json").stdout)
-    assert [finding["name"] for finding in findings[-3:]] == ["lab", "plugin", "database"]
+    assert [finding["name"] for finding in findings[-4:]] == ["lab", "plugin", "project", "database"]
     assert all(finding["ok"] and finding["detail"] for finding in findings)
     monkeypatch.chdir("/")
     shown = run("doctor", expect=1).stdout

@@ -43,17 +43,20 @@ def test_outside_a_lab(tmp_path):
     [
         ("", r"is empty \(null\): allowed is a mapping"),
         ("[1]", "is a list of 1"),
-        ("a: b: c", "is not YAML in line 1"),
-        (": bad: [", "is not YAML in line 1"),
-        ("\x00", "is not YAML"),
-        (b"\xff\xfe\xff", "is not UTF-8 text"),
-        ("config: {}", "has as `name` empty"),
-        ("name: 3\nconfig: {}", "has as `name` 3"),
-        ("name: a", r"has as `ems:lab_id` empty \(null\): allowed is a UUID"),
-        ("name: a\nconfig: 3", "has as `config` 3"),
-        ("name: a\nconfig: {ems:lab_id: 12}", "has as `ems:lab_id` 12"),
-        ("name: a\nconfig: {ems:lab_id: {valeu: 1}}", "has as `ems:lab_id` empty"),
-        (f"{GOOD}  ems:database: 3\n", "has as `ems:database` 3: allowed is a URL"),
+        ("a: b: c", ":1: is not YAML"),
+        (": bad: [", ":1: is not YAML"),
+        ("\x00", "has the character"),
+        (b"\xff\xfe\xff", "is not UTF-8"),
+        ("config: {}", "name: is empty"),
+        ("name: 3\nconfig: {}", "Pulumi.yaml:1: name: is 3"),
+        ("name: a", r"config.ems:lab_id: is empty \(null\): allowed is a UUID"),
+        ("name: a\nconfig: 3", ":2: config: is 3"),
+        ("name: a\nconfig: {ems:lab_id: 12}", ":2: config.ems:lab_id: is 12"),
+        ("name: a\nconfig: {ems:lab_id: {valeu: 1}}", ":2: config.ems:lab_id: is empty"),
+        (f"{GOOD}  ems:lab_id: {ID}\n", ":4: has the key ems:lab_id again, as in line 3"),
+        (f"%YAML 1.2\n---\n{GOOD}", "%YAML"),
+        ("[" * 20_000, "nested deeper"),
+        (f"{GOOD}  ems:database: 3\n", ":4: config.ems:database: is 3: allowed is a URL"),
     ],
 )
 def test_each_fault_of_the_file_is_told(text, part, root):
@@ -107,5 +110,5 @@ def test_a_lab_made_by_an_earlier_ems_is_told_what_to_change(here):
 
 def test_an_unknown_key_of_ems_is_never_passed_over(root):
     (root / "Pulumi.yaml").write_text(GOOD + "  ems:databse: sqlite:///other.db\n  aws:region: us-east-1\n")
-    with pytest.raises(UserError, match=r'unknown key "ems:databse": did you mean ems:database\?'):
+    with pytest.raises(UserError, match=r":4: config.ems:databse: is not a key here: did you mean ems:database\?"):
         lab.find(root)

@@ -1,0 +1,44 @@
+"""`Pulumi.yaml` as the engine takes it: what `ems check` passes, the engine takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ems.base.errors import StackFileError
+from ems.base.process import CommandFailed
+from ems.engine.runner import Pulumi
+from ems.lab import Lab, project
+from tests.lab.test_project import CHANGES, GOOD, changed
+
+
+@pytest.fixture
+def pulumi(here: Lab) -> Pulumi:
+    found = Pulumi.of(here)
+    found.quietly("stack", "init", "--no-select", "--stack", "lab")
+    return found
+
+
+def test_what_check_passes_runs(pulumi: Pulumi) -> None:
+    file = pulumi.lab.root / "Pulumi.yaml"
+    text = file.read_text()
+    for old, new in GOOD:
+        changed(pulumi.lab, old, new)
+        project.refuse(pulumi.lab.root)
+        if "name: " in old:
+            pulumi.quietly("stack", "init", "--no-select", "--stack", "lab")
+        pulumi.quietly("preview", "--stack", "lab")
+        file.write_text(text)
+
+
+def test_what_check_refuses_pulumi_refuses(pulumi: Pulumi) -> None:
+    """So that no rule of ours outlives the engine's."""
+    file = pulumi.lab.root / "Pulumi.yaml"
+    text = file.read_text()
+    for old, new, *_ in CHANGES:
+        changed(pulumi.lab, old, new)
+        with pytest.raises(StackFileError):
+            project.refuse(pulumi.lab.root)
+        with pytest.raises(CommandFailed):
+            pulumi.quietly("config", "--stack", "lab")  # which reads the file, and runs nothing
+            pulumi.quietly("preview", "--stack", "lab", PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION="true")
+        file.write_text(text)
