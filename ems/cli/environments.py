@@ -8,6 +8,7 @@ import typer
 
 from ems import lab as laboratory
 from ems.base.console import out, working
+from ems.base.errors import ProvenanceError
 
 environments = typer.Typer(
     help="Lock, check and build pinned environments.",
@@ -37,10 +38,14 @@ def env_check(name: EnvironmentName) -> None:
     """Check that a lock is fully pinned with hashes, and name libraries that only render."""
     from ems.provenance import environment
 
-    findings = environment.check(environment.from_folder(environment.folder(laboratory.find().root, name)))
-    for finding in (*findings.errors, *findings.warnings):
+    folder = environment.folder(laboratory.find().root, name)
+    pinned = environment.from_folder(folder)
+    findings = environment.check(pinned)
+    for finding in (*findings.errors, *findings.warnings, *environment.hints(folder, pinned)):
         out.print(str(finding), soft_wrap=True)
-    raise typer.Exit(2 if findings.errors else 0)
+    if not findings.errors:
+        out.print(f"{name} is fully pinned: {len(environment.pinned(pinned.lock))} packages for Python {pinned.python}")
+    raise typer.Exit(ProvenanceError.exit_code if findings.errors else 0)
 
 
 @environments.command("build", epilog="[bold]Example[/]  ems env build digits")

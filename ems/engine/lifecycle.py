@@ -48,6 +48,7 @@ def up(
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
         preflight.require_inputs(stacks, stack)
+        preflight.require_sources(stacks, stack, registration)
     waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
     try:
         with turn(pulumi, stack, waiting):

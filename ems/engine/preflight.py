@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ems import clusters, databases
-from ems.base.errors import EmsError, Fault, StackFileError, UserError
+from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import nearest, show
 from ems.clusters import place
 from ems.databases import Registration
 from ems.lab import Lab
 from ems.lab.stacks import StackFiles, locating
-from ems.provenance import environment, inputs
+from ems.provenance import code as provenance
+from ems.provenance import environment, inputs, sources
 from ems.provenance.registration import registration
 from ems.stack import spec, stackfile
-from ems.stack.models import ClusterSpec, ExperimentSpec, LabSpec
+from ems.stack.models import ClusterSpec, CommandJob, ExperimentSpec, LabSpec, SweepJob
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 T = TypeVar("T")
@@ -50,7 +51,9 @@ def report(stacks: StackFiles, stack: str) -> Report:
         kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
         row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, row)
-        warnings = _environment(stacks.lab, described, errors)
+        warnings = (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
+        if row:
+            _noting(errors, lambda: require_sources(stacks, stack, row))
         summary += f" {row.id}" if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
@@ -117,6 +120,21 @@ def require_inputs(stacks: StackFiles, stack: str) -> None:
         _refuse_inputs(stacks, stack, described, needed=True)
 
 
+def require_sources(stacks: StackFiles, stack: str, row: Registration) -> None:
+    """An EmsError for what the job's own files, and its environment, show to be impossible: for one that is to run."""
+    described = stacks.spec(stack)
+    if not isinstance(described, ExperimentSpec):
+        return
+    code = provenance.at_commit(stacks.lab.root, described.code.model_copy(update={"commit": row.commit}))
+    built = environment.of(stacks.lab.root, code, described.environment)
+    lacking = [environment.lacks_python(built)]
+    lacking += [environment.lacks_dask(built)] if isinstance(described.job, SweepJob) else []
+    if found := [each for each in lacking if each]:
+        raise ProvenanceError("\n".join(found))
+    with locating(stacks.lab, stack):
+        sources.refuse(code, described, built)
+
+
 def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:
     with locating(stacks.lab, stack):
         inputs.refuse(stacks.lab.root, described, needed=needed)
@@ -147,6 +165,16 @@ def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
         raise StackFileError([Fault("ems:experiment.cluster.stack", problem)])
 
 
+def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
+    """What could not be checked, and what has no effect."""
+    if stacks.laboratory() is None:
+        names = f"{described.project}, {described.experimenter}, {described.funding}"
+        yield f"project, experimenter and funding ({names}) were not checked: no valid stack file describes the lab"
+    workers = described.cluster.model_dump().get("workers")
+    if workers and isinstance(described.job, CommandJob):
+        yield f"ems:experiment.cluster.workers is {workers}, which a program does not use: only a sweep has workers"
+
+
 def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
     """Warnings about the environment as it is in the working tree; of an older `commit:` none."""
     if described.code.commit != "HEAD" or not (lab.root / "environments" / described.environment).is_dir():
@@ -155,7 +183,8 @@ def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) ->
     if pinned is None:
         return ()
     _noting(errors, lambda: environment.refuse(pinned))
-    return environment.check(pinned).warnings
+    folder = lab.root / "environments" / described.environment
+    return (*environment.check(pinned).warnings, *environment.hints(folder, pinned))
 
 
 def _lines(errors: Sequence[EmsError]) -> tuple[str, ...]:

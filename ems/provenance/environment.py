@@ -15,21 +15,23 @@ import shutil
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 from ems.base import aside
 from ems.base.cache import cache_dir, exclusive
 from ems.base.errors import ProvenanceError, UserError
-from ems.base.messages import Say, quiet
+from ems.base.messages import Say, nearest, quiet
 from ems.base.process import CommandFailed, uv
 from ems.provenance import code as provenance
-from ems.provenance import repository, seal
+from ems.provenance import repository, seal, wishes
 from ems.provenance.code import Code
 
 LOCK = "requirements.txt"
@@ -37,16 +39,22 @@ WISHES = "requirements.in"
 PYTHON = "python-version"
 MARKER = "ems-environment.txt"
 OLDEST_PYTHON = (3, 9)
+MACHINES: tuple[Mapping[str, str], ...] = (
+    {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "x86_64"},
+    {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix", "platform_machine": "aarch64"},
+    {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix", "platform_machine": "arm64"},
+)
 RENDERING = re.compile(
     "altair|bokeh|dash|holoviews|ipykernel|ipython|ipywidgets|jupyter.*|kaleido|matplotlib|nbconvert|notebook|panel"
     "|plotly|plotnine|pygal|pyqt.*|pyside.*|pyvista|seaborn|streamlit|vtk"
 )
 
-_COMMENT = re.compile(r"(^|\s)#.*$")
 _INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--trusted-host)\b")
 _PINNED = re.compile(r"[A-Za-z0-9][\w.-]*\s?(\[[^\]]*\])?\s?==\s?[A-Za-z0-9][\w.!+-]*\s?(;.*)?")
+_PIN = re.compile(r"([A-Za-z0-9][\w.-]*)\s?(?:\[[^\]]*\])?\s?==\s?([\w.!+-]+)\s?(;.*)?")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_VERSION = re.compile(r"\d+\.\d+(\.\d+)?")
+_VERSION = re.compile(r"3\.\d+(\.\d+)?", re.ASCII)
+DASK = ("dask", "distributed")
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Environment:
     @property
     def digest(self) -> str:
         """SHA-256 of the Python version and what the lock pins; comments, index options and layout do not count."""
-        pinned = sorted(line for _, line in _lines(self.lock) if not _INDEX_OPTION.match(line))
+        pinned = sorted(line for _, line in wishes.lines(self.lock) if not _INDEX_OPTION.match(line))
         return hashlib.sha256(json.dumps([self.python, pinned]).encode()).hexdigest()
 
 
@@ -74,11 +82,16 @@ class Findings(NamedTuple):
 def folder(root: Path, name: str) -> Path:
     """The folder of an environment of the lab in `root`; UserError if there is none of that name."""
     found = root / "environments" / name
-    known = sorted(other.name for other in (root / "environments").glob("*") if other.is_dir())
+    known = names(root)
     if name not in known:
-        hint = f"Known: {', '.join(known) or 'none yet'}. A new one is a folder with {PYTHON} and {WISHES}."
-        raise UserError(f"{found} is not an environment's folder.", hint)
+        hint = f"A new one is a folder with {PYTHON} and {WISHES}."
+        raise UserError(f"{found} is not an environment's folder: {nearest(name, known)}.", hint)
     return found
+
+
+def names(root: Path) -> list[str]:
+    """Names of all environments of the lab in `root`, sorted."""
+    return sorted(other.name for other in (root / "environments").glob("*") if other.is_dir())
 
 
 def from_folder(folder: Path) -> Environment:
@@ -124,33 +137,91 @@ def _environment(name: str, python: bytes | None, lock: bytes | None, where: str
         raise ProvenanceError(f"Environment {name!r} {where} is not UTF-8 text: {error}.") from error
 
 
-def _lines(lock: str) -> Iterator[tuple[int, str]]:
-    """Logical lines with the number of their first line: continuations joined, comments and blank lines gone."""
-    start, parts = 0, list[str]()
-    for number, raw in enumerate([*lock.splitlines(), ""], start=1):
-        text = _COMMENT.sub("", raw).rstrip()
-        start = start if parts else number
-        parts.append(text.removesuffix("\\"))
-        if not text.endswith("\\"):
-            joined = " ".join(" ".join(parts).split())
-            if joined:
-                yield start, joined
-            parts = []
-
-
 def check(environment: Environment) -> Findings:
     """What forbids to build it (errors), and what a cluster's nodes would carry in vain (warnings)."""
     place = f"environments/{environment.name}"
-    lines = list(_lines(environment.lock))
+    lines = list(wishes.lines(environment.lock))
     errors = [f"{place}/{LOCK}:{number}: {fault}" for number, line in lines if (fault := _fault(line))]
-    if not _VERSION.fullmatch(environment.python):
-        errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is MAJOR.MINOR[.PATCH], as 3.11")
-    elif tuple(int(number) for number in environment.python.split(".")) < OLDEST_PYTHON:
-        errors.insert(0, f"{place}/{PYTHON}: is {environment.python!r}: allowed is 3.9 or newer")
+    errors += [f"{place}/{LOCK}:{number}: {fault}" for number, fault in _doubles(lines, environment.python)]
+    errors[:0] = [f"{place}/{PYTHON}:1: {fault}" for fault in _python_faults(environment.python)]
     names = [canonicalize_name(name[0]) for _, line in lines if (name := re.match(r"[\w.-]+", line))]
     sizes = _sizes_mb(environment) if is_built(environment) else {}
     warnings = [_warning(place, name, sizes) for name in names if RENDERING.fullmatch(name)]
     return Findings(tuple(errors), tuple(warnings))
+
+
+def _python_faults(python: str) -> Iterator[str]:
+    if not _VERSION.fullmatch(python):
+        yield f"is {python!r}: allowed is MAJOR.MINOR[.PATCH] and nothing else, as 3.11"
+    elif tuple(int(number) for number in python.split(".")) < OLDEST_PYTHON:
+        yield f"is {python!r}: allowed is 3.9 or newer"
+
+
+def pinned(lock: str) -> dict[str, set[str]]:
+    """The versions that a lock pins, by canonical name: several where they are for different machines."""
+    found: dict[str, set[str]] = {}
+    for _, line in wishes.lines(lock):
+        if pin := _PIN.match(line):
+            found.setdefault(canonicalize_name(pin[1]), set()).add(pin[2])
+    return found
+
+
+def _doubles(lines: Sequence[tuple[int, str]], python: str) -> Iterator[tuple[int, str]]:
+    """Packages that a lock pins twice for one and the same machine."""
+    seen: dict[str, list[tuple[str, str]]] = {}
+    for number, line in lines:
+        if pin := _PIN.match(line):
+            before = seen.setdefault(canonicalize_name(pin[1]), [])
+            version, marker = pin[2], (pin[3] or "").partition(" --hash=")[0].strip("; ")
+            for other, theirs in before:
+                if any(_holds(marker, machine, python) and _holds(theirs, machine, python) for machine in MACHINES):
+                    yield number, f"pins {pin[1]}=={version}, which is pinned before as {other}: allowed is each once"
+                    break
+            before.append((version, marker))
+
+
+def _holds(marker: str, machine: Mapping[str, str], python: str) -> bool:
+    if not marker:
+        return True
+    numbers = [*python.split("."), "0"]
+    versions = {"python_version": ".".join(numbers[:2]), "python_full_version": ".".join(numbers[:3])}
+    try:
+        return Marker(marker).evaluate({**machine, **versions})
+    except (InvalidMarker, InvalidVersion, UndefinedEnvironmentName):
+        return False  # `_fault` tells what is no requirement
+
+
+def lacks_python(environment: Environment) -> str:
+    """What to say of a version of Python that exists nowhere; "" if it may. Of usual ones uv is not asked."""
+    python, usual = environment.python, re.fullmatch(r"3\.(\d+)", environment.python)
+    if is_built(environment) or (usual and int(usual[1]) <= sys.version_info.minor):
+        return ""
+    if json.loads(uv("python", "list", python, "--output-format", "json", "--offline")):
+        return ""
+    fix = "`uv python list` prints those that there are"
+    return f"environments/{environment.name}/{PYTHON}:1: is {python!r}, which uv neither knows nor finds here: {fix}"
+
+
+def lacks_dask(environment: Environment) -> str:
+    """What to say of an environment that cannot compute a sweep; "" if it can."""
+    lacking = [name for name in DASK if name not in pinned(environment.lock)]
+    place = f"environments/{environment.name}"
+    fix = f"add dask[distributed] to {place}/{WISHES}, then: ems env lock {environment.name}"
+    return f"{place}/{LOCK}: has no {' and no '.join(lacking)}, which a sweep needs: {fix}" if lacking else ""
+
+
+def hints(folder: Path, environment: Environment) -> tuple[str, ...]:
+    """What may be wrong with the wishes of an environment as it is in the working tree."""
+    file = folder / WISHES
+    if not file.is_file():
+        return ()
+    text, place = file.read_text(encoding="utf-8", errors="replace"), f"environments/{environment.name}/{WISHES}"
+    lacking = wishes.missing(text, pinned(environment.lock))
+    again = f"write it again: ems env lock {environment.name}"
+    return (
+        *(f"{place}:{number}: {fault}" for number, fault in wishes.options(text)),
+        *(f"{place}:{number}: {fault}; {again}" for number, fault in lacking),
+    )
 
 
 def _fault(line: str) -> str:
@@ -198,6 +269,7 @@ def lock(folder: Path, upgrade: bool = False) -> None:
         if not (folder / file).is_file():
             raise ProvenanceError(f"{folder / file} is missing.", f"Write it, for example:\n{example}")
     python = (folder / PYTHON).read_text(encoding="utf-8").strip()
+    _refuse_wishes(folder, python)
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch, LOCK)
         if (folder / LOCK).exists():
@@ -206,6 +278,15 @@ def lock(folder: Path, upgrade: bool = False) -> None:
         pinned = target.read_text(encoding="utf-8")
     refuse(Environment(folder.name, python, pinned))
     aside.write(folder / LOCK, pinned)
+
+
+def _refuse_wishes(folder: Path, python: str) -> None:
+    place = f"environments/{folder.name}"
+    found = [f"{place}/{PYTHON}:1: {fault}" for fault in _python_faults(python)]
+    text = (folder / WISHES).read_text(encoding="utf-8", errors="replace")
+    found += [f"{place}/{WISHES}:{number}: {fault}" for number, fault in wishes.options(text)]
+    if found:
+        raise ProvenanceError("\n".join(found))
 
 
 def _compile(folder: Path, python: str, target: Path, options: list[str]) -> None:
@@ -304,7 +385,7 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
     wanted = folder / MARKER
     unfinished = wanted.with_suffix(".part")
     unfinished.write_text(environment.lock, encoding="utf-8")
-    say(f"{len(list(_lines(environment.lock)))} packages")
+    say(f"{len(list(wishes.lines(environment.lock)))} packages")
     try:
         options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", str(python_path(folder)))
         # Copies: links would let a job write into uv's cache. Compiled now, as nothing can be written there later.

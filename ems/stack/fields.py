@@ -34,9 +34,11 @@ STACK = matching(  # as Pulumi's, but for a first `-` or `.`, with which no comm
     "a name of up to 100 letters of English, digits, `_`, `.`, `-`, with a letter, digit or `_` first",
 )
 
-RESERVED_TABLES = frozenset(
-    ["experiment", "experimenter", "project", "funding", "cluster", "run", "point", "charge", "schema_version"]
-)
+_TABLES = """
+experiment experimenter project funding cluster run point charge copied schema_version
+ix_experiment_stack loaded_batch
+"""  # the last ones are an index, and a table that BigQuery has besides
+RESERVED_TABLES = frozenset(_TABLES.split())
 
 
 def _table_problem(text: str) -> str | None:

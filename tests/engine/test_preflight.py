@@ -10,6 +10,7 @@ from ems import clusters
 from ems.base.errors import EmsError, ProvenanceError, StackFileError, UserError
 from ems.engine import lifecycle, preflight
 from ems.lab.stacks import StackFiles
+from ems.provenance import environment
 from ems.stack import stackfile
 from tests.conftest import commit
 
@@ -85,7 +86,7 @@ def test_an_unpinned_lock_is_an_error(lock, fault, here):
 def test_a_python_that_cannot_be_is_an_error(version, here):
     (here.root / "environments/pi/python-version").write_text(version)
     commit(here.root)
-    assert f"python-version: is '{version}': allowed is" in said(here, code=3)
+    assert f"python-version:1: is '{version}': allowed is" in said(here, code=3)
 
 
 def test_a_missing_environment_is_an_error(here):
@@ -173,3 +174,92 @@ def test_the_databases_address_is_read_before_anything_is_made(here, url, hint):
     report = preflight.report(StackFiles(wrong, clusters.settings()), "lab")
     assert report.exit_code == 2 and hint in "\n".join(report.problems)
     assert "me:secret" not in "\n".join(report.problems)
+
+
+def warned(here, stack="pi"):
+    return "\n".join(preflight.report(StackFiles(here, clusters.settings()), stack).warnings)
+
+
+@pytest.mark.parametrize(
+    "file, text, said_of_it",
+    [
+        ("requirements.txt", f"a==1 --hash=sha256:{SHA}\nA==2 --hash=sha256:{SHA}\n", "requirements.txt:2: pins A==2"),
+        ("python-version", "3.99", "is '3.99', which uv neither knows nor finds here"),
+        ("python-version", "٣.١١", "python-version:1: is '٣.١١'"),
+        ("python-version", ">=3.11", "python-version:1: is '>=3.11'"),
+        ("python-version", "3.11 # main", "python-version:1: is '3.11 # main'"),
+    ],
+)
+def test_an_environment_that_cannot_be_built_is_told_before_anything_is_registered(file, text, said_of_it, here):
+    (here.root / "environments/pi" / file).write_text(text)
+    commit(here.root)
+    found = preflight.report(StackFiles(here, clusters.settings()), "pi")
+    assert said_of_it in "\n".join(found.problems) and found.exit_code == 3
+
+
+def test_versions_for_different_machines_are_no_fault(here):
+    lines = [
+        f"a==1 ; sys_platform == 'linux' --hash=sha256:{SHA}",
+        f"a==2 ; sys_platform != 'linux' --hash=sha256:{SHA}",
+    ]
+    (here.root / "environments/pi/requirements.txt").write_text("\n".join(lines))
+    commit(here.root)
+    assert said(here) == ""
+
+
+def test_a_sweep_needs_dask_in_its_environment_and_a_function_that_is_there(here):
+    file = here.stack_file("pi")
+    job = file.read_text().partition("      command")[0] + "      function: model:f\n      sweep: {x: [1, 2]}\n"
+    file.write_text(job + "    results: {table: pi}\n")
+    commit(here.root)
+    assert "requirements.txt: has no dask and no distributed, which a sweep needs" in said_at_run(here, 3)
+    lock = "".join(f"{name}==2025.1.0 --hash=sha256:{SHA}\n" for name in ("dask", "distributed"))
+    (here.root / "environments/pi/requirements.txt").write_text(lock)
+    (here.root / "experiments/pi/model.py").write_text("def f(y): ...\n")
+    file.write_text(file.read_text().replace("model:f", "experiments.pi.model:f"))
+    commit(here.root)
+    found = said_at_run(here, 2)
+    assert (
+        "Pulumi.pi.yaml:12: ems:experiment.job.sweep.x: is not a parameter of f in experiments/pi/model.py:1" in found
+    )
+
+
+def said_at_run(here, code):
+    """What `ems check` says, and `ems up` before anything is made, of an experiment that is to run."""
+    stacks = StackFiles(here, clusters.settings())
+    registration = preflight.require(stacks, "pi")
+    with pytest.raises(EmsError) as caught:
+        preflight.require_sources(stacks, "pi", registration)
+    found = preflight.report(stacks, "pi")
+    assert caught.value.exit_code == found.exit_code == code
+    assert str(caught.value).splitlines()[0] in found.problems
+    return "\n".join(found.problems)
+
+
+def test_a_program_outside_of_the_code_paths_is_named_with_its_line(here):
+    change(here, command="[python, experiments/pi/man.py]")
+    commit(here.root)
+    assert 'Pulumi.pi.yaml:11: ems:experiment.job.command: runs "experiments/pi/man.py"' in said_at_run(here, 2)
+
+
+def test_what_was_not_checked_or_has_no_effect_is_a_warning(here):
+    assert warned(here) == ""
+    change(here, kind="laptop\n      workers: 3")
+    here.stack_file("lab").write_text("config: [\n")
+    commit(here.root)
+    assert "(first, me, unfunded) were not checked" in warned(here)
+    assert "cluster.workers is 3, which a program does not use" in warned(here)
+
+
+def test_wishes_that_the_lock_does_not_have_are_hints_in_check_and_faults_of_a_new_lock(here):
+    folder = here.root / "environments/pi"
+    (folder / "requirements.txt").write_text(f"numpy==1.26 --hash=sha256:{SHA}\n")
+    (folder / "requirements.in").write_text("# x\n--extra-index-url https://x.org/simple\nscipy\nnumpy>=2\n-r a.in\n")
+    commit(here.root)
+    found = warned(here)
+    assert "requirements.in:2: '--extra-index-url' would hold" in found and "UV_INDEX" in found
+    assert "requirements.in:3: wishes scipy, which the lock does not have; write it again: ems env lock pi" in found
+    assert "requirements.in:4: wishes numpy>=2, but the lock has 1.26" in found and found.count("\n") == 2
+    with pytest.raises(ProvenanceError, match=r"requirements.in:2: '--extra-index-url'"):
+        environment.lock(folder)
+    assert said(here) == ""

@@ -135,7 +135,7 @@ def test_what_a_folder_lacks_is_named(tmp_path):
     with pytest.raises(ProvenanceError, match=r"requirements\.in is missing"):
         environment.lock(made)
     assert environment.folder(tmp_path, "small") == made
-    with pytest.raises(UserError, match="Known: small"):
+    with pytest.raises(UserError, match="allowed are small"):
         environment.folder(tmp_path, "large")
 
 

@@ -1,0 +1,174 @@
+"""What a job's own files say before anything runs: the program's file, the sweep's function, what the function takes.
+
+They are read at the commit, and never run. Where the source leaves it open, as with decorators, `import *`, or a
+package of the environment, nothing is said: each fault is one that the run would end with.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ems.base.errors import Fault, StackFileError
+from ems.base.messages import nearest, show
+from ems.provenance import repository
+from ems.provenance.code import Code
+from ems.provenance.environment import Environment
+from ems.provenance.repository import SUBMODULE, SYMLINK
+from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.sweep import Sweep
+
+INTERPRETER = re.compile(r"(.*/)?(python[\d.]*|Rscript|julia|octave|perl|ruby|node|bash|sh|zsh)")
+EXECUTABLE = "100755"
+_LOADED = """
+abc ast asyncio base64 bisect calendar collections concurrent contextlib copy csv ctypes dask datetime decimal
+distributed email ems enum errno functools glob gzip hashlib heapq html http importlib inspect io itertools json
+keyword locale logging math multiprocessing numbers operator os pathlib pickle platform queue random re resource
+select selectors shutil signal site socket ssl stat string struct subprocess sys tempfile textwrap threading time
+token tokenize traceback types typing unicodedata urllib uuid warnings weakref zipfile
+"""
+LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
+Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+JOB = "ems:experiment.job"
+
+
+def refuse(code: Code, experiment: ExperimentSpec, environment: Environment) -> None:
+    """StackFileError if the job names a file, a module, a function or parameters that are not there."""
+    job = experiment.job
+    found = _program_faults(code, job) if isinstance(job, CommandJob) else _function_faults(code, job, environment)
+    if faults := list(found):
+        raise StackFileError(faults)
+
+
+def _program_faults(code: Code, job: CommandJob) -> Iterator[Fault]:
+    program, *arguments = job.command
+    is_script = bool(INTERPRETER.fullmatch(program)) and bool(arguments) and not arguments[0].startswith("-")
+    script = arguments[0] if is_script else program
+    if not is_script and "/" not in script:
+        return  # a program of the environment or of the machine
+    path = posixpath.normpath(script)
+    if path.startswith(("/", "../")):
+        return
+    there = {file.path: file for file in code.files}
+    if path not in there:
+        if not any(file.mode == SYMLINK and path.startswith(f"{file.path}/") for file in code.files):
+            suffix = posixpath.splitext(path)[1]
+            near = nearest(path, [name for name in there if name.endswith(suffix)])
+            problem = f"runs {show(script)}, which code.paths do not hold at commit {code.commit[:12]}: {near}"
+            yield Fault(f"{JOB}.command", problem)
+    elif not is_script and there[path].mode not in {EXECUTABLE, SYMLINK}:
+        fix = f"git update-index --chmod=+x {path} && git commit; or name its interpreter"
+        yield Fault(f"{JOB}.command", f"starts {show(script)}, which is not executable: {fix}")
+
+
+def _function_faults(code: Code, job: SweepJob, environment: Environment) -> Iterator[Fault]:
+    module, _, name = job.function.partition(":")
+    key = f"{JOB}.function"
+    top = module.partition(".")[0]
+    in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
+    if top not in in_code:
+        return  # of the environment
+    is_folder = _source(code, top) is None  # which any module of that name precedes
+    if top in LOADED_FIRST or (is_folder and top in sys.stdlib_module_names):
+        whose = "EMS's" if top == "ems" else "Dask's" if top in {"dask", "distributed"} else "Python's"
+        yield Fault(key, f"is in {top}, the name of {whose} own module, which is loaded in its place: rename yours")
+        return
+    source = _source(code, module)
+    if source is None:
+        if _is_certain(code, module):
+            known = [found for file in code.files if (found := _module(file.path))]
+            yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
+        return
+    yield from _definition_faults(source, name, job, environment)
+
+
+def _is_code(path: str) -> bool:
+    return path.endswith(".py")
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") if _is_code(path) else ""
+
+
+def _is_certain(code: Code, module: str) -> bool:
+    """Whether nothing else could have the module: no link, no compiled file, no package that extends its path."""
+    top = module.partition(".")[0]
+    below = [file for file in code.files if file.path.startswith((f"{top}/", f"{top}."))]
+    package = _source(code, top)
+    if package is None or any(file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path for file in below):
+        return False
+    return "__path__" not in package.text
+
+
+@dataclass(frozen=True)
+class _Source:
+    path: str
+    text: str
+
+
+def _source(code: Code, module: str) -> _Source | None:
+    stem = module.replace(".", "/")
+    for file in code.files:
+        if file.path in {f"{stem}.py", f"{stem}/__init__.py"} and file.mode not in {SYMLINK, SUBMODULE}:
+            return _Source(file.path, repository.read_blob(code.git_dir, file.blob).decode("utf-8", "replace"))
+    return None
+
+
+def _definition_faults(source: _Source, name: str, job: SweepJob, environment: Environment) -> Iterator[Fault]:
+    try:
+        tree = ast.parse(source.text.removeprefix("\ufeff"))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 0
+        if environment.python.startswith(f"{sys.version_info.major}.{sys.version_info.minor}"):
+            yield Fault(f"{JOB}.function", f"is in {source.path}, which is not Python: line {line}: {error}")
+        return
+    found = list(_bindings(tree.body))
+    meant = [binding for bound, binding in found if bound == name]
+    if not meant and not _is_open(source.text):
+        known = [bound for bound, binding in found if isinstance(binding, Function) and not bound.startswith("_")]
+        yield Fault(f"{JOB}.function", f"is {show(name)}, which {source.path} does not have: {nearest(name, known)}")
+    elif len(meant) == 1 and isinstance(meant[0], Function) and not meant[0].decorator_list:
+        yield from _parameter_faults(source, meant[0], job)
+
+
+def _is_open(text: str) -> bool:
+    """Whether names may come in that no statement shows."""
+    return bool(re.search(r"import\s*\(?\s*\*|globals\(\)|\bexec\(|__getattr__|__dict__|\bvars\(|sys\.modules", text))
+
+
+def _bindings(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:
+    """The names that a module's statements may bind, with what binds them; also in `if`, `try`, `for` and `with`."""
+    for statement in body:
+        if isinstance(statement, Function | ast.ClassDef):
+            yield statement.name, statement
+            continue
+        for node in ast.walk(statement):
+            match node:
+                case ast.Name(id=bound, ctx=ast.Store()):
+                    yield bound, node
+                case ast.Import() | ast.ImportFrom():
+                    yield from (((alias.asname or alias.name).partition(".")[0], node) for alias in node.names)
+                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                    yield node.name, statement  # under a condition: not known to be the one
+
+
+def _parameter_faults(source: _Source, function: Function, job: SweepJob) -> Iterator[Fault]:
+    about, where = function.args, f"{function.name} in {source.path}:{function.lineno}"
+    named = [argument.arg for argument in (*about.args, *about.kwonlyargs)]
+    plain = [*about.posonlyargs, *about.args]
+    needed = [argument.arg for argument in plain[: len(plain) - len(about.defaults)]]
+    needed += [each.arg for each, default in zip(about.kwonlyargs, about.kw_defaults, strict=True) if default is None]
+    for place, grid in enumerate(Sweep.of(job.sweep).grids):
+        given = [axis.name for axis in grid.axes]
+        key = f"{JOB}.sweep" + (f"[{place}]" if len(job.sweep) > 1 else "")
+        for name in given if about.kwarg is None else ():
+            if name not in named:
+                yield Fault(f"{key}.{name}", f"is not a parameter of {where}: {nearest(name, named)}")
+        for name in needed:
+            if name not in given:
+                yield Fault(key, f"lacks {name}, which {where} needs: give it values, or give it a default there")

@@ -1,0 +1,157 @@
+"""What a run would end with is told before, if the job's own files show it; where they do not, nothing is said."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from ems.base.errors import StackFileError
+from ems.provenance import code as provenance
+from ems.provenance import sources
+from ems.provenance.environment import Environment
+from ems.stack import spec
+from ems.stack.models import CodeSpec
+from tests.provenance.test_provenance import commit, git, make_lab, write
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+MODEL = """
+import functools
+from math import sin as sinus
+LIMIT = 3
+def f(theta, seed=0, *, scale): return {}
+def anything(**parameters): return {}
+def first(theta, /): return {}
+async def later(theta): return {}
+@functools.cache
+def wrapped(whatever): return {}
+class Point:
+    def __init__(self, theta): ...
+if LIMIT:
+    def conditional(a): return {}
+alias = f
+"""
+FILES = {
+    "model.py": MODEL,
+    "package/__init__.py": "",
+    "package/inner.py": "def g(x): return {}\n",
+    "folder/inner.py": "def g(x): return {}\n",
+    "open.py": "from model import *\n",
+    "late.py": "def __getattr__(name): ...\n",
+    "wide/__init__.py": "__path__ = []\n",
+    "broken.py": "def f(:\n",
+    "random.py": "def f(x): return {}\n",
+    "code/x.py": "def f(x): return {}\n",
+    "ems/x.py": "def f(x): return {}\n",
+    "profile.py": "def f(x): return {}\n",
+    "run/job.py": "print(1)\n",
+    "run/job.sh": "echo\n",
+}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    root = make_lab(tmp_path_factory.mktemp("sources") / "lab")
+    write(root, FILES)
+    (root / "run/tool").write_text("#!/bin/sh\n")
+    (root / "run/tool").chmod(0o755)
+    commit(root)
+    return root
+
+
+def said(lab, job):
+    described = {
+        "project": "p",
+        "experimenter": "e",
+        "funding": "f",
+        "environment": "small",
+        "job": job,
+        "results": {"table": "t"},
+    }
+    experiment = spec.parse("experiment", described)
+    code = provenance.at_commit(lab, CodeSpec(commit=git(lab, "rev-parse", "HEAD")))
+    try:
+        sources.refuse(code, experiment, Environment("small", HERE, ""))
+    except StackFileError as error:
+        return "\n".join(map(str, error.faults))
+    return ""
+
+
+@pytest.mark.parametrize(
+    "function, names, fault",
+    [
+        ("model:f", "theta scale", ""),
+        ("model:f", "theta seed scale", ""),
+        ("model:f", "theta", "ems:experiment.job.sweep: lacks scale, which f in model.py:5 needs"),
+        ("model:f", "thetta scale", "sweep.thetta: is not a parameter of f in model.py:5: did you mean theta?"),
+        ("model:f", "scale", "lacks theta"),
+        ("model:anything", "a b", ""),
+        ("model:first", "theta", "theta: is not a parameter of first"),
+        ("model:later", "x", "is not a parameter of later"),
+        ("model:wrapped", "x", ""),
+        ("model:Point", "x", ""),
+        ("model:conditional", "x", ""),
+        ("model:alias", "x", ""),
+        ("model:sinus", "x", ""),
+        ("model:LIMIT", "x", ""),
+        ("model:ff", "x", 'job.function: is "ff", which model.py does not have: did you mean f?'),
+        ("model:nosuch", "x", "which model.py does not have"),
+        ("package.inner:g", "x", ""),
+        ("folder.inner:g", "x", ""),
+        ("package:g", "x", "which package/__init__.py does not have"),
+        ("package.iner:g", "x", "is in package.iner, which code.paths do not hold: did you mean package.inner?"),
+        ("folder.iner:g", "x", ""),
+        ("wide.inner:g", "x", ""),
+        ("open:whatever", "x", ""),
+        ("late:whatever", "x", ""),
+        ("broken:f", "x", "is in broken.py, which is not Python: line 1"),
+        ("numpy.linalg:svd", "x", ""),
+        ("random:f", "x", "is in random, the name of Python's own module"),
+        ("code.x:f", "x", "is in code, the name of Python's own module"),
+        ("ems.x:f", "x", "is in ems, the name of EMS's own module"),
+        ("profile:f", "x", ""),
+    ],
+)
+def test_functions_and_what_they_take(lab, function, names, fault):
+    found = said(lab, {"function": function, "sweep": {name: [1, 2] for name in names.split()}})
+    assert fault in found and bool(found) is bool(fault)
+
+
+def test_each_grid_is_compared_with_the_function(lab):
+    grids = [{"theta": [1], "scale": [1]}, {"theta": [1], "zip": [{"scale": [1, 2], "sede": [1, 2]}]}]
+    found = said(lab, {"function": "model:f", "sweep": grids})
+    assert "sweep[1].sede: is not a parameter" in found and "did you mean seed?" in found and found.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "command, fault",
+    [
+        ("python run/job.py --n 3", ""),
+        ("python ./run/../run/job.py", ""),
+        ("python3.12 run/jb.py", 'job.command: runs "run/jb.py", which code.paths do not hold'),
+        ("python run/jb.py", 'did you mean "run/job.py"?'),
+        ("bash docs/x.sh", "code.paths do not hold"),
+        ("python -m run.nosuch", ""),
+        ("python -c pass", ""),
+        ("run/tool", ""),
+        ("run/job.sh", 'starts "run/job.sh", which is not executable: git update-index --chmod=+x run/job.sh'),
+        ("bash run/job.sh", ""),
+        ("/bin/echo nosuch.py", ""),
+        ("echo nosuch.py", ""),
+        ("python /opt/x.py", ""),
+        ("python ../x.py", ""),
+    ],
+)
+def test_files_of_programs(lab, command, fault):
+    found = said(lab, {"command": command})
+    assert fault in found and bool(found) is bool(fault)
+
+
+def test_what_a_worker_has_loaded_before_the_code_is_on_its_path():
+    words = "import sys, distributed.worker, ems.node.driver.points"
+    script = f"{words}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert set(loaded) >= sources.LOADED_FIRST
+    assert all(importlib.util.find_spec(name) for name in sources.LOADED_FIRST)
