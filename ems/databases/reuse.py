@@ -1,7 +1,8 @@
 """Points that a study shares with an earlier one, so that it need not compute them again.
 
-Two grids share points where they have the same axes, of which the same move together; each axis may have grown, shrunk
-or been put in another order. Points are matched by positions on the axes, a run of neighbours at a time.
+Two grids share points where they have the same axes of the same types, of which the same move together; each axis may
+have grown, shrunk or been put in another order. Points are matched by positions on the axes, a run of neighbours at a
+time.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def _offset(point: int, factors: Sequence[Factor]) -> int | None:
 def factors_of(there: Grid, here: Grid, earlier: Sweep, sweep: Sweep) -> list[Factor] | None:
     """How two grids go together, the slowest factor there first; None if they do not."""
     axes_there, axes_here = ({axis.name: axis for axis in grid.axes} for grid in (there, here))
-    if axes_there.keys() != axes_here.keys() or not all(_comparable(name, earlier, sweep) for name in axes_there):
-        return None
+    if axes_there.keys() != axes_here.keys() or any(earlier.types[name] != sweep.types[name] for name in axes_there):
+        return None  # a function may compute something else with 1.0 than with 1
     factors = []
     for names in _moving_together(there, here):
         alike = [[axes[name] for name in names] for axes in (axes_there, axes_here)]
@@ -164,11 +165,6 @@ def factors_of(there: Grid, here: Grid, earlier: Sweep, sweep: Sweep) -> list[Fa
         runs = _common([axis.values for axis in alike[0]], [axis.values for axis in alike[1]])
         factors.append(Factor(first_there.stride, len(first_there.values), first_here.stride, runs))
     return sorted(factors, key=lambda factor: (factor.length_there == 1, factor.stride_there), reverse=True)
-
-
-def _comparable(name: str, earlier: Sweep, sweep: Sweep) -> bool:
-    """1 and 1.0 are the same, 1 and true are not."""
-    return earlier.types[name] == sweep.types[name] or {earlier.types[name], sweep.types[name]} == {"int64", "float64"}
 
 
 def _moving_together(*grids: Grid) -> list[frozenset[str]]:

@@ -7,6 +7,7 @@ nothing of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -70,7 +71,7 @@ def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
     found = experiment_of(row)
     old = found.registration
     check_same_table(found, wanted)
-    values = columns_of(wanted) | {"destroyed_at": None}
+    values = columns_of(wanted) | {"destroyed_at": None} | _as_computed(old, wanted)
     if found.attempt:
         values |= {"commit": old.commit, "repository": old.repository}
     if row["run_state"] == State.RUNNING:  # also of a lapsed lease, as that run may come back: it stores by its claim
@@ -80,6 +81,17 @@ def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
     if wanted.max_hours != old.max_hours and _has_deadline(row):
         values["deadline_at"] = deadline(wanted.max_hours, timedelta(seconds=used_s), row["claimed_at"])
     return Change(values)
+
+
+def _as_computed(old: Registration, wanted: Registration) -> Values:
+    """The points stay as they were numbered and computed: an id may stand for grids that are recorded in two ways."""
+    before, spec = json.loads(old.spec), json.loads(wanted.spec)
+    kept = {key: value for key, value in before.get("job", {}).items() if key in ("sweep", "parameters")}
+    if not kept:
+        return {}
+    spec["job"].update(kept)
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {"spec": text, "points_total": old.points_total}
 
 
 def reopened(row: Row) -> Change | None:

@@ -16,7 +16,7 @@ from ems.lab import Lab
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
 from ems.provenance import environment, inputs, sources
-from ems.provenance.registration import registration
+from ems.provenance.registration import registration, shared_points
 from ems.stack import spec, stackfile
 from ems.stack.models import ClusterSpec, CommandJob, ExperimentSpec, LabSpec, SweepJob
 
@@ -54,7 +54,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         warnings = (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
         if row:
             _noting(errors, lambda: require_sources(stacks, stack, row))
-        summary += f" {row.id}" if row else ""
+        summary += _about(described, row) if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
 
@@ -65,6 +65,12 @@ def strays(lab: Lab) -> Iterator[Report]:
         problem = f"{here}: is read by nobody: allowed is {there}; {shlex.join(['mv', str(here), str(there)])}"
         stack = right.name.removeprefix("Pulumi.").removesuffix(".yaml")
         yield Report(stack, "", (problem,), exit_code=UserError.exit_code)
+
+
+def _about(described: ExperimentSpec, row: Registration) -> str:
+    shared = shared_points(described, row)
+    once = f", {row.points_total:,} points: {shared:,} that several grids have are counted once" if shared else ""
+    return f" {row.id}{once}"
 
 
 def _input_errors(

@@ -22,7 +22,7 @@ from ems.engine.provider.records import from_properties, to_properties
 from ems.lab import Lab
 from ems.lab.stacks import locating
 from ems.provenance import inputs
-from ems.provenance.registration import registration
+from ems.provenance.registration import registration, shared_points
 from ems.stack import spec
 from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
@@ -91,6 +91,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     if plan["due"]:
         inputs.refuse(lab.root, described)
     _refuse_missing(json.loads(plan["missing"]))
+    if plan["new"] and (shared := shared_points(described, row)):
+        pulumi.info(f"{shared:,} points are in several grids of the sweep: each is computed once")
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])

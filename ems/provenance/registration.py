@@ -9,10 +9,10 @@ from typing import Any
 from ems.databases import Registration
 from ems.lab import Lab
 from ems.provenance import code as provenance
-from ems.provenance import environment, identity, inputs
+from ems.provenance import environment, identity, inputs, numbers
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
-from ems.stack import spec
+from ems.stack import spec, sweep_forms
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
@@ -37,6 +37,7 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str, *,
     environment.refuse(built)
     inputs.refuse(lab.root, experiment, needed=False)
     file_commit = provenance.stack_file_commit(lab.root, stack_file)
+    experiment = numbers.as_written(lab.root, stack_file, experiment)
     return _row(lab, stack, experiment, kind, code, built, file_commit)
 
 
@@ -44,6 +45,7 @@ def _row(
     lab: Lab, stack: str, experiment: ExperimentSpec, kind: str, code: Code, built: Environment, file_commit: str
 ) -> Registration:
     job = _job(experiment.job)
+    recorded = experiment.model_copy(update={"job": job.recorded})
     digest = _digest(job, code, built, experiment)
     return Registration(
         id=identity.experiment_id(lab.id, stack, digest),
@@ -52,7 +54,7 @@ def _row(
         experimenter=experiment.experimenter,
         project=experiment.project,
         funding=experiment.funding,
-        spec=spec.to_json(experiment),
+        spec=spec.to_json(recorded),
         repository=code.repository,
         commit=code.commit,
         tree=code.tree,
@@ -70,10 +72,19 @@ def _row(
     )
 
 
+def shared_points(experiment: ExperimentSpec, row: Registration) -> int:
+    """How many points of a stack file's grids are those of other ones above, which its new experiment has once."""
+    return len(Sweep.of(experiment.job.sweep)) - row.points_total if isinstance(experiment.job, SweepJob) else 0
+
+
 @dataclass(frozen=True)
 class _Job:
-    """What decides a job's results: a sweep's grids apart from the rest, and no retries, limits and memory."""
+    """What decides a job's results: a sweep's grids apart from the rest, and no retries, limits and memory.
 
+    `recorded`: the job as the experiment computes it.
+    """
+
+    recorded: CommandJob | SweepJob
     described: Mapping[str, Any]
     grids: Mapping[str, Any] = field(default_factory=dict)
     points: int = 1
@@ -81,9 +92,11 @@ class _Job:
 
 def _job(job: CommandJob | SweepJob) -> _Job:
     if isinstance(job, CommandJob):
-        return _Job(job.model_dump(mode="json"))
-    sweep = Sweep.of(job.sweep)
-    return _Job({"function": job.function, "threads": job.threads}, {"grids": sweep.identity()}, len(sweep))
+        return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed(job)})
+    described = {"function": job.function, "threads": job.threads}
+    grids = Sweep.of(numbers.hashed(job)).identity()
+    recorded = sweep_forms.recorded(job.sweep)
+    return _Job(job.model_copy(update={"sweep": recorded}), described, {"grids": grids}, len(Sweep.of(recorded)))
 
 
 def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpec) -> str:

@@ -243,7 +243,7 @@ INPUT_URL = Checked(_check_input_url, {"type": "string", "pattern": r"^(https://
 
 
 def check_scalar(value: object, allowed: str) -> Scalar:
-    """A parameter, as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits.
+    """A parameter as it is written; a whole number beyond 64 bits in its shortest digits.
 
     ValueError says that `allowed` is allowed: for what is neither text, a finite number, a boolean nor null.
     """
@@ -254,10 +254,14 @@ def check_scalar(value: object, allowed: str) -> Scalar:
     kept = finite(value)
     if kept is None:
         raise ValueError(f"is {show(value)}: allowed is {allowed} (numbers are finite)")
-    return _as_pulumi_writes(kept)
+    return kept if isinstance(value, float) else as_pulumi_writes(kept)
 
 
-def _as_pulumi_writes(value: float) -> float:
+def as_pulumi_writes(value: float) -> float:
+    """A number as Pulumi's JSON would bring it: it writes 2.0 as 2, and 1e20 with all its digits.
+
+    ValueError if it has more digits than it can keep.
+    """
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return value
     as_float = float(value)

@@ -107,7 +107,7 @@ class CommandJob(Strict):
         "no shell runs it."
     )
     parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
-        default={}, description="Values that the program reads; whole numbers arrive as such (2.0 as 2)."
+        default={}, description="Values that the program reads, each number as it is written here: 2.0 is not 2."
     )
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each process.")
 
@@ -121,9 +121,9 @@ class SweepJob(Strict):
     )
     sweep: Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP] = Field(
         description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
-        "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it, "
-        "{linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names whose values "
-        "move together. The last name in the order of the alphabet varies fastest."
+        "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it (with 1.0 for 1: "
+        "doubles), {linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names "
+        "whose values move together. The last name in the order of the alphabet varies fastest."
     )
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
     retries: Annotated[int, checks.number(low=0, high=100, whole=True)] = Field(

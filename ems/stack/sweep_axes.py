@@ -9,7 +9,7 @@ from typing import Any
 from ems.base.messages import plain, show
 from ems.stack import checks, fields
 from ems.stack.keys import Collector, Problem, Problems
-from ems.sweep import axes
+from ems.sweep import axes, seeds
 from ems.sweep.axes import Progression, ScalarType
 
 MOST_POINTS = 10**8
@@ -17,7 +17,10 @@ FORMS = "[1, 2, 3], {range: [start, stop, step]}, {linspace: [start, stop, count
 SAID: Mapping[ScalarType, str] = {"int64": "numbers", "float64": "numbers", "text": "text", "bool": "true and false"}
 
 _COUNT = checks.number(low=1, high=MOST_POINTS, whole=True)
+_FIRST = checks.number(low=0, high=2**seeds.BITS - 1 - MOST_POINTS, whole=True)
+_BITS = checks.number(low=seeds.BITS, high=seeds.BITS, whole=True)
 _ROOT = checks.number(low=0, high=2**63 - 1, whole=True)
+_SEEDS = {"count": _COUNT.check, "root": _ROOT.check, "first": _FIRST.check, "bits": _BITS.check}
 _NUMBER = {"type": "number"}
 _THREE = {"type": "array", "items": _NUMBER, "minItems": 3, "maxItems": 3}
 
@@ -41,6 +44,7 @@ SCHEMA: Mapping[str, Any] = {
             "count",
             count=_COUNT.schema | {"description": "So many independent seeds."},
             root=_ROOT.schema | {"description": "Another root gives other seeds; 0 if left out."},
+            first=_FIRST.schema | {"description": "The number of the first of them; 0 if left out."},
         ),
     ]
 }
@@ -52,10 +56,10 @@ def axis(value: object) -> Any:
         return _listed(value)
     if not isinstance(value, dict):
         raise ValueError(f"is {show(value)}: allowed is a list of values, also of one, or another form: {FORMS}")
-    parts = {"range": _range, "linspace": _linspace, "count": _COUNT.check, "root": _ROOT.check}
-    if set(value) not in ({"range"}, {"linspace"}, {"count"}, {"count", "root"}):
+    if set(value) not in ({"range"}, {"linspace"}, {"ratios"}) and not {"count"} <= set(value) <= set(_SEEDS):
         keys = ", ".join(map(plain, map(str, value))) or "no key"
         raise ValueError(f"is a mapping with {keys}: allowed is {FORMS} (with another `root: 1` if need be)")
+    parts = {"range": _range, "linspace": _linspace, "ratios": _ratios, **_SEEDS}
     found = Collector()
     kept = {key: found.at((key,), parts[key], item) for key, item in value.items()}
     found.finish()
@@ -132,8 +136,26 @@ def _range(value: object) -> list[Any]:
         raise ValueError(
             f"has {shortly(math.log10(found.count), found.count)} values: allowed are up to {MOST_POINTS:,}"
         )
-    _expect_distinct(found)
+    if any(type(number) is float for number in kept):
+        kept = list(map(_as_double, kept))
+    _expect_distinct(Progression.stepped(*kept))
     return kept
+
+
+def _as_double(number: float) -> float:
+    if number != float(number):
+        raise ValueError(f"has {show(number)}, which no double keeps: write all three without a point, or up to 2^53")
+    return float(number)
+
+
+def _ratios(value: object) -> list[int]:
+    """As grids are recorded, not as people write them."""
+    if not isinstance(value, list | tuple) or len(value) != 4 or not all(type(item) is int for item in value):
+        raise ValueError(f"is {show(value)}: allowed are four whole numbers, [first, step, count, denominator]")
+    _, step, count, denominator = value
+    if not (step and 1 <= count <= MOST_POINTS and denominator >= 1):
+        raise ValueError(f"is {show(value)}: allowed are a step other than 0, a count and a denominator above 0")
+    return list(value)
 
 
 def _linspace(value: object) -> list[Any]:
@@ -144,7 +166,7 @@ def _linspace(value: object) -> list[Any]:
         found.located.append(((1,), f"is {show(stop)}, as is the start: allowed is another number"))
     found.finish()
     _expect_distinct(Progression.even(start, stop, count))
-    return [start, stop, count]
+    return [start, stop, int(count)]
 
 
 def _expect_distinct(found: Progression) -> None:

@@ -17,6 +17,9 @@ from ems.stack.checks import Checked
 from ems.stack.keys import Collector, Location, Problem
 from ems.stack.sweep_axes import FORMS, MOST_POINTS, SAID, axis, shortly
 from ems.stack.sweep_axes import SCHEMA as AXIS_SCHEMA
+from ems.stack.sweep_forms import recorded
+from ems.stack.sweep_overlap import MOST_PARTS, TooManyParts
+from ems.stack.sweep_positions import MOST_LOOKED_UP, TooLong
 from ems.sweep import axes
 from ems.sweep.axes import ScalarType
 
@@ -46,12 +49,15 @@ class WrittenGrid:
 
 
 def check(value: object) -> tuple[dict[str, Any], ...]:
-    """The grids as `Sweep.of` takes them: numbers as Pulumi writes them, `zip` as a list. Problems has all faults."""
+    """The grids as `Sweep.of` takes them: numbers as they are written, `zip` as a list. Problems has all faults."""
     found = Collector()
     grids = found.of_each((), _grid, value, "a grid, as {name: [1, 2]}, or a list of grids")
     found.located += [*_repeated(grids), *_mixed(grids), *_too_many(list(grids.values()))]
     found.finish()
-    return tuple(grid.json for grid in grids.values())
+    given = tuple(grid.json for grid in grids.values())
+    found.located += _uncountable(given)
+    found.finish()
+    return given
 
 
 def _grid(value: object) -> WrittenGrid:
@@ -142,6 +148,18 @@ def _too_many(grids: list[WrittenGrid]) -> Iterator[Problem]:
         longest = sorted(((length, name) for one in lengths for name, length in one.items()), reverse=True)[:5]
         said = ", ".join(f"{name} ({length:,})" for length, name in longest)
         yield (), f"has {shortly(magnitude, total)} points: allowed are up to {MOST_POINTS:,}; its longest axes: {said}"
+
+
+def _uncountable(grids: tuple[dict[str, Any], ...]) -> Iterator[Problem]:
+    """Where it cannot be told which points grids share."""
+    try:
+        recorded(grids)
+    except TooLong:
+        said = "has grids with axes too long to be compared, value by value"
+        yield (), f"{said}: allowed are {MOST_LOOKED_UP:,} values on one of two, or progressions of fewer digits"
+    except TooManyParts:
+        said = f"has grids that overlap in so many places that over {MOST_PARTS:,} parts of them would be left"
+        yield (), f"{said}: allowed is a grid fewer, or `zip` for the same axes in all"
 
 
 _GROUP = {"type": "object", "additionalProperties": AXIS_SCHEMA, "minProperties": 2}

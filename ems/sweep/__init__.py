@@ -9,7 +9,8 @@ in one of the forms of `ems.sweep.axes`; its key `zip` lists groups of axes of o
 
 Point i does not depend on the order of keys: axes are sorted by name, a zip group stands where its smallest name does,
 values keep their order and the last axis varies fastest. A parameter has one type in the whole sweep: whole numbers
-become doubles where it has other numbers too. A parameter that a grid lacks is left out of that grid's points.
+become doubles where one of its values is written with a point. A parameter that a grid lacks is left out of that grid's
+points.
 
 Standard library alone, Python 3.9 or newer: it is shipped with every sweep.
 """
@@ -74,7 +75,7 @@ class Sweep:
     @classmethod
     def of(cls, grids: Sequence[Mapping[str, Any]]) -> Sweep:
         """The sweep of valid grids, as the JSON of a spec has them (`stack.sweep_grids` finds what is wrong)."""
-        grouped = [_groups(grid) for grid in grids]
+        grouped = [groups_of(grid) for grid in grids]
         found: dict[str, set[ScalarType]] = {}
         for name, values in chain.from_iterable(group.items() for groups in grouped for group in groups):
             found.setdefault(name, set()).add(type_of(values))
@@ -115,7 +116,7 @@ class Sweep:
             raise IndexError(f"points {start:,} to {stop - 1:,} of a sweep of {len(self):,} points, counted from 0")
 
 
-def _groups(grid: Mapping[str, Any]) -> list[dict[str, Values]]:
+def groups_of(grid: Mapping[str, Any]) -> list[dict[str, Values]]:
     """The axes that move together, slowest first."""
     alone = [{name: form} for name, form in grid.items() if name != "zip"]
     groups = sorted([*alone, *grid.get("zip", [])], key=min)

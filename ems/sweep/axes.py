@@ -4,9 +4,12 @@
     {range: [0.1, 0.5, 0.1]}         from start by steps, in decimals as written: 0.1, 0.2, 0.3, 0.4, 0.5; `stop` is
                                      included where a step lands on it; whole numbers stay whole
     {linspace: [0, 1, 11]}           so many doubles, evenly from start to stop, both included
-    {count: 200, root: 7}            independent whole numbers (`ems.sweep.seeds`); `root` is 0 where left out
+    {count: 200, root: 7, bits: 31}  independent whole numbers (`ems.sweep.seeds`) from number `first` on; `root` and
+                                     `first` are 0 where left out, `bits` is 63
+    {ratios: [0, 1, 50000, 3]}       doubles: numerators from the first by a step, so many; over a denominator
 
-A whole number beyond 64 bits is a double: Pulumi writes 1e20 with all its digits.
+A number is of the type in which it is written: 2.0 is a double, and all others of its axis then, too. A whole number
+beyond 64 bits is a double: Pulumi writes 1e20 with all its digits.
 
 Standard library alone, Python 3.9 or newer: it is shipped with every sweep.
 """
@@ -21,7 +24,7 @@ from itertools import repeat
 from operator import truediv
 from typing import Any, Literal, Union
 
-from ems.sweep.seeds import seed
+from ems.sweep.seeds import WIDE_BITS, seed, wide_seed
 
 Scalar = Union[int, float, str, bool]  # noqa: UP007  (evaluated when imported: Python 3.9 knows no `|` here)
 ScalarType = Literal["int64", "float64", "text", "bool"]
@@ -44,10 +47,14 @@ class Progression:
 
     @classmethod
     def stepped(cls, start: float, stop: float, step: float) -> Progression:
-        """From `start` by `step` (not 0) up to `stop`; the count is below 1 if `step` leads away from it."""
+        """From `start` by `step` (not 0) up to `stop`; the count is below 1 if `step` leads away from it.
+
+        Whole numbers only of a start and a step that are: `stop` has no say, and 1.0 is a double.
+        """
         scale, (first, end, by) = _scaled(start, stop, step)
         count = (end - first) // by + 1
-        whole = first % scale == by % scale == 0 and _in_64_bits(first // scale, (first + by * (count - 1)) // scale)
+        exact = type(start) is int and type(step) is int
+        whole = exact and _in_64_bits(first // scale, (first + by * (count - 1)) // scale)
         return cls(first // scale, by // scale, count, 1, True) if whole else cls(first, by, count, scale, False)
 
     @classmethod
@@ -95,20 +102,21 @@ class Ratios(Sequence[float]):
 
 
 class Seeds(Sequence[int]):
-    """The seeds of `root` with these numbers."""
+    """The seeds of `root` with these numbers, of so many bits: 31 or 63."""
 
-    def __init__(self, root: int, numbers: range) -> None:
-        self.root, self.numbers = root, numbers
+    def __init__(self, root: int, numbers: range, bits: int) -> None:
+        self.root, self.numbers, self.bits = root, numbers, bits
+        self._seed = wide_seed if bits == WIDE_BITS else seed
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[int]:
-        return map(seed, repeat(self.root), self.numbers)
+        return map(self._seed, repeat(self.root), self.numbers)
 
     def __getitem__(self, key: Any) -> Any:
         found = self.numbers[key]
-        return Seeds(self.root, found) if isinstance(found, range) else seed(self.root, found)
+        return Seeds(self.root, found, self.bits) if isinstance(found, range) else self._seed(self.root, found)
 
 
 def progression(form: Mapping[str, Any]) -> Progression:
@@ -120,7 +128,13 @@ def values_of(form: Any) -> Values:
     """The values of a valid axis: a tuple as written, or a sequence that computes them when they are asked for."""
     if not isinstance(form, Mapping):
         return tuple(form)
-    return Seeds(form.get("root", 0), range(form["count"])) if "count" in form else progression(form).values
+    if "ratios" in form:
+        first, step, count, denominator = form["ratios"]
+        return Ratios(range(first, first + step * count, step), denominator)
+    if "count" not in form:
+        return progression(form).values
+    first = form.get("first", 0)
+    return Seeds(form.get("root", 0), range(first, first + form["count"]), form.get("bits", WIDE_BITS))
 
 
 def type_of(values: Values) -> ScalarType:
@@ -155,11 +169,17 @@ def spelled(values: Values) -> Any:
     All are spelled out, but for seeds, and numbers of which there are more than MOST_SPELLED: they stand as formulas.
     """
     if isinstance(values, Seeds):
-        return {"count": len(values), "root": values.root}
+        return {"count": len(values), "root": values.root, **_unlike_the_first(values)}
     if isinstance(values, tuple) or len(values) <= MOST_SPELLED:
         return list(values)
     numerators, denominator = (values.numerators, [values.denominator]) if isinstance(values, Ratios) else (values, [])
     return {"first": numerators[0], "last": numerators[-1], "count": len(values), "over": denominator}
+
+
+def _unlike_the_first(seeds: Seeds) -> dict[str, int]:
+    """What tells seeds from those that there were first: of 63 bits, from number 0 on."""
+    bits = {} if seeds.bits == WIDE_BITS else {"bits": seeds.bits}
+    return {**bits, "first": seeds.numbers.start} if seeds.numbers.start else bits
 
 
 def _type(value: Scalar) -> ScalarType:

@@ -39,6 +39,10 @@ from tests.databases.cases import (
 PLATFORM = json.dumps({"cpu": "a CPU’s name", "flags": [f"flag{n}" for n in range(300)]})
 
 
+def spec_of(job: dict) -> str:
+    return json.dumps({"job": job}, sort_keys=True, separators=(",", ":"))
+
+
 class RegistryContract(DatabaseCase):
     # Creating
 
@@ -123,6 +127,13 @@ class RegistryContract(DatabaseCase):
         assert (found.registration.funding, found.registration.commit) == ("grant2", REGISTRATION.commit)
         assert (found.state, found.attempt, found.destroyed_at) == (State.RUNNING, 1, None)
         assert len(database.experiments()) == 1
+
+    @pytest.mark.parametrize("key", ["sweep", "parameters"])
+    def test_what_is_computed_stays_as_it_was_recorded_first(self, database, key):
+        first = replace(REGISTRATION, spec=spec_of({key: [1], "retries": 0}), points_total=17)
+        database.register(first)
+        found = database.register(replace(first, spec=spec_of({key: [1.0], "retries": 2}), points_total=11))
+        assert found.registration == replace(first, spec=spec_of({key: [1], "retries": 2}))
 
     @pytest.mark.parametrize("field", ["experimenter", "project", "funding"])
     def test_register_names_a_missing_reference(self, database, field):

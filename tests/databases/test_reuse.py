@@ -35,11 +35,11 @@ def grids(draw: st.DrawFn) -> list[dict]:
 
 
 def by_parameters(earlier: Sweep, sweep: Sweep) -> dict[int, set[int]]:
-    """Which points of `earlier` each point of `sweep` equals, found one by one."""
-    there: dict[tuple, set[int]] = {}
+    """Which points of `earlier` each point of `sweep` equals in values and types, found one by one."""
+    there: dict[str, set[int]] = {}
     for index in range(len(earlier)):
-        there.setdefault(tuple(earlier.parameters(index).items()), set()).add(index)
-    same = {index: there.get(tuple(sweep.parameters(index).items()), set()) for index in range(len(sweep))}
+        there.setdefault(json.dumps(earlier.parameters(index)), set()).add(index)
+    same = {index: there.get(json.dumps(sweep.parameters(index)), set()) for index in range(len(sweep))}
     return {index: found for index, found in same.items() if found}
 
 
@@ -80,7 +80,10 @@ def test_other_axes_roots_and_types_share_nothing() -> None:
     old = [{"n": [0, 1], "seed": {"count": 2}}]
     assert points(old, [{"n": [0, 1]}]) == points(old, [{"n": [0, 1], "seed": {"count": 2, "root": 1}}]) == {}
     assert points(old, [{"n": [False, True], "seed": {"count": 2}}]) == {}
-    assert points(old, [{"n": [0.0, 0.5, 1.0], "seed": {"count": 2}}]) == {0: 0, 1: 1, 4: 2, 5: 3}
+    assert points(old, [{"n": [0.0, 1.0], "seed": {"count": 2}}]) == {}
+    assert points(old, [{"n": [0, 1], "seed": {"count": 2, "bits": 31}}]) == {}
+    assert points(old, [*old, {"n": [0.5], "seed": {"count": 2}}]) == {}, "0 is 0.0 where there is 0.5"
+    assert points([{"n": [0.0, 1.0], "s": [1]}], [{"n": [0.5, 1], "s": [1, 2]}]) == {2: 1}
 
 
 def test_long_axes_are_matched_without_looking_at_each_value() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 
 import pytest
 
+from ems.base.errors import ProvenanceError
 from ems.lab import find
+from ems.provenance import identity
 from ems.provenance.registration import registration
 from ems.stack import spec, stackfile
 
@@ -57,7 +61,7 @@ def row(tmp_path, monkeypatch):
 
 def test_a_sweep_has_as_many_points_as_its_grids(row):
     assert row(SWEEP).points_total == 12
-    assert row("{function: 'svd:run', sweep: [{n: [1, 2]}, {n: {range: [0.5, 3, 0.5]}}]}").points_total == 8
+    assert row("{function: 'svd:run', sweep: [{n: [1, 2]}, {n: {range: [0.5, 3, 0.5]}}]}").points_total == 6
     command = row("{command: python svd.py}")
     assert (command.points_total, command.job_digest) == (1, "")
 
@@ -89,3 +93,60 @@ def test_another_grid_is_another_experiment_whose_points_are_the_same(row, job, 
     first, second = row(SWEEP), row(job)
     assert first.id != second.id
     assert (first.job_digest == second.job_digest) == same_points
+
+
+def test_grids_that_share_points_are_recorded_with_each_once(row):
+    sweep = "[{theta: {linspace: [0, 1, 6]}}, {theta: {linspace: [0, 1, 11]}}]"
+    made = row(f"{{function: 'svd:run', sweep: {sweep}}}")
+    assert made.points_total == 11
+    grids = json.loads(made.spec)["job"]["sweep"]
+    assert grids == [{"theta": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]}, {"theta": [0.1, 0.3, 0.5, 0.7, 0.9]}]
+
+
+def test_what_is_recorded_has_seeds_of_31_bits_under_the_id_that_it_had_before(row):
+    made = row(SWEEP)
+    assert json.loads(made.spec)["job"]["sweep"] == [{"n": [1, 2, 3], "seed": {"count": 4, "bits": 31}}]
+    grids = [{"n": [4, [1, 2, 3]], "seed": [1, {"count": 4, "root": 0}]}]
+    job = {"function": "svd:run", "threads": 1, "grids": grids}
+    parts = {"tree": made.tree, "environment": made.environment_digest, "python": made.python}
+    assert made.digest == identity.digest(**parts, job=job, inputs={}, env={})
+
+
+WRITTEN = {
+    "sweep": ("{function: 'svd:run', sweep: {n: [100.0, 1e3], m: {range: [0.0, 2.0, 1.0]}}}", "100.0,1000.0"),
+    "command": ("{command: python svd.py, parameters: {x: 2.0, y: [1e3, 3], n: 7}}", '"n":7,"x":2.0,"y":[1000.0,3]'),
+}
+
+
+def rewritten(text: str) -> str:
+    """As Pulumi writes a file anew."""
+    plain = re.sub(r"(\d)\.0\b", r"\1", text.replace("1e3", "1000"))
+    return f"{plain}encryptionsalt: v1:abc:def\n"
+
+
+@pytest.mark.parametrize("job, recorded", WRITTEN.values(), ids=WRITTEN)
+def test_numbers_keep_the_type_in_which_people_wrote_them_through_all_that_pulumi_does(row, tmp_path, job, recorded):
+    """The kind: what Pulumi does not tell apart, and a program does, is read where people wrote it."""
+    first = row(job)
+    assert recorded in first.spec
+    file = tmp_path / "stacks" / "Pulumi.svd.yaml"
+    file.write_text(rewritten(file.read_text()))
+    for committed in (False, True):
+        if committed:
+            git(tmp_path, "commit", "--quiet", "--all", "--message", "As Pulumi wrote it")
+        described = stackfile.load(file)
+        assert recorded not in spec.to_json(described)
+        again = registration(find(), "svd", described, "laptop", remote_needed=False)
+        assert (again.id, again.spec, again.points_total) == (first.id, first.spec, first.points_total)
+
+
+@pytest.mark.parametrize("job", [job for job, _ in WRITTEN.values()], ids=WRITTEN)
+def test_a_change_of_types_that_people_commit_counts_and_one_that_they_do_not_is_refused(row, tmp_path, job):
+    whole = rewritten(job).partition("encryptionsalt")[0]
+    first, second = row(job), row(whole)
+    assert first.id == second.id
+    assert "." not in json.dumps(json.loads(second.spec)["job"]["sweep" if "sweep" in job else "parameters"])
+    file = tmp_path / "stacks" / "Pulumi.svd.yaml"
+    file.write_text(f"{STACK}      {job}\n")
+    with pytest.raises(ProvenanceError, match="numbers with a point that the last commit has without"):
+        registration(find(), "svd", stackfile.load(file), "laptop", remote_needed=False)

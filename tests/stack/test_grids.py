@@ -94,7 +94,7 @@ def test_names_that_results_tables_keep_are_known_here():
         ([2**64 + 1], (0,), "more digits than a number can keep: quote it"),
         ([1, "x"], (1,), 'is "x", but the first value is 1: allowed on one axis is one type, here numbers'),
         ([True, 1], (1,), "is 1, but the first value is true: allowed on one axis is one type, here true and false"),
-        ([1, 2, 1.0], (2,), "is 1, as is value 1: allowed is each value once"),
+        ([1, 2, 1.0], (2,), "is 1.0, as is value 1: allowed is each value once"),
         (["x", "y", "y"], (2,), 'is "y", as is value 2'),
         ([2**53 + 1, 0.5], (), "has whole numbers that no double keeps"),
         ({}, (), "is a mapping with no key: allowed is [1, 2, 3]"),
@@ -180,11 +180,42 @@ def test_a_hundred_million_points_are_allowed():
     assert grids.check({"a": {"range": [1, 10**4, 1]}, "b": {"count": 10**4}})
 
 
-def test_what_is_kept_has_numbers_as_pulumi_writes_them():
-    given = {"a": (1.0, 2.5), "b": {"range": [0.0, 1e3, 10.0]}, "zip": {"c": [-0.0, 1], "d": ["é", "1"]}}
+def test_what_is_kept_has_numbers_as_they_are_written():
+    given = {"a": (1.0, 2.5), "b": {"range": [0.0, 1e3, 10]}, "zip": {"c": [-0.0, 1], "d": ["é", "1"]}}
     assert repr(grids.check(given)) == repr(
-        ({"a": [1, 2.5], "b": {"range": [0, 1000, 10]}, "zip": [{"c": [0, 1], "d": ["é", "1"]}]},)
+        ({"a": [1.0, 2.5], "b": {"range": [0.0, 1000.0, 10.0]}, "zip": [{"c": [-0.0, 1], "d": ["é", "1"]}]},)
     )
+    assert repr(
+        grids.check({"a": {"range": [0, 9, 3]}, "b": {"linspace": [0, 1.0, 3.0]}, "c": {"count": 2.0}})
+    ) == repr(({"a": {"range": [0, 9, 3]}, "b": {"linspace": [0, 1.0, 3]}, "c": {"count": 2}},))
+
+
+def test_what_a_point_makes_doubles_of_is_refused_where_no_double_keeps_it():
+    assert problem({"range": [2**53 + 1, 2**53 + 9.0, 2]}, "range") == (
+        "has 9007199254740993, which no double keeps: write all three without a point, or up to 2^53"
+    )
+    assert "has whole numbers that no double keeps" in problem([2**53 + 1, 1.0])
+    assert grids.check({"a": {"range": [2**53 + 1, 2**53 + 9, 2]}})
+
+
+@pytest.mark.parametrize(
+    "form, below, said",
+    [
+        ([1, 2, 3], ("ratios",), "allowed are four whole numbers"),
+        ([1, 2, 3, 4.0], ("ratios",), "allowed are four whole numbers"),
+        ([1, 0, 3, 4], ("ratios",), "a step other than 0"),
+        ([1, 2, 0, 4], ("ratios",), "a count and a denominator above 0"),
+        ([1, 2, 3, 0], ("ratios",), "a count and a denominator above 0"),
+    ],
+)
+def test_recorded_forms_refused(form, below, said):
+    assert said in problem({"ratios": form}, *below)
+
+
+@pytest.mark.parametrize("key, value", [("bits", 63), ("bits", 32), ("first", -1), ("first", 2**31 - 10**8)])
+def test_seeds_have_31_bits(key, value):
+    assert "allowed is a whole number" in problem({"count": 2, key: value}, key)
+    assert grids.check({"a": {"count": 10**8, "bits": 31, "first": 2**31 - 1 - 10**8}})
 
 
 KEYS = st.sampled_from(["a", "b", "zip", "range", "linspace", "count", "root", "point"]) | st.text(max_size=3)

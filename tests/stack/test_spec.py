@@ -288,13 +288,14 @@ def test_commands_refused(command, said):
 @pytest.mark.parametrize(
     "value, kept",
     [
-        *[(2.0, 2), (-0.0, 0), (1e20, 10**20), (1e21, 1e21), (10**21, 1e21), (0.1, 0.1), (2**63 - 1, 2**63 - 1)],
-        *[(2**64, int("18446744073709552000")), (True, True), (None, None), ("1e-3", "1e-3"), ([1.0, "a"], [1, "a"])],
+        *[(2, 2), (2.0, 2.0), (-0.0, -0.0), (1e20, 1e20), (1e21, 1e21), (10**21, 1e21), (0.1, 0.1)],
+        *[(2**64, int("18446744073709552000")), (True, True), (None, None), ("1e-3", "1e-3"), (2**63 - 1, 2**63 - 1)],
+        ([1.0, 2, "a"], [1.0, 2, "a"]),
     ],
 )
-def test_parameters_are_as_pulumi_hands_them_over(value, kept):
+def test_parameters_are_of_the_type_in_which_they_are_written(value, kept):
     found = experiment("job/parameters/a", value).job.parameters["a"]
-    assert (found, type(found)) == (kept, type(kept))
+    assert repr(found) == repr(kept)
 
 
 @pytest.mark.parametrize(
@@ -383,7 +384,7 @@ def test_json_brings_the_same_sweep_back_and_knows_no_order_of_names():
     found = experiment("job", SWEEP | {"sweep": [grid, {"z": [3]}]})
     text = spec.to_json(found)
     assert spec.from_json("experiment", text) == found
-    turned = experiment("job", SWEEP | {"sweep": [dict(reversed(grid.items())), {"z": [3.0]}]})
+    turned = experiment("job", SWEEP | {"sweep": [dict(reversed(grid.items())), {"z": [3]}]})
     assert spec.to_json(turned) == text
 
 
@@ -393,7 +394,7 @@ def test_the_schema_tells_the_forms_of_an_axis():
     assert several["items"] == grid
     forms = next(iter(grid["patternProperties"].values()))["oneOf"]
     assert [list(form.get("properties", [form["type"]])) for form in forms] == [
-        *[["array"], ["range"], ["linspace"], ["count", "root"]]
+        *[["array"], ["range"], ["linspace"], ["count", "root", "first"]]
     ]
     assert "varies fastest" in job["sweep"]["description"]
 

@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 import ems
 from ems.stack import sweep_grids as grids
 from ems.sweep import Sweep
-from ems.sweep.seeds import seed
+from ems.sweep.seeds import number_of, seed, wide_seed
+from tests.documentation import Page
 
 TOP = Path(ems.__file__).parents[1]
+FORMULA = next(block for block in Page(TOP / "docs/sweeps.md").blocks("python") if "SeedSequence" in block)
 LARGE = {"a": {"range": [0, 9999, 1]}, "b": {"linspace": [0, 1, 100]}, "seed": {"count": 100}}
 
 
@@ -86,7 +88,13 @@ def test_a_parameter_has_one_type_in_all_points(given, types):
         ({"range": [0.1, 0.5, 0.1]}, [0.1, 0.2, 0.3, 0.4, 0.5]),
         ({"range": [0, 1, 0.3]}, [0.0, 0.3, 0.6, 0.9]),
         ({"range": [1, 10, 3]}, [1, 4, 7, 10]),
-        ({"range": [1, 9.5, 3]}, [1, 4, 7]),
+        ({"range": [1, 9.5, 3]}, [1.0, 4.0, 7.0]),
+        ({"range": [1.0, 10, 3]}, [1.0, 4.0, 7.0, 10.0]),
+        ({"range": [1, 10, 3.0]}, [1.0, 4.0, 7.0, 10.0]),
+        ({"range": [3.0, 1.0, -1.0]}, [3.0, 2.0, 1.0]),
+        ([100.0, 1000.0], [100.0, 1000.0]),
+        ([100, 1e3], [100.0, 1000.0]),
+        ([-0.0, 1], [-0.0, 1.0]),
         ({"range": [3, 1, -1]}, [3, 2, 1]),
         ({"range": [0.3, -0.3, -0.2]}, [0.3, 0.1, -0.1, -0.3]),
         ({"range": [5, 5, 1]}, [5]),
@@ -120,15 +128,49 @@ def test_a_range_is_exact_in_decimals(start, step, count, sign):
 @given(st.integers(0, 2**63 - 1) | st.integers(0, 2**128 - 1), st.integers(0, 2**32 - 1))
 @example(0, 0)
 @example(2**64 - 1, 2**32 - 1)
-def test_seeds_are_the_streams_of_numpy(root, number):
+def test_seeds_of_63_bits_are_the_streams_of_numpy(root, number):
     expected = np.random.SeedSequence(root, spawn_key=(number,)).generate_state(1, "uint64")[0] >> np.uint64(1)
-    assert seed(root, number) == int(expected)
+    assert wide_seed(root, number) == int(expected)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**31 - 1))
+@example(0, 0)
+@example(2**63 - 1, 2**31 - 1)
+def test_seeds_are_those_that_the_manual_says_and_lead_back_to_their_numbers(root, number):
+    names = {"numpy": np, "root": root, "i": number}
+    exec(FORMULA, names)
+    assert seed(root, number) == names["seed"]
+    assert number_of(root, seed(root, number)) == number
+
+
+def test_seeds_fit_every_language_and_none_comes_twice():
+    """The kind: what EMS generates must fit the integers of R, Java, Octave and JavaScript, and 32-bit generators."""
+    for root in (0, 1, 2**63 - 1):
+        found = column({"count": 100_000, "root": root, "bits": 31})
+        assert len(set(found)) == 100_000
+        assert min(found) >= 0 and max(found) < 2**31
+        np.random.RandomState(max(found))
+
+
+def test_every_bit_of_a_seed_is_as_often_set_as_not_and_depends_on_each_bit_of_its_number():
+    found = np.array(column({"count": 20_000, "root": 5, "bits": 31}))
+    bits = found[:, None] >> np.arange(31) & 1
+    assert abs(bits.mean(axis=0) - 0.5).max() < 0.02
+    for flipped in range(15):
+        other = np.array([seed(5, number ^ 1 << flipped) for number in range(20_000)])
+        changed = (found ^ other)[:, None] >> np.arange(31) & 1
+        assert abs(changed.mean(axis=0) - 0.5).max() < 0.05, flipped
 
 
 def test_an_axis_of_seeds_goes_through_them_in_order():
-    assert column({"count": 3}) == column({"count": 3, "root": 0}) == [seed(0, 0), seed(0, 1), seed(0, 2)]
-    assert column({"count": 2, "root": 7}) == [seed(7, 0), seed(7, 1)]
-    assert len(set(column({"count": 2000}))) == 2000
+    assert column({"count": 3, "bits": 31}) == [seed(0, 0), seed(0, 1), seed(0, 2)]
+    assert column({"count": 2, "root": 7, "bits": 31}) == [seed(7, 0), seed(7, 1)]
+    assert column({"count": 2, "first": 3, "bits": 31}) == [seed(0, 3), seed(0, 4)]
+
+
+def test_an_axis_that_was_recorded_without_its_bits_keeps_its_seeds():
+    assert column({"count": 3}) == column({"count": 3, "root": 0}) == [wide_seed(0, i) for i in range(3)]
+    assert column({"count": 2, "root": 7}) == [wide_seed(7, 0), wide_seed(7, 1)]
 
 
 LISTS = st.one_of(
@@ -221,7 +263,7 @@ def test_a_hundred_million_points_take_no_memory():
     finally:
         tracemalloc.stop()
     assert len(sweep) == 10**8
-    assert found[-1] == sweep.parameters(10**8 - 1) == {"a": 9999, "b": 1.0, "seed": seed(0, 99)}
+    assert found[-1] == sweep.parameters(10**8 - 1) == {"a": 9999, "b": 1.0, "seed": wide_seed(0, 99)}
     assert last == [{"a": 0.99999998}, {"a": 1.0}]
     assert peak < 5_000_000
 
@@ -234,12 +276,11 @@ def identity(*given):
     "one, same",
     [
         ({"a": [1, 2, 3]}, {"a": {"range": [1, 3, 1]}}),
-        ({"a": [1, 2, 3]}, {"a": {"range": [1, 3.9, 1]}}),
         ({"a": [0, 0.5, 1]}, {"a": {"linspace": [0, 1, 3]}}),
         ({"a": {"range": [0, 1, 5e-6]}}, {"a": {"linspace": [0, 1, 200_001]}}),
-        ({"a": {"range": [0, 200_000, 1]}}, {"a": {"range": [0, 200_000.5, 1]}}),
+        ({"a": {"range": [0, 200_000, 1]}}, {"a": {"range": [0, 200_000, 1]}}),
         ({"a": {"count": 5}}, {"a": {"count": 5, "root": 0}}),
-        ({"a": [1.0, 2.0]}, {"a": [1, 2]}),
+        ({"a": [1.0, 2.0]}, {"a": {"range": [1.0, 2.0, 1.0]}}),
         ({"zip": {"a": [1, 2], "b": [3, 4]}}, {"zip": [{"b": [3, 4], "a": [1, 2]}]}),
     ],
 )

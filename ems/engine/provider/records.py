@@ -80,8 +80,8 @@ def records() -> list[Resource]:
 
 
 def plan(operation: Operation, arguments: Properties) -> Properties:
-    """What a program must know at plan time about an experiment: `due`, the run's number, references without a row,
-    and of a new one how many points earlier experiments have computed."""
+    """What a program must know at plan time about an experiment: whether it is `new`, `due`, the run's number,
+    references without a row, and of a new one how many points earlier experiments have computed."""
     registration = from_properties(Registration, arguments)
     with operation.database() as database:
         experiment = database.experiment(registration.id)
@@ -90,6 +90,7 @@ def plan(operation: Operation, arguments: Properties) -> Properties:
     reopens = experiment is not None and rules.reopened_by(experiment, registration)
     return {
         "missing": json.dumps(missing),
+        "new": experiment is None,
         "due": experiment is None or not experiment.state.finished or reopens,
         "attempt": 1 if experiment is None else max(experiment.attempt + reopens, experiment.wanted_attempt),
         "reused": reused,

@@ -1,0 +1,86 @@
+"""How people wrote the numbers of a job: a function that is given 2.0 may compute something else than with 2.
+
+Pulumi does not tell them apart: its JSON has 2.0 as 2 and, where it writes a stack file anew to add keys of its own, so
+has the file. So numbers are read from the last commit, or from the one before if it was the last that brought the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ems.base.errors import ProvenanceError, StackFileError
+from ems.provenance import repository
+from ems.provenance.repository import WorkTree
+from ems.stack import sweep_forms, yamlfile
+from ems.stack.fields import as_pulumi_writes
+from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.schema import WRITTEN_BY_PULUMI
+
+
+def as_written(root: Path, stack_file: Path, experiment: ExperimentSpec) -> ExperimentSpec:
+    """The spec, whose stack file is as it is committed, with the numbers of its job as people wrote them.
+
+    ProvenanceError if the file has got points (2 is 2.0 now) that are not committed.
+    """
+    with repository.opened(root) as lab:
+        path = lab.below_top(stack_file.resolve())
+        commits = lab.git.rev_list("-2", "HEAD", "--", path).split()
+        versions = [_content(lab, commit, path) for commit in commits]
+    jobs = [found for found in _jobs(experiment, versions) if hashed(found) == hashed(experiment.job)]
+    if not jobs:
+        return experiment
+    if _points(experiment.job.model_dump()) > _points(jobs[-1].model_dump()):
+        raise ProvenanceError(
+            f"{path} has numbers with a point that the last commit has without: they are of another type.",
+            f"git add -- :/{path} && git commit",
+        )
+    return experiment.model_copy(update={"job": _numbered(experiment.job, jobs[-1])})
+
+
+def hashed(job: CommandJob | SweepJob) -> Any:
+    """A sweep's grids or a command's parameters as ids are computed from them: 2.0 as 2."""
+    if isinstance(job, SweepJob):
+        return sweep_forms.hashed(job.sweep)
+    return {name: _hashed(value) for name, value in job.parameters.items()}
+
+
+def _hashed(value: object) -> object:
+    if isinstance(value, list):
+        return [_hashed(item) for item in value]
+    return as_pulumi_writes(value) if isinstance(value, float) else value
+
+
+def _numbered(job: CommandJob | SweepJob, written: CommandJob | SweepJob) -> CommandJob | SweepJob:
+    """The job with the numbers of another version."""
+    name = "sweep" if isinstance(job, SweepJob) else "parameters"
+    return job.model_copy(update={name: getattr(written, name)})
+
+
+def _content(lab: WorkTree, commit: str, path: str) -> dict[str, Any]:
+    """What a version of the stack file says; nothing if it is none that Pulumi reads."""
+    data = repository.read_file(lab.git_dir, commit, path)
+    try:
+        content, _ = yamlfile.parse(data or b"", Path(path))
+    except StackFileError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _jobs(experiment: ExperimentSpec, versions: list[dict[str, Any]]) -> Iterator[Any]:
+    """The job in the newest version and, if that brought keys of Pulumi's, in the one before."""
+    for newer, version in zip([{}, *versions], versions, strict=False):
+        if newer and newer.keys() & WRITTEN_BY_PULUMI.keys() <= version.keys():
+            return
+        try:
+            yield type(experiment.job).model_validate(version["config"]["ems:experiment"]["job"])
+        except (KeyError, TypeError, ValueError):
+            return
+
+
+def _points(value: object) -> int:
+    """How many numbers are written with a point."""
+    if isinstance(value, dict | list | tuple):
+        return sum(map(_points, value.values() if isinstance(value, dict) else value))
+    return int(isinstance(value, float))
