@@ -21,6 +21,7 @@ from ems.base.errors import EngineError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.engine import install as engine
+from ems.engine.stack_text import keeping_text
 from ems.lab import Lab
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -131,6 +132,11 @@ def make_ready(
 
 
 def _init(pulumi: Pulumi, stack: str) -> None:
+    with keeping_text(pulumi.lab.stack_file(stack)):
+        _init_anew(pulumi, stack)
+
+
+def _init_anew(pulumi: Pulumi, stack: str) -> None:
     try:
         pulumi.quietly("stack", "init", "--no-select", "--stack", stack)
     except CommandFailed as error:
