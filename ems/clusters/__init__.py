@@ -65,9 +65,9 @@ class Place(ABC):
         """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error."""
 
     @abstractmethod
-    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         """Have an agent at work on this unfinished experiment, unless there is one. Called again and again, with the
-        row as it is now: not while the database is away.
+        row as it is now: not while the database is away. Returns what people should hear of it, mostly "".
 
         An agent that lives and does not beat any more is ended and replaced. EmsError if agents end, or are ended,
         again and again without a result.

@@ -163,20 +163,25 @@ class Agents:
         self._before = before
         self._started: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._silences: dict[str, Silence] = {}
+        self._ended: dict[str, str] = {}  # why, of agents that this process ended
 
-    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         """As `Place.ensure_running`, for a place in the lab's own folder."""
         started = self._started.setdefault(experiment.id, [])
         run_dir = lab.run_dir(experiment.id)
         if self._is_at_work(started, run_dir, experiment) or is_attended(run_dir, experiment):
-            return
+            return ""
         if len(started) >= MOST_STARTS:
-            message = f"The agent ended {MOST_STARTS} times without a result: {last_words(run_dir)}"
+            message = f"The agent ended {MOST_STARTS} times without a result: {last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if started or experiment.id not in _prepared:
             prepare_again(lab, experiment.registration, quiet)
         self._silences.pop(experiment.id, None)
         started.append(self.start(run_dir))
+        if len(started) == 1:
+            return ""
+        why = self._ended.pop(experiment.id, "") or last_words(run_dir)
+        return f"the agent ended ({why}); another one was started"
 
     def _is_at_work(self, started: Sequence[subprocess.Popen[bytes]], run_dir: Path, experiment: Experiment) -> bool:
         """Whether the agent that this process started last lives; one that hangs is ended."""
@@ -186,6 +191,7 @@ class Agents:
         silence.look(experiment.state is not State.RUNNING)
         if silence.lasted_s < (SILENT_S if holder(run_dir) == started[-1].pid else STARTING_S):
             return True
+        self._ended[experiment.id] = "as it did not beat any more"
         started[-1].kill()
         started[-1].wait()
         return False
@@ -215,7 +221,7 @@ def last_words(run_dir: Path) -> str:
     for line in reversed(tail.decode("utf-8", errors="replace").splitlines()):
         if found := ERROR.search(line):
             return found[1]
-    return "it said nothing."
+    return "it said nothing"
 
 
 def is_of_this_machine(run_dir: Path, experiment: Experiment) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from ems.base.errors import DatabaseError, FencedOut
+from ems.base.errors import DatabaseError, DatabaseUnavailable, FencedOut
 from ems.databases import connect
 from ems.databases.sqlite.database import SqliteDatabase
 from tests.databases.access_contract import Check, SqlAccessContract
@@ -33,6 +33,21 @@ connection.execute("UPDATE experiment SET rows_stored = 77, state = 'failed'")
 connection.execute("DELETE FROM run")
 print("half done", flush=True)
 sys.stdin.read()
+"""
+COMING = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)
+for turn in range(5):
+    connection.execute("BEGIN IMMEDIATE")
+    if turn == 0:
+        print("locked", flush=True)
+    connection.execute("UPDATE funding SET award = award || 'x'")
+    time.sleep(0.7)
+    connection.execute("COMMIT")
+sys.stdin.readline()
+connection.execute("BEGIN IMMEDIATE")
+print("stays", flush=True)
+time.sleep(600)
 """
 
 
@@ -117,6 +132,27 @@ class TestReplaced:
         with pytest.raises(FencedOut, match=r"was set back to run 1: what was stored since is lost"):
             database.store(claim, batch([0], ints("x", 1)))
         assert claimed(database).attempt == 2
+
+
+def test_who_waits_beside_others_that_come_and_go_gives_up_only_on_one_that_stays(tmp_path):
+    """Each of the others keeps the lock for most of the time that one call waits, one right after the other."""
+    with closing(SqliteDatabase(tmp_path / "ems.db", wait_s=1.0)) as database:
+        database.create()
+        fill_lab(database)
+        claim = claimed(database)
+        pipe = subprocess.PIPE
+        other = subprocess.Popen([sys.executable, "-c", COMING, str(tmp_path / "ems.db")], stdin=pipe, stdout=pipe)
+        assert other.stdout.readline() == b"locked\n"
+        database.store(claim, batch([0], ints("x", 1)))
+        assert table(database)["x"] == [1]
+        other.stdin.write(b"stay\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == b"stays\n"
+        with pytest.raises(DatabaseUnavailable, match="others kept it locked"):
+            database.store(claim, batch([1], ints("x", 2)))
+        other.kill()
+        other.communicate()
+        database.store(claim, batch([1], ints("x", 2)))
 
 
 def checked_as_nobody(address: Address, check: Check) -> None:

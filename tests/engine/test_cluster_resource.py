@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
 
 from ems import clusters
 from ems.base import plugins
-from ems.base.errors import EmsError, UserError
+from ems.base.errors import DatabaseUnavailable, EmsError, UserError
 from ems.base.messages import quiet
 from ems.clusters import Place
 from ems.databases import State
+from ems.databases.sqlite.database import SqliteDatabase
+from ems.engine.provider import server
 from ems.engine.provider.cluster import EvanescentCluster, evanescent_clusters, token
 from ems.engine.provider.resource import Operation
 from ems.engine.teardown import _declared_clusters
@@ -43,6 +47,7 @@ class Recording(Place):
         self.ready.discard(experiment_id)
 
     def ensure_running(self, lab, experiment): ...
+    def dismiss(self, lab, experiment_id): ...
     def settle(self, lab, experiment): ...
     def nudge(self, lab, experiment): ...
     def log(self, lab, experiment, start): ...
@@ -109,3 +114,34 @@ def test_a_missing_package_of_a_place_breaks_only_the_lab_that_uses_it(monkeypat
     with pytest.raises(UserError, match="needs a package that is not installed") as caught:
         clusters.place("laptop")
     assert caught.value.hint == "pip install 'ems-experiments[laptop]'"
+
+
+def test_a_call_waits_for_a_database_that_is_away_and_says_so_once(here, experiment):
+    """As when a connection is dropped while a program is planned: it goes on once the database is back."""
+    said: list[str] = []
+    operation = Operation(here, say=said.append, note=said.append, complain=said.append)
+    file = here.root / ".ems/ems.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as keeping, closing(SqliteDatabase(file, 0.05)) as asked:
+        keeping.execute("BEGIN EXCLUSIVE")
+
+        def plan() -> str:
+            if len(said) == 1:
+                keeping.execute("ROLLBACK")
+            asked.set_provisioning(experiment.id, 1)
+            return "planned"
+
+        assert server._patiently(operation, plan) == "planned"
+    assert [line.partition(":")[0] for line in said] == [
+        "The database is away, waiting for it",
+        "The database is back.",
+    ]
+
+
+def test_a_call_that_nobody_listens_to_waits_for_nothing(here):
+    operation = Operation(here, say=print, note=print, complain=print, listening=lambda: False)
+
+    def away() -> None:
+        raise DatabaseUnavailable("away")
+
+    with pytest.raises(DatabaseUnavailable):
+        server._patiently(operation, away)

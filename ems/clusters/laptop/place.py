@@ -27,8 +27,8 @@ class Laptop(Place):
     def release(self, lab: Lab, experiment_id: str) -> None:
         local.release(lab, experiment_id)
 
-    def ensure_running(self, lab: Lab, experiment: Experiment) -> None:
-        self._agents.ensure_running(lab, experiment)
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
+        return self._agents.ensure_running(lab, experiment)
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         dismiss(lab.run_dir(experiment_id))

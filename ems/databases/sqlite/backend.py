@@ -51,7 +51,7 @@ LOST = "Restore it from a backup; `ems database check` shows what is gone."
 
 
 class SqliteBackend(SqlBackend):
-    """`wait_s`: how long one call waits for others that hold the lock."""
+    """`wait_s`: how long one call waits for somebody who keeps the lock; for those who come and go it waits on."""
 
     clock = func.strftime("%Y-%m-%d %H:%M:%f", "now", type_=UtcTime())
     dialect = dialect()
@@ -203,7 +203,21 @@ def filesystem(path: Path, mounts: dict[str, str]) -> str:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql(f"BEGIN {connection.get_execution_options()['sqlite_begin']}")
+    """As long as others go on committing, the lock is only shared; who waits in vain for one that keeps it gives up."""
+    raw, begin = _raw(connection), f"BEGIN {connection.get_execution_options()['sqlite_begin']}"
+    while True:
+        seen = _commits(raw)
+        try:
+            raw.execute(begin)
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or _commits(raw) == seen:
+                raise
+
+
+def _commits(raw: sqlite3.Connection) -> int:
+    """A number that changes whenever somebody else has committed."""
+    return int(raw.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _raw(connection: Connection) -> sqlite3.Connection:

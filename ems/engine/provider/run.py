@@ -9,7 +9,7 @@ from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.databases import Experiment, State
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
 from ems.lab.line import progress_line
-from ems.lab.patience import Pace, look_s, stop_s
+from ems.lab.patience import Pace, Patience, look_s, stop_s
 
 POLL_S = 0.25
 TAIL_CHARACTERS = 1200  # of the log's end; the engine keeps 2 KB of a message
@@ -86,19 +86,19 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
     pace, line, pause_s = Pace(), progress_line(experiment), _look_s(operation)
-    is_news = True
+    patience, is_news = Patience(operation.note), True
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
-        if is_news:
-            place.ensure_running(operation.lab, experiment)
+        if is_news and (said := place.ensure_running(operation.lab, experiment)):
+            operation.note(said)
         if operation.detach and experiment.state is State.RUNNING:
             operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
             return experiment
         if pace.shows(line):
             operation.say(line)
         operation.cancelled.wait(pause_s)
-        found, line = _asked(operation, experiment.id)
+        found, line = _asked(operation, experiment.id, patience)
         experiment, is_news = found or experiment, found is not None
     _conclude(operation, experiment)
     return experiment
@@ -109,7 +109,9 @@ def _look_s(operation: Operation) -> float:
         return look_s(database, POLL_S)
 
 
-def _asked(operation: Operation, experiment_id: str, *, cancel: bool = False) -> tuple[Experiment | None, str]:
+def _asked(
+    operation: Operation, experiment_id: str, patience: Patience, *, cancel: bool = False
+) -> tuple[Experiment | None, str]:
     """The row as it is now, with `cancel` after a request to cancel it, None while the database is away; and what to
     say of it."""
     try:
@@ -117,7 +119,9 @@ def _asked(operation: Operation, experiment_id: str, *, cancel: bool = False) ->
             ask = database.request_cancel if cancel else database.experiment
             now = _known(ask(experiment_id), experiment_id)
     except DatabaseUnavailable as error:
+        patience.away(error)
         return None, f"the database is away, trying on: {error.message}"
+    patience.back()
     return now, progress_line(now)
 
 
@@ -147,10 +151,10 @@ def _stop(operation: Operation, experiment: Experiment, place: clusters.Place) -
     operation.say("stopping; what was computed is being stored")
     with operation.database() as database:
         within_s, pause_s = stop_s(database), look_s(database, POLL_S)
-    pace, deadline = Pace(), time.monotonic() + within_s
+    pace, patience, deadline = Pace(), Patience(operation.note), time.monotonic() + within_s
     while not experiment.state.finished and time.monotonic() < deadline:
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
-        found, line = _asked(operation, experiment.id, cancel=True)
+        found, line = _asked(operation, experiment.id, patience, cancel=True)
         experiment = found or experiment
         place.nudge(operation.lab, experiment)
         if pace.shows(f"stopping: {line}"):

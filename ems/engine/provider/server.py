@@ -5,24 +5,28 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from ems import lab
-from ems.base.errors import EmsError, refused
+from ems.base.errors import DatabaseUnavailable, EmsError, refused
 from ems.base.messages import visible
 from ems.base.version import __version__
 from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
 from ems.engine.provider.schema import schema
+from ems.lab.patience import Patience
 
+T = TypeVar("T")
 Invoke = Callable[[Operation, Properties], Properties]
 
 DIFF = provider_pb2.DiffResponse
+AWAY_S = 120.0  # that a call waits for the database
 LINE_LIMIT = 2000  # the engine keeps 2 KB of a line
 
 
@@ -57,7 +61,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Invoke(self, request: Any, context: Any) -> Any:
         """An EmsError is answered as `{"error": …, "hint": …}`: the engine would bury it in a traceback."""
         try:
-            result = self.invokes[request.tok](self._operation("", context), _properties(request.args))
+            operation, arguments = self._operation("", context), _properties(request.args)
+            result = _patiently(operation, lambda: self.invokes[request.tok](operation, arguments))
         except EmsError as error:
             result = {"error": error.message, "hint": error.hint}
         response = provider_pb2.InvokeResponse()
@@ -90,7 +95,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             return provider_pb2.CreateResponse(properties=_struct(_foreseen(resource, inputs)))
         with _aborting(context):
-            outputs = resource.create(self._operation(request.urn, context), inputs)
+            operation = self._operation(request.urn, context)
+            outputs = _patiently(operation, lambda: resource.create(operation, inputs))
             return provider_pb2.CreateResponse(id=inputs[resource.key], properties=_struct({**inputs, **outputs}))
 
     def Update(self, request: Any, context: Any) -> Any:
@@ -98,7 +104,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             return provider_pb2.UpdateResponse(properties=_struct(_foreseen(resource, inputs)))
         with _aborting(context):
-            outputs = resource.update(self._operation(request.urn, context), _properties(request.olds), inputs)
+            operation, before = self._operation(request.urn, context), _properties(request.olds)
+            outputs = _patiently(operation, lambda: resource.update(operation, before, inputs))
             return provider_pb2.UpdateResponse(properties=_struct({**inputs, **outputs}))
 
     def Read(self, request: Any, context: Any) -> Any:
@@ -109,7 +116,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             or {self._resource(request.urn).key: request.id}
         )
         with _aborting(context):
-            outputs = resource.read(self._operation(request.urn, context), inputs)
+            operation = self._operation(request.urn, context)
+            outputs = _patiently(operation, lambda: resource.read(operation, inputs))
             if outputs is None:
                 return provider_pb2.ReadResponse()
             both = _struct({**inputs, **outputs})
@@ -118,7 +126,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Delete(self, request: Any, context: Any) -> Any:
         with _aborting(context):
             inputs = _properties(request.old_inputs) or _properties(request.properties)
-            self._resource(request.urn).delete(self._operation(request.urn, context), inputs)
+            operation, resource = self._operation(request.urn, context), self._resource(request.urn)
+            _patiently(operation, lambda: resource.delete(operation, inputs))
             return empty_pb2.Empty()
 
     def _resource(self, urn: str) -> Resource:
@@ -143,6 +152,22 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             cancelled=self.cancelled,
             detach=bool(os.environ.get("EMS_DETACH")),
         )
+
+
+def _patiently(operation: Operation, call: Callable[[], T]) -> T:
+    """What may be repeated, once more where the database is away, as after a dropped connection; for some time."""
+    patience, give_up_at = Patience(operation.note), time.monotonic() + AWAY_S
+    while True:
+        try:
+            result = call()
+        except DatabaseUnavailable as error:
+            if time.monotonic() > give_up_at or not operation.listening():
+                raise
+            if operation.cancelled.wait(patience.away(error)):
+                raise
+        else:
+            patience.back()
+            return result
 
 
 class _aborting:
