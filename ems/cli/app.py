@@ -76,7 +76,9 @@ app.add_typer(database_commands, name="database")
 
 def main() -> NoReturn:
     """Run the command line. What no command expected is a fault of this machine or of EMS: exit code 1."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends every command as Ctrl-C does
+    # Each ends every command as Ctrl-C does, also where a shell started it in the background: Pulumi obeys them too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         app(prog_name="ems")
     except Exception as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,12 @@ class User:
 
     def pulumi(self, *words: str, expect: int | None = 0, **env: str) -> str:
         done = self.ems("pulumi", *words, expect=expect, **env)
+        return done.stdout + done.stderr
+
+    def fails(self, *words: str) -> str:
+        """What Pulumi says while it fails: its exit code differs between versions."""
+        done = self.ems("pulumi", *words, expect=None)
+        assert done.returncode != 0, done.stdout
         return done.stdout + done.stderr
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
@@ -191,7 +197,8 @@ class User:
 
     def end(self) -> None:
         for process in self.processes():
-            process.send_signal(signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                process.kill()
         for process in self.started:
             process.wait()
 

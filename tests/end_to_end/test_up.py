@@ -8,6 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.end_to_end.conftest import User, expected
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -18,6 +20,7 @@ def test_a_run_stores_its_rows_lets_its_cluster_go_and_never_runs_again(user: Us
     user.experiment(rows=50)
     user.ems("up", "e")
     assert user.rows() == expected(50)
+    assert (user.root / ".ems").stat().st_mode & 0o077 == 0  # records, logs and orders are the owner's alone
     assert {EXPERIMENT, RUN} <= set(user.resources()) and CLUSTER not in user.resources()
     shown = user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
     assert "unchanged" in shown and "created" not in shown and "deleted" not in shown
@@ -51,17 +54,18 @@ def test_a_registry_that_cannot_be_read_is_an_error(user: User) -> None:
     user.pulumi("stack", "init", "e")
     shutil.rmtree(user.root / ".ems")
     user.pulumi("stack", "init", "e", expect=None)
-    shown = user.pulumi("preview", "--stack", "e", expect=255)
+    shown = user.fails("preview", "--stack", "e")
     assert "no tables yet" in shown and "ems up lab" in shown and "Traceback" not in shown
     assert not (user.root / ".ems/ems.db").exists()
 
 
+@pytest.mark.usefixtures("either_engine")
 def test_a_failed_job_fails_once_and_retry_goes_on(user: User) -> None:
     trouble = user.root / ".ems/trouble"
     trouble.touch()
     user.experiment(trouble=str(trouble))
     user.pulumi("stack", "init", "e")
-    shown = user.pulumi("up", "--yes", "--skip-preview", "--stack", "e", expect=255)
+    shown = user.fails("up", "--yes", "--skip-preview", "--stack", "e")
     assert "exit code 1" in shown and "in trouble" in shown and "Traceback" not in shown
     assert user.state() == "failed"
     user.pulumi("up", "--yes", "--skip-preview", "--stack", "e")  # clean state: it only deletes
@@ -184,7 +188,7 @@ def test_unknown_references_are_refused_before_anything_is_made(user: User) -> N
     done = user.ems("up", "e", expect=2)
     assert "frist" in done.stderr and "first" in done.stderr and "nobody" in done.stderr
     user.pulumi("stack", "init", "e")
-    shown = user.pulumi("preview", "--stack", "e", expect=255)
+    shown = user.fails("preview", "--stack", "e")
     assert "frist" in shown and "Traceback" not in shown
 
 
