@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ems.base.errors import DatabaseError
@@ -90,6 +90,22 @@ def inexact(table: str, name: str, value: Value) -> DatabaseError:
         f"results table {table!r}: column {name!r} is int64 and float64, but {value!r} is not an exact double.",
         "Integers beyond 2^53 meet doubles only if exact. Let the job write one type, or use another results table.",
     )
+
+
+def check_own(table: str, keys: Sequence[str], types: Mapping[str, str], allowed: Container[str]) -> None:
+    """DatabaseError if the table begins with other columns than EMS's `keys`, or a column has a type that EMS does not
+    write; `types`: by column, as the service names them."""
+    if tuple(keys) != tuple(types)[: len(keys)]:
+        raise DatabaseError(
+            f"table {table!r} of the database was not made by EMS, so no results can go there.",
+            "Give `results: {table: …}` another name.",
+        )
+    for name, type in types.items():
+        if type not in allowed:
+            raise DatabaseError(
+                f"results table {table!r}: column {name!r} has the type {type}, which is none of EMS: it was changed.",
+                "Change it back by an ALTER TABLE, or give `results: {table: …}` another name.",
+            )
 
 
 def lost(table: str, rows: int) -> DatabaseError:

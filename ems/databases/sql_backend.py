@@ -28,6 +28,8 @@ class SqlBackend(ABC):
     clock: ColumnElement[Any]
     """The service's own clock, as UtcTime."""
     dialect: Dialect
+    tells_rows = True
+    """Whether the rows of a results table can be counted: not where some never came to count, and each look costs."""
 
     def __init__(self, name: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.name = name

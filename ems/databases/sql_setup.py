@@ -6,11 +6,11 @@ import statistics
 import time
 from datetime import UTC, datetime
 
-from sqlalchemy import ClauseElement, Connection, Insert, func, insert, literal, select
+from sqlalchemy import ClauseElement, Connection, Insert, func, insert, literal, quoted_name, select, table
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ems.base.errors import DatabaseError
-from ems.databases import Checkup, columns, tables
+from ems.databases import MAY, Checkup, columns, tables
 from ems.databases.sql_backend import SqlBackend
 
 ROUND_TRIPS = 7
@@ -83,7 +83,21 @@ class SqlSetup:
         experiment = tables.experiment.c
         of_table = select(experiment.results_table, func.sum(experiment.rows_stored)).where(experiment.rows_stored > 0)
         stored = connection.execute(of_table.group_by(experiment.results_table)).all()
-        return [str(columns.lost(name, rows)) for name, rows in stored if not self._backend.has_table(connection, name)]
+        return [fault for name, rows in stored if (fault := self._lost_rows(connection, name, rows))]
+
+    def _lost_rows(self, connection: Connection, name: str, stored: int) -> str:
+        """What is wrong with a results table in which so many rows were stored."""
+        if not self._backend.has_table(connection, name):
+            return str(columns.lost(name, stored))
+        if not self._backend.tells_rows or MAY[0] not in self._backend.may(connection):
+            return ""
+        rows = connection.execute(select(func.count()).select_from(table(quoted_name(name, True)))).scalar_one()
+        if rows == stored:
+            return ""
+        return (
+            f"results table {name!r} has {rows} rows, but {stored} were stored: somebody removed or added some. "
+            "`ems status` says what was stored, `ems results` what is there"
+        )
 
     def _measured(self, connection: Connection) -> tuple[float, float]:
         """Seconds of a round trip, and what the database's clock is ahead of this machine's; medians."""

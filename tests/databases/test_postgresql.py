@@ -155,6 +155,14 @@ def test_a_table_of_somebody_else_is_left_alone(made, sql):
     assert sql("SELECT count(*) FROM digits") == [(0,)]
 
 
+def test_a_column_whose_type_was_changed_is_named(made, sql):
+    claim = claimed(made)
+    made.store(claim, batch([0], floats("x", 1.0)))
+    sql("ALTER TABLE digits ALTER COLUMN x TYPE numeric(5, 2)")
+    with pytest.raises(DatabaseError, match=r"'digits': column 'x' has the type numeric, which.*it was changed"):
+        made.store(claim, batch([1], floats("x", 2.0)))
+
+
 # Schema
 
 

@@ -378,6 +378,24 @@ def test_a_table_of_somebody_else_is_left_alone(made, file):
         made.store(claimed(made), batch([0], floats("x", 0.5)))
 
 
+def test_a_column_whose_type_was_changed_is_named(made, file):
+    claim = claimed(made)
+    made.store(claim, batch([0], floats("x", 1.0)))
+    with closing(sqlite3.connect(file)) as raw:
+        raw.execute("ALTER TABLE digits ADD COLUMN y DECIMAL(5, 2)")
+    with pytest.raises(DatabaseError, match=r"column 'y' has the type DECIMAL\(5, 2\), which.*it was changed"):
+        made.store(claim, batch([1], floats("x", 2.0)))
+
+
+def test_rows_that_somebody_removed_are_told_by_a_check(made, file):
+    made.store(claimed(made), batch([0, 1, 2], floats("x", 1.0, 2.0, 3.0)))
+    assert made.check().faults == ()
+    with closing(sqlite3.connect(file)) as raw, raw:
+        raw.execute("DELETE FROM digits WHERE point > 0")
+    (fault,) = made.check().faults
+    assert "results table 'digits' has 1 rows, but 3 were stored" in fault
+
+
 def test_memory_is_flat_when_reading(made):
     claim = claimed(made)
     for start in range(0, 100_000, 10_000):

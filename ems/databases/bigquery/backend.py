@@ -57,6 +57,7 @@ class BigqueryBackend(SqlBackend):
 
     clock = func.current_timestamp(type_=UtcTime())
     dialect = Dialect(paramstyle="named")
+    tells_rows = False
 
     def __init__(self, url: str, service: Service, migrations: Sequence[Migration]) -> None:
         super().__init__(url, migrations)

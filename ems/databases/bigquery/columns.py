@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from google.cloud.bigquery import SchemaField, Table
 
 from ems.base.errors import DatabaseError
+from ems.databases.columns import check_own
 from ems.spool.batch import ColumnType
 
 DECLARED: dict[ColumnType, str] = {"int64": "INT64", "float64": "FLOAT64", "text": "STRING", "bool": "BOOL"}
@@ -55,12 +56,8 @@ Layout = dict[str, Stored]
 
 def layout_of(table: Table) -> Layout:
     """DatabaseError if the table is not one of EMS."""
-    keys, rest = table.schema[: len(KEY_FIELDS)], table.schema[len(KEY_FIELDS) :]
-    if tuple(field.name for field in keys) != OWN_NAMES or any(field.field_type not in TYPE_OF for field in rest):
-        raise DatabaseError(
-            f"table {table.table_id!r} of the database was not made by EMS, so no results can go there.",
-            "Give `results: {table: …}` another name.",
-        )
+    check_own(table.table_id, OWN_NAMES, {field.name: field.field_type for field in table.schema}, TYPE_OF)
+    rest = table.schema[len(KEY_FIELDS) :]
     return {field.description or field.name: Stored(field.name, TYPE_OF[field.field_type]) for field in rest}
 
 

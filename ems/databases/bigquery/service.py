@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -29,6 +30,7 @@ EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an
 LABELS = {"application": "ems"}
 REQUEST_S = 120.0  # of one HTTP request
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.1, 2.0  # pauses between looks at a job
+PATIENCE_S = 3.0  # after which a person is told that a call is tried again
 LONGEST_PAUSE_S = 10.0  # before a call is tried again
 CONTENDED = re.compile(r"concurrent update|serialize access|conflict", re.I)
 OTHERS_ADDED = re.compile(r"does not match Table .*Cannot remove field", re.S)
@@ -57,6 +59,8 @@ Parameters = Sequence[ScalarQueryParameter | ArrayQueryParameter]
 LoadFile = Callable[[int], bytes]
 """Writes the rows of a batch of this number as Parquet."""
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Contended(Exception):
@@ -208,7 +212,8 @@ class Service:
 
     def patiently(self, call: Callable[[], T]) -> T:
         """What others hinder, or a busy service fails, is tried again, at growing and random intervals."""
-        until = time.monotonic() + self._wait_s
+        began = time.monotonic()
+        until, is_told = began + self._wait_s, False
         pauses = Backoff(self._first_pause_s, LONGEST_PAUSE_S, growth=1.6, spread=0.5)
         while True:
             try:
@@ -216,6 +221,9 @@ class Service:
             except (*AWAY, Contended, exceptions.GoogleAPICallError) as error:
                 if not _may_pass(error) or time.monotonic() > until:
                     raise
+                if not is_told and not isinstance(error, Contended) and time.monotonic() > began + PATIENCE_S:
+                    log.warning("%s does not answer yet, trying on: %s", self.name, _text(error))
+                    is_told = True
             pauses.wait()
 
     # Errors

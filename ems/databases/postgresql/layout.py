@@ -22,7 +22,12 @@ DECLARED: dict[ColumnType, sql.SQL] = {
     "text": sql.SQL('text COLLATE "C"'),
     "bool": sql.SQL("boolean"),
 }
-TYPE_OF: dict[int, ColumnType] = {20: "int64", 701: "float64", 25: "text", 16: "bool"}
+TYPE_OF: dict[str, ColumnType] = {
+    "bigint": "int64",
+    "double precision": "float64",
+    "text": "text",
+    "boolean": "bool",
+}
 BYTES: dict[ColumnType, int] = {"int64": 8, "float64": 8, "text": 24, "bool": 8}  # of a page, with padding
 PAGE_BYTES = 7_800  # left for columns by the row's header, its map of nulls and the key
 MOST_COLUMNS = 1_600 - len(columns.KEYS)
@@ -31,7 +36,7 @@ NAME_BYTES = 63
 SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 KEY = sql.SQL("experiment_id, point, row")
 CATALOG = """
-    SELECT c.relname, a.attname, a.atttypid FROM pg_class c LEFT JOIN pg_attribute a
+    SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_class c LEFT JOIN pg_attribute a
         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     WHERE pg_table_is_visible(c.oid) AND c.relname = ANY(%s) ORDER BY c.relname, a.attnum
 """
@@ -69,22 +74,17 @@ def relation_names(name: str) -> list[str]:
 
 def find(connection: Connection[Any], name: str) -> Layout:
     """DatabaseError if the table is not one of EMS."""
-    relations: dict[str, list[tuple[str, int]]] = {}
+    relations: dict[str, dict[str, str]] = {}
     for relation, column, type in connection.execute(CATALOG, (relation_names(name),)):
-        relations.setdefault(relation, []).append((column, type))
+        relations.setdefault(relation, {})[column] = type
     types = {relation: _types(name, described) for relation, described in relations.items()}
     parts = {part: types[part] for part in types if part != name}
     return Layout(name, parts or types)
 
 
-def _types(name: str, described: list[tuple[str, int]]) -> ColumnTypes:
-    keys, rest = described[:3], described[3:]
-    if tuple(column for column, _ in keys) != columns.KEYS or any(type not in TYPE_OF for _, type in described):
-        raise DatabaseError(
-            f"table {name!r} of the database was not made by EMS, so no results can go there.",
-            "Give `results: {table: …}` another name.",
-        )
-    return {column: TYPE_OF[type] for column, type in rest}
+def _types(name: str, described: dict[str, str]) -> ColumnTypes:
+    columns.check_own(name, columns.KEYS, described, TYPE_OF)
+    return {column: TYPE_OF[type] for column, type in described.items() if column not in columns.KEYS}
 
 
 def check_names(table: str, names: Iterable[str]) -> None:

@@ -48,12 +48,7 @@ def _stored_types(connection: sqlite3.Connection, table: str) -> dict[str, Colum
     rows = connection.execute("SELECT name, type FROM pragma_table_info(?)", (table,)).fetchall()
     if not rows:
         return None
-    names = tuple(name for name, _ in rows[:3])
-    if names != columns.KEYS or any(type not in TYPE_OF for _, type in rows):
-        raise DatabaseError(
-            f"table {table!r} of the database was not made by EMS, so no results can go there.",
-            "Give `results: {table: …}` another name.",
-        )
+    columns.check_own(table, columns.KEYS, dict(rows), TYPE_OF)
     return {name: TYPE_OF[type] for name, type in rows[3:]}
 
 
