@@ -173,6 +173,47 @@ class TestLaptop(OnThisMachine):
             ended = self.finish(Laptop(), here, experiment)
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
 
+    def copied(self, here: Lab) -> Path:
+        with closing(sqlite3.connect(here.root / ".ems/ems.db")) as now, closing(sqlite3.connect("copy.db")) as copy:
+            now.backup(copy)
+        return Path("copy.db")
+
+    def set_back(self, here: Lab, copy: Path) -> None:
+        file = here.root / ".ems/ems.db"
+        copy.replace(file)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+    def test_after_the_database_was_restored_from_a_copy_of_before_the_run(self, place, here):
+        experiment = self.prepared(place, here, wait_s=2)
+        copy = self.copied(here)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        self.kill(here, experiment)
+        self.set_back(here, copy)
+        ended = self.finish(Laptop(), here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
+
+    def test_a_run_that_the_restored_database_does_not_know_stops_and_another_one_begins(self, place, here):
+        experiment = self.prepared(place, here, wait_s=600)
+        copy = self.copied(here)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        (agent,) = self.agents(here, experiment)
+        self.set_back(here, copy)
+        psutil.wait_procs([agent], timeout=60)
+        log = (here.run_dir(experiment.id) / "agent.log").read_text()
+        assert not agent.is_running() and "the database does not know it, and was set back to run 0" in log
+        again = self.until(Laptop(), here, experiment, lambda now: now.rows_stored > 0)
+        assert (again.state, again.attempt) == (State.RUNNING, 1)
+        self.kill(here, experiment)
+
+    def test_after_the_clock_was_set_back_by_a_day(self, place, here):
+        """What the database noted lies in the future then, as here: its clock is this machine's."""
+        experiment = self.interrupted(place, here)
+        with closing(sqlite3.connect(here.root / ".ems/ems.db")) as connection, connection:
+            for name in ("claimed_at", "heartbeat_at", "lease_until"):
+                connection.execute(f"UPDATE run SET {name} = strftime('%Y-%m-%d %H:%M:%f', {name}, '+1 day')")
+        self.goes_on(here, experiment)
+
     def test_after_the_bundle_was_lost(self, place, here):
         experiment = self.interrupted(place, here)
         shutil.rmtree(here.work_dir / "bundles")
