@@ -468,6 +468,24 @@ def test_rows_of_a_command_are_of_one_run_also_when_another_machine_ran_in_betwe
     assert (run_dir / "starts").read_text() == "xx"
 
 
+def test_nothing_of_an_outdated_run_is_stored_after_a_cancellation(bench: Bench) -> None:
+    """Of a command whose agent was cut off, when another machine has run since and nobody is to compute any more."""
+    run_dir = bench.new()
+    storing_left(bench, run_dir)
+    (run_dir / "exit.json").unlink()
+    lapse(bench)
+    claim = bench.database.claim("e1", agent="another machine", lease_s=3600)
+    rows = Batch(array("q", [0]), array("q", [0]), (Column("n", "int64", [-1]),), replaces=(0,))
+    bench.database.store(claim, rows)
+    bench.database.request_cancel("e1")
+    lapse(bench)
+    assert bench.database.claim("e1", agent=agent_name(run_dir), lease_s=3600).cancel  # by an agent that died at once
+    lapse(bench)
+    row = bench.run(run_dir)
+    assert (row.state, bench.values()["n"]) == (State.CANCELLED, [-1])
+    assert list(run_dir.glob("spool*")) == []
+
+
 @pytest.mark.parametrize("file", ["exit.json", "batch"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rows": 1, "state": "lost"}'])
 def test_what_only_was_to_be_stored_is_run_again_where_it_is_damaged(bench: Bench, file: str, content: bytes) -> None:

@@ -88,8 +88,10 @@ class Attempt:
         return self._claim.attempt - self._before.attempt <= 1 and last == self._before.attempt > 0
 
     def _open_spools(self) -> Spools:
-        """A command's rows belong together: those of a run before count as this run's, or not at all."""
-        left = self._earlier() if self._left and self._follows() else []
+        """A command's rows belong together: those of the run just before count as this run's, others not at all."""
+        if not self._follows():
+            spools.remove(self._earlier())
+        left = self._earlier() if self._left else []
         found = Spools(self._dir, self._claim.attempt, left, continues=True)
         if read_outcome(self._dir) and not self._has_all_rows(found):
             log.warning("Rows of the job are lost, so it runs again.")
@@ -130,9 +132,7 @@ class Attempt:
 
     def _begin(self) -> None:
         """All is there that the job needs: nothing that was there before counts any more."""
-        for _, folder in spools.left(self._dir):
-            if folder != self._spools.own.folder:
-                aside.remove(folder)
+        spools.remove((of, folder) for of, folder in self._earlier() if folder != self._spools.own.folder)
         self._spools.clear()
         aside.remove(self._results)
         with _room(self._dir):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
+from ems.base import aside
 from ems.base.errors import EmsError
 from ems.spool import folder
 from ems.spool.batch import Batch
@@ -89,6 +90,12 @@ class Spools:
         for _, spool in self._parts:
             with suppress(OSError):  # damaged batches are kept in it
                 spool.folder.rmdir()
+
+
+def remove(found: Iterable[tuple[int, Path]]) -> None:
+    """Remove spools, as of `left`, with what is not stored: nothing of it counts any more."""
+    for _, path in found:
+        aside.remove(path)
 
 
 def _free(folder: Path) -> Path:
