@@ -76,7 +76,7 @@ def _row(operation: Operation, inputs: Properties) -> Experiment:
 
 
 def _known(experiment: Experiment | None, id: str) -> Experiment:
-    """DatabaseError if there is no row, as after the database was set back to an earlier copy."""
+    """DatabaseError if the row is missing, as after the database was set back to an earlier copy."""
     if experiment is None:
         raise DatabaseError(f"Experiment {id} has no row in the database.", "Run `ems up` again: it registers it.")
     return experiment
