@@ -72,6 +72,7 @@ class PlaceContract(ABC):
         assert place.log(here, experiment, 0) is None
         assert place.live(here, experiment) is None
         place.nudge(here, experiment)
+        place.dismiss(here, experiment.id)
         place.settle(here, experiment)
         place.release(here, experiment.id)
         assert self.look(here, experiment).state is State.REGISTERED

@@ -87,6 +87,20 @@ class TestLaptop(OnThisMachine):
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
         assert not agent.is_running() and len(place._agents._started[experiment.id]) == 2
 
+    @pytest.mark.parametrize(
+        ("log", "said"),
+        [
+            ("", "it said nothing"),
+            ("2026-01-01Z INFO ems.node: Ended\n", "it said nothing"),
+            ("2026-01-01Z ERROR root: The bundle cannot be read.\n`ems up` makes it.\n", "The bundle cannot be read."),
+            ("Z ERROR x: old\nTraceback (most recent call last):\n  File 1\nValueError: new\n", "ValueError: new"),
+            ("ems.base.errors.DatabaseError: lost a table (charge).\nRestore it.\n", "lost a table (charge)."),
+        ],
+    )
+    def test_the_last_words_of_agents_are_their_last_error(self, tmp_path, log, said):
+        (tmp_path / "agent.log").write_text(log)
+        assert said in local.last_words(tmp_path)
+
     def test_a_time_in_which_nobody_looked_is_no_silence(self, monkeypatch):
         clock = [0.0]
         monkeypatch.setattr(local.time, "monotonic", lambda: clock[0])
