@@ -15,6 +15,8 @@ from ems.base.process import run, uv
 from ems.engine import install as engine
 from ems.lab import Lab, project
 
+Check = Callable[[], str | tuple[str, str]]  # the detail, and maybe what is to be said of it
+
 FREE_GB = 2.0
 
 
@@ -33,7 +35,7 @@ def examine() -> list[Finding]:
 
     What is wrong is a finding: no EmsError is raised.
     """
-    machine = {
+    machine: dict[str, Check] = {
         "python": _python,
         "git": lambda: run(["git", "--version"]).strip(),
         "uv": lambda: uv("--version").strip(),
@@ -52,9 +54,10 @@ def examine() -> list[Finding]:
     return findings
 
 
-def _finding(name: str, check: Callable[[], str]) -> Finding:
+def _finding(name: str, check: Check) -> Finding:
     try:
-        detail, _, remark = check().partition("\n")
+        found = check()
+        detail, remark = (found, "") if isinstance(found, str) else found
         return Finding(name, ok=True, detail=detail, remedy=remark)
     except EmsError as error:
         return Finding(name, ok=False, detail=error.message, remedy=error.hint)
@@ -64,7 +67,8 @@ def _python() -> str:
     return f"{sys.version.split()[0]} at {sys.executable}"
 
 
-def _pulumi() -> str:
+def _pulumi() -> tuple[str, str]:
+    """What is found, and what is to be said of its version."""
     folder = engine.find()
     tested = f"tested: {engine.OLDEST} to {engine.VERSION}"
     if folder is None:
@@ -72,10 +76,10 @@ def _pulumi() -> str:
     version = engine.version(folder)
     found = f"{version} ({tested}) in {folder}"
     if engine.numbers(version) > engine.numbers(engine.VERSION):
-        return f"{found}\nThis one is newer ({tested}). If something fails, take one of those."
+        return found, f"This one is newer ({tested}). If something fails, take one of those."
     on_path = shutil.which("pulumi")
     passed_over = on_path and Path(on_path).parent != folder
-    return f"{found}\nThe one on PATH, {on_path}, is not used ({tested})." if passed_over else found
+    return found, f"The one on PATH, {on_path}, is not used ({tested})." if passed_over else ""
 
 
 def _disk() -> str:

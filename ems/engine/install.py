@@ -88,7 +88,8 @@ def _usable(folder: Path, *, complain: bool = False) -> bool:
     except CommandFailed as error:
         if complain and error.code not in OF_ANOTHER_MACHINE:
             hint = f"Is its memory limited? See `ulimit -v`. If the program itself is broken: rm -r {folder.parent}"
-            raise EngineError(f"Pulumi's engine in {folder} does not run: {error.message}", hint) from error
+            said = next(iter((error.stderr or error.stdout).strip().splitlines()), f"exit code {error.code}")
+            raise EngineError(f"Pulumi's engine in {folder} does not run: {said}", hint) from error
         return False
 
 
