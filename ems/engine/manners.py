@@ -2,12 +2,12 @@
 
 `tests/end_to_end/test_manners.py` asks the newest and the oldest one that EMS supports.
 
-- The first SIGINT or SIGTERM lets an update end in order, cancelling what it waits for; the second ends it at once.
+- The first SIGINT or SIGTERM lets an update end in order, cancelling what it waits for; a second may end it at once.
 - SIGHUP, as of a closed terminal, and SIGKILL end it at once. Its lock stays, and its language host for minutes.
 - An exit code is 0 or another number. Which one differs between versions, and means nothing to EMS.
 - A language host works in the lab's folder, or in one inside it. Its arguments differ between versions.
 - A file backend keeps a lock as `locks/organization/LAB/STACK/*.json`, a state as `stacks/LAB/STACK.json`, and beside
-  each file one that ends in `.attrs`, which may be missing.
+  each file one that ends in `.attrs`, which may be missing. Keys in a state may begin with capital letters.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class _Signals:
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         self.heard.append(number)
-        if self._child and number == signal.SIGHUP:
+        if self._child is None:
+            return
+        if number == signal.SIGHUP:
             self._child.send_signal(signal.SIGHUP)
-        elif self._child and (
-            number == signal.SIGTERM or not _in_foreground()
-        ):  # else the terminal's Ctrl-C reaches it
+        elif number == signal.SIGTERM or not _in_foreground():  # a terminal's Ctrl-C reaches it by itself
             self._child.send_signal(signal.SIGINT)
 
 
