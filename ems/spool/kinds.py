@@ -9,6 +9,7 @@ Standard library alone, Python 3.9 or newer.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Sequence
 from decimal import Decimal
@@ -103,10 +104,15 @@ def of_number(value: Any) -> int | float:
     """
     if isinstance(value, Decimal):
         return _of_decimal(value)
-    number = float(value)
+    if isinstance(value, Fraction) and value.denominator == 1:
+        return value.numerator
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if value != number and value == value:  # noqa: PLR0124  (NaN is a double)
         raise ValueError("has more digits than a double keeps")
-    return int(value) if isinstance(value, Fraction) and value.denominator == 1 else number
+    return number
 
 
 def _of_decimal(value: Decimal) -> int | float:
