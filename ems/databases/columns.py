@@ -59,7 +59,8 @@ def _check_type(table: str, column: Column, stored: ColumnType) -> None:
         return
     raise DatabaseError(
         f"results table {table!r}: column {column.name!r} is {stored} and cannot take {column.type}.",
-        "Allowed: the same type, or int64 with float64. Let the job write one type, or use another results table.",
+        "Allowed: the same type, or int64 with float64. Let the job write one type, declare it in the stack file "
+        "(`columns:` of the results), or use another results table.",
     )
 
 

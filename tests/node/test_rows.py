@@ -220,6 +220,9 @@ def test_long_vectors_are_numbered_to_one_width() -> None:
     assert list(row)[:2] == ["v000", "v001"]
     assert list(row)[-1] == "v999"
     assert row["v010"] == 10 / 7
+    for count, names in ((1, ["v0"]), (10, ["v0", "v9"]), (11, ["v00", "v10"]), (101, ["v000", "v100"])):
+        (row,) = rows_of({"v": np.arange(count)})
+        assert {*names} <= {*row} and len(row) == count
 
 
 def test_nan_stays_in_columns_of_floats_and_is_null_in_others() -> None:
