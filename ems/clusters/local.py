@@ -76,10 +76,10 @@ def _code(lab: Lab, registration: Registration, declared: CodeSpec) -> Code:
     from ems.provenance import code
 
     try:
-        return code.at_commit(lab.root, declared.model_copy(update={"commit": registration.commit}))
+        return code.at_commit(lab.root, declared.model_copy(update={"commit": registration.commit}), registration.tree)
     except ProvenanceError:
         with suppress(ProvenanceError):  # what is wrong with HEAD is not what is to be said
-            found = code.at_commit(lab.root, declared.model_copy(update={"commit": "HEAD"}))
+            found = code.at_commit(lab.root, declared.model_copy(update={"commit": "HEAD"}), registration.tree)
             if found.tree == registration.tree:
                 return found
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from ems import clusters, databases
@@ -116,7 +117,15 @@ def require(stacks: StackFiles, stack: str) -> Registration | None:
 def _registration(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Registration:
     with locating(stacks.lab, stack):
         described = spec.at(described, kind, clusters.settings())
-        return registration(stacks.lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+        remote_needed = place(kind).needs_remote
+        known = partial(_is_known, stacks.lab)
+        return registration(stacks.lab, stack, described, kind, remote_needed=remote_needed, is_known=known)
+
+
+def _is_known(lab: Lab, experiment_id: str) -> bool:
+    """Whether it is registered, as far as the database can say now; what needs the database says so itself."""
+    with lab.database() as database:
+        return _noting([], lambda: database.experiment(experiment_id)) is not None
 
 
 def require_inputs(stacks: StackFiles, stack: str) -> None:
@@ -131,7 +140,7 @@ def require_sources(stacks: StackFiles, stack: str, row: Registration) -> None:
     described = stacks.spec(stack)
     if not isinstance(described, ExperimentSpec):
         return
-    code = provenance.at_commit(stacks.lab.root, described.code.model_copy(update={"commit": row.commit}))
+    code = provenance.at_commit(stacks.lab.root, described.code.model_copy(update={"commit": row.commit}), row.tree)
     built = environment.of(stacks.lab.root, code, described.environment)
     lacking = [environment.lacks_python(built)]
     lacking += [environment.lacks_dask(built)] if isinstance(described.job, SweepJob) else []

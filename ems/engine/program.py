@@ -86,7 +86,8 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
     kind = described.cluster.kind or _persistent(str(described.cluster.stack))
     described = spec.at(described, kind, clusters.settings())
-    row = registration(lab, stack, described, kind, remote_needed=place(kind).needs_remote)
+    remote_needed = place(kind).needs_remote
+    row = registration(lab, stack, described, kind, remote_needed=remote_needed, is_known=_is_known)
     plan = _invoke("plan", to_properties(row))
     if plan["due"]:
         inputs.refuse(lab.root, described)
@@ -96,6 +97,10 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     if reused := int(plan["reused"]):
         pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
+
+
+def _is_known(experiment_id: str) -> bool:
+    return bool(_invoke("known", {"experiment_id": experiment_id})["known"])
 
 
 def _reconcile(stack: str, experiment_id: str) -> None:

@@ -5,9 +5,11 @@ Only `code.repo` causes network traffic. Files are taken from git's objects, nev
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import posixpath
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +24,17 @@ from ems.stack.models import CodeSpec
 
 __all__ = ["Code", "CommittedFile", "Source", "at_commit", "environment_source", "resolve", "stack_file_commit"]
 
-LEFT_OUT = ("stacks/", "notebooks/", "docs/")  # where nothing is declared; and Markdown anywhere
+_TOOLS = """
+gitignore gitattributes gitmodules gitlab-ci.yml mailmap editorconfig pre-commit-config.yaml flake8 pylintrc ruff.toml
+mypy.ini coveragerc codecov.yml readthedocs.yaml readthedocs.yml prettierrc prettierignore dockerignore envrc
+"""
+_TOOL_FOLDERS = "ems github gitlab vscode idea devcontainer ci circleci"
+BEFORE = re.compile(r"(stacks|notebooks|docs)/.*|.*\.md", re.IGNORECASE | re.DOTALL)  # the default that held before
+LEFT_OUT = re.compile(  # where nothing is declared: what is EMS's, what people read, what tools of programmers read
+    rf"(stacks|notebooks|docs|environments|plugins|\.({'|'.join(_TOOL_FOLDERS.split())}))/.*|.*\.md|Pulumi\.yaml"
+    rf"|(.*/)?\.({'|'.join(map(re.escape, _TOOLS.split()))})|(LICEN[CS]E|COPYING|NOTICE|AUTHORS|CITATION)[^/]*",
+    re.IGNORECASE | re.DOTALL,
+)
 SHOWN = 10
 
 
@@ -66,13 +78,30 @@ def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, r
         return _code(lab, code, problems)
 
 
-def at_commit(root: Path, code: CodeSpec) -> Code:
+def at_commit(root: Path, code: CodeSpec, tree: str = "") -> Code:
     """The same for a commit that was resolved before, whatever has become of the working tree since.
 
+    `tree`: the recorded one, by which code without declared paths is that of the default which held then.
     ProvenanceError if the commit could not be obtained any more.
     """
     with repository.opened(root) as lab:
-        return _code(lab, code, [])
+        found = _code(lab, code, [])
+        before = _as_before(lab, code, found) if tree not in {"", found.tree} else found
+        return before if before.tree == tree else found
+
+
+def as_before(root: Path, code: CodeSpec, found: Code) -> Code:
+    """What was `found`, with the paths that an earlier EMS took by default: with declared paths, the same."""
+    with repository.opened(root) as lab:
+        return _as_before(lab, code, found)
+
+
+def _as_before(lab: WorkTree, code: CodeSpec, found: Code) -> Code:
+    if code.paths:
+        return found
+    everything = repository.files(found.git_dir, found.commit)
+    files = tuple(_declared(everything, "" if code.repo else lab.prefix, (), BEFORE))
+    return dataclasses.replace(found, tree=_tree(files), files=files)
 
 
 def environment_source(root: Path, code: Code) -> Source:
@@ -127,16 +156,18 @@ def _not_found(lab: WorkTree, commit: str) -> ProvenanceError:
     return ProvenanceError(f"code.commit {commit} is not found: {why}.", fix)
 
 
-def _wanted(path: str, paths: tuple[str, ...]) -> bool:
+def _wanted(path: str, paths: tuple[str, ...], left_out: re.Pattern[str] = LEFT_OUT) -> bool:
     if not paths:
-        return not path.startswith(LEFT_OUT) and not path.lower().endswith(".md")
+        return not left_out.fullmatch(path)
     return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
 
 
-def _declared(everything: Sequence[CommittedFile], prefix: str, paths: tuple[str, ...]) -> Iterator[CommittedFile]:
+def _declared(
+    everything: Sequence[CommittedFile], prefix: str, paths: tuple[str, ...], left_out: re.Pattern[str] = LEFT_OUT
+) -> Iterator[CommittedFile]:
     for file in everything:
         path = file.path.removeprefix(prefix)
-        if file.path.startswith(prefix) and _wanted(path, paths):
+        if file.path.startswith(prefix) and _wanted(path, paths, left_out):
             yield CommittedFile(path, file.mode, file.blob)
 
 

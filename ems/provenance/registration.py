@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,20 @@ from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
 
-def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str, *, remote_needed: bool) -> Registration:
+def registration(
+    lab: Lab,
+    stack: str,
+    experiment: ExperimentSpec,
+    kind: str,
+    *,
+    remote_needed: bool,
+    is_known: Callable[[str], bool] = lambda _id: False,
+) -> Registration:
     """The row that `stack` describes, to run at a place of this `kind`.
 
-    With `remote_needed` the commit must be on a remote.
+    With `remote_needed` the commit must be on a remote. `is_known`: whether an experiment of this id is registered; it
+    is asked only of code without declared paths, whose default was another one before: what was registered then, and
+    has not changed since, stays the same experiment.
 
     ProvenanceError if its code, environment or stack file is not in a state that can be reproduced; StackFileError if
     an input is another file than its digest names. Whether it is there counts only where it is to run.
@@ -38,7 +48,12 @@ def registration(lab: Lab, stack: str, experiment: ExperimentSpec, kind: str, *,
     inputs.refuse(lab.root, experiment, needed=False)
     file_commit = provenance.stack_file_commit(lab.root, stack_file)
     experiment = numbers.as_written(lab.root, stack_file, experiment)
-    return _row(lab, stack, experiment, kind, code, built, file_commit)
+    row = _row(lab, stack, experiment, kind, code, built, file_commit)
+    if experiment.code.paths or is_known(row.id):
+        return row
+    before = provenance.as_before(lab.root, experiment.code, code)
+    earlier = _row(lab, stack, experiment, kind, before, built, file_commit)
+    return earlier if is_known(earlier.id) else row
 
 
 def _row(

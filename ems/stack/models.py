@@ -91,7 +91,8 @@ class CodeSpec(Strict):
 
     paths: Annotated[tuple[Annotated[str, fields.PATH], ...], AsTuple] = Field(
         (),
-        description="Files and folders that are shipped and hashed; none: all but stacks, notebooks, docs, Markdown.",
+        description="Files and folders that are shipped and hashed; none: all but EMS's own files, "
+        "notebooks, docs, Markdown, licences and what tools such as git keep in dot files.",
     )
     commit: Annotated[str, fields.COMMIT] = Field("HEAD", description="HEAD, or a full commit hash in quotes.")
     repo: Annotated[str, fields.REPOSITORY] | None = Field(

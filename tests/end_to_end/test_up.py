@@ -207,3 +207,18 @@ def test_raised_hours_resume_the_same_experiment(user: User) -> None:
     user.experiment(rows=40, pause_s=0.25, limits={"max_hours": 1})
     user.ems("up", "e")
     assert user.rows() == expected(40) and user.query("SELECT count(*) FROM experiment") == [(1,)]
+
+
+def test_code_without_declared_paths_is_the_same_whatever_is_not_of_the_experiment(user: User) -> None:
+    user.experiment()
+    described = json.loads((user.root / "stacks/Pulumi.e.yaml").read_text())
+    del described["config"]["ems:experiment"]["code"]
+    user.write("stacks/Pulumi.e.yaml", json.dumps(described))
+    user.commit("All of the code")
+    user.ems("up", "e")
+    user.write("LICENSE", "Mine.\n")
+    user.write("environments/other/python-version", "3.11\n")
+    user.write(".gitignore", ".ems/\n.venv/\n__pycache__/\n*.tmp\n")
+    user.commit("Nothing of it")
+    user.ems("up", "e")
+    assert user.query("SELECT state, attempt FROM experiment WHERE stack = 'e'") == [("succeeded", 1)]

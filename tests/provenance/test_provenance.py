@@ -87,14 +87,36 @@ def names(code):
     return [file.path for file in code.files]
 
 
-def test_default_paths_leave_out_stacks_notebooks_docs_and_markdown(lab):
-    code = resolve(lab)
-    assert names(code) == [
-        ".gitignore",
-        "environments/small/python-version",
-        "environments/small/requirements.txt",
-        "experiments/fit.py",
+def test_default_paths_leave_out_what_is_not_of_the_experiment(lab):
+    left_out = [
+        "Pulumi.yaml",
+        "LICENSE",
+        "licence.txt",
+        "COPYING",
+        "CITATION.cff",
+        ".pre-commit-config.yaml",
+        ".mypy.ini",
     ]
+    left_out += [
+        ".github/ci.yml",
+        ".vscode/settings.json",
+        "plugins/pulumi-resource-ems",
+        "environments/other/lock.txt",
+    ]
+    left_out += ["experiments/.gitignore", ".mypy.ini", ".pre-commit-config.yaml", "docs/a\nb"]
+    kept = [
+        "store/.hidden",
+        ".config.json",
+        "licensing.py",
+        "src/docs/a.txt",
+        "src/LICENSE",
+        "environments.py",
+        "x.mdx",
+    ]
+    write(lab, dict.fromkeys([*left_out, *kept], "x"))
+    commit(lab)
+    code = resolve(lab)
+    assert names(code) == sorted([*kept, "experiments/fit.py"])
     assert code.commit == git(lab, "rev-parse", "HEAD")
     assert code.repository == ""
     assert len(code.tree) == 64
@@ -451,7 +473,7 @@ def test_thousands_of_files_without_opening_one(lab):
         (lab / f"experiments/f{number}.py").write_text(f"{number}\n")
     commit(lab)
     began = time.monotonic()
-    assert len(resolve(lab).files) == 5004
+    assert len(resolve(lab).files) == 5001
     assert time.monotonic() - began < 10
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ems.base.errors import ProvenanceError
 from ems.lab import find
+from ems.provenance import code as provenance
 from ems.provenance import identity
 from ems.provenance.registration import registration
 from ems.stack import spec, stackfile
@@ -150,3 +151,36 @@ def test_a_change_of_types_that_people_commit_counts_and_one_that_they_do_not_is
     file.write_text(f"{STACK}      {job}\n")
     with pytest.raises(ProvenanceError, match="numbers with a point that the last commit has without"):
         registration(find(), "svd", stackfile.load(file), "laptop", remote_needed=False)
+
+
+def test_an_experiment_of_the_earlier_default_paths_stays_the_same_until_its_code_changes(row, tmp_path):
+    now = row(SWEEP)
+    described = stackfile.load(tmp_path / "stacks/Pulumi.svd.yaml")
+    before = provenance.as_before(tmp_path, described.code, provenance.at_commit(tmp_path, described.code))
+    assert "Pulumi.yaml" in [file.path for file in before.files] and before.tree != now.tree
+    asked = []
+
+    def again(known):
+        def is_known(id):
+            asked.append(id)
+            return id in known
+
+        return registration(find(), "svd", described, "laptop", remote_needed=False, is_known=is_known)
+
+    assert again(set()) == again({now.id}) == now
+    earlier = again({asked[1]})
+    assert earlier.tree == before.tree and earlier.id == asked[1] != now.id
+    assert provenance.at_commit(tmp_path, described.code, earlier.tree) == before
+    assert provenance.at_commit(tmp_path, described.code, now.tree).tree == now.tree
+    (tmp_path / "svd.py").write_text("def run(n, seed): return {'y': n}\n")
+    changed = row(SWEEP)
+    assert again({earlier.id, now.id}) == changed != now
+
+
+def test_what_is_not_of_the_experiment_does_not_change_it(row, tmp_path):
+    now = row(SWEEP)
+    for name in ("Pulumi.yaml", ".gitignore", "LICENSE", "environments/other/python-version", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        with (tmp_path / name).open("a") as file:
+            file.write("# changed\n")
+        assert row(SWEEP).id == now.id

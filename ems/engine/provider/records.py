@@ -106,6 +106,12 @@ def recorded(operation: Operation, arguments: Properties) -> Properties:
     return to_properties(experiment.registration)
 
 
+def known(operation: Operation, arguments: Properties) -> Properties:
+    """Whether an experiment is registered."""
+    with operation.database() as database:
+        return {"known": database.experiment(arguments["experiment_id"]) is not None}
+
+
 def registered_place(operation: Operation, arguments: Properties) -> Properties:
     """The kind of a persistent place; DatabaseError if it is not registered."""
     with operation.database() as database:
@@ -117,7 +123,12 @@ def registered_place(operation: Operation, arguments: Properties) -> Properties:
     return {"kind": row.kind}
 
 
-INVOKES = {"ems:index:plan": plan, "ems:index:recorded": recorded, "ems:index:place": registered_place}
+INVOKES = {
+    "ems:index:plan": plan,
+    "ems:index:recorded": recorded,
+    "ems:index:known": known,
+    "ems:index:place": registered_place,
+}
 
 
 def to_properties(record: Record | Registration) -> dict[str, Any]:
