@@ -185,6 +185,9 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
     if stacks.laboratory() is None:
         names = f"{described.project}, {described.experimenter}, {described.funding}"
         yield f"project, experimenter and funding ({names}) were not checked: no valid stack file describes the lab"
+    ignored = _noting([], lambda: provenance.ignored(stacks.lab.root, described.code)) or []
+    if ignored:
+        yield f"code.paths hold what git ignores, and the job will not have: {', '.join(ignored[:10])}"
     workers = described.cluster.model_dump().get("workers")
     if workers and isinstance(described.job, CommandJob):
         yield f"ems:experiment.cluster.workers is {workers}, which a program does not use: only a sweep has workers"

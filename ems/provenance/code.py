@@ -36,6 +36,8 @@ LEFT_OUT = re.compile(  # where nothing is declared: what is EMS's, what people 
     re.IGNORECASE | re.DOTALL,
 )
 SHOWN = 10
+MADE = re.compile(r"(^|/)(\.[^/]*|__pycache__|node_modules|[^/]+\.egg-info)/?$|\.(pyc|pyo|o|so|aux|log)$")
+CONFLICTS = {"DD", "AU", "UD", "UA", "DU", "AA", "UU"}  # git's letters of files that a merge left open
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,16 @@ def stack_file_commit(root: Path, stack_file: Path) -> str:
         return str(commit)
 
 
+def ignored(root: Path, code: CodeSpec) -> list[str]:
+    """Files and folders in the declared paths that git ignores, so that no job has them, but for what programs make."""
+    if not code.paths or code.repo is not None:
+        return []
+    with repository.opened(root) as lab:
+        paths = [posixpath.normpath(lab.prefix + path) for path in code.paths]
+        found = repository.ignored(lab, paths)
+    return [path.removeprefix(lab.prefix) for path in found if not MADE.search(path)]
+
+
 def _refusal(problems: Iterable[Problem]) -> ProvenanceError:
     problems = list(problems)
     fixes = dict.fromkeys(problem.fix for problem in problems)  # the same command is offered once
@@ -191,7 +203,11 @@ def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) 
         if path != content_path and (path == stack_path or _concerns(path.removeprefix(lab.prefix), code, environment))
     ]
     changed += _stack_file_change(lab, content_path, stack_file)
-    if changed:
+    conflicts = [path for letters, path in found if letters in CONFLICTS]
+    if conflicts:
+        fix = "Resolve the conflicts of your merge first, as `git status` lists them; git merge --abort takes it back."
+        yield Problem(_listing(lab.head, changed or [("UU", path) for path in conflicts]), fix)
+    elif changed:
         yield Problem(_listing(lab.head, changed), _commit_command([path for _, path in changed]))
 
 

@@ -130,6 +130,13 @@ def changes(tree: WorkTree, paths: list[str]) -> list[tuple[str, str]]:
     return [(line[:2], line[3:]) for line in str(listing).split("\0") if line]
 
 
+def ignored(tree: WorkTree, paths: list[str]) -> list[str]:
+    """Files, and whole folders with a `/` at the end, below `paths` that git ignores; paths from the top."""
+    options = ("--others", "--ignored", "--exclude-standard", "--directory", "-z")
+    listing = tree.git.ls_files(*options, "--", *paths, strip_newline_in_stdout=False)
+    return [path for path in str(listing).split("\0") if path]
+
+
 def reader(git_dir: Path) -> git.Git:
     """Git commands that read the objects of one repository, wherever its working tree is."""
     commands = _commands(git_dir, GIT_LITERAL_PATHSPECS="1")

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from ems.base.errors import Fault, StackFileError
@@ -34,15 +35,34 @@ token tokenize traceback types typing unicodedata urllib uuid warnings weakref z
 """
 LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+SHOWN = 10
 JOB = "ems:experiment.job"
 
 
 def refuse(code: Code, experiment: ExperimentSpec, environment: Environment) -> None:
     """StackFileError if the job names a file, a module, a function or parameters that are not there."""
     job = experiment.job
+    if links := list(_broken_links(code)):
+        shown = ", ".join(links[:SHOWN]) + (f" and {len(links) - SHOWN} more" if len(links) > SHOWN else "")
+        problem = f"hold symbolic links to what the job does not have: {shown}; add that, or leave them out"
+        raise StackFileError([Fault("ems:experiment.code.paths", problem)])
     found = _program_faults(code, job) if isinstance(job, CommandJob) else _function_faults(code, job, environment)
     if faults := list(found):
         raise StackFileError(faults)
+
+
+def _broken_links(code: Code) -> Iterator[str]:
+    """Links to files that are not declared, that git does not have, or that git-annex keeps."""
+    there = {file.path for file in code.files}
+    for path in list(there):
+        there.update(str(folder) for folder in PurePosixPath(path).parents)
+    links = {file.path: file for file in code.files if file.mode == SYMLINK}
+    for path, link in links.items():
+        target = repository.read_blob(code.git_dir, link.blob).decode("utf-8", "replace")
+        reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+        through = any(reached.startswith(f"{other}/") for other in links)
+        if reached not in there and not through:
+            yield f"{path} -> {target}" + (" (kept by git-annex)" if ".git/annex/" in target else "")
 
 
 def _program_faults(code: Code, job: CommandJob) -> Iterator[Fault]:

@@ -555,3 +555,27 @@ def test_a_stack_file_may_be_a_link_to_one_of_the_repository(lab, tmp_path):
     stack.symlink_to(tmp_path / "outside.yaml")
     commit(lab)
     assert "outside this repository" in refusal(lab)
+
+
+def test_in_a_merge_nothing_is_offered_that_commits_its_conflicts(lab):
+    git(lab, "checkout", "--quiet", "-b", "other")
+    write(lab, {"experiments/fit.py": "print(2)\n"})
+    commit(lab)
+    git(lab, "checkout", "--quiet", "-")
+    write(lab, {"experiments/fit.py": "print(3)\n"})
+    commit(lab)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(lab, "merge", "other")
+    text = refusal(lab)
+    assert "UU experiments/fit.py" in text and "git add" not in text and "git merge --abort" in text
+
+
+def test_what_git_ignores_in_the_declared_paths_is_named(lab):
+    write(
+        lab,
+        {"experiments/data/a.csv": "1", "experiments/__pycache__/a.pyc": "", "experiments/.cache/x": "", "data/b": ""},
+    )
+    write(lab, {".gitignore": "data/\n__pycache__/\n.cache/\n"})
+    commit(lab)
+    assert provenance.ignored(lab, CodeSpec(paths=("experiments",))) == ["experiments/data/"]
+    assert provenance.ignored(lab, CodeSpec()) == []

@@ -155,3 +155,23 @@ def test_what_a_worker_has_loaded_before_the_code_is_on_its_path():
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) >= sources.LOADED_FIRST
     assert all(importlib.util.find_spec(name) for name in sources.LOADED_FIRST)
+
+
+@pytest.mark.parametrize(
+    "target, fault",
+    [
+        ("job.py", ""),
+        ("../package", ""),
+        ("..", ""),
+        ("../README.md", "run/link -> ../README.md"),
+        ("nosuch.csv", "run/link -> nosuch.csv"),
+        ("../.git/annex/objects/Xx/Yy/SHA256E-s1--0/SHA256E-s1--0", "(kept by git-annex)"),
+    ],
+)
+def test_links_lead_to_what_the_job_has(tmp_path, target, fault):
+    root = make_lab(tmp_path / "lab")
+    write(root, FILES)
+    (root / "run/link").symlink_to(target)
+    commit(root)
+    found = said(root, {"command": "python run/job.py"})
+    assert fault in found and bool(found) is bool(fault)
