@@ -6,6 +6,7 @@ EmsError                       exit  meaning
 ├── ProvenanceError            3     code, environment or lock is not in a state that can be reproduced
 ├── DatabaseError              4     the lab's database cannot do what was asked
 │   ├── DatabaseUnavailable    4     it does not answer now; the same call may work later
+│   ├── NoTables               4     it has none of EMS's tables yet
 │   └── FencedOut              4     another attempt holds the experiment: this one must stop
 ├── EngineError                5     Pulumi is missing or failed
 ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
@@ -87,6 +88,10 @@ class DatabaseError(EmsError):
 
 class DatabaseUnavailable(DatabaseError):
     """The database does not answer now; the same call may work later."""
+
+
+class NoTables(DatabaseError):
+    """The database has none of EMS's tables yet."""
 
 
 class FencedOut(DatabaseError):

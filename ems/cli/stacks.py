@@ -59,7 +59,8 @@ def up(
     with working("looking for Pulumi") as step:
         pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
     files, finished = StackFiles(lab, clusters.settings()), []
-    for stack in lifecycle.in_order(files, stacks or lab.some_stacks()):
+    names = lifecycle.with_lab(pulumi, files, stacks or lab.some_stacks(), say)
+    for stack in lifecycle.in_order(files, names):
         experiment = lifecycle.up(pulumi, files, stack, say, detach=detach, retry=retry)
         finished += [experiment] if experiment else []
     show_status(finished, as_json)

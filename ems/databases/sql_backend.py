@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Dialect, Executable, Table, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 
-from ems.base.errors import DatabaseError
+from ems.base.errors import DatabaseError, NoTables
 from ems.databases import Claim, Condition, tables
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.rules import Change
@@ -202,7 +202,7 @@ class SqlBackend(ABC):
 
     def no_tables(self) -> DatabaseError:
         """The error for a database that lacks EMS's tables."""
-        return DatabaseError(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
+        return NoTables(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
 
 
 @contextmanager

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 
 from ems import clusters, databases
-from ems.base.errors import EngineError, ExperimentFailed
+from ems.base.errors import DatabaseError, DatabaseUnavailable, EngineError, ExperimentFailed, NoTables
 from ems.base.messages import Say
 from ems.base.process import CommandFailed
 from ems.databases import Experiment, State
 from ems.engine import preflight
-from ems.engine.runner import Pulumi, make_ready
+from ems.engine.runner import Pulumi, export, make_ready
 from ems.engine.turn import refuse, turn
 from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
 from ems.lab.patience import Pace, Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
-from ems.stack.models import LabSpec, Spec
+from ems.stack.models import ExperimentSpec, LabSpec, Spec
 
 UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
@@ -28,6 +28,29 @@ def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
     StackFileError if one of the files has faults.
     """
     return sorted(set(names), key=lambda stack: (preflight.rank(stacks, stack), stack))
+
+
+def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> list[str]:
+    """`names`, and before them the stack of the lab where the database lacks its tables, or rows that they refer to.
+
+    Tables are made in a lab that never had any: where they were lost, somebody has to say so.
+    """
+    laboratory, specs = stacks.lab_stack(), [stacks.spec(stack) for stack in names]
+    wanted = [spec for spec in specs if isinstance(spec, ExperimentSpec)]
+    if laboratory is None or laboratory in names or not wanted:
+        return names
+    with stacks.lab.database() as database:
+        try:
+            lacking = any(database.missing(spec.experimenter, spec.project, spec.funding) for spec in wanted)
+        except NoTables:
+            lacking = export(pulumi, laboratory) is None
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError:  # what is wrong with it is told where it is used
+            lacking = False
+    if lacking:
+        say(f"The database lacks the lab, or a part of it, so that is registered first: ems up {laboratory}")
+    return [laboratory, *names] if lacking else names
 
 
 def up(

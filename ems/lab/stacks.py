@@ -62,8 +62,13 @@ class StackFiles:
 
     def laboratory(self) -> LabSpec | None:
         """What `ems:lab` says, in the stack `lab` or another one; None if none has it."""
-        found = {stack: spec for stack, spec in self.described() if isinstance(spec, LabSpec)}
-        return found.get("lab") or next(iter(found.values()), None)
+        spec = self.spec(stack) if (stack := self.lab_stack()) else None
+        return spec if isinstance(spec, LabSpec) else None
+
+    def lab_stack(self) -> str | None:
+        """The stack that describes the lab: `lab`, or another one; None if none does."""
+        found = [stack for stack, spec in self.described() if isinstance(spec, LabSpec)]
+        return "lab" if "lab" in found else next(iter(found), None)
 
     def places(self) -> dict[str, ClusterSpec]:
         """The persistent places that valid stack files describe, by stack."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ems.cli import scaffold
 from tests.end_to_end.conftest import User, expected
 
 RECORDS = Path(__file__).parents[1] / "records"
@@ -222,3 +223,22 @@ def test_code_without_declared_paths_is_the_same_whatever_is_not_of_the_experime
     user.commit("Nothing of it")
     user.ems("up", "e")
     assert user.query("SELECT state, attempt FROM experiment WHERE stack = 'e'") == [("succeeded", 1)]
+
+
+def test_the_first_up_in_a_new_lab_registers_the_lab_first_and_later_ones_what_is_new(tmp_path: Path) -> None:
+    scaffold.init(tmp_path / "lab")
+    user = User(tmp_path / "lab")
+    try:
+        shown = user.ems("up", "pi").stderr
+        assert "registered first: ems up lab" in shown
+        assert user.query("SELECT state FROM experiment") == [("succeeded",)]
+        lab = (user.root / "stacks/Pulumi.lab.yaml").read_text()
+        user.write("stacks/Pulumi.lab.yaml", lab.replace("    funding:", "      second: {title: Second}\n    funding:"))
+        stack = (user.root / "stacks/Pulumi.pi.yaml").read_text()
+        user.write("stacks/Pulumi.pi.yaml", stack.replace("project: first", "project: second"))
+        user.commit("Another project")
+        assert "registered first: ems up lab" in user.ems("up", "pi").stderr
+        assert "registered first" not in user.ems("up", "pi").stderr
+        assert user.query("SELECT project FROM experiment") == [("second",)]
+    finally:
+        user.end()

@@ -24,7 +24,7 @@ from google.cloud.bigquery.table import RowIterator
 from requests import exceptions as http_errors
 
 from ems.base.backoff import Backoff
-from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.base.errors import DatabaseError, DatabaseUnavailable, NoTables, UserError
 
 EMULATOR = "BIGQUERY_EMULATOR_HOST"  # by this variable Google's client finds an emulator
 LABELS = {"application": "ems"}
@@ -266,7 +266,7 @@ class Service:
 
     def no_tables(self) -> DatabaseError:
         """The error for a dataset that lacks EMS's tables."""
-        return DatabaseError(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
+        return NoTables(f"The lab's database has no tables yet: {self.name}.", "Make them: ems up lab")
 
 
 def _credentials() -> Credentials | None:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from botocore import exceptions
 from botocore.session import Session
 
-from ems.base.errors import DatabaseError, DatabaseUnavailable
+from ems.base.errors import DatabaseError, DatabaseUnavailable, NoTables
 from ems.databases.aws import CREDENTIALS, MAY_PASS, SIGN_IN, SIGNATURE, THROTTLED
 
 AGAIN = "Nothing was changed: try again."
@@ -47,7 +47,7 @@ def explained(error: exceptions.BotoCoreError | exceptions.ClientError, name: st
 
 def no_tables(name: str) -> DatabaseError:
     """The error for a database that lacks EMS's tables; `name`: the database's."""
-    return DatabaseError(f"The lab's database has no tables yet: {name}.", "Make them: ems up lab")
+    return NoTables(f"The lab's database has no tables yet: {name}.", "Make them: ems up lab")
 
 
 def _refusal(found: set[str], text: str, name: str) -> DatabaseError:
