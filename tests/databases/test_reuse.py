@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -57,6 +58,20 @@ def test_what_is_shared_is_equal_and_of_grids_of_the_same_form_all_that_is_equal
         assert found == expected
 
 
+@settings(max_examples=300, deadline=None)
+@given(grids(), grids(), st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30)), min_size=1, max_size=4))
+def test_only_what_is_stored_is_shared(old: list, new: list, spans: list[tuple[int, int]]) -> None:
+    earlier, sweep = Sweep.of(old), Sweep.of([{"a": [9]}, *new])
+    stored = [range(min(first, len(earlier)), min(first + count, len(earlier))) for first, count in spans]
+    everything = pairs_of(reuse.shared(earlier, sweep, [range(len(earlier))]))
+    for span in stored:
+        assert pairs_of(reuse.shared(earlier, sweep, [span])) == {pair for pair in everything if pair[0] in span}
+
+
+def pairs_of(found: Iterable[reuse.Pair]) -> set[tuple[int, int]]:
+    return {pair for there, here in found for pair in zip(there, here, strict=True)}
+
+
 def points(old: list[dict], new: list[dict], *stored: range) -> dict[int, int]:
     pairs = reuse.shared(Sweep.of(old), Sweep.of(new), stored or [range(len(Sweep.of(old)))])
     return {point: source for there, here in pairs for source, point in zip(there, here, strict=True)}
@@ -74,6 +89,12 @@ def test_more_seeds_values_before_and_between_and_another_grid() -> None:
 def test_zipped_axes_grow_together_from_a_single_pair_on() -> None:
     old = [{"zip": [{"m": [1], "n": [7]}], "seed": {"count": 2}}]
     assert points(old, [{"zip": [{"m": [0, 1, 1], "n": [7, 8, 7]}], "seed": {"count": 2}}]) == {4: 0, 5: 1}
+
+
+def test_axes_that_move_together_in_one_of_the_grids_alone_share_nothing() -> None:
+    together, alone = [{"zip": [{"a": [1, 2], "c": [3, 4]}]}], [{"a": [1, 2], "c": [3, 4]}]
+    assert points(together, alone) == points(alone, together) == {}
+    assert points(together, together) == {0: 0, 1: 1}
 
 
 def test_other_axes_roots_and_types_share_nothing() -> None:
@@ -116,6 +137,42 @@ def test_what_is_stored_or_empty_is_copied_once_and_counted_before(database: Dat
     assert reuse.copy(database, grown, registration, bytearray(1), lambda: None) == 5
     assert states(database, "grown") == {"stored": [0, 1, 2, 4], "empty": [5]}
     assert reuse.copy(database, grown, registration, bytearray([0b110111]), lambda: None) == 0
+
+
+LONG = 90  # points: more than bytes of a bitmap have bits
+
+
+def long_sweep(first: int) -> dict[str, str]:
+    values = {"n": {"range": [first, first + LONG - 1, 1]}}
+    return {"spec": json.dumps({"job": {"function": "job:f", "sweep": [values]}}), "job_digest": "j"}
+
+
+@pytest.mark.parametrize("shift", [0, 1, 7, 20])
+@pytest.mark.parametrize("known", [[], [0], [8, 9, 17], range(30, 60), [63, 64, 71, 72, 89], range(90)])
+def test_points_that_are_done_are_left_alone_and_all_others_marked(database: Database, known, shift: int) -> None:
+    database.store(claimed(database, id="first", **long_sweep(0)), batch([*range(3, 50), *range(55, LONG)]))
+    registration = replace(REGISTRATION, id="new", **long_sweep(shift))
+    done = bytearray((LONG + 7) // 8)
+    for point in known:
+        done[point // 8] |= 1 << point % 8
+    (source,) = database.reusable(registration)
+    found = list(reuse.reusable_points(database, source, reuse.sweep_of(registration), done))
+    expected = {(n, n - shift) for n in (*range(3, 50), *range(55, LONG)) if n >= shift and n - shift not in known}
+    assert pairs_of(found) == expected
+    assert sum(len(here) for _, here in found) == len(expected)
+    here = {point for _, point in expected}
+    assert {point for point in range(LONG) if done[point // 8] >> point % 8 & 1} == {*known, *here}
+
+
+def test_points_are_counted_without_copying(database: Database) -> None:
+    registration = replace(REGISTRATION, id="new", **long_sweep(0))
+    assert reuse.count(database, registration) == 0
+    database.store(claimed(database, id="first", **long_sweep(0)), batch(range(LONG)))
+    assert reuse.count(database, registration) == LONG
+    claim = claimed(database, id="new", **long_sweep(0))
+    assert reuse.copy(database, claim, registration, bytearray(12), lambda: None) == LONG
+    other = replace(registration, id="other", job_digest="other")
+    assert reuse.copy(database, claim, other, bytearray(12), lambda: None) == 0
 
 
 def test_copying_stops_when_told_and_keeps_what_it_has(database: Database) -> None:
