@@ -29,6 +29,15 @@ def test_open_points_are_those_not_done(total: int, done: set[int]) -> None:
     assert count_open(bitmap(done, total), total) == total - len(done)
 
 
+@given(st.integers(0, 200), st.binary(max_size=30))
+def test_any_bitmap_may_be_shorter_or_longer_than_the_points(total: int, done: bytes) -> None:
+    expected = [point for point in range(total) if point // 8 >= len(done) or not done[point // 8] >> point % 8 & 1]
+    ranges = list(open_ranges(done, total))
+    assert points(ranges) == expected
+    assert all(first < last for first, last in ranges)
+    assert count_open(done, total) == len(expected)
+
+
 def test_a_bitmap_that_is_too_short_says_nothing_of_the_rest() -> None:
     assert list(open_ranges(b"\xff", 20)) == [(8, 20)]
     assert count_open(b"\xff", 20) == 12
@@ -48,6 +57,7 @@ def test_cutting_and_splitting_keep_all_points_in_order(spans: list[tuple[int, i
     head, rest = cut(ranges, count)
     assert points(head) + points(rest) == points(ranges)
     assert size(head) == min(count, size(ranges))
+    assert all(first < last for first, last in (*head, *rest))
     pieces = list(split(ranges, parts))
     assert [point for piece in pieces for point in points(piece)] == points(ranges)
     assert len(pieces) == min(parts, size(ranges))
@@ -64,6 +74,19 @@ def test_what_is_given_back_is_taken_next() -> None:
     assert points(backlog.take(100)) == [7, 8, 9]
     assert backlog.left == 0
     assert backlog.take(1) == []
+
+
+def test_costs_are_halves_of_the_old_and_the_new() -> None:
+    batches = BatchSize()
+    batches.learn(10, 0.02, 100)
+    assert batches.points(10**6, 2) == 250
+    batches.learn(2, 0.012, 100)
+    assert batches.points(10**6, 2) == 125
+    large = BatchSize()
+    large.learn(2, 2e-6, 4_000_000)
+    assert large.points(10**7, 2) == 4
+    large.learn(2, 2e-6, 0)
+    assert large.points(10**7, 2) == 8
 
 
 def test_the_size_of_batches_follows_their_cost() -> None:
