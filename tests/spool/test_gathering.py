@@ -65,6 +65,24 @@ def test_what_is_brought_together_has_bounds(waiting):
     assert [names for names, _ in written(waiting, *many)] == [["1", "2"], ["3", "4"], ["5"]]
 
 
+def test_two_come_together_as_whole_as_three(waiting):
+    ((names, joined),) = written(waiting, batch([0], ints("x", 5)), batch([1], ints("x", 6)))
+    assert names == ["1", "2"]
+    assert (list(joined.points), list(joined.columns[0].values)) == ([0, 1], [5, 6])
+
+
+def test_a_batch_is_full_once_its_files_have_more_than_the_bound(waiting):
+    """Of equal files and a bound of two of them three come together; so, too, behind one with other columns."""
+    alike = [batch([n], Column("t", "text", ["x" * 50])) for n in range(10, 23)]
+    alike[6] = batch([16], Column("u", "text", ["x" * 50]))
+    for one in alike:
+        waiting.write(one)
+    (size,) = {path.stat().st_size for path in waiting.waiting()}
+    found = [len(paths) for paths, _ in gathered(waiting.waiting(), 2 * size / 10**6)]
+    assert 2 * size / 10**6 * 10**6 == 2 * size, "this size cannot be a bound: change the length of the text"
+    assert found == [3, 3, 1, 3, 3]
+
+
 class Dear(SqliteDatabase):
     """A database that wants few calls."""
 
