@@ -149,6 +149,24 @@ def test_a_long_traceback_keeps_its_beginning_and_end(error: str) -> None:
     assert spool.decode(spool.encode(marked(kept))).marks == (kept,)
 
 
+def test_an_error_that_just_fits_is_whole() -> None:
+    error = "x" * (ERROR_BYTES - 2) + "é"
+    (kept,) = spool.decode(spool.encode(marked(Mark(0, "failed", {}, error)))).marks
+    assert kept.error == error
+
+
+def test_numbers_in_an_array_of_the_other_type_are_turned_into_those_of_the_column() -> None:
+    column = Column("x", "float64", array("q", [1, 2]))
+    decoded = spool.decode(spool.encode(Batch(array("q", [0, 1]), array("q", [0, 0]), (column,))))
+    assert repr(decoded.columns[0].values) == "array('d', [1.0, 2.0])"
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_a_file_that_ends_before_its_header_is_truncated_though_its_checksum_fits(body: bytes) -> None:
+    with pytest.raises(SpoolError, match="truncated"):
+        spool.decode(struct.pack("<8sI", b"EMSBAT01", zlib.crc32(body)) + body)
+
+
 def test_an_error_that_is_no_unicode_is_kept_readable() -> None:
     (kept,) = spool.decode(spool.encode(marked(Mark(0, "failed", {"t": "\ud800"}, "bad name: \udcff")))).marks
     assert (kept.error, kept.parameters) == ("bad name: \\udcff", {"t": "\ud800"})
