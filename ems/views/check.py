@@ -15,7 +15,7 @@ class CheckObject(TypedDict):
     """What was found in one stack."""
 
     stack: Annotated[str, "Name of the stack."]
-    summary: Annotated[str, "What the stack is: its kind and, for an experiment, its id."]
+    summary: Annotated[str, "What the stack is: its kind; of an experiment its id, and how many points grids share."]
     problems: Annotated[list[str], "What has to be fixed, each with file and line where they are known."]
     warnings: Annotated[list[str], "What may deserve a look; no warning changes the exit code."]
     exit_code: Annotated[int, "The exit code of the gravest problem; 0 if there is none."]
