@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ems.base.errors import DatabaseError, FencedOut
-from ems.databases import FINISHED, RETRYABLE, Claim, Outcome, Registration, State, rules, states
+from ems.databases import FINISHED, RETRYABLE, Claim, Outcome, Project, Registration, State, rules, states
 from ems.databases.runs import Decide, Found, Rows, Runs
 from tests.databases.cases import LONG_S, REGISTRATION
 
@@ -384,6 +385,55 @@ class Histories(RuleBasedStateMachine):
     def what_is_finished_holds_no_machines(self) -> None:
         if self.memory.experiment and State(self.row["state"]).finished:
             assert self.row["machines"] == 0 and self.row["finished_at"] is not None
+
+
+def spec_of(**job: object) -> str:
+    return json.dumps({"limits": {}, "job": job}, sort_keys=True, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("key", ["sweep", "parameters"])
+def test_what_is_computed_stays_as_it_was_recorded_first(key: str) -> None:
+    first = replace(REGISTRATION, spec=spec_of(**{key: [1], "retries": 0}), points_total=17)
+    again = replace(first, spec=spec_of(**{key: [1.0], "retries": 2}), points_total=11)
+    change = rules.registered_again(rules.registered(first, NOON), again, used_s=0.0)
+    assert change.experiment["spec"] == spec_of(**{key: [1], "retries": 2})
+    assert change.experiment["points_total"] == 17
+
+
+def test_a_spec_that_is_recorded_again_stays_canonical() -> None:
+    first = replace(REGISTRATION, spec=spec_of(sweep=[1]))
+    unordered = replace(first, spec='{"job": {"sweep": [2], "function": "f"}, "a": 1}')
+    change = rules.registered_again(rules.registered(first, NOON), unordered, used_s=0.0)
+    assert change.experiment["spec"] == '{"a":1,"job":{"function":"f","sweep":[1]}}'
+    with pytest.raises(ValueError, match="Out of range float values"):
+        rules.registered_again(rules.registered(first, NOON), replace(first, spec='{"job": {"x": NaN}}'), used_s=0.0)
+
+
+def test_hours_that_are_used_up_leave_no_machines() -> None:
+    row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3}
+    change = rules.claimed(row, "a", 1.0, 3600.0)
+    assert change and (change.experiment["state"], change.experiment["machines"]) == (State.EXPIRED, 0)
+
+
+@pytest.mark.parametrize(
+    "parent, parents, problem",
+    [
+        (None, {}, None),
+        ("top", {"top": None}, None),
+        ("part", {"top": None, "part": "top"}, None),
+        ("elsewhere", {"top": None}, "no parent 'elsewhere' in the database"),
+        ("me", {}, "cannot lie below 'me'"),
+        ("part", {"me": None, "part": "me"}, "cannot lie below 'part'"),
+        ("deep", {"me": None, "part": "me", "deep": "part"}, "cannot lie below 'deep'"),
+    ],
+)
+def test_projects_are_a_tree(parent: str | None, parents: dict[str, str | None], problem: str | None) -> None:
+    project = Project("me", "A project", parent=parent)
+    if problem is None:
+        rules.check_parent(project, parents)
+        return
+    with pytest.raises(DatabaseError, match=problem):
+        rules.check_parent(project, parents)
 
 
 TestHistories = Histories.TestCase

@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ems.node.driver.ranges import BATCH_POINTS, Backlog, BatchSize, count_open, cut, open_ranges, size, split
@@ -30,6 +30,8 @@ def test_open_points_are_those_not_done(total: int, done: set[int]) -> None:
 
 
 @given(st.integers(0, 200), st.binary(max_size=30))
+@example(8, b"\xff")
+@example(12, b"\xff\x0f")
 def test_any_bitmap_may_be_shorter_or_longer_than_the_points(total: int, done: bytes) -> None:
     expected = [point for point in range(total) if point // 8 >= len(done) or not done[point // 8] >> point % 8 & 1]
     ranges = list(open_ranges(done, total))
