@@ -2,7 +2,7 @@
 
 Killed at any moment, the final name has the old content or the new one, whole. What is left is `NAME.tmp` (of a folder
 also `NAME.old`), which the next write replaces. One process at a time writes a name; where there may be more, they take
-turns (`ems.base.cache.exclusive`).
+turns (`ems.base.locks.exclusive`).
 
 Standard library alone, Python 3.9 or newer: drivers in other environments write files too.
 """

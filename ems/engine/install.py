@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ems.base import aside
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
 from ems.base.errors import EngineError
+from ems.base.locks import exclusive
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
 from ems.base.process import CommandFailed, run

@@ -18,7 +18,7 @@ from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.engine import install as engine
 from ems.engine import manners
-from ems.engine.mending import mend
+from ems.engine.repair import repair
 from ems.engine.stack_text import keeping_text
 from ems.lab import Lab
 
@@ -77,11 +77,11 @@ def make_ready(
     """The stack exists, and its state has no interrupted creation and no resource whose row is gone.
 
     `is_gone` says so of a resource of the state, as after the database was lost or restored: the next update makes such
-    rows again. To be called in one's `turn`. EngineError if the state cannot be read, or was damaged (see `mending`);
+    rows again. To be called in one's `turn`. EngineError if the state cannot be read, or was damaged (see `repair`);
     CommandFailed if Pulumi fails.
     """
     if backend := pulumi.backend():
-        mend(backend, [manners.state(backend, pulumi.lab.name, stack)])
+        repair(backend, [manners.state(backend, pulumi.lab.name, stack)])
     deployment = export(pulumi, stack)
     if deployment is None:
         _init(pulumi, stack)
@@ -105,10 +105,10 @@ def _init_anew(pulumi: Pulumi, stack: str) -> None:
 def stacks(pulumi: Pulumi) -> list[str]:
     """Names of the stacks that Pulumi's backend has a state of, also those without a file in the working tree.
 
-    EngineError if a state cannot be read, or was damaged (see `mending`).
+    EngineError if a state cannot be read, or was damaged (see `repair`).
     """
     if backend := pulumi.backend():
-        mend(backend, manners.states(backend, pulumi.lab.name))
+        repair(backend, manners.states(backend, pulumi.lab.name))
     listed = json.loads(pulumi.quietly("stack", "ls", "--json"))
     return sorted(str(stack["name"]).rpartition("/")[2] for stack in listed)
 

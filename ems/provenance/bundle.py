@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from ems.base import aside
-from ems.base.cache import exclusive
+from ems.base.locks import exclusive
 from ems.base.private import make_folder
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import git
 
 FILE = stat.S_IFREG | 0o644
-NODE_BASE = ("__init__", "aside", "backoff", "errors", "messages", "plugins", "private", "process", "version")
+NODE_BASE = ("__init__", "aside", "backoff", "errors", "locks", "messages", "plugins", "private", "process", "version")
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))
 NODE_FOLDERS = ("node", "databases", "spool", "sweep")
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ems.base import aside
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
 from ems.base.errors import ProvenanceError
+from ems.base.locks import exclusive
 
 SETTLED_NS = 2 * 10**9  # longer than the step of any file system's clock: a later change has another time
 

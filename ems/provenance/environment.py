@@ -26,8 +26,9 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from ems.base import aside
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
 from ems.base.errors import ProvenanceError, UserError
+from ems.base.locks import exclusive
 from ems.base.messages import Say, nearest, quiet
 from ems.base.process import CommandFailed, uv
 from ems.provenance import code as provenance

@@ -10,8 +10,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ems.base import aside
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
 from ems.base.errors import Fault, ProvenanceError, StackFileError
+from ems.base.locks import exclusive
 from ems.base.messages import Say, show
 from ems.provenance import digests
 from ems.provenance.downloads import Told, copy, download

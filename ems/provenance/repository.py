@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
 from ems.base.errors import ProvenanceError
+from ems.base.locks import exclusive
 
 if TYPE_CHECKING:
     import git

@@ -267,7 +267,7 @@ def test_results_of_an_experiment_without_rows(here: Lab) -> None:
 
 def test_results_on_standard_output(here: Lab) -> None:
     ran(here, batch([0, 0], texts("[red]name", "é", "[bold]"), floats("x", 0.1, None), rows=[0, 1]))
-    assert run("results", "pi", "--format", "csv").stdout == "point,row,[red]name,x\n0,0,é,0.1\n0,1,[bold],\n"
+    assert run("results", "pi", "--format", "csv").stdout == 'point,row,"[red]name",x\n0,0,"é",0.1\n0,1,"[bold]",\n'
     assert run("results", "pi", "--format", "csv", "--columns", "x").stdout == "point,row,x\n0,0,0.1\n0,1,\n"
     assert "no column 'y'" in run("results", "pi", "--columns", "x,y", "--format", "csv", expect=4).stderr
     rows = json.loads(run("results", "pi", "--format", "json").stdout)

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
+from ems.base.locks import exclusive
 from tests.databases.dynamodb_server import stable_port
 from tests.databases.servers import free_port, kill, locked
 

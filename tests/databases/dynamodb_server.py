@@ -27,7 +27,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
+from ems.base.locks import exclusive
 from tests.databases.servers import kill, locked
 
 SOURCE = Path(__file__).with_name("dynamodb_local")

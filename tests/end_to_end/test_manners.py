@@ -14,7 +14,7 @@ import pytest
 from ems import lab
 from ems.base.process import CommandFailed
 from ems.engine import install, manners
-from ems.engine.mending import mend
+from ems.engine.repair import repair
 from ems.engine.runner import Pulumi
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_interruptions import ROWS, begin, in_mid_run
@@ -95,7 +95,7 @@ def test_files_are_where_they_are_looked_for(user: User) -> None:
     assert len(before) >= 2 and all("checkpoint" in json.loads(content) for content in before)
     file, content = manners.format_file(backend(user))
     assert file.read_text() == content and manners.attributes(file).is_file()
-    mend(backend(user), manners.states(backend(user), "lab"))
+    repair(backend(user), manners.states(backend(user), "lab"))
     assert [copy.read_bytes() for copy in manners.copies(state)] == before
 
 

@@ -118,18 +118,10 @@ class Bench:
         )
         return self.root / "runs" / id
 
-    def prepare(
-        self,
-        run_dir: Path,
-        code: str = JOB,
-        id: str = "e1",
-        ems: bytes = b"",
-        columns: dict[str, str] | None = None,
-        **config: float,
-    ) -> Path:
+    def prepare(self, run_dir: Path, code: str = JOB, id: str = "e1", ems: bytes = b"", **config: float) -> Path:
         run_dir.mkdir(parents=True)
         times = {"beat_s": 0.1, "grace_s": 0.5, **config}
-        package = str(bundle(run_dir, command_spec(columns), code, ems))
+        package = str(bundle(run_dir, command_spec(), code, ems))
         AgentConfig(id, self.url, str(self.root), package, sys.prefix, **times).write(run_dir)
         return run_dir
 
@@ -300,7 +292,7 @@ def test_what_is_not_read_is_said_at_the_end(bench: Bench) -> None:
 
 def test_declared_columns_are_read_as_declared(bench: Bench) -> None:
     code = "pathlib.Path('a.csv').write_text('zip,n\\n1234,1\\nx,2\\n')"
-    run_dir = bench.prepare(bench.register(), IN_RESULTS + code, columns={"zip": "text"})
+    run_dir = bench.prepare(bench.register(spec=command_spec({"zip": "text"})), IN_RESULTS + code)
     assert bench.run(run_dir).state is State.SUCCEEDED
     assert bench.values() == {"zip": ["1234", "x"], "n": [1, 2]}
 

@@ -147,9 +147,9 @@ class Attempt:
             job.stop()
 
     def _declared(self) -> dict[str, ColumnType]:
-        """The types of columns that the stack file says; bundles of earlier versions have no such key."""
-        spec = json.loads((self._dir / "code" / "spec.json").read_bytes())
-        return {name: DECLARED[word] for name, word in spec["results"].get("columns", {}).items()}
+        """The types of columns that the stack file says; what was registered before had no such key."""
+        columns: Mapping[str, str] = self._spec["results"].get("columns", {})
+        return {name: DECLARED[word] for name, word in columns.items()}
 
     def _start(self) -> Job:
         unpacked = self._dir / "code"

@@ -18,7 +18,7 @@ from typing import TextIO
 import psutil
 
 from ems.base import aside
-from ems.base.cache import exclusive
+from ems.base.locks import exclusive
 from ems.databases import State
 from ems.node.job.keeper import is_locked
 

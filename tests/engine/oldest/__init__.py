@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ems.base import aside
-from ems.base.cache import cache_dir, exclusive
+from ems.base.cache import cache_dir
+from ems.base.locks import exclusive
 from ems.base.messages import Say, quiet
 from ems.engine import install
 from ems.engine.build import build

@@ -20,12 +20,12 @@ from ems.base.errors import EngineError
 from ems.engine import manners
 
 
-def mend(backend: Path, states: Iterable[Path]) -> None:
+def repair(backend: Path, states: Iterable[Path]) -> None:
     """Have Pulumi able to read `states` and all else that it keeps in `backend`.
 
     EngineError for a state that was damaged: the command can be repeated; and for a file that cannot be read.
     """
-    _mend_format(backend)
+    _repair_format(backend)
     for state in states:
         last_copy = manners.copies(state)[0]
         for file in (state, last_copy):
@@ -36,7 +36,7 @@ def mend(backend: Path, states: Iterable[Path]) -> None:
             raise _replaced(state)
 
 
-def _mend_format(backend: Path) -> None:
+def _repair_format(backend: Path) -> None:
     file, content = manners.format_file(backend)
     _drop_damaged(manners.attributes(file))
     if file.is_dir():
@@ -62,7 +62,7 @@ def _replaced(state: Path) -> EngineError:
         aside.write(state, content)
         done = f"Its last copy, {copy.name}, has taken its place"
     else:
-        done = "There is no copy of it, so the stack begins anew"
+        done = "It has no copy, so the stack begins anew"
     hint = f"{done}. Repeat the command; then `ems teardown {state.stem} --dry-run` shows what it holds."
     return EngineError(f"Pulumi's state of stack {state.stem} was damaged; it is kept as {damaged}.", hint)
 
