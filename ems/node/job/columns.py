@@ -6,7 +6,6 @@ depends on when values arrive. A column of which only nulls were seen has no typ
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -87,7 +86,4 @@ def stacked(parts: Sequence[tuple[int, Column | None]]) -> Column:
     columns = [part for _, part in parts if part]
     name, types = columns[0].name, {part.type for part in columns}
     kind: Kind = "float64" if len(types) > 1 else columns[0].type
-    if len(columns) == len(parts) and all(isinstance(part.values, array) for part in columns):
-        numbers: Any = array("q" if kind == "int64" else "d", chain.from_iterable(part.values for part in columns))
-        return column(name, kind, numbers)
     return column(name, kind, list(chain.from_iterable(part.values if part else [None] * rows for rows, part in parts)))
