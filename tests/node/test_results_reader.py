@@ -202,6 +202,7 @@ def test_json_types_are_exact(tmp_path: Path) -> None:
         ("a.jsonl", '{"x": Infinity, "y": -1e400}\n', r"a\.jsonl:1: not a JSON object: -1e400 is beyond all doubles"),
         ("a.jsonl", '{"x": 1\n', r"a\.jsonl:1: not a JSON object"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: not a JSON object"),
+        ("a.jsonl", '{"x": 1}\n{"x": 1, "y": 2, "x": 3}\n', r"a\.jsonl:2: not a JSON object: 'x' comes twice"),
         ("a.jsonl", "[1]\n", r"a\.jsonl:1: a JSON list, not an object"),
         ("a.jsonl", '{"x": "\\ud800"}\n', r"a\.jsonl:1: column 'x': .* is not Unicode"),
         ("a.parquet", b"PAR1 and then nothing", r"a\.parquet has no Parquet footer"),

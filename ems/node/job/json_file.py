@@ -35,9 +35,9 @@ class JsonLinesFile(LineFile):
 
     def _loaded(self, text: str, line: int) -> dict[str, Any]:
         try:
-            row = json.loads(text)
+            row = _DECODER.decode(text)
             if isinstance(row, dict) and (math.inf in row.values() or -math.inf in row.values()):
-                row = json.loads(text, parse_float=_finite)
+                _STRICT.decode(text)
         except (ValueError, RecursionError) as error:
             raise self._wrong(line, f"not a JSON object: {error}") from error
         if not isinstance(row, dict):
@@ -53,9 +53,22 @@ class JsonLinesFile(LineFile):
         return self._types.typed(name, values)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """ValueError for a name that comes twice, of which one value would be lost."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} comes twice")
+    return row
+
+
 def _finite(digits: str) -> float:
     """ValueError for a number beyond all doubles, of which nothing would be left but that it is large."""
     number = float(digits)
     if math.isinf(number):
         raise ValueError(f"{digits} is beyond all doubles")
     return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_float=_finite)
