@@ -82,8 +82,8 @@ OVER = 2**1024 - 2**970  # the first integer that rounds to no double
     [
         ("text", ["a", "", None], [1, 0.5, True, "\ud800"]),
         ("bool", [True, False, None], [1, 0, "true", 1.0]),
-        ("int64", [0, -(2**63), 2**63 - 1, None], [2**63, -(2**63) - 1, 0.0, True, "1"]),
-        ("float64", [0.5, 1, OVER - 1, 1 - OVER, 2**53 + 1, None], [OVER, -OVER, True, "1"]),
+        ("int64", [0, -(2**63), 2**63 - 1, None], [2**63, 2**64, -(2**63) - 1, 0.0, True, "1"]),
+        ("float64", [0.5, 1, OVER - 1, 1 - OVER, 2**53 + 1, None], [OVER, 2 * OVER, -OVER, -2 * OVER, True, "1"]),
     ],
 )
 def test_declared_types_take_their_values_alone(type_: ColumnType, fit: list[Any], unfit: list[Any]) -> None:

@@ -4,11 +4,13 @@ import ast
 import enum
 import math
 from array import array
+from collections import ChainMap, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -208,6 +210,13 @@ def test_what_is_missing_in_pandas_is_null_in_a_series_as_in_a_frame(values: lis
         (row,) = rows_of({"a": given})
         assert list(row.values()) == in_frame
         assert in_frame[1] is None
+
+
+def test_any_mapping_is_a_row() -> None:
+    for mapping in (MappingProxyType({"a": 1}), OrderedDict(a=1), ChainMap({"a": 1})):
+        for result in (mapping, [mapping]):
+            (row,) = rows_of(result)
+            assert (type(row), row) == (dict, {"a": 1})
 
 
 def test_what_is_rounded_is_refused_in_words_that_fit() -> None:
