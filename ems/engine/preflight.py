@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+
+from pydantic import ValidationError
 
 from ems import clusters, databases
 from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
@@ -19,7 +21,8 @@ from ems.provenance import code as provenance
 from ems.provenance import environment, inputs, sources
 from ems.provenance.registration import registration, shared_points
 from ems.stack import spec, stackfile
-from ems.stack.models import ClusterSpec, CommandJob, ExperimentSpec, LabSpec, SweepJob
+from ems.stack.keys import placed
+from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, SweepJob
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 T = TypeVar("T")
@@ -38,25 +41,56 @@ class Report:
 
 def report(stacks: StackFiles, stack: str) -> Report:
     """All that is wrong with one stack, as a report: no EmsError is raised; changes nothing."""
-    try:
-        described = stacks.spec(stack)
-    except EmsError as error:
-        return Report(stack, "", _lines([error]), exit_code=error.exit_code)
     errors: list[EmsError] = []
+    described = _noting(errors, lambda: stacks.spec(stack))
     _noting(errors, stacks.require_lab)
     _noting(errors, lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
+    if described is None:
+        errors += _beside(stacks, stack)
+        return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
     warnings: tuple[str, ...] = ()
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
         kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
-        row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
+        row = None
+        if described.code.commit == "HEAD" and described.environment not in environment.names(stacks.lab.root):
+            _noting(errors, lambda: _resolve(stacks, stack, described.code, described.environment))
+        else:
+            row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, row)
         warnings = (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
         if row:
             _noting(errors, lambda: require_sources(stacks, stack, row))
         summary += _about(described, row) if row else ""
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+
+
+def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
+    """What else is wrong with an experiment whose file has faults: its references, its code, its environment."""
+    errors: list[EmsError] = []
+    try:
+        file = stackfile.read(stacks.lab.stack_file(stack))
+    except StackFileError:
+        return errors
+    data = file.data if file.kind == "experiment" and isinstance(file.data, dict) else {}
+    if faults := stackfile.references(data, _known(stacks)):
+        errors.append(StackFileError(placed(faults, file.path, file.lines)))
+    name, given = data.get("environment"), data.get("code", {})
+    if isinstance(name, str) and name in environment.names(stacks.lab.root):
+        _pinned(stacks.lab, name, errors)
+    try:
+        code = CodeSpec.model_validate(given)
+    except ValidationError:
+        return errors
+    if code.repo is None and file.kind == "experiment":
+        _noting(errors, lambda: provenance.at_commit(stacks.lab.root, code))
+    return errors
+
+
+def _resolve(stacks: StackFiles, stack: str, code: CodeSpec, name: str) -> None:
+    file = stacks.lab.stack_file(stack)
+    provenance.resolve(stacks.lab.root, code, environment=name, stack_file=file, remote_needed=False)
 
 
 def strays(lab: Lab) -> Iterator[Report]:
@@ -162,10 +196,24 @@ def rank(stacks: StackFiles, stack: str) -> int:
 
 def _refuse_unknown(stacks: StackFiles, stack: str, described: ExperimentSpec) -> None:
     """References are looked up in the lab's stack file: what it says is what `ems up` of it will register."""
-    laboratory = stacks.laboratory()
-    if laboratory and (faults := stackfile.references(described, laboratory)):
+    known = _known(stacks)
+    if described.code.commit != "HEAD" and described.code.repo is None:
+        del known["environment"]  # it is that of the commit
+    if faults := stackfile.references(described.model_dump(include=set(known)), known):
         with locating(stacks.lab, stack):
             raise StackFileError(faults)
+
+
+def _known(stacks: StackFiles) -> dict[str, Collection[str]]:
+    """The names that an experiment may refer to, by key: those of the lab's file as far as there is one."""
+    known: dict[str, Collection[str]] = {"environment": environment.names(stacks.lab.root)}
+    if laboratory := stacks.laboratory():
+        known |= {
+            "project": laboratory.projects,
+            "experimenter": laboratory.experimenters,
+            "funding": laboratory.funding,
+        }
+    return known
 
 
 def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
@@ -195,14 +243,20 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
 
 def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
     """Warnings about the environment as it is in the working tree; of an older `commit:` none."""
-    if described.code.commit != "HEAD" or not (lab.root / "environments" / described.environment).is_dir():
+    if described.code.commit != "HEAD" or described.environment not in environment.names(lab.root):
         return ()
-    pinned = _noting(errors, lambda: environment.from_folder(environment.folder(lab.root, described.environment)))
+    pinned = _pinned(lab, described.environment, errors)
     if pinned is None:
         return ()
-    _noting(errors, lambda: environment.refuse(pinned))
-    folder = lab.root / "environments" / described.environment
+    folder = environment.folder(lab.root, described.environment)
     return (*environment.check(pinned).warnings, *environment.hints(folder, pinned))
+
+
+def _pinned(lab: Lab, name: str, errors: list[EmsError]) -> environment.Environment | None:
+    pinned = _noting(errors, lambda: environment.from_folder(environment.folder(lab.root, name)))
+    if pinned is not None:
+        _noting(errors, lambda: environment.refuse(pinned))
+    return pinned
 
 
 def _lines(errors: Sequence[EmsError]) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ def _check_commit(value: object) -> str:
 
 def _full_hash_command(text: str) -> str:
     name = shlex.quote(text) if 0 < len(text) <= 60 and not text.startswith("-") else "NAME"
-    return f"`git rev-parse {name}` prints the full one"
+    return f"`git rev-parse {name}` prints the full one; of a `repo`: `git ls-remote URL {name}`"
 
 
 COMMIT = Checked(_check_commit, {"type": "string", "pattern": f"^(HEAD|{FULL_HASH.pattern})$"})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from ems.base.errors import Fault
-from ems.base.messages import nearest, show
+from ems.base.messages import nearest, plain, show
 from ems.stack.keys import Location, Problem, Problems, dotted
 from ems.stack.models import JOBS, ExperimentSpec, Strict
 
@@ -18,12 +19,26 @@ def faults(where: Location, model: type[Strict], error: ValidationError, also: C
 
     `also`: keys beside those of the model that are allowed there.
     """
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    misspelt = _misspelt(details)
+    for detail in details:
+        if detail["type"] == "missing" and detail["loc"] in misspelt:
+            continue  # told where it is misspelt
         tagged = tuple(part for part in detail["loc"] if part != "[key]")
         is_job = model is ExperimentSpec and tagged[:1] == ("job",)  # whose kind pydantic names there
         location = (*tagged[:1], *tagged[2:]) if is_job else tagged
         for inside, problem in _problems(model, tagged, detail, also):
             yield Fault(dotted((*where, *location, *inside)), problem)
+
+
+def _misspelt(details: Sequence[Any]) -> set[Location]:
+    """Where required keys are missing that another key of the same mapping is meant for."""
+    found: set[Location] = set()
+    missing = [detail["loc"] for detail in details if detail["type"] == "missing"]
+    for *above, given in (detail["loc"] for detail in details if detail["type"] == "extra_forbidden"):
+        there = [loc[-1] for loc in missing if list(loc[:-1]) == above]
+        found.update((*above, name) for name in get_close_matches(str(given), there, n=1))
+    return found
 
 
 def _problems(model: type[Strict], location: Location, detail: Any, also: Collection[str]) -> Iterable[Problem]:
@@ -56,8 +71,14 @@ def _no_job(value: object) -> str:
     allowed = "a mapping with exactly one of `command` (a program) and `function` (called over a grid, `sweep`)"
     if not isinstance(value, dict):
         return f"is {show(value)}: allowed is {allowed}"
-    given = "both command and" if "command" in value else "neither command nor"
-    return f"has {given} function: allowed is {allowed}"
+    if "command" in value:
+        return f"has both command and function: allowed is {allowed}"
+    close = [(key, match[0]) for key in value if (match := get_close_matches(str(key), JOBS, n=1))]
+    if close:
+        return (
+            f"has {plain(str(close[0][0]))}, which is not a key here: did you mean {close[0][1]}? allowed is {allowed}"
+        )
+    return f"has neither command nor function: allowed is {allowed}"
 
 
 def _model_at(model: Any, location: Location) -> type[Strict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,7 +12,7 @@ from ems.base.messages import nearest, plain, show
 from ems.stack import spec as specs
 from ems.stack import yamlfile
 from ems.stack.keys import PROJECT_KEYS, dotted, placed, secrets, setting_faults
-from ems.stack.models import KINDS, ExperimentSpec, Kind, LabSpec, Spec
+from ems.stack.models import KINDS, Kind, Spec
 from ems.stack.scalars import rewritten, rewritten_setting
 from ems.stack.schema import PULUMI_KEYS, WRITTEN_BY_PULUMI
 from ems.stack.settings import NO_PLACES, Places
@@ -78,19 +78,15 @@ def locate(faults: Iterable[Fault], path: Path) -> list[Fault]:
     return placed(faults, path, read(path).lines)
 
 
-def references(spec: ExperimentSpec, lab: LabSpec) -> list[Fault]:
-    """A fault, without file and line, for each of project, experimenter and funding that `lab` does not have."""
-    known: Mapping[str, Mapping[str, object]] = {
-        "project": lab.projects,
-        "experimenter": lab.experimenters,
-        "funding": lab.funding,
-    }
+def references(experiment: Mapping[str, object], known: Mapping[str, Collection[str]]) -> list[Fault]:
+    """A fault, without file and line, for each of the keys `known` whose name the lab does not have.
+
+    `experiment`: what stands below `ems:experiment`, which may have other faults.
+    """
     return [
-        Fault(
-            dotted(("ems:experiment", table)), f"is {show(name)}, which the lab does not have: {nearest(name, there)}"
-        )
-        for table, there in known.items()
-        if (name := getattr(spec, table)) not in there
+        Fault(dotted(("ems:experiment", key)), f"is {show(name)}, which the lab does not have: {nearest(name, there)}")
+        for key, there in known.items()
+        if isinstance(name := experiment.get(key), str) and name not in there
     ]
 
 

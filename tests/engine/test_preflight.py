@@ -92,7 +92,9 @@ def test_a_python_that_cannot_be_is_an_error(version, here):
 def test_a_missing_environment_is_an_error(here):
     change(here, environment="nosuch")
     commit(here.root)
-    assert "'nosuch' has no python-version and no requirements.txt" in said(here, code=3)
+    found = said(here, code=2)
+    assert 'Pulumi.pi.yaml:9: ems:experiment.environment: is "nosuch", which the lab does not have' in found
+    assert found.count("nosuch") == 1
 
 
 def test_rendering_libraries_are_only_warned_of(here):
@@ -174,6 +176,30 @@ def test_the_databases_address_is_read_before_anything_is_made(here, url, hint):
     report = preflight.report(StackFiles(wrong, clusters.settings()), "lab")
     assert report.exit_code == 2 and hint in "\n".join(report.problems)
     assert "me:secret" not in "\n".join(report.problems)
+
+
+def test_faults_of_keys_hide_no_others(here):
+    change(here, title="3", project="frist", environment="pie", max_hours="-1", command="[]", paths="[a b, nosuch]")
+    (here.root / "environments/pi/requirements.txt").unlink()
+    text = said(here, code=3)
+    for part in ("title: is the number 3", "max_hours: is -1", "did you mean first?", "did you mean pi?"):
+        assert part in text
+    assert "'nosuch': not in commit" in text and "git add" not in text
+    change(here, environment="pi")
+    text = said(here, code=3)
+    for part in ("title: is the number 3", "did you mean first?", "has no requirements.txt", "'nosuch': not in commit"):
+        assert part in text
+
+
+def test_a_misspelt_key_is_one_fault(here):
+    file = here.stack_file("pi")
+    text = file.read_text()
+    file.write_text(text.replace("funding: unfunded", "fundng: unfunded"))
+    found = said(here, code=2)
+    assert "fundng: is not a key here: did you mean funding?" in found and "is missing" not in found
+    file.write_text(text.replace("command:", "comand:"))
+    found = said(here, code=2)
+    assert "ems:experiment.job: has comand, which is not a key here: did you mean command?" in found
 
 
 def warned(here, stack="pi"):

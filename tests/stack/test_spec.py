@@ -90,7 +90,7 @@ def test_all_faults_come_at_once():
     assert set(faults("experiment", data)) == {
         f"ems:experiment.{key}"
         for key in [
-            *["limits.max_hours", "job.threads", "code.commit", "cluster", "results.tabel", "results.table", "funding"],
+            *["limits.max_hours", "job.threads", "code.commit", "cluster", "results.tabel", "funding"],
         ]
     }
 

@@ -358,9 +358,10 @@ def test_references_to_the_lab():
         "job": {"command": "x"},
         "results": {"table": "t"},
     }
-    assert stackfile.references(spec.parse("experiment", good), lab) == []
-    bad = spec.parse("experiment", good | {"project": "digit", "funding": "zzz", "experimenter": "resercher"})
-    found = {fault.key: fault.problem for fault in stackfile.references(bad, lab)}
+    known = {"project": lab.projects, "experimenter": lab.experimenters, "funding": lab.funding, "environment": ["e"]}
+    assert stackfile.references(good, known) == []
+    bad = good | {"project": "digit", "funding": "zzz", "experimenter": "resercher", "environment": 3}
+    found = {fault.key: fault.problem for fault in stackfile.references(bad, known)}
     assert found["ems:experiment.project"] == (
         'is "digit", which the lab does not have: did you mean digits? allowed are digits'
     )
