@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -20,9 +21,9 @@ from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
 from ems.provenance import environment, inputs, sources
 from ems.provenance.registration import registration, shared_points
-from ems.stack import spec, stackfile
+from ems.stack import hints, spec, stackfile
 from ems.stack.keys import placed
-from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, SweepJob
+from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, Spec, SweepJob
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
     if described is None:
         errors += _beside(stacks, stack)
         return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
-    warnings: tuple[str, ...] = ()
+    warnings = tuple(_hints(stacks, stack, described))
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
@@ -59,7 +60,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         else:
             row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, row)
-        warnings = (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
+        warnings += (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
         if row:
             _noting(errors, lambda: require_sources(stacks, stack, row))
         summary += _about(described, row) if row else ""
@@ -226,6 +227,15 @@ def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
     problem = f"is {show(name)}, which no stack file describes as an `ems:cluster`: {nearest(name, places)}"
     with locating(stacks.lab, stack):
         raise StackFileError([Fault("ems:experiment.cluster.stack", problem)])
+
+
+def _hints(stacks: StackFiles, stack: str, described: Spec) -> Iterator[str]:
+    file = stackfile.read(stacks.lab.stack_file(stack))
+    found = list(hints.hints(described, file.odd, stacks.laboratory(), datetime.now(UTC).date()))
+    yield from (str(fault) for fault in placed(found, file.path, file.lines))
+    labs = [name for name, spec in stacks.described() if isinstance(spec, LabSpec)]
+    if isinstance(described, LabSpec) and len(labs) > 1:
+        yield f"{len(labs)} stacks describe the lab ({', '.join(labs)}): {stacks.lab_stack()} counts for references"
 
 
 def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:

@@ -31,19 +31,21 @@ class StackFile:
     kind: Kind
     data: object
     lines: Mapping[str, int]
+    odd: Mapping[str, str]  # plain scalars that other readers of YAML take for something else, by dotted key
 
 
 def read(path: Path) -> StackFile:
     """What `path` says. StackFileError: it is missing, no YAML, or has not exactly one of the three kinds."""
     _expect_file(path)
-    content, located = yamlfile.read(path)
+    content, located, written = yamlfile.read_closely(path)
+    odd = {dotted(at[1:]): text for at, text in written.items() if at[1:2] and str(at[1]).startswith("ems:")}
     lines = {dotted(at[1:]): line for at, line in located.items() if at[0] == "config" and len(at) > 1}
     top = {str(at[0]): line for at, line in located.items() if len(at) == 1}
     config = _config(path, content, top)
     faults = [*_foreign_keys(content, PULUMI_KEYS), *_config_faults(config)]
     kinds = [kind for kind in KINDS if dotted((f"ems:{kind}",)) in lines]
     if not faults and len(kinds) == 1:
-        return StackFile(path, kinds[0], config[f"ems:{kinds[0]}"], lines)
+        return StackFile(path, kinds[0], config[f"ems:{kinds[0]}"], lines, odd)
     raise StackFileError(placed([*faults, *_kind_faults(kinds, config)], path, {**top, **lines}))
 
 

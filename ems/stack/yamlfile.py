@@ -32,6 +32,7 @@ from ems.stack.scalars import scalar
 MOST_BYTES = 1_000_000
 MOST_LEVELS = 20
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+ODD = re.compile(r"(?i:y|yes|n|no|on|off)|[-+]?0[0-7]+|[-+]?[0-9.]+[eE][+]?[0-9]{3,}")
 _ESCAPED_SLASH = re.compile(r"(?<!\\)(\\\\)*\\/")
 
 
@@ -43,6 +44,7 @@ class _Reader:
     text: str
     events: Iterator[Event]
     lines: dict[Location, int] = field(default_factory=dict)
+    odd: dict[Location, str] = field(default_factory=dict)  # plain scalars that other readers take otherwise
     in_brackets: bool = False
 
     def document(self) -> object:
@@ -62,6 +64,8 @@ class _Reader:
     def value(self, event: Event, at: Location) -> object:
         self.refuse_sharing(event)
         if isinstance(event, ScalarEvent):
+            if event.implicit[0] and ODD.fullmatch(event.value):
+                self.odd[at] = event.value
             return self.scalar(event)
         if len(at) >= MOST_LEVELS:
             self.refuse(event, f"is nested deeper than {MOST_LEVELS} levels: allowed are {MOST_LEVELS}")
@@ -133,16 +137,27 @@ def _line(event: Event) -> int:
 
 def read(path: Path) -> tuple[object, dict[Location, int]]:
     """The value of a YAML file and the lines of its keys. StackFileError has the one fault that prevents it."""
+    value, lines, _ = read_closely(path)
+    return value, lines
+
+
+def read_closely(path: Path) -> tuple[object, dict[Location, int], dict[Location, str]]:
+    """The same, with the plain scalars that other readers of YAML take for something else, as they are written."""
     with path.open("rb") as file:
-        return parse(file.read(MOST_BYTES + 1), path)
+        return _parsed(file.read(MOST_BYTES + 1), path)
 
 
 def parse(data: bytes, path: Path) -> tuple[object, dict[Location, int]]:
-    """The same for the content of the file at `path`, as it is or was."""
+    """As `read`, of the content of the file at `path`, as it is or was."""
+    value, lines, _ = _parsed(data, path)
+    return value, lines
+
+
+def _parsed(data: bytes, path: Path) -> tuple[object, dict[Location, int], dict[Location, str]]:
     text = _text(data, path)
     try:
         reader = _Reader(str(path), text, iter(yaml.parse(text, LOADER)))
-        return reader.document(), reader.lines
+        return reader.document(), reader.lines, reader.odd
     except yaml.MarkedYAMLError as error:
         raise StackFileError([_syntax_fault(path, error)]) from error
     except yaml.reader.ReaderError as error:
