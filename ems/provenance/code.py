@@ -12,11 +12,12 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ems.base.errors import ProvenanceError
+from ems.base.errors import Fault, ProvenanceError, StackFileError
 from ems.provenance import filters, repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
 from ems.stack import stackfile
@@ -57,6 +58,7 @@ class Problem(NamedTuple):
 
     what: str
     fix: str
+    key: str = ""  # of the stack file, where one of its keys is to be corrected
 
 
 class Source(NamedTuple):
@@ -77,7 +79,7 @@ def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, r
         problems = list(_unclean(lab, code, environment, stack_file))
         if remote_needed and code.repo is None:
             problems += _unpushed(lab, _source(lab, code).commit)
-        return _code(lab, code, problems)
+        return _code(lab, code, problems, stack_file)
 
 
 def at_commit(root: Path, code: CodeSpec, tree: str = "") -> Code:
@@ -138,16 +140,26 @@ def _refusal(problems: Iterable[Problem]) -> ProvenanceError:
     return ProvenanceError("\n".join(problem.what for problem in problems), "\n".join(fixes))
 
 
-def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem]) -> Code:
+def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem], stack_file: Path | None = None) -> Code:
     source = _source(lab, code)
     paths = tuple(posixpath.normpath(path) for path in code.paths)
     everything = repository.files(source.git_dir, source.commit)
     files = tuple(_declared(everything, source.prefix, paths))
     problems += [*_absent(source, everything, paths), *_unshippable(source, everything, files)]
     if problems:
-        raise _refusal(problems)
+        raise _refusal(_located(problem, stack_file) for problem in problems)
     url = code.repo or repository.remote_url(lab.repo)
     return Code(url, source.commit, _tree(files), paths, source.git_dir, files)
+
+
+def _located(problem: Problem, stack_file: Path | None) -> Problem:
+    """With file and line, where a key of the stack file is to be corrected."""
+    if stack_file is None or not problem.key:
+        return problem
+    with suppress(StackFileError):  # whose faults are told by whoever reads it
+        (fault,) = stackfile.locate([Fault(problem.key, problem.what)], stack_file)
+        return problem._replace(what=str(fault))
+    return problem
 
 
 def _source(lab: WorkTree, code: CodeSpec) -> Source:
@@ -257,11 +269,12 @@ def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[st
         while file.path.startswith(source.prefix) and path and path not in known:
             known.add(path)
             path = posixpath.dirname(path)
-    for path in paths:
+    for index, path in enumerate(paths):
         if path and path not in known:
             near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
             hint = f"Nearest: {', '.join(near)}." if near else "Commit it, or correct code.paths in the stack file."
-            yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint)
+            key = f"ems:experiment.code.paths[{index}]"
+            yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint, key)
 
 
 def _unshippable(
@@ -291,7 +304,8 @@ def _unshippable(
 def _problem(paths: Sequence[str], what: str, fix: str) -> Iterator[Problem]:
     if paths:
         more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        yield Problem(f"The code paths have {what}: {', '.join(paths[:SHOWN])}{more}.", fix)
+        shown = ", ".join(paths[:SHOWN])
+        yield Problem(f"The code paths have {what}: {shown}{more}.", fix, "ems:experiment.code.paths")
 
 
 def _is_text(path: str) -> bool:

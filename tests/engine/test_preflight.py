@@ -68,7 +68,8 @@ def test_a_dirty_tree_and_code_that_is_not_there(here):
     commit(here.root)
     change(here, paths="[experiments/nosuch]")
     commit(here.root)
-    assert "'experiments/nosuch': not in commit" in said(here, code=3)
+    shown = said(here, code=3)
+    assert "Pulumi.pi.yaml:8: ems:experiment.code.paths[0]: code.paths has 'experiments/nosuch': not in commit" in shown
 
 
 @pytest.mark.parametrize(
