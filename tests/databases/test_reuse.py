@@ -107,6 +107,15 @@ def test_other_axes_roots_and_types_share_nothing() -> None:
     assert points([{"n": [0.0, 1.0], "s": [1]}], [{"n": [0.5, 1], "s": [1, 2]}]) == {2: 1}
 
 
+def test_axes_of_a_million_values_are_looked_through_and_longer_ones_are_not() -> None:
+    def shared(length: int) -> int:
+        old, new = (Sweep.of([{"x": {"range": [first, first + length - 1, 1]}}]) for first in (0, 1))
+        return sum(len(here) for _, here in reuse.shared(old, new, [range(length)]))
+
+    assert shared(reuse.MOST_LOOKED_UP) == reuse.MOST_LOOKED_UP - 1
+    assert shared(reuse.MOST_LOOKED_UP + 1) == 0
+
+
 def test_long_axes_are_matched_without_looking_at_each_value() -> None:
     old, new = ([{"x": {"range": [0, last, 1]}, "y": {"linspace": [0, 1, 3]}}] for last in (10**7, 10**8))
     some = range(2 * 10**7, 2 * 10**7 + 4)

@@ -23,6 +23,8 @@ def test_the_id_of_an_experiment_is_a_promise_to_the_rows_that_exist():
     digest = identity.digest(**PARTS)
     assert digest == "b638a867fa78a473060e366769d5c95ad1182bfb5836166653ff6af5424250a9"
     assert identity.experiment_id(LAB, "fit", digest) == "be99686c-92c0-590e-8bd6-1444f441e04e"
+    accented = identity.digest(**(PARTS | {"env": {"A": "é"}}))
+    assert accented == "bda465574c45c380881cf6dd0b53d0d77bda83d6c5c55baa8bba851b9b080de3"
 
 
 def test_declared_columns_count_where_there_are_any():
