@@ -28,8 +28,6 @@ class SqlBackend(ABC):
     clock: ColumnElement[Any]
     """The service's own clock, as UtcTime."""
     dialect: Dialect
-    tells_rows = True
-    """Whether the rows of a results table can be counted: not where some never came to count, and each look costs."""
 
     def __init__(self, name: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
         self.name = name
@@ -132,6 +130,10 @@ class SqlBackend(ABC):
     @abstractmethod
     def may(self, connection: Connection) -> tuple[str, ...]:
         """Of MAY, what this role may do; asked only where there are tables."""
+
+    def counts_rows(self, connection: Connection, table: str) -> bool:  # noqa: ARG002
+        """Whether this role can count the rows of that results table."""
+        return True
 
     @abstractmethod
     def faults(self, connection: Connection) -> list[str]:

@@ -89,7 +89,7 @@ class SqlSetup:
         """What is wrong with a results table in which so many rows were stored."""
         if not self._backend.has_table(connection, name):
             return str(columns.lost(name, stored))
-        if not self._backend.tells_rows or MAY[0] not in self._backend.may(connection):
+        if MAY[0] not in self._backend.may(connection) or not self._backend.counts_rows(connection, name):
             return ""
         rows = connection.execute(select(func.count()).select_from(table(quoted_name(name, True)))).scalar_one()
         if rows == stored:

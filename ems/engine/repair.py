@@ -62,7 +62,7 @@ def _replaced(state: Path) -> EngineError:
         aside.write(state, content)
         done = f"Its last copy, {copy.name}, has taken its place"
     else:
-        done = "It has no copy, so the stack begins anew"
+        done = "No copy of it reads, so the stack begins anew"
     hint = f"{done}. Repeat the command; then `ems teardown {state.stem} --dry-run` shows what it holds."
     return EngineError(f"Pulumi's state of stack {state.stem} was damaged; it is kept as {damaged}.", hint)
 
@@ -74,7 +74,7 @@ def _set_aside(file: Path) -> Path:
 
 def _is_state(file: Path) -> bool:
     kept = _json(file)
-    return isinstance(kept, dict) and isinstance(kept.get("checkpoint"), dict) and "stack" in kept["checkpoint"]
+    return isinstance(kept, dict) and isinstance(kept.get("checkpoint"), dict)
 
 
 def _json(file: Path) -> object:

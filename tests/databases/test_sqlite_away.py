@@ -181,12 +181,13 @@ class TestAccess(SqlAccessContract):
         return lambda check: self.with_mode(0o000, address, check)
 
     def with_mode(self, mode: int, address: Address, check: Check) -> None:
-        file = address[1] / "ems.db"
-        before = file.stat().st_mode
-        file.chmod(mode)
+        before = {file: file.stat().st_mode for file in address[1].glob("ems.db*")}  # its log and index too
+        for file in before:
+            file.chmod(mode)
         with get_context("spawn").Pool(1) as pool:
             pool.apply(checked_as_nobody, (address, check))
-        file.chmod(before)
+        for file, rights in before.items():
+            file.chmod(rights)
 
     @pytest.fixture
     def execute(self, address) -> Callable[[str], None]:

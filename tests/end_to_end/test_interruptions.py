@@ -77,6 +77,18 @@ def test_a_signal_before_the_run_leaves_it_to_be_begun(user: User) -> None:
     user.assert_undisturbed(ROWS)
 
 
+def test_a_signal_is_obeyed_also_where_a_shell_ignores_it_for_what_it_starts(user: User) -> None:
+    """As it does for `ems up e &` in a script: Pulumi obeys it there too, and the exit code is the same."""
+    begin(user)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    command = user.start("up", "e")
+    signal.signal(signal.SIGINT, before)
+    user.wait(lambda: in_mid_run(user))
+    command.send_signal(signal.SIGINT)
+    assert command.wait(60) == 130
+    assert user.state() == "cancelled"
+
+
 class Terminal:
     """`ems up e` in a terminal of its own."""
 

@@ -70,10 +70,11 @@ config:\n  x:v: {a: é}
 
 @pytest.fixture
 def pulumi(here: Lab) -> Pulumi:
+    found = Pulumi.of(here)  # which takes no other program than EMS's
     (here.stacks_dir / "__main__.py").write_text(
         "import pathlib, pulumi\npathlib.Path('handed.json').write_text(pulumi.Config('x').require('v'))\n"
     )
-    return Pulumi.of(here)
+    return found
 
 
 def written(pulumi: Pulumi, text: str, stack: str = "v") -> Path:

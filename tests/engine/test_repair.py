@@ -123,6 +123,15 @@ def test_the_newest_copy_that_reads_is_taken(pulumi: Pulumi) -> None:
     assert json.loads(place(pulumi, "e.json").read_text())["marked"] == 2
 
 
+@pytest.mark.parametrize("key", ["stack", "Stack"])
+def test_a_state_is_left_alone_however_an_engine_spells_it(pulumi: Pulumi, key: str) -> None:
+    """3.200.0 has capital letters there after an update that was interrupted early."""
+    state = place(pulumi, "e.json")
+    state.write_text(json.dumps({"version": 3, "checkpoint": {key: "organization/lab/pi"}}))
+    assert stacks(pulumi) == [STACK]
+    assert not list(state.parent.glob("*.damaged-*"))
+
+
 def test_a_damaged_lock_is_held_while_an_engine_works_in_the_lab(pulumi: Pulumi) -> None:
     """Whose it is, it does not tell: so nobody's who may live is taken away."""
     DAMAGES["empty"](place(pulumi, "lock"))

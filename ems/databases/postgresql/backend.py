@@ -185,6 +185,9 @@ class PostgresqlBackend(SqlBackend):
     def may(self, connection: Connection) -> tuple[str, ...]:
         return roles.may(connection)
 
+    def counts_rows(self, connection: Connection, table: str) -> bool:
+        return roles.may_read(connection, table)
+
     def faults(self, connection: Connection) -> list[str]:
         foreign = roles.foreign_tables(connection) if self.found_version(connection) else []
         return [*roles.faults(connection), *foreign]

@@ -6,7 +6,7 @@ describes the lab (`ems up lab`) and owns EMS's tables. They are groups: people 
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from ems.databases import MAY, tables
 
@@ -88,6 +88,12 @@ def faults(connection: Connection) -> list[str]:
     if _setting(connection, "current_schema") is None:
         found.append("no schema of search_path is there for this role: an owner runs `ems database init`")
     return found
+
+
+def may_read(connection: Connection, table: str) -> bool:
+    """Whether this role may read that table."""
+    asked = select(func.has_table_privilege(func.quote_ident(table), "SELECT"))
+    return bool(connection.execute(asked).scalar_one())
 
 
 def foreign_tables(connection: Connection) -> list[str]:
