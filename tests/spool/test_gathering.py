@@ -1,6 +1,8 @@
 from array import array
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +22,14 @@ def waiting(tmp_path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
+def read_all(waiting: Spool) -> Iterator[tuple[Path, Batch]]:
+    return ((path, read(path)) for path in waiting.waiting())
+
+
 def written(waiting: Spool, *batches: Batch) -> list[tuple[list[str], Batch]]:
     for one in batches:
         waiting.write(one)
-    found = ((path, read(path)) for path in waiting.waiting())
-    return [([path.stem[-1] for path in paths], joined) for paths, joined in gathered(found, 1.0)]
+    return [([path.stem[-1] for path in paths], joined) for paths, joined in gathered(read_all(waiting), 1.0)]
 
 
 def test_neighbours_come_together(waiting):
@@ -78,7 +83,7 @@ def test_a_batch_is_full_once_its_files_have_more_than_the_bound(waiting):
     for one in alike:
         waiting.write(one)
     (size,) = {path.stat().st_size for path in waiting.waiting()}
-    found = [len(paths) for paths, _ in gathered(waiting.waiting(), 2 * size / 10**6)]
+    found = [len(paths) for paths, _ in gathered(read_all(waiting), 2 * size / 10**6)]
     assert 2 * size / 10**6 * 10**6 == 2 * size, "this size cannot be a bound: change the length of the text"
     assert found == [3, 3, 1, 3, 3]
 
