@@ -36,7 +36,9 @@ def test_with_what_check_refuses_pulumi_does_not_run_ems(pulumi: Pulumi) -> None
     """So that no rule of ours outlives the engine's. Newer engines take a file without a runtime, and run nothing."""
     file = pulumi.lab.root / "Pulumi.yaml"
     text = file.read_text()
-    for old, new, *_ in CHANGES:
+    for old, new, _, key, _ in CHANGES:
+        if key == "runtime.options":  # whose meaning differs between language hosts: that rule is ours
+            continue
         changed(pulumi.lab, old, new)
         with pytest.raises(StackFileError):
             project.refuse(pulumi.lab.root)

@@ -18,7 +18,7 @@ CHANGES = [  # what is changed in a new lab's file, into what, the line and the 
     ("runtime: python", "runtime: Python", 3, "runtime", "allowed is python"),
     ("runtime: python", "runtime: [python]", 3, "runtime", "allowed is python"),
     ("runtime: python\n", "", 0, "runtime", "is empty (null): allowed is python"),
-    ("runtime: python", "runtime: {name: python, options: {virtualenv: nosuch}}", 3, "runtime.options", "leave it out"),
+    ("runtime: python", "runtime: {name: python, options: {toolchain: pip}}", 3, "runtime.options", "leave it out"),
     ("main: stacks/\n", "", 0, "main", "there is no"),
     ("main: stacks/", "main: nosuch/", 4, "main", "git checkout HEAD -- stacks"),
     ("main: stacks/", "main: 3", 4, "main", "is 3: allowed is text"),
