@@ -94,6 +94,19 @@ def test_both_streams_are_appended_to_the_log_and_the_input_is_empty(tmp_path: P
     assert (tmp_path / "job.log").read_text() == "before\nout\nerr\n"
 
 
+def test_signals_are_at_their_defaults_whatever_the_shell_ignored(tmp_path: Path) -> None:
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        job = start(tmp_path, "sh", "-c", "grep SigIgn /proc/self/status || echo 'SigIgn: 0'")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert str(finish(job)) == "exit code 0"
+    ignored = int((tmp_path / "job.log").read_text().split()[-1], 16)
+    assert [number for number in numbers if ignored >> (number - 1) & 1] == []
+
+
 def test_the_first_word_is_looked_up_in_the_jobs_path(tmp_path: Path) -> None:
     tool = tmp_path / "bin" / "python"
     tool.parent.mkdir()

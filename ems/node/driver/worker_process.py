@@ -113,18 +113,26 @@ class WorkerProcess:
     def _watch(self, elapsed_s: float) -> None:
         """End a process that exceeds a limit; time in which either could not go on does not count."""
         memory_mb, timeout_s = self._limits.memory_mb, self._limits.point_timeout_s
-        with suppress(psutil.NoSuchProcess):  # it is not there any more: then it has ended
-            if memory_mb and self._statistics.memory_info().rss > memory_mb * 10**6:
-                self.kill(f"it took more than memory_mb: {memory_mb}")
-            seen, before = self._position.get(), self._seen
-            self._seen = seen
-            if seen != before:
-                self._spent_s = 0.0
-            elif not self.is_stopped():
-                self._spent_s += min(elapsed_s, 2 * self._tick_s)
-            if timeout_s and seen[0] >= 0 and self._spent_s > timeout_s:
-                self._late = seen
-                self.kill(f"It took longer than point_timeout_s: {timeout_s:g}; stopped.", "overdue")
+        self._spend(elapsed_s)
+        if memory_mb and self._memory_bytes() > memory_mb * 10**6:
+            self.kill(f"it took more than memory_mb: {memory_mb}")
+        elif timeout_s and self._seen[0] >= 0 and self._spent_s > timeout_s:
+            self._late = self._seen
+            self.kill(f"It took longer than point_timeout_s: {timeout_s:g}; stopped.", "overdue")
+
+    def _spend(self, elapsed_s: float) -> None:
+        """Note the point at work, and how much time it has had."""
+        seen, before = self._position.get(), self._seen
+        self._seen = seen
+        if seen != before:
+            self._spent_s = 0.0
+        elif not self.is_stopped():
+            self._spent_s += min(elapsed_s, 2 * self._tick_s)
+
+    def _memory_bytes(self) -> int:
+        with suppress(psutil.NoSuchProcess):  # its death is told by `compute`
+            return int(self._statistics.memory_info().rss)
+        return 0
 
     def is_stopped(self) -> bool:
         """Whether a signal such as SIGSTOP has stopped it."""

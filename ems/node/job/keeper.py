@@ -214,13 +214,18 @@ def _start(order: dict[str, Any], lock: int) -> subprocess.Popen[bytes]:
             stderr=log,
             pass_fds=[lock],
             process_group=0,
-            # The command signs by itself, before it runs: so no death of the keeper leaves an unknown group.
-            preexec_fn=partial(_sign, lock),  # noqa: PLW1509  (the keeper has one thread yet)
+            preexec_fn=partial(_begin, lock),  # noqa: PLW1509  (the keeper has one thread yet)
         )
 
 
-def _sign(lock: int) -> None:
+def _begin(lock: int) -> None:
+    """The command, before it runs, signs by itself: so no death of the keeper leaves an unknown group.
+
+    It meets signals at their defaults, whatever the shell ignored from which all began: `nohup`, a job in background.
+    """
     os.write(lock, str(os.getpid()).encode())
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _stop_with_agent(group: int, ended: threading.Event, grace_s: float) -> None:
