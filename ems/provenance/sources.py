@@ -27,11 +27,11 @@ from ems.sweep import Sweep
 INTERPRETER = re.compile(r"(.*/)?(python[\d.]*|Rscript|julia|octave|perl|ruby|node|bash|sh|zsh)")
 EXECUTABLE = "100755"
 _LOADED = """
-abc ast asyncio base64 bisect calendar collections concurrent contextlib copy csv ctypes dask datetime decimal
-distributed email ems enum errno functools glob gzip hashlib heapq html http importlib inspect io itertools json
-keyword locale logging math multiprocessing numbers operator os pathlib pickle platform queue random re resource
-select selectors shutil signal site socket ssl stat string struct subprocess sys tempfile textwrap threading time
-token tokenize traceback types typing unicodedata urllib uuid warnings weakref zipfile
+abc array ast atexit bisect builtins bz2 codecs collections contextlib copy copyreg ctypes dataclasses datetime decimal
+dis ems encodings enum errno fcntl fnmatch fractions functools genericpath importlib inspect io itertools json keyword
+linecache logging lzma marshal math mmap ntpath numbers opcode operator os pathlib pickle platform posix posixpath re
+reprlib select selectors shlex shutil signal site stat string struct subprocess sys threading time token tokenize
+traceback types typing warnings weakref zipimport zlib
 """
 LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
@@ -95,7 +95,7 @@ def _function_faults(code: Code, job: SweepJob, environment: Environment) -> Ite
         return  # of the environment
     is_folder = _source(code, top) is None  # which any module of that name precedes
     if top in LOADED_FIRST or (is_folder and top in sys.stdlib_module_names):
-        whose = "EMS's" if top == "ems" else "Dask's" if top in {"dask", "distributed"} else "Python's"
+        whose = "EMS's" if top == "ems" else "Python's"
         yield Fault(key, f"is in {top}, the name of {whose} own module, which is loaded in its place: rename yours")
         return
     source = _source(code, module)

@@ -317,6 +317,15 @@ def test_a_worker_that_dies_with_all_results_is_searched_for_the_cause(start: St
     assert "Killed its worker, 3 times: exit code 9" in mark.error
 
 
+def test_a_module_of_the_code_comes_before_one_of_python(start: Start, tmp_path: Path) -> None:
+    """As in a script, for all that a worker has not loaded itself before."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/random.py").write_text("mine = 4\n")
+    run = start("f", numbers(2), code="import random\ndef f(n):\n    return {'x': random.mine}\n")
+    assert run.wait() == 0, run.log
+    assert [row["x"] for row in run.rows().values()] == [4, 4]
+
+
 def test_workers_see_the_order(start: Start) -> None:
     run = start("about", numbers(1), threads=3)
     assert run.wait() == 0, run.log

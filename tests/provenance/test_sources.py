@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from ems.base.errors import StackFileError
+from ems.node.driver.worker import BOOT
+from ems.node.driver.worker_process import SOURCE
 from ems.provenance import code as provenance
 from ems.provenance import sources
 from ems.provenance.environment import Environment
@@ -43,6 +45,7 @@ FILES = {
     "wide/__init__.py": "__path__ = []\n",
     "broken.py": "def f(:\n",
     "random.py": "def f(x): return {}\n",
+    "string.py": "def f(x): return {}\n",
     "code/x.py": "def f(x): return {}\n",
     "ems/x.py": "def f(x): return {}\n",
     "profile.py": "def f(x): return {}\n",
@@ -108,7 +111,8 @@ def said(lab, job):
         ("late:whatever", "x", ""),
         ("broken:f", "x", "is in broken.py, which is not Python: line 1"),
         ("numpy.linalg:svd", "x", ""),
-        ("random:f", "x", "is in random, the name of Python's own module"),
+        ("random:f", "x", ""),
+        ("string:f", "x", "is in string, the name of Python's own module"),
         ("code.x:f", "x", "is in code, the name of Python's own module"),
         ("ems.x:f", "x", "is in ems, the name of EMS's own module"),
         ("profile:f", "x", ""),
@@ -150,9 +154,9 @@ def test_files_of_programs(lab, command, fault):
 
 
 def test_what_a_worker_has_loaded_before_the_code_is_on_its_path():
-    words = "import sys, distributed.worker, ems.node.driver.points"
-    script = f"{words}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    script = BOOT.replace("serve(", "print(*{name.partition('.')[0] for name in sys.modules}) #")
+    command = [sys.executable, "-c", script, SOURCE, "order", "0"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) >= sources.LOADED_FIRST
     assert all(importlib.util.find_spec(name) for name in sources.LOADED_FIRST)
 
