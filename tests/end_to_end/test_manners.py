@@ -38,7 +38,7 @@ def backend(user: User) -> Path:
 
 
 def hosts(user: User) -> list[psutil.Process]:
-    return [process for process in user.processes() if process.name().startswith("pulumi-language")]
+    return user.processes(name="pulumi-language-python")
 
 
 def test_the_version_is_the_one_that_was_built(either_engine: str) -> None:
