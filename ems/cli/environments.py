@@ -25,35 +25,35 @@ def env_lock(
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions allowed.")] = False,
 ) -> None:
     """Pin environments/NAME/requirements.in into requirements.txt, with hashes, for all platforms."""
-    from ems.provenance import environment
+    from ems.provenance import building, environment
 
     folder = environment.folder(laboratory.find().root, name)
     with working(f"locking {name}"):
-        environment.lock(folder, upgrade)
+        building.lock(folder, upgrade)
     out.print(f"wrote {folder / environment.LOCK}", soft_wrap=True)
 
 
 @environments.command("check", epilog="[bold]Example[/]  ems env check digits")
 def env_check(name: EnvironmentName) -> None:
     """Check that a lock is fully pinned with hashes, and name libraries that only render."""
-    from ems.provenance import environment
+    from ems.provenance import environment, pins
 
     folder = environment.folder(laboratory.find().root, name)
     pinned = environment.from_folder(folder)
-    findings = environment.check(pinned)
-    for finding in (*findings.errors, *findings.warnings, *environment.hints(folder, pinned)):
+    findings = pins.check(pinned)
+    for finding in (*findings.errors, *findings.warnings, *pins.hints(folder, pinned)):
         out.print(str(finding), soft_wrap=True)
     if not findings.errors:
-        out.print(f"{name} is fully pinned: {len(environment.pinned(pinned.lock))} packages for Python {pinned.python}")
+        out.print(f"{name} is fully pinned: {len(pins.pinned(pinned.lock))} packages for Python {pinned.python}")
     raise typer.Exit(ProvenanceError.exit_code if findings.errors else 0)
 
 
 @environments.command("build", epilog="[bold]Example[/]  ems env build digits")
 def env_build(name: EnvironmentName) -> None:
     """Build an environment into the user's cache, once per lock, and print its folder."""
-    from ems.provenance import environment
+    from ems.provenance import building, environment
 
     pinned = environment.from_folder(environment.folder(laboratory.find().root, name))
     with working(f"building {name}") as step:
-        folder = environment.build(pinned, step)
+        folder = building.build(pinned, step)
     typer.echo(folder)

@@ -42,7 +42,12 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
 
     ProvenanceError if the environment is not as it was when the experiment was registered.
     """
-    from ems.provenance import bundle, environment, inputs  # GitPython and pydantic: only where something is made
+    from ems.provenance import (  # GitPython and pydantic: only where something is made
+        building,
+        bundle,
+        environment,
+        inputs,
+    )
 
     described = _described(registration)
     code = _code(lab, registration, described.code)
@@ -53,7 +58,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
             f"Repeat: ems up {registration.stack}",
         )
     files = inputs.stage(lab.root, described, say)
-    folder = environment.build(pinned, say)
+    folder = building.build(pinned, say)
     say("bundling the code")
     package = bundle.make(lab.work_dir / "bundles", code, pinned, registration.spec)
     AgentConfig(

@@ -19,7 +19,7 @@ from ems.databases import Registration
 from ems.lab import Lab
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
-from ems.provenance import environment, inputs, sources
+from ems.provenance import environment, inputs, pins, sources
 from ems.provenance.registration import registration, shared_points
 from ems.stack import hints, spec, stackfile
 from ems.stack.keys import placed
@@ -177,8 +177,8 @@ def require_sources(stacks: StackFiles, stack: str, row: Registration) -> None:
         return
     code = provenance.at_commit(stacks.lab.root, described.code.model_copy(update={"commit": row.commit}), row.tree)
     built = environment.of(stacks.lab.root, code, described.environment)
-    lacking = [environment.lacks_python(built)]
-    lacking += [environment.lacks_dask(built)] if isinstance(described.job, SweepJob) else []
+    lacking = [pins.lacks_python(built)]
+    lacking += [pins.lacks_dask(built)] if isinstance(described.job, SweepJob) else []
     if found := [each for each in lacking if each]:
         raise ProvenanceError("\n".join(found))
     with locating(stacks.lab, stack):
@@ -259,13 +259,13 @@ def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) ->
     if pinned is None:
         return ()
     folder = environment.folder(lab.root, described.environment)
-    return (*environment.check(pinned).warnings, *environment.hints(folder, pinned))
+    return (*pins.check(pinned).warnings, *pins.hints(folder, pinned))
 
 
 def _pinned(lab: Lab, name: str, errors: list[EmsError]) -> environment.Environment | None:
     pinned = _noting(errors, lambda: environment.from_folder(environment.folder(lab.root, name)))
     if pinned is not None:
-        _noting(errors, lambda: environment.refuse(pinned))
+        _noting(errors, lambda: pins.refuse(pinned))
     return pinned
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from ems.databases import Registration
 from ems.lab import Lab
 from ems.provenance import code as provenance
-from ems.provenance import environment, identity, inputs, numbers
+from ems.provenance import environment, identity, inputs, numbers, pins
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
 from ems.stack import spec, sweep_forms
@@ -44,7 +44,7 @@ def registration(
         remote_needed=remote_needed,
     )
     built = environment.of(lab.root, code, experiment.environment)
-    environment.refuse(built)
+    pins.refuse(built)
     inputs.refuse(lab.root, experiment, needed=False)
     file_commit = provenance.stack_file_commit(lab.root, stack_file)
     experiment = numbers.as_written(lab.root, stack_file, experiment)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,13 +37,6 @@ def changes(folder: Path) -> list[str] | None:
     now = dict(_facts(folder))
     added = {path for path in now.keys() - then.keys() if Path(path).parent.name != BYTECODE}
     return sorted(added | {path for path, fact in then.items() if now.get(path) != fact})
-
-
-def remove(folder: Path) -> None:
-    """Remove a tree, sealed or not; what cannot be removed stays."""
-    for path, _folders, _files in os.walk(folder):
-        Path(path).chmod(0o755)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _facts(folder: Path) -> Iterator[tuple[str, Fact]]:

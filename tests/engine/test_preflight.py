@@ -10,7 +10,7 @@ from ems import clusters
 from ems.base.errors import EmsError, ProvenanceError, StackFileError, UserError
 from ems.engine import lifecycle, preflight
 from ems.lab.stacks import StackFiles
-from ems.provenance import environment
+from ems.provenance import building
 from ems.stack import stackfile
 from tests.conftest import commit
 
@@ -288,5 +288,5 @@ def test_wishes_that_the_lock_does_not_have_are_hints_in_check_and_faults_of_a_n
     assert "requirements.in:3: wishes scipy, which the lock does not have; write it again: ems env lock pi" in found
     assert "requirements.in:4: wishes numpy>=2, but the lock has 1.26" in found and found.count("\n") == 2
     with pytest.raises(ProvenanceError, match=r"requirements.in:2: '--extra-index-url'"):
-        environment.lock(folder)
+        building.lock(folder)
     assert said(here) == ""

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from ems.base.errors import ProvenanceError, UserError
+from ems.provenance import building, environment, pins, seal
 from ems.provenance import code as provenance
-from ems.provenance import environment, seal
 from ems.provenance.environment import Environment
 from ems.stack.models import CodeSpec
 
@@ -65,8 +65,8 @@ numpy==2.1.0 ; python_version >= '3.11' and sys_platform == 'linux' \\
 dask[array, distributed]==2025.1.0 --hash=sha256:{SHA}
 torch==2.5.1+cpu --hash=sha256:{SHA}
 """
-    assert environment.check(make(lock)) == ((), ())
-    assert environment.check(make("")) == ((), ())
+    assert pins.check(make(lock)) == ((), ())
+    assert pins.check(make("")) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ torch==2.5.1+cpu --hash=sha256:{SHA}
     ],
 )
 def test_each_unpinned_line_is_refused_with_its_number(line, part):
-    found = environment.check(make(f"# one\nsix==1.16.0 \\\n  --hash=sha256:{SHA}\n\n{line}\n"))
+    found = pins.check(make(f"# one\nsix==1.16.0 \\\n  --hash=sha256:{SHA}\n\n{line}\n"))
     assert len(found.errors) == 1
     assert found.errors[0].startswith("environments/small/requirements.txt:5: ")
     assert part in found.errors[0]
@@ -97,15 +97,15 @@ def test_each_unpinned_line_is_refused_with_its_number(line, part):
 
 @pytest.mark.parametrize("python", ["3", "3.11.1.2", ">=3.11", "python3.11", "3.11\n3.12", ""])
 def test_a_python_version_is_two_or_three_numbers(python):
-    found = environment.check(make(python=python))
+    found = pins.check(make(python=python))
     assert repr(python) in found.errors[0] and "MAJOR.MINOR[.PATCH]" in found.errors[0]
     with pytest.raises(ProvenanceError, match="python-version"):
-        environment.build(make(python=python))
+        building.build(make(python=python))
 
 
 def test_rendering_libraries_are_named_and_calculating_ones_are_not():
     names = ["matplotlib", "jupyterlab-server", "PyQt5", "ipython", "numpy", "matplotlib-inline", "dask"]
-    found = environment.check(make("".join(f"{name}==1 --hash=sha256:{SHA}\n" for name in names)))
+    found = pins.check(make("".join(f"{name}==1 --hash=sha256:{SHA}\n" for name in names)))
     assert found.errors == ()
     assert [warning.split()[1] for warning in found.warnings] == ["matplotlib", "jupyterlab-server", "pyqt5", "ipython"]
 
@@ -133,7 +133,7 @@ def test_what_a_folder_lacks_is_named(tmp_path):
     with pytest.raises(ProvenanceError, match=r"no python-version in .*small"):
         environment.from_folder(made)
     with pytest.raises(ProvenanceError, match=r"requirements\.in is missing"):
-        environment.lock(made)
+        building.lock(made)
     assert environment.folder(tmp_path, "small") == made
     with pytest.raises(UserError, match="allowed are small"):
         environment.folder(tmp_path, "large")
@@ -141,13 +141,13 @@ def test_what_a_folder_lacks_is_named(tmp_path):
 
 def test_lock_pins_with_hashes_keeps_pins_and_upgrades_on_demand(tmp_path):
     made = folder(tmp_path, wishes="tabulate\n", python=f"{HERE}\n", lock=TABULATE.replace("0.9.0", "0.8.10"))
-    environment.lock(made)
+    building.lock(made)
     kept = (made / "requirements.txt").read_text()
     assert "tabulate==0.8.10" in kept
-    environment.lock(made, upgrade=True)
+    building.lock(made, upgrade=True)
     upgraded = environment.from_folder(made)
     assert "tabulate==0.8.10" not in upgraded.lock
-    assert environment.check(upgraded) == ((), ())
+    assert pins.check(upgraded) == ((), ())
     assert sorted(file.name for file in made.iterdir()) == ["python-version", "requirements.in", "requirements.txt"]
 
 
@@ -155,12 +155,12 @@ def test_a_lock_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     made = folder(tmp_path, wishes="-e .\n", python=f"{HERE}\n", lock="")
     (made / "pyproject.toml").write_text("[project]\nname = 'here'\nversion = '1'\n")
     with pytest.raises(ProvenanceError, match="'-e' is not allowed"):
-        environment.lock(made)
+        building.lock(made)
     (made / "requirements.in").write_text("tabulate\n")
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "empty"))
     with pytest.raises(ProvenanceError, match="cannot be locked") as caught:
-        environment.lock(made)
+        building.lock(made)
     assert "network" in caught.value.hint
     assert (made / "requirements.txt").read_text() == ""
 
@@ -174,7 +174,7 @@ def outside_python(built, *words):
 
 def test_a_build_has_the_packages_and_its_scripts_work_after_the_rename():
     said = []
-    built = environment.build(make(TABULATE), said.append)
+    built = building.build(make(TABULATE), said.append)
     assert (
         outside_python(built, "-c", "import tabulate, sys; print(tabulate.__version__, sys.prefix)") == f"0.9.0 {built}"
     )
@@ -183,46 +183,46 @@ def test_a_build_has_the_packages_and_its_scripts_work_after_the_rename():
     assert said[0] == f"environment small: Python {HERE}"
     assert "environment small: 1 packages" in said
     again = []
-    assert environment.build(make(f"# the same\n{TABULATE}"), again.append) == built
+    assert building.build(make(f"# the same\n{TABULATE}"), again.append) == built
     assert again == []
 
 
 def test_an_environment_sees_nothing_of_its_builders():
-    built = environment.build(make())
+    built = building.build(make())
     assert outside_python(built, "-c", "import importlib.util as u; print(u.find_spec('git'), u.find_spec('ems'))") == (
         "None None"
     )
 
 
 def test_a_rendering_library_that_is_built_is_named_with_its_size(monkeypatch):
-    monkeypatch.setattr(environment, "RENDERING", environment.re.compile("tabulate"))
-    assert "MB" not in environment.check(make(TABULATE)).warnings[0]
-    environment.build(make(TABULATE))
-    assert "tabulate (0." in environment.check(make(TABULATE)).warnings[0]
+    monkeypatch.setattr(pins, "RENDERING", pins.re.compile("tabulate"))
+    assert "MB" not in pins.check(make(TABULATE)).warnings[0]
+    building.build(make(TABULATE))
+    assert "tabulate (0." in pins.check(make(TABULATE)).warnings[0]
 
 
 @pytest.mark.parametrize("name", ["jupyter-core", "Jupyter.Core", "jupyter__core"])
 def test_names_are_compared_as_package_indexes_do(name):
-    assert "jupyter-core renders data" in environment.check(make(f"{name}==5.0 --hash=sha256:{SHA}\n")).warnings[0]
+    assert "jupyter-core renders data" in pins.check(make(f"{name}==5.0 --hash=sha256:{SHA}\n")).warnings[0]
 
 
 def test_a_wrong_hash_is_never_installed():
     wrong = make(f"tabulate==0.9.0 --hash=sha256:{SHA}\n")
     with pytest.raises(ProvenanceError, match="cannot be installed") as caught:
-        environment.build(wrong)
+        building.build(wrong)
     assert SHA in str(caught.value)
     assert not environment.is_built(wrong)
 
 
 def test_a_python_that_does_not_exist_is_named():
     with pytest.raises(ProvenanceError, match=r"Python 3\.99 of environment 'small' could not be obtained") as caught:
-        environment.build(make(python="3.99"))
+        building.build(make(python="3.99"))
     assert "uv python install 3.99" in caught.value.hint
 
 
 def test_an_unpinned_lock_is_not_built():
     with pytest.raises(ProvenanceError, match=r"requirements\.txt:1: 'six' is not pinned"):
-        environment.build(make("six\n"))
+        building.build(make("six\n"))
 
 
 def test_a_half_built_environment_is_never_used_and_cleared_away():
@@ -232,23 +232,23 @@ def test_a_half_built_environment_is_never_used_and_cleared_away():
         (remains / "bin").mkdir(parents=True)
         (remains / "bin" / "python").symlink_to(sys.executable)
     assert not environment.is_built(wanted)
-    assert environment.build(wanted) == final
+    assert building.build(wanted) == final
     assert outside_python(final, "-c", "import sys; print(sys.prefix)") == str(final)
     assert not list(final.parent.glob("*.part"))
 
 
 def test_an_environment_whose_interpreter_went_away_is_built_again():
-    built = environment.build(make())
+    built = building.build(make())
     python = environment.python_path(built)
     python.unlink()
     python.symlink_to("/nowhere/python")
-    assert environment.build(make()) == built
+    assert building.build(make()) == built
     assert outside_python(built, "-c", "print(1)") == "1"
 
 
 def _build(lock, python):
     said = []
-    return environment.build(Environment("small", python, lock), said.append), said
+    return building.build(Environment("small", python, lock), said.append), said
 
 
 def test_two_builds_at_once_give_one_environment():
@@ -262,10 +262,10 @@ def test_two_builds_at_once_give_one_environment():
 def test_a_build_that_is_killed_leaves_nothing_that_is_used(tmp_path):
     """Killed while it says that it installs: the folder is there, the marker is not."""
     program = (
-        "import sys, time\nfrom ems.provenance import environment\n"
+        "import sys, time\nfrom ems.provenance import building, environment\n"
         f"wanted = environment.Environment('small', {HERE!r}, {TABULATE!r})\n"
         "def say(step):\n    print(step, flush=True)\n    time.sleep('packages' in step and 600)\n"
-        "environment.build(wanted, say)\n"
+        "building.build(wanted, say)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert any("packages" in line for line in process.stdout)
@@ -276,7 +276,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_used(tmp_path):
     assert list(environment.built_folder(wanted).parent.glob("*.part"))
     assert not environment.is_built(wanted)
     began = time.monotonic()
-    built = environment.build(wanted)
+    built = building.build(wanted)
     assert time.monotonic() - began < 300  # the lock of the dead does not hold
     assert outside_python(built, "-c", "import tabulate; print(tabulate.__version__)") == "0.9.0"
     assert not list(built.parent.glob("*.part"))
@@ -320,11 +320,11 @@ def redirected(built):
 )
 def test_an_environment_that_a_job_changed_is_built_anew_and_told(spoil, named):
     """Whoever uses an environment gets what its lock says, whatever the last job did to it."""
-    built = environment.build(make(TABULATE))
+    built = building.build(make(TABULATE))
     spoil(built)
     assert not environment.is_intact(built)
     said = []
-    assert environment.build(make(TABULATE), said.append) == built
+    assert building.build(make(TABULATE), said.append) == built
     assert any("was changed since it was built" in line and named in line for line in said)
     assert outside_python(built, "-c", "import tabulate; print(tabulate.__version__)") == "0.9.0"
     assert not (site_packages(built) / "sitecustomize.py").exists() and environment.is_intact(built)
@@ -332,15 +332,15 @@ def test_an_environment_that_a_job_changed_is_built_anew_and_told(spoil, named):
 
 
 def test_one_that_an_older_ems_built_is_built_anew():
-    built = environment.build(make(TABULATE))
+    built = building.build(make(TABULATE))
     unlisted(built)
     said = []
-    environment.build(make(TABULATE), said.append)
+    building.build(make(TABULATE), said.append)
     assert "environment small: 1 packages" in said and environment.is_intact(built)
 
 
 def test_a_built_tree_is_read_only_and_use_does_not_change_it():
-    built = environment.build(make(TABULATE))
+    built = building.build(make(TABULATE))
     modes = [path.stat().st_mode & 0o222 for path in (built, *built.rglob("*")) if not path.is_symlink()]
     assert len(modes) > 20 and not any(modes)
     outside_python(built, "-O", "-c", "import tabulate")  # as root, writes bytecode of its own
@@ -349,5 +349,5 @@ def test_a_built_tree_is_read_only_and_use_does_not_change_it():
 
 
 def test_what_is_built_shares_no_file_with_the_cache_of_the_installer():
-    built = environment.build(make(TABULATE))
+    built = building.build(make(TABULATE))
     assert all(path.stat().st_nlink == 1 for path in built.rglob("*") if path.is_file() and not path.is_symlink())
