@@ -84,9 +84,9 @@ def registered(here: Lab, stack: str = "pi") -> Experiment:
         database.create()
         for record in (Experimenter("me", "Me"), Project("first", "First"), Funding("unfunded", "none")):
             database.upsert(record)
-        registration = preflight.require(StackFiles(here, clusters.settings()), stack)
-        assert registration
-        return database.register(registration)
+        resolved = preflight.require(StackFiles(here, clusters.settings()), stack)
+        assert resolved
+        return database.register(resolved.row)
 
 
 def ran(here: Lab, *batches: Batch, state: State | None = State.SUCCEEDED, error: str = "") -> Experiment:

@@ -62,22 +62,23 @@ def up(
     command is at work on the stack, the run is watched until that one has ended, and what it left undone is done. With
     `detach` that is Busy. EngineError if Pulumi fails otherwise than by a run; a failed run is in the row.
     """
-    registration = preflight.require(stacks, stack)
-    if registration is None:
+    resolved = preflight.require(stacks, stack)
+    if resolved is None:
         with turn(pulumi, stack):
             _describe(pulumi, stack, stacks.spec(stack))
         return None
-    before = find(pulumi.lab, registration.id)
+    experiment_id = resolved.row.id
+    before = find(pulumi.lab, experiment_id)
     retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
         preflight.require_inputs(stacks, stack)
-        preflight.require_sources(stacks, stack, registration)
-    waiting = refuse if detach else _Follower(pulumi.lab, registration.id, say)
+        preflight.require_sources(stacks, stack, resolved)
+    waiting = refuse if detach else _Follower(pulumi.lab, experiment_id, say)
     try:
         with turn(pulumi, stack, waiting):
-            return run_experiment(pulumi, stack, registration.id, detach=detach, retry=retry)
+            return run_experiment(pulumi, stack, experiment_id, detach=detach, retry=retry)
     except KeyboardInterrupt:
-        say(_after_interrupt(pulumi.lab, stack, registration.id))
+        say(_after_interrupt(pulumi.lab, stack, experiment_id))
         raise
 
 

@@ -20,7 +20,7 @@ from ems.lab import Lab
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
 from ems.provenance import environment, inputs, pins, sources
-from ems.provenance.registration import registration, shared_points
+from ems.provenance.registration import Resolved, resolve, shared_points
 from ems.stack import hints, spec, stackfile
 from ems.stack.keys import placed
 from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, Spec, SweepJob
@@ -54,16 +54,16 @@ def report(stacks: StackFiles, stack: str) -> Report:
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
         kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
-        row = None
+        resolved = None
         if described.code.commit == "HEAD" and described.environment not in environment.names(stacks.lab.root):
-            _noting(errors, lambda: _resolve(stacks, stack, described.code, described.environment))
+            _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
         else:
-            row = _noting(errors, lambda: _registration(stacks, stack, described, kind))
-        errors += _input_errors(stacks, stack, described, row)
+            resolved = _noting(errors, lambda: _resolved(stacks, stack, described, kind))
+        errors += _input_errors(stacks, stack, described, resolved)
         warnings += (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
-        if row:
-            _noting(errors, lambda: require_sources(stacks, stack, row))
-        summary += _about(described, row) if row else ""
+        if resolved:
+            _noting(errors, lambda: require_sources(stacks, stack, resolved))
+            summary += _about(described, resolved.row)
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
 
@@ -89,7 +89,7 @@ def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
     return errors
 
 
-def _resolve(stacks: StackFiles, stack: str, code: CodeSpec, name: str) -> None:
+def _refuse_code(stacks: StackFiles, stack: str, code: CodeSpec, name: str) -> None:
     file = stacks.lab.stack_file(stack)
     provenance.resolve(stacks.lab.root, code, environment=name, stack_file=file, remote_needed=False)
 
@@ -110,12 +110,12 @@ def _about(described: ExperimentSpec, row: Registration) -> str:
 
 
 def _input_errors(
-    stacks: StackFiles, stack: str, described: ExperimentSpec, row: Registration | None
+    stacks: StackFiles, stack: str, described: ExperimentSpec, resolved: Resolved | None
 ) -> list[EmsError]:
     """Only where something is wrong with them the database is asked whether they are needed, if it answers."""
     errors: list[EmsError] = []
     _noting(errors, lambda: require_inputs(stacks, stack))
-    if errors and row and _is_finished(stacks.lab, row.id):
+    if errors and resolved and _is_finished(stacks.lab, resolved.row.id):
         errors.clear()
         _noting(errors, lambda: _refuse_inputs(stacks, stack, described, needed=False))
     return errors
@@ -135,8 +135,8 @@ def _noting(errors: list[EmsError], step: Callable[[], T]) -> T | None:
         return None
 
 
-def require(stacks: StackFiles, stack: str) -> Registration | None:
-    """What `ems up` would register; None for a stack that is not an experiment.
+def require(stacks: StackFiles, stack: str) -> Resolved | None:
+    """What `ems up` would register and run; None for a stack that is not an experiment.
 
     Raises the first error: UserError, StackFileError or ProvenanceError. Whether inputs are there is asked by
     `require_inputs`: one that is finished needs none.
@@ -146,15 +146,15 @@ def require(stacks: StackFiles, stack: str) -> Registration | None:
     if not isinstance(described, ExperimentSpec):
         return None
     _refuse_unknown(stacks, stack, described)
-    return _registration(stacks, stack, described, _kind(stacks, stack, described))
+    return _resolved(stacks, stack, described, _kind(stacks, stack, described))
 
 
-def _registration(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Registration:
+def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Resolved:
     with locating(stacks.lab, stack):
         described = spec.at(described, kind, clusters.settings())
         remote_needed = place(kind).needs_remote
         known = partial(_is_known, stacks.lab)
-        return registration(stacks.lab, stack, described, kind, remote_needed=remote_needed, is_known=known)
+        return resolve(stacks.lab, stack, described, kind, remote_needed=remote_needed, is_known=known)
 
 
 def _is_known(lab: Lab, experiment_id: str) -> bool:
@@ -170,19 +170,17 @@ def require_inputs(stacks: StackFiles, stack: str) -> None:
         _refuse_inputs(stacks, stack, described, needed=True)
 
 
-def require_sources(stacks: StackFiles, stack: str, row: Registration) -> None:
+def require_sources(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
     """An EmsError for what the job's own files, and its environment, show to be impossible: for one that is to run."""
     described = stacks.spec(stack)
     if not isinstance(described, ExperimentSpec):
         return
-    code = provenance.at_commit(stacks.lab.root, described.code.model_copy(update={"commit": row.commit}), row.tree)
-    built = environment.of(stacks.lab.root, code, described.environment)
-    lacking = [pins.lacks_python(built)]
-    lacking += [pins.lacks_dask(built)] if isinstance(described.job, SweepJob) else []
+    lacking = [pins.lacks_python(resolved.environment)]
+    lacking += [pins.lacks_dask(resolved.environment)] if isinstance(described.job, SweepJob) else []
     if found := [each for each in lacking if each]:
         raise ProvenanceError("\n".join(found))
     with locating(stacks.lab, stack):
-        sources.refuse(code, described, built)
+        sources.refuse(resolved.code, described, resolved.environment)
 
 
 def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:

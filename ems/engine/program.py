@@ -22,7 +22,7 @@ from ems.engine.provider.records import from_properties, to_properties
 from ems.lab import Lab
 from ems.lab.stacks import locating
 from ems.provenance import inputs
-from ems.provenance.registration import registration, shared_points
+from ems.provenance.registration import resolve, shared_points
 from ems.stack import spec
 from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
@@ -87,7 +87,7 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
     kind = described.cluster.kind or _persistent(str(described.cluster.stack))
     described = spec.at(described, kind, clusters.settings())
     remote_needed = place(kind).needs_remote
-    row = registration(lab, stack, described, kind, remote_needed=remote_needed, is_known=_is_known)
+    row = resolve(lab, stack, described, kind, remote_needed=remote_needed, is_known=_is_known).row
     plan = _invoke("plan", to_properties(row))
     if plan["due"]:
         inputs.refuse(lab.root, described)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ems.databases import Registration
 from ems.lab import Lab
@@ -17,7 +17,15 @@ from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
 
-def registration(
+class Resolved(NamedTuple):
+    """The row that a stack describes, and the code and the environment that it stands for."""
+
+    row: Registration
+    code: Code
+    environment: Environment
+
+
+def resolve(
     lab: Lab,
     stack: str,
     experiment: ExperimentSpec,
@@ -25,7 +33,7 @@ def registration(
     *,
     remote_needed: bool,
     is_known: Callable[[str], bool] = lambda _id: False,
-) -> Registration:
+) -> Resolved:
     """The row that `stack` describes, to run at a place of this `kind`.
 
     With `remote_needed` the commit must be on a remote. `is_known`: whether an experiment of this id is registered; it
@@ -48,12 +56,12 @@ def registration(
     inputs.refuse(lab.root, experiment, needed=False)
     file_commit = provenance.stack_file_commit(lab.root, stack_file)
     experiment = numbers.as_written(lab.root, stack_file, experiment)
-    row = _row(lab, stack, experiment, kind, code, built, file_commit)
-    if experiment.code.paths or is_known(row.id):
-        return row
+    now = Resolved(_row(lab, stack, experiment, kind, code, built, file_commit), code, built)
+    if experiment.code.paths or is_known(now.row.id):
+        return now
     before = provenance.as_before(lab.root, experiment.code, code)
-    earlier = _row(lab, stack, experiment, kind, before, built, file_commit)
-    return earlier if is_known(earlier.id) else row
+    earlier = Resolved(_row(lab, stack, experiment, kind, before, built, file_commit), before, built)
+    return earlier if is_known(earlier.row.id) else now
 
 
 def _row(

@@ -42,9 +42,9 @@ def test_a_sound_stack_has_the_id_that_up_registers(here):
         and preflight.require(StackFiles(here, clusters.settings()), "lab") is None
     )
     assert said(here) == ""
-    registration = preflight.require(StackFiles(here, clusters.settings()), "pi")
-    assert preflight.report(StackFiles(here, clusters.settings()), "pi").summary == f"experiment {registration.id}"
-    assert (registration.cluster, registration.environment) == ("laptop", "pi")
+    row = preflight.require(StackFiles(here, clusters.settings()), "pi").row
+    assert preflight.report(StackFiles(here, clusters.settings()), "pi").summary == f"experiment {row.id}"
+    assert (row.cluster, row.environment) == ("laptop", "pi")
 
 
 def test_unknown_references_stand_with_their_lines(here):
@@ -115,8 +115,8 @@ def test_a_cluster_that_is_another_stack(here):
     here.stack_file("sherlock").write_text("config:\n  ems:cluster:\n    kind: laptop\n")
     commit(here.root)
     assert said(here) == "" and said(here, "sherlock") == ""
-    registration = preflight.require(StackFiles(here, clusters.settings()), "pi")
-    assert registration is not None and registration.cluster == "sherlock"
+    resolved = preflight.require(StackFiles(here, clusters.settings()), "pi")
+    assert resolved and resolved.row.cluster == "sherlock"
     here.stack_file("pi").write_text(text.replace("sherlock", "sherlok"))
     commit(here.root)
     assert "did you mean sherlock? allowed are sherlock" in said(here, code=2)
@@ -254,9 +254,9 @@ def test_a_sweep_needs_dask_in_its_environment_and_a_function_that_is_there(here
 def said_at_run(here, code):
     """What `ems check` says, and `ems up` before anything is made, of an experiment that is to run."""
     stacks = StackFiles(here, clusters.settings())
-    registration = preflight.require(stacks, "pi")
+    resolved = preflight.require(stacks, "pi")
     with pytest.raises(EmsError) as caught:
-        preflight.require_sources(stacks, "pi", registration)
+        preflight.require_sources(stacks, "pi", resolved)
     found = preflight.report(stacks, "pi")
     assert caught.value.exit_code == found.exit_code == code
     assert str(caught.value).splitlines()[0] in found.problems

@@ -383,8 +383,7 @@ def test_what_is_prepared_names_the_staged_files(here):
     add_inputs(here, f"a.csv: {{url: data/a.csv, sha256: {sha(b'content')}}}")
     (here.root / "data").mkdir()
     (here.root / "data/a.csv").write_bytes(b"content")
-    row = preflight.require(StackFiles(here, clusters.settings()), "pi")
-    assert row is not None
+    row = preflight.require(StackFiles(here, clusters.settings()), "pi").row
     said = []
     prepare(here, row, said.append)
     config = AgentConfig.read(here.run_dir(row.id))

@@ -12,7 +12,7 @@ from ems.base.errors import ProvenanceError
 from ems.lab import find
 from ems.provenance import code as provenance
 from ems.provenance import identity
-from ems.provenance.registration import registration
+from ems.provenance.registration import resolve
 from ems.stack import spec, stackfile
 
 STACK = """config:
@@ -55,7 +55,7 @@ def row(tmp_path, monkeypatch):
         git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Change")
         described = stackfile.load(file)
         assert isinstance(described, spec.ExperimentSpec)
-        return registration(find(), "svd", described, "laptop", remote_needed=False)
+        return resolve(find(), "svd", described, "laptop", remote_needed=False).row
 
     return made
 
@@ -137,7 +137,7 @@ def test_numbers_keep_the_type_in_which_people_wrote_them_through_all_that_pulum
             git(tmp_path, "commit", "--quiet", "--all", "--message", "As Pulumi wrote it")
         described = stackfile.load(file)
         assert recorded not in spec.to_json(described)
-        again = registration(find(), "svd", described, "laptop", remote_needed=False)
+        again = resolve(find(), "svd", described, "laptop", remote_needed=False).row
         assert (again.id, again.spec, again.points_total) == (first.id, first.spec, first.points_total)
 
 
@@ -150,7 +150,7 @@ def test_a_change_of_types_that_people_commit_counts_and_one_that_they_do_not_is
     file = tmp_path / "stacks" / "Pulumi.svd.yaml"
     file.write_text(f"{STACK}      {job}\n")
     with pytest.raises(ProvenanceError, match="numbers with a point that the last commit has without"):
-        registration(find(), "svd", stackfile.load(file), "laptop", remote_needed=False)
+        resolve(find(), "svd", stackfile.load(file), "laptop", remote_needed=False)
 
 
 def test_an_experiment_of_the_earlier_default_paths_stays_the_same_until_its_code_changes(row, tmp_path):
@@ -165,7 +165,7 @@ def test_an_experiment_of_the_earlier_default_paths_stays_the_same_until_its_cod
             asked.append(id)
             return id in known
 
-        return registration(find(), "svd", described, "laptop", remote_needed=False, is_known=is_known)
+        return resolve(find(), "svd", described, "laptop", remote_needed=False, is_known=is_known).row
 
     assert again(set()) == again({now.id}) == now
     earlier = again({asked[1]})
