@@ -71,20 +71,21 @@ def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
     """What else is wrong with an experiment whose file has faults: its references, its code, its environment."""
     errors: list[EmsError] = []
     try:
-        file = stackfile.read(stacks.lab.stack_file(stack))
+        file = stacks.file(stack)
     except StackFileError:
         return errors
-    data = file.data if file.kind == "experiment" and isinstance(file.data, dict) else {}
-    if faults := stackfile.references(data, _known(stacks)):
+    if file.kind != "experiment" or not isinstance(file.data, dict):
+        return errors
+    if faults := stackfile.references(file.data, _known(stacks)):
         errors.append(StackFileError(placed(faults, file.path, file.lines)))
-    name, given = data.get("environment"), data.get("code", {})
+    name, given = file.data.get("environment"), file.data.get("code", {})
     if isinstance(name, str) and name in environment.names(stacks.lab.root):
         _pinned(stacks.lab, name, errors)
     try:
         code = CodeSpec.model_validate(given)
     except ValidationError:
         return errors
-    if code.repo is None and file.kind == "experiment":
+    if code.repo is None:
         _noting(errors, lambda: provenance.at_commit(stacks.lab.root, code))
     return errors
 
@@ -228,7 +229,7 @@ def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
 
 
 def _hints(stacks: StackFiles, stack: str, described: Spec) -> Iterator[str]:
-    file = stackfile.read(stacks.lab.stack_file(stack))
+    file = stacks.file(stack)
     found = list(hints.hints(described, file.odd, stacks.laboratory(), datetime.now(UTC).date()))
     yield from (str(fault) for fault in placed(found, file.path, file.lines))
     labs = [name for name, spec in stacks.described() if isinstance(spec, LabSpec)]

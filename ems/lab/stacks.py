@@ -10,6 +10,7 @@ from ems.lab import Lab
 from ems.stack import fields, stackfile
 from ems.stack.models import ClusterSpec, LabSpec, Spec
 from ems.stack.settings import Places
+from ems.stack.stackfile import StackFile
 
 
 class StackFiles:
@@ -17,7 +18,8 @@ class StackFiles:
 
     def __init__(self, lab: Lab, places: Places) -> None:
         self.lab, self._places = lab, places
-        self._read: dict[str, Spec | StackFileError] = {}
+        self._files: dict[str, StackFile] = {}
+        self._specs: dict[str, Spec | StackFileError] = {}
         self._unfit: UserError | None = None
         self._is_examined = False
 
@@ -32,23 +34,30 @@ class StackFiles:
         if self._unfit:
             raise self._unfit
 
+    def file(self, stack: str) -> StackFile:
+        """The file of `stack` as it is written; StackFileError as of `stackfile.read`."""
+        if stack not in self._files:
+            self._files[stack] = stackfile.read(self.lab.stack_file(stack))
+        return self._files[stack]
+
     def spec(self, stack: str) -> Spec:
         """What the file of `stack` says; StackFileError has every fault, with file and line."""
-        if stack not in self._read:
-            self._read[stack] = self._load(stack)
-        found = self._read[stack]
+        if stack not in self._specs:
+            self._specs[stack] = self._load(stack)
+        found = self._specs[stack]
         if isinstance(found, StackFileError):
             raise found
         return found
 
     def _load(self, stack: str) -> Spec | StackFileError:
-        file = self.lab.stack_file(stack)
         try:
             fields.STACK.check(stack)
         except ValueError as error:
-            return StackFileError([Fault("", f"the stack's name {error}; rename this file", str(file))])
+            return StackFileError(
+                [Fault("", f"the stack's name {error}; rename this file", str(self.lab.stack_file(stack)))]
+            )
         try:
-            return stackfile.load(file, self._places)
+            return stackfile.parse(self.file(stack), self._places)
         except StackFileError as error:
             return error
 

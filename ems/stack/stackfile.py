@@ -51,11 +51,15 @@ def read(path: Path) -> StackFile:
 
 def load(path: Path, places: Places = NO_PLACES) -> Spec:
     """The spec in `path`, `places` as for `spec.parse`. StackFileError has every fault, with file and line."""
-    file = read(path)
+    return parse(read(path), places)
+
+
+def parse(file: StackFile, places: Places = NO_PLACES) -> Spec:
+    """The same, of a file that was read."""
     try:
         return specs.parse(file.kind, file.data, places)
     except StackFileError as error:
-        raise StackFileError(placed(error.faults, path, file.lines)) from error
+        raise StackFileError(placed(error.faults, file.path, file.lines)) from error
 
 
 def meaning(data: bytes) -> object:

@@ -150,8 +150,8 @@ def test_the_order_is_lab_places_experiments(here):
 
 def test_a_command_reads_each_stack_file_once(here, monkeypatch):
     opened = []
-    load = stackfile.load
-    monkeypatch.setattr(stackfile, "load", lambda path, places: opened.append(path.name) or load(path, places))
+    read = stackfile.read
+    monkeypatch.setattr(stackfile, "read", lambda path: opened.append(path.name) or read(path))
     stacks = StackFiles(here, clusters.settings())
     assert lifecycle.in_order(stacks, here.stacks()) == ["lab", "pi"]
     assert preflight.require(stacks, "lab") is None
