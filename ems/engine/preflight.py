@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from shlex import quote
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -99,7 +99,8 @@ def strays(lab: Lab) -> Iterator[Report]:
     """A report for each file that looks like a stack file, and is read by nobody."""
     for file, right in lab.strays().items():
         here, there = (path.relative_to(lab.root) for path in (file, right))
-        problem = f"{here}: is read by nobody: allowed is {there}; {shlex.join(['mv', str(here), str(there)])}"
+        fix = f", which is there too: rm {quote(str(here))}" if right.exists() else f"; mv {quote(str(here))} {there}"
+        problem = f"{here}: is read by nobody: allowed is {there}{fix}"
         stack = right.name.removeprefix("Pulumi.").removesuffix(".yaml")
         yield Report(stack, "", (problem,), exit_code=UserError.exit_code)
 

@@ -90,13 +90,9 @@ def make_ready(
 
 
 def _init(pulumi: Pulumi, stack: str) -> None:
-    with keeping_text(pulumi.lab.stack_file(stack)):
-        _init_anew(pulumi, stack)
-
-
-def _init_anew(pulumi: Pulumi, stack: str) -> None:
     try:
-        pulumi.quietly("stack", "init", "--no-select", "--stack", stack)
+        with keeping_text(pulumi.lab.stack_file(stack)):
+            pulumi.quietly("stack", "init", "--no-select", "--stack", stack)
     except CommandFailed as error:
         if not manners.says_stack_exists(error):  # made meanwhile by a command whose `ems` was killed
             raise

@@ -15,11 +15,13 @@ from ems.stack.schema import WRITTEN_BY_PULUMI
 def keeping_text(file: Path) -> Iterator[None]:
     """Of what Pulumi writes into the stack file in the block, only its own keys stay."""
     before = file.read_bytes() if file.is_file() else b""
-    yield
-    after = file.read_bytes() if file.is_file() else b""
-    kept = _with_keys_of(before, after)
-    if before and before != after and stackfile.meaning(kept) == stackfile.meaning(after):
-        aside.write(file.resolve(), kept)
+    try:
+        yield
+    finally:
+        after = file.read_bytes() if file.is_file() else b""
+        kept = _with_keys_of(before, after)
+        if before and before != after and stackfile.meaning(kept) == stackfile.meaning(after):
+            aside.write(file.resolve(), kept)
 
 
 def _with_keys_of(before: bytes, after: bytes) -> bytes:

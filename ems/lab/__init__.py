@@ -81,8 +81,8 @@ class Lab:
 
     def require(self) -> None:
         """UserError, with all faults, unless Pulumi can work here: `Pulumi.yaml`, program, plugin."""
-        self.plugin()
         project.refuse(self.root)
+        self.plugin()
 
     def plugin(self) -> Path:
         """The program by which Pulumi finds EMS's provider.

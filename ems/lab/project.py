@@ -106,9 +106,7 @@ def _plugin_faults(root: Path, plugins: object) -> Iterator[Fault]:
     for place, provider in enumerate(providers):
         yield from _provider_faults(root, f"plugins.providers[{place}]", provider)
     if not any(isinstance(provider, dict) and provider.get("name") == "ems" for provider in providers):
-        yield Fault(
-            "plugins.providers", "has no provider ems: add {name: ems, path: plugins}, by which Pulumi finds EMS"
-        )
+        yield Fault("plugins.providers", f"has no provider ems: add {ENTRY}, by which Pulumi finds EMS")
 
 
 def _provider_faults(root: Path, key: str, provider: object) -> Iterator[Fault]:
@@ -121,9 +119,7 @@ def _provider_faults(root: Path, key: str, provider: object) -> Iterator[Fault]:
             yield Fault(f"{key}.{name}", f"is not a key here: {nearest(name, known)}")
     for name in ("name", "path"):
         if not isinstance(provider.get(name), str) or not provider[name]:
-            yield Fault(
-                f"{key}.{name}", f"is {show(provider.get(name))}: allowed is text, as {{name: ems, path: plugins}}"
-            )
+            yield Fault(f"{key}.{name}", f"is {show(provider.get(name))}: allowed is text, as {ENTRY}")
             return
     version = provider.get("version")
     if version is not None and not re.fullmatch(r"\d+\.\d+\.\d+[\w.+-]*", str(version)):

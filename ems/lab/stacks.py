@@ -53,9 +53,8 @@ class StackFiles:
         try:
             fields.STACK.check(stack)
         except ValueError as error:
-            return StackFileError(
-                [Fault("", f"the stack's name {error}; rename this file", str(self.lab.stack_file(stack)))]
-            )
+            problem = f"the stack's name {error}; rename this file"
+            return StackFileError([Fault("", problem, str(self.lab.stack_file(stack)))])
         try:
             return stackfile.parse(self.file(stack), self._places)
         except StackFileError as error:

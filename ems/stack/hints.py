@@ -13,6 +13,7 @@ from ems.base.messages import show
 from ems.stack.checks import NUMBER
 from ems.stack.keys import dotted
 from ems.stack.models import CommandJob, ExperimentSpec, LabSpec, Spec
+from ems.stack.scalars import scalar
 
 TRUTHS = re.compile("y|yes|n|no|on|off", re.IGNORECASE)
 _SQL = """
@@ -40,8 +41,8 @@ def _scalar_hints(written: Mapping[str, str]) -> Iterator[Fault]:
         if TRUTHS.fullmatch(text):
             yield Fault(key, f'is the text "{text}", not true or false: write true or false, or quote it')
         elif re.fullmatch("[-+]?0[0-7]+", text):
-            value = f"is {text}, which is read as the octal number {int(text, 8)}"
-            yield Fault(key, f'{value}: write that, or quote it: "{text}"')
+            how = "octal" if isinstance(value := scalar(text), int) else "decimal"  # which depends on its length
+            yield Fault(key, f'is {text}, read as the {how} number {show(value)}: write that, or quote it: "{text}"')
         elif NUMBER.fullmatch(text) and math.isinf(float(text)):
             yield Fault(key, f"is the text {show(text)}, for no number is as large: quote it, if that is meant")
 
@@ -50,6 +51,9 @@ def _experiment_hints(described: ExperimentSpec, lab: LabSpec | None, today: dat
     account = lab.funding.get(described.funding) if lab else None
     if account and account.expires and account.expires < today:
         yield Fault("ems:experiment.funding", f"is {show(described.funding)}, which expired on {account.expires}")
+    if "paths" in described.code.model_fields_set and not described.code.paths:
+        problem = "is empty, which is all files but EMS's own, as without it: name some, or leave it out"
+        yield Fault("ems:experiment.code.paths", problem)
     if described.results.table in SQL:
         table = described.results.table
         yield Fault("ems:experiment.results.table", f"is {show(table)}, a word of SQL, which every query has to quote")

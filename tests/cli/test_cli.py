@@ -206,7 +206,7 @@ def test_a_wrong_database_url_is_told(url: str, code: int, part: str, here: Lab)
 def test_up_in_a_lab_without_its_plugin_says_how_to_get_it_back(here: Lab) -> None:
     (here.root / "plugins/pulumi-resource-ems").unlink()
     done = run("check", "lab", expect=2)
-    assert "plugins/pulumi-resource-ems is missing" in done.stdout and "checkout HEAD -- plugins" in done.stdout
+    assert "plugins/pulumi-resource-ems is not a program" in done.stdout and "checkout HEAD -- plugins" in done.stdout
 
 
 def test_a_lab_without_stacks_says_how_to_make_one(here: Lab) -> None:
@@ -418,6 +418,9 @@ def test_a_file_that_nobody_reads_is_named(place: str, here: Lab) -> None:
     (here.root / place).write_text("config: {}\n")
     shown = run("check", expect=2).stdout
     assert f"✗ second\n  {place}: is read by nobody" in shown and f"mv {place} stacks/Pulumi.second.yaml" in shown
+    here.stack_file("second").write_text(here.stack_file("pi").read_text())
+    shown = run("check", expect=3).stdout
+    assert f"allowed is stacks/Pulumi.second.yaml, which is there too: rm {place}" in " ".join(shown.split())
 
 
 # other commands

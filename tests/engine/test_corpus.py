@@ -55,6 +55,8 @@ FAULTS = [  # what stands in the file of a new experiment, what instead, the lin
 WARNINGS = [
     ("seed: 1", "seed: no", 13, "job.parameters.seed", 'is the text "no", not true or false'),
     ("seed: 1", "seed: 0123", 13, "job.parameters.seed", 'octal number 83: write that, or quote it: "0123"'),
+    ("seed: 1", f"seed: 0{'7' * 22}", 13, "job.parameters.seed", "decimal number 7.77"),
+    ("paths: [experiments/pi]", "paths: []", 8, "code.paths", "is empty, which is all files but"),
     ("seed: 1", "seed: 1e400", 13, "job.parameters.seed", "no number is as large"),
     ("table: pi", "table: order", 16, "results.table", "a word of SQL"),
     ("max_hours: 1", "max_hours: 1\n    env: {PATH: /bin}", 21, "env.PATH", "python"),

@@ -29,6 +29,15 @@ def test_the_text_stays_if_it_says_the_same(tmp_path, before, after, left):
     assert file.read_text() == left
 
 
+def test_the_text_stays_after_an_interruption(tmp_path):
+    file = tmp_path / "Pulumi.e.yaml"
+    file.write_text(WRITTEN)
+    with pytest.raises(KeyboardInterrupt), keeping_text(file):
+        file.write_text(REWRITTEN)
+        raise KeyboardInterrupt
+    assert file.read_text() == WRITTEN + "\nencryptionsalt: v1:a=:v1:b\n"
+
+
 def test_a_file_that_is_not_there_is_not_made(tmp_path):
     with keeping_text(tmp_path / "none"):
         pass

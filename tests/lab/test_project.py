@@ -81,6 +81,14 @@ def test_what_pulumi_takes_is_taken(here, old, new):
     project.refuse(here.root)
 
 
+def test_a_missing_plugin_hides_no_fault_of_the_file(here):
+    changed(here, "runtime: python", "runtime: go")
+    here.plugin().unlink()
+    with pytest.raises(StackFileError) as caught:
+        here.require()
+    assert [fault.key for fault in caught.value.faults] == ["runtime", "plugins.providers[0].path"]
+
+
 def test_all_faults_come_at_once_and_a_foreign_program_is_one(here):
     changed(here, "runtime: python", "runtime: go")
     changed(here, "path: plugins", "path: plugin")
