@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Say = Callable[[str], None]
@@ -45,8 +45,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     written = {name.casefold(): name for name in names[:MOST_COMPARED]}
     close = difflib.get_close_matches(word[:100].casefold(), written, n=1)
     meant = f"did you mean {written[close[0]]}? " if close else ""
-    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    return f"{meant}allowed are {', '.join(names[:MOST_LISTED])}{more}"
+    return f"{meant}allowed are {some(names, MOST_LISTED)}"
+
+
+def some(words: Sequence[str], most: int = 10) -> str:
+    """The first words of a list, and how many more there are."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
 
 
 def plain(name: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ems import clusters, databases
 from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
-from ems.base.messages import nearest, show
+from ems.base.messages import nearest, show, some
 from ems.clusters import place
 from ems.databases import Registration
 from ems.lab import Lab
@@ -245,7 +245,7 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
         yield f"project, experimenter and funding ({names}) were not checked: no valid stack file describes the lab"
     ignored = _noting([], lambda: provenance.ignored(stacks.lab.root, described.code)) or []
     if ignored:
-        yield f"code.paths hold what git ignores, and the job will not have: {', '.join(ignored[:10])}"
+        yield f"code.paths hold what git ignores, and the job will not have: {some(ignored)}"
     workers = described.cluster.model_dump().get("workers")
     if workers and isinstance(described.job, CommandJob):
         yield f"ems:experiment.cluster.workers is {workers}, which a program does not use: only a sweep has workers"

@@ -16,7 +16,7 @@ from pathlib import Path
 from ems.base import aside
 from ems.base.errors import ProvenanceError
 from ems.base.locks import exclusive
-from ems.base.messages import Say, quiet
+from ems.base.messages import Say, quiet, some
 from ems.base.process import CommandFailed, uv
 from ems.provenance import seal, wishes
 from ems.provenance.environment import LOCK, MARKER, PYTHON, WISHES, Environment, built_folder, is_intact, python_path
@@ -87,8 +87,7 @@ def build(environment: Environment, say: Say = quiet) -> Path:
 def _tell_changes(built: Path, say: Say) -> None:
     changed = seal.changes(built)
     if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-        say(f"was changed since it was built ({changed[0]}{more}): building it anew")
+        say(f"was changed since it was built ({some(changed, 1)}): building it anew")
 
 
 def _replace(final: Path, environment: Environment, say: Say) -> None:

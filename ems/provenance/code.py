@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ems.base.errors import Fault, ProvenanceError, StackFileError
+from ems.base.messages import some
 from ems.provenance import filters, repository
 from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
 from ems.stack import stackfile
@@ -303,9 +304,7 @@ def _unshippable(
 
 def _problem(paths: Sequence[str], what: str, fix: str) -> Iterator[Problem]:
     if paths:
-        more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
-        shown = ", ".join(paths[:SHOWN])
-        yield Problem(f"The code paths have {what}: {shown}{more}.", fix, "ems:experiment.code.paths")
+        yield Problem(f"The code paths have {what}: {some(paths)}.", fix, "ems:experiment.code.paths")
 
 
 def _is_text(path: str) -> bool:

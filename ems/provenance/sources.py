@@ -16,11 +16,11 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from ems.base.errors import Fault, StackFileError
-from ems.base.messages import nearest, show
+from ems.base.messages import nearest, show, some
 from ems.provenance import repository
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
-from ems.provenance.repository import SUBMODULE, SYMLINK
+from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
@@ -35,7 +35,6 @@ traceback types typing warnings weakref zipimport zlib
 """
 LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
-SHOWN = 10
 JOB = "ems:experiment.job"
 
 
@@ -43,8 +42,7 @@ def refuse(code: Code, experiment: ExperimentSpec, environment: Environment) -> 
     """StackFileError if the job names a file, a module, a function or parameters that are not there."""
     job = experiment.job
     if links := list(_broken_links(code)):
-        shown = ", ".join(links[:SHOWN]) + (f" and {len(links) - SHOWN} more" if len(links) > SHOWN else "")
-        problem = f"hold symbolic links to what the job does not have: {shown}; add that, or leave them out"
+        problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
     found = _program_faults(code, job) if isinstance(job, CommandJob) else _function_faults(code, job, environment)
     if faults := list(found):
@@ -93,18 +91,18 @@ def _function_faults(code: Code, job: SweepJob, environment: Environment) -> Ite
     in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
     if top not in in_code:
         return  # of the environment
-    is_folder = _source(code, top) is None  # which any module of that name precedes
+    is_folder = _file(code, top) is None  # which any module of that name precedes
     if top in LOADED_FIRST or (is_folder and top in sys.stdlib_module_names):
         whose = "EMS's" if top == "ems" else "Python's"
         yield Fault(key, f"is in {top}, the name of {whose} own module, which is loaded in its place: rename yours")
         return
-    source = _source(code, module)
+    source = _file(code, module)
     if source is None:
         if _is_certain(code, module):
             known = [found for file in code.files if (found := _module(file.path))]
             yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
         return
-    yield from _definition_faults(source, name, job, environment)
+    yield from _definition_faults(_source(code, source), name, job, environment)
 
 
 def _is_code(path: str) -> bool:
@@ -119,10 +117,10 @@ def _is_certain(code: Code, module: str) -> bool:
     """Whether nothing else could have the module: no link, no compiled file, no package that extends its path."""
     top = module.partition(".")[0]
     below = [file for file in code.files if file.path.startswith((f"{top}/", f"{top}."))]
-    package = _source(code, top)
+    package = _file(code, top)
     if package is None or any(file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path for file in below):
         return False
-    return "__path__" not in package.text
+    return "__path__" not in _source(code, package).text
 
 
 @dataclass(frozen=True)
@@ -131,12 +129,15 @@ class _Source:
     text: str
 
 
-def _source(code: Code, module: str) -> _Source | None:
+def _file(code: Code, module: str) -> CommittedFile | None:
+    """The file that Python loads for it; a package precedes a module of the same name."""
     stem = module.replace(".", "/")
-    for file in code.files:
-        if file.path in {f"{stem}.py", f"{stem}/__init__.py"} and file.mode not in {SYMLINK, SUBMODULE}:
-            return _Source(file.path, repository.read_blob(code.git_dir, file.blob).decode("utf-8", "replace"))
-    return None
+    there = {file.path: file for file in code.files if file.mode not in {SYMLINK, SUBMODULE}}
+    return there.get(f"{stem}/__init__.py") or there.get(f"{stem}.py")
+
+
+def _source(code: Code, file: CommittedFile) -> _Source:
+    return _Source(file.path, repository.read_blob(code.git_dir, file.blob).decode("utf-8", "replace"))
 
 
 def _definition_faults(source: _Source, name: str, job: SweepJob, environment: Environment) -> Iterator[Fault]:

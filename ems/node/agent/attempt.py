@@ -17,7 +17,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
-from ems.base.messages import plain
+from ems.base.messages import plain, some
 from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
@@ -36,7 +36,6 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
-MOST_UNREAD = 10
 SAID_CHARACTERS = 300  # of the last line, in an error
 CANCELLED = "Cancelled on request."
 EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
@@ -267,8 +266,7 @@ class Attempt:
         unread = reader.unread()
         if not unread:
             return ""
-        more = f" and {len(unread) - MOST_UNREAD} more" if len(unread) > MOST_UNREAD else ""
-        said = f"{reader.rows:,} rows; not read: {', '.join(map(plain, unread[:MOST_UNREAD]))}{more}"
+        said = f"{reader.rows:,} rows; not read: {some([*map(plain, unread)])}"
         with (self._dir / "job.log").open("a", encoding="utf-8") as file:
             file.write(f"--- {said} ---\n")
         return said
