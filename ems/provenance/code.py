@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ems.base.errors import Fault, ProvenanceError, StackFileError
 from ems.base.messages import some
 from ems.provenance import filters, repository
-from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile, WorkTree
+from ems.provenance.repository import SUBMODULE, CommittedFile, WorkTree
 from ems.stack import stackfile
 from ems.stack.models import CodeSpec
 
@@ -294,7 +294,7 @@ def _unshippable(
         "git mv them to names in UTF-8.",
     )
     yield from _problem(
-        [file.path for file in files if file.mode == SYMLINK and _leaves(source.git_dir, file)],
+        [path for path, target in repository.link_targets(source.git_dir, files).items() if _leaves(path, target)],
         "symbolic links that point outside the code",
         "Point them, relative, to a file of the repository, or leave them out of code.paths.",
     )
@@ -311,9 +311,8 @@ def _is_text(path: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
-def _leaves(git_dir: Path, link: CommittedFile) -> bool:
-    target = repository.read_blob(git_dir, link.blob).decode("utf-8", "surrogateescape")
-    reached = posixpath.normpath(posixpath.join(posixpath.dirname(link.path), target))
+def _leaves(link: str, target: str) -> bool:
+    reached = posixpath.normpath(posixpath.join(posixpath.dirname(link), target))
     return reached.startswith("/") or reached.split("/")[0] == ".."
 
 

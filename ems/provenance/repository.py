@@ -11,7 +11,7 @@ import hashlib
 import os
 import posixpath
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,6 +201,16 @@ def read_blob(git_dir: Path, blob: str) -> bytes:
     with mapped(f"object {blob}"):
         data: bytes = reader(git_dir).cat_file("blob", blob, stdout_as_string=False, strip_newline_in_stdout=False)
     return data
+
+
+def link_targets(git_dir: Path, files: Iterable[CommittedFile]) -> dict[str, str]:
+    """Where the symbolic links among `files` lead, as they say it, by their paths; read by one process."""
+    links = [file for file in files if file.mode == SYMLINK]
+    if not links:
+        return {}
+    with streaming(git_dir) as objects:
+        targets = [objects.get_object_data(link.blob)[3] for link in links]
+    return {link.path: target.decode("utf-8", "replace") for link, target in zip(links, targets, strict=True)}
 
 
 def read_file(git_dir: Path, commit: str, path: str) -> bytes | None:

@@ -54,11 +54,10 @@ def _broken_links(code: Code) -> Iterator[str]:
     there = {file.path for file in code.files}
     for path in list(there):
         there.update(str(folder) for folder in PurePosixPath(path).parents)
-    links = {file.path: file for file in code.files if file.mode == SYMLINK}
-    for path, link in links.items():
-        target = repository.read_blob(code.git_dir, link.blob).decode("utf-8", "replace")
+    links = repository.link_targets(code.git_dir, code.files)
+    for path, target in links.items():
         reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-        through = any(reached.startswith(f"{other}/") for other in links)
+        through = any(str(folder) in links for folder in PurePosixPath(reached).parents)
         if reached not in there and not through:
             yield f"{path} -> {target}" + (" (kept by git-annex)" if ".git/annex/" in target else "")
 

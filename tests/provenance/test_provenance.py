@@ -477,6 +477,15 @@ def test_thousands_of_files_without_opening_one(lab):
     assert time.monotonic() - began < 10
 
 
+def test_thousands_of_links_are_read_by_one_process(lab):
+    for number in range(3000):
+        (lab / f"experiments/l{number}").symlink_to("fit.py")
+    commit(lab)
+    began = time.monotonic()
+    assert len(resolve(lab).files) == 3001
+    assert time.monotonic() - began < 5
+
+
 def test_git_commands_leave_no_lock_and_no_change_behind(lab):
     before = (lab / ".git/index").read_bytes()
     os.utime(lab / "experiments/fit.py", (1, 1))
