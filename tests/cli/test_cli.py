@@ -6,54 +6,26 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 import ems
 from ems import databases
 from ems.base import errors
 from ems.cli import app as cli
-from ems.databases import Outcome, State
+from ems.databases import State
 from ems.lab import Lab
+from tests.cli.running import execute, files, run
 from tests.conftest import ran, registered
-from tests.databases.cases import batch, floats, ints, texts
+from tests.databases.cases import batch, floats
 
-PROGRAM = (sys.executable, "-m", "ems.cli")
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
     *["environment", "experimenter", "project", "funding", "cluster", "machines_left", "cost_usd", "started_at"],
     *["finished_at", "error", "platform"],
 ]
-
-
-def run(*words: str, expect: int = 0, stdin: str | None = None):
-    done = CliRunner().invoke(cli.app, list(words), input=stdin, prog_name="ems")
-    assert done.exit_code == expect, (done.exit_code, done.output, done.exception)
-    return done
-
-
-def execute(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *words],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
-
-
-def files(root: Path) -> dict[str, tuple[int, bytes]]:
-    return {
-        str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes())
-        for path in root.rglob("*")
-        if path.is_file()
-    }
 
 
 def commands() -> dict[str, str]:
@@ -254,101 +226,6 @@ def test_stop_of_what_never_ran_cancels_it(here: Lab) -> None:
     assert json.loads(run("stop", "pi", "--json").stdout)[0]["state"] == "cancelled"
 
 
-# results
-
-
-def test_results_of_an_experiment_without_rows(here: Lab) -> None:
-    registered(here)
-    assert "no rows yet" in run("results", "pi").stdout
-    done = run("results", "pi", "--format", "csv")
-    assert done.stdout == "" and "0 rows" in done.stderr
-    assert json.loads(run("results", "pi", "--format", "json").stdout) == []
-
-
-def test_results_on_standard_output(here: Lab) -> None:
-    ran(here, batch([0, 0], texts("[red]name", "é", "[bold]"), floats("x", 0.1, None), rows=[0, 1]))
-    assert run("results", "pi", "--format", "csv").stdout == 'point,row,"[red]name",x\n0,0,"é",0.1\n0,1,"[bold]",\n'
-    assert run("results", "pi", "--format", "csv", "--columns", "x").stdout == "point,row,x\n0,0,0.1\n0,1,\n"
-    assert "no column 'y'" in run("results", "pi", "--columns", "x,y", "--format", "csv", expect=4).stderr
-    rows = json.loads(run("results", "pi", "--format", "json").stdout)
-    assert rows[1] == {"point": 0, "row": 1, "[red]name": "[bold]", "x": None}
-    assert all(part in run("results", "pi").stdout for part in ("[red]name", "[bold]", "é", "0.1"))
-
-
-def test_results_of_some_rows(here: Lab) -> None:
-    ran(here, batch([0, 1, 2], ints("m", 60, 120, 60), floats("x", 0.5, 1.5, 2.5)))
-    csv = ["results", "pi", "--format", "csv"]
-    assert run(*csv, "--where", "x >= 1").stdout == "point,row,m,x\n1,0,120,1.5\n2,0,60,2.5\n"
-    assert run(*csv, "--where", "x >= 1", "--where", "m=60", "--columns", "x").stdout == "point,row,x\n2,0,2.5\n"
-    assert (
-        "rows with m = 60 and x < 1.0; 4 columns" in run("results", "pi", "--where", "m=60", "--where", "x<1.").stdout
-    )
-    assert "no row fulfils x is null" in run("results", "pi", "--where", "x is null").stdout
-    assert "COLUMN OPERATOR VALUE" in run("results", "pi", "--where", "x => 1", expect=2).stderr
-    assert "no column 'y'" in run("results", "pi", "--where", "y = 1", expect=4).stderr
-    assert "'x' is float64" in run("results", "pi", "--where", "x = 'a'", expect=4).stderr
-
-
-@pytest.mark.parametrize("words", [["--format", "xls"], ["--out", "rows.xls"], ["--out", "rows"]])
-def test_an_unknown_format_names_the_known_ones(words: list[str], here: Lab) -> None:
-    done = run("results", "pi", *words, expect=2)
-    assert "csv, json, parquet" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["missing/rows.csv", "missing/rows.parquet", "stacks.csv"])
-def test_a_file_that_cannot_be_written_leaves_nothing(name: str, here: Lab) -> None:
-    ran(here, batch([0], ints("i", 1)))
-    (here.root / "stacks.csv").mkdir()
-    before = sorted(here.root.iterdir())
-    done = run("results", "pi", "--out", name, expect=2)
-    assert name in done.stderr and "cannot be written" in done.stderr
-    assert sorted(here.root.iterdir()) == before
-
-
-def test_a_reader_that_goes_away_ends_the_command_quietly(here: Lab) -> None:
-    wide = batch([0] * 20_000, floats("x", *[0.1] * 20_000), rows=list(range(20_000)))
-    ran(here, wide)
-    with subprocess.Popen(
-        [*PROGRAM, "results", "pi", "--format", "csv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout and process.stderr
-        assert process.stdout.readline() == "point,row,x\n"
-        process.stdout.close()
-        assert process.stderr.read() == ""
-    assert process.returncode == 141
-
-
-# logs
-
-
-def test_logs_follow_a_running_job_to_its_end(here: Lab, capsys) -> None:
-    experiment = ran(here, state=None)
-    log = here.run_dir(experiment.id) / "job.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("first\n")
-
-    def go_on() -> None:
-        time.sleep(0.7)
-        log.write_text("first\nsecond\n")
-        with closing(databases.connect(here.database_url, here.root)) as database:
-            claim = database.claim(experiment.id, agent="agent", lease_s=3600)
-            assert claim
-            database.release(claim, Outcome(State.SUCCEEDED, 1, 0))
-
-    assert run("logs", "pi").stdout == "first\n"
-    job = threading.Thread(target=go_on)
-    job.start()
-    assert run("logs", "pi", "-f").stdout == "first\nsecond\n"
-    job.join()
-
-
-def test_logs_before_a_run_and_on_another_machine(here: Lab) -> None:
-    registered(here)
-    assert "ems up pi" in run("logs", "pi", expect=4).stderr
-    ran(here)
-    assert "not on this machine: it ran as agent" in run("logs", "pi", expect=2).stderr
-
-
 # teardown
 
 
@@ -363,64 +240,6 @@ def test_teardown_asks_nobody_without_a_terminal(here: Lab) -> None:
     done = execute("teardown", "--all")
     assert done.returncode == 2 and "--yes" in done.stderr
     assert files(here.root) == before
-
-
-# check
-
-
-def test_check_touches_nothing_and_finds_nothing_in_a_fresh_lab(here: Lab) -> None:
-    before = files(here.root)
-    done = run("check")
-    assert done.stdout.startswith("✓ lab lab\n✓ pi experiment ")
-    reports = json.loads(run("check", "--json").stdout)
-    assert [report["stack"] for report in reports] == ["lab", "pi"]
-    assert list(reports[0]) == ["stack", "summary", "problems", "warnings", "exit_code"]
-    assert files(here.root) == before and not (here.root / ".ems").exists()
-
-
-def test_check_tells_all_faults_of_all_stacks(here: Lab) -> None:
-    text = here.stack_file("pi").read_text()
-    for old, new in {
-        "title: pi": "titel: pi",
-        "max_hours: 1": "max_hours: -1",
-        "kind: laptop": "kind: lptop",
-        "environment: pi": "environment: [x]",
-        "table: pi": "table: Pi",
-    }.items():
-        text = text.replace(old, new)
-    here.stack_file("pi").write_text(text)
-    here.stack_file("lab").write_text("config: {}\n")
-    done = run("check", expect=2)
-    for part in ("titel", "max_hours", "lptop", "environment", "results.table", "none of the three kinds"):
-        assert part in done.stdout
-    assert done.stdout.count("Pulumi.pi.yaml:") == 5
-    lab, pi = json.loads(run("check", "--json", expect=2).stdout)
-    assert len(lab["problems"]) == 1 and len(pi["problems"]) == 5 and {lab["exit_code"], pi["exit_code"]} == {2}
-
-
-@pytest.mark.parametrize("name", ["a b", "pı", "研究", "", "-x", ".x", "x" * 101])
-def test_names_that_pulumi_refuses_are_refused_by_check_and_nothing_is_left(name: str, here: Lab) -> None:
-    here.stack_file(name).write_text(here.stack_file("pi").read_text())
-    before = files(here.root)
-    done = run("check", expect=2)
-    assert "the stack's name is" in done.stdout and "rename this file" in done.stdout
-    assert "the stack's name is" in run("up", "--", name, expect=2).stderr
-    assert files(here.root) == before
-
-
-def test_a_stack_may_be_named_by_its_file(here: Lab) -> None:
-    assert run("check", "stacks/Pulumi.pi.yaml").stdout.startswith("✓ pi experiment")
-    assert "did you mean pi?" in run("check", "PI", expect=2).stdout
-
-
-@pytest.mark.parametrize("place", ["stacks/Pulumi.second.yml", "Pulumi.second.yaml", "stacks/Pulumi.second.json"])
-def test_a_file_that_nobody_reads_is_named(place: str, here: Lab) -> None:
-    (here.root / place).write_text("config: {}\n")
-    shown = run("check", expect=2).stdout
-    assert f"✗ second\n  {place}: is read by nobody" in shown and f"mv {place} stacks/Pulumi.second.yaml" in shown
-    here.stack_file("second").write_text(here.stack_file("pi").read_text())
-    shown = run("check", expect=3).stdout
-    assert f"allowed is stacks/Pulumi.second.yaml, which is there too: rm {place}" in " ".join(shown.split())
 
 
 # other commands

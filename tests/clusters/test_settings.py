@@ -11,7 +11,7 @@ from ems.base.errors import StackFileError
 from ems.stack import spec
 from ems.stack.models import Strict
 from ems.stack.schema import json_schema
-from tests.stack.test_spec import EXPERIMENT
+from tests.stack.specs import EXPERIMENT
 
 PLACES = clusters.settings()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 
@@ -14,6 +13,7 @@ from ems.provenance import code as provenance
 from ems.provenance import identity
 from ems.provenance.registration import resolve
 from ems.stack import spec, stackfile
+from tests.provenance.labs import commit, git, write
 
 STACK = """config:
   ems:experiment:
@@ -27,11 +27,6 @@ STACK = """config:
 SWEEP = "{function: 'svd:run', sweep: {n: [1, 2, 3], seed: {count: 4}}}"
 
 
-def git(folder, *words):
-    person = ["-c", "user.name=researcher", "-c", "user.email=researcher@example.org"]
-    subprocess.run(["git", *person, *words], cwd=folder, check=True, capture_output=True)
-
-
 @pytest.fixture
 def row(tmp_path, monkeypatch):
     """The row of a stack file with this job."""
@@ -41,9 +36,7 @@ def row(tmp_path, monkeypatch):
         "environments/small/requirements.txt": "",
         "environments/small/python-version": "3.11\n",
     }
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write(tmp_path, files)
     monkeypatch.chdir(tmp_path)
     git(tmp_path, "init", "--quiet")
 
@@ -51,8 +44,7 @@ def row(tmp_path, monkeypatch):
         file = tmp_path / "stacks" / "Pulumi.svd.yaml"
         file.parent.mkdir(exist_ok=True)
         file.write_text(f"{STACK}      {job}\n")
-        git(tmp_path, "add", "--all")
-        git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Change")
+        commit(tmp_path)
         described = stackfile.load(file)
         assert isinstance(described, spec.ExperimentSpec)
         return resolve(find(), "svd", described, "laptop", remote_needed=False).row

@@ -16,7 +16,7 @@ from ems.provenance import sources
 from ems.provenance.environment import Environment
 from ems.stack import spec
 from ems.stack.models import CodeSpec
-from tests.provenance.test_provenance import commit, git, make_lab, write
+from tests.provenance.labs import commit, git, make_lab, write
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 MODEL = """
