@@ -178,6 +178,28 @@ def test_another_attempt_computes_just_what_failed(bench: Bench) -> None:
     )
 
 
+BEYOND_DOUBLES = """
+import os, pathlib
+trouble = pathlib.Path(os.environ["EMS_RESULTS_DIR"]).parent / "trouble"
+def f(x):
+    if x > 0 and trouble.exists():
+        raise ValueError(x)
+    return {"k": 2**53 + 1 if x == 0 else x if x < 3 else 0.5, "d": 0.5 if x else 1}
+"""
+
+
+def test_another_attempt_knows_that_a_column_has_integers_beyond_the_doubles(bench: Bench) -> None:
+    """A fraction in it then is the fault of its point, and no fault of storing; a column of small ones takes it."""
+    sweep = Sweeping(bench, "trouble", code=BEYOND_DOUBLES, points=4)
+    assert sweep.run() == (State.FAILED, 1, 3)
+    (sweep.run_dir / "trouble").unlink()
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.FAILED, 3, 1)
+    assert bench.values() == {"x": [0, 1, 2], "k": [2**53 + 1, 1, 2], "d": [1.0, 0.5, 0.5]}
+    (failure,) = bench.database.failures("e1")
+    assert failure.point == 3 and "Column 'k' was int64 beyond the exact doubles so far" in failure.error
+
+
 def test_a_cancelled_second_attempt_still_knows_what_failed_in_the_first(bench: Bench) -> None:
     sweep = Sweeping(bench, "trouble", job={"max_failures": 0})
     state, done, failed = sweep.run()

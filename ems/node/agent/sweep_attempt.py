@@ -24,6 +24,8 @@ from ems.node.driver.points import Order
 from ems.node.driver.ranges import count_open
 from ems.node.job.keeper import Ended, Job
 from ems.node.job.results_reader import ResultsReader
+from ems.spool.kinds import Kind, settled
+from ems.sweep import Sweep
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
@@ -121,7 +123,7 @@ class SweepAttempt(Attempt):
             max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
             memory_mb=job["memory_mb"],
             point_timeout_s=job["point_timeout_s"],
-            types=self._patiently(self._stored_types),
+            types=self._patiently(self._stored_kinds),
         )
 
     def _count_stored(self) -> Outcome | None:
@@ -164,9 +166,16 @@ class SweepAttempt(Attempt):
             count.know(points, state)
         return count
 
-    def _stored_types(self, database: Database) -> dict[str, Any]:
-        first = next(iter(database.results(self._claim.experiment_id, chunk_rows=1)), None)
-        return {column.name: column.type for column in first.columns} if first else {}
+    def _stored_kinds(self, database: Database) -> dict[str, Kind]:
+        """What each column is by the rows that are stored: of integers of the results, all are looked at."""
+        id, parameters = self._claim.experiment_id, Sweep.of(self._spec["job"]["sweep"]).names
+        first = next(iter(database.results(id, chunk_rows=1)), None)
+        kinds: dict[str, Kind] = {column.name: column.type for column in first.columns} if first else {}
+        integers = [name for name, kind in kinds.items() if kind == "int64" and name not in parameters]
+        for batch in database.results(id, integers) if integers else ():
+            for column in batch.columns:
+                kinds[column.name] = settled(column.values, kinds[column.name])[0] or "int64"
+        return kinds
 
     def _follow(self, job: Job, reader: ResultsReader) -> Outcome:  # noqa: ARG002
         while True:

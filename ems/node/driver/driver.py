@@ -123,7 +123,7 @@ class Driver:
         self._spool = Spool(Path(order.spool))
         self._backlog = Backlog(Path(order.done).read_bytes(), len(self._sweep))
         self._suspects: deque[Part] = deque()
-        self._kinds = Kinds({**order.types})
+        self._kinds = Kinds(order.types)
         self._batch_size = BatchSize()
         self._lost = 0  # workers since the last batch, by no point's fault
         self._progress = ProgressFile(order.progress)

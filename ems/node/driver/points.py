@@ -22,7 +22,7 @@ from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
 from ems.node.driver.typed_rows import Gathered, Kind
-from ems.spool.batch import Batch, ColumnType, Mark, Value
+from ems.spool.batch import Batch, Mark, Value
 from ems.spool.encoding import encode
 from ems.sweep import Sweep
 
@@ -46,7 +46,7 @@ class Order:
     max_failures: int | None = None
     memory_mb: int | None = None  # per worker
     point_timeout_s: float | None = None
-    types: dict[str, ColumnType] = field(default_factory=dict)  # of the columns that the results table has already
+    types: dict[str, Kind] = field(default_factory=dict)  # of the columns that the results table has already
 
 
 @dataclass(frozen=True)
