@@ -139,11 +139,7 @@ def _kill_once(lock: Path, token: str) -> bool:
     group = lock.read_text(errors="replace").strip() if held else ""
     if group.isdecimal() and int(group) > 1:
         _signal_group(int(group), signal.SIGKILL)
-    strays = list(_with_marker(token))
-    for pid in strays:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            os.kill(pid, signal.SIGKILL)
-    return held or bool(strays)
+    return _kill_strays(token) or held
 
 
 def is_locked(lock: Path) -> bool:
@@ -156,6 +152,15 @@ def is_locked(lock: Path) -> bool:
         except BlockingIOError:
             return True
         return False
+
+
+def _kill_strays(token: str) -> bool:
+    """Whether there were processes of the job with this token, in its group or not."""
+    strays = list(_with_marker(token))
+    for pid in strays:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, signal.SIGKILL)
+    return bool(strays)
 
 
 def _with_marker(token: str) -> Iterator[int]:
@@ -197,9 +202,7 @@ def keep() -> None:
     code = process.wait()
     ended.set()
     _end_group(process.pid, order["grace_s"])
-    for pid in _with_marker(order["env"][MARKER]):
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself
-            os.kill(pid, signal.SIGKILL)
+    _kill_strays(order["env"][MARKER])
     _report(code, "")
 
 
