@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ast
 import enum
 import math
 from array import array
@@ -9,7 +8,6 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,16 +16,16 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ems.node.driver import points, ranges, rows, typed_rows
 from ems.node.driver.rows import BadResult, rows_of
-from ems.node.driver.typed_rows import Gathered, Typed, joined
+from ems.node.driver.typed_rows import Gathered, Typed
+from ems.spool.kinds import Kind
 
 
 class Level(enum.IntEnum):
     HIGH = 3
 
 
-def gathered(*results: Any, known: dict[str, typed_rows.Kind] | None = None) -> Typed:
+def gathered(*results: Any, known: dict[str, Kind] | None = None) -> Typed:
     collected = Gathered(["p"], {"p": "int64", **(known or {})})
     for point, result in enumerate(results):
         collected.add(point, {"p": point}, result)
@@ -305,7 +303,7 @@ def test_the_same_dict_changed_and_returned_again_is_copied() -> None:
     ],
 )
 def test_a_value_of_another_type_fails_its_point_alone(
-    known: typed_rows.Kind | None, first: object, second: object, expected: object, refused: list[int]
+    known: Kind | None, first: object, second: object, expected: object, refused: list[int]
 ) -> None:
     typed = gathered({"x": first}, {"x": second}, known={"x": known} if known else None)
     assert values(typed, "x") == expected
@@ -321,17 +319,6 @@ def test_a_refused_point_loses_all_its_rows() -> None:
 
 def test_a_column_of_nulls_alone_is_left_out_until_it_has_a_type() -> None:
     assert [column.name for column in gathered({"x": None}).columns] == ["p"]
-
-
-def test_kinds_join_in_any_order() -> None:
-    for one in ("int64", "giant", "float64", "text", "bool"):
-        for other in ("int64", "giant", "float64", "text", "bool"):
-            assert joined(one, other) == joined(other, one)
-
-
-@pytest.mark.parametrize("module", [rows, ranges, points])
-def test_what_runs_in_other_environments_is_python_3_9(module: Any) -> None:
-    ast.parse(Path(module.__file__).read_text(), feature_version=(3, 9))
 
 
 def test_a_refused_result_does_not_take_names_away_from_others() -> None:

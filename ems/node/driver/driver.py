@@ -30,10 +30,10 @@ from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, read_order
 from ems.node.driver.position import GATHERING, LOADING
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
-from ems.node.driver.typed_rows import Kind, joined
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
 from ems.spool.folder import Spool
+from ems.spool.kinds import Kind, joined
 from ems.sweep import Sweep
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from ems.node.driver import platform
 from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
-from ems.node.driver.typed_rows import Gathered, Kind
+from ems.node.driver.typed_rows import Gathered
 from ems.spool.batch import Batch, Mark, Value
 from ems.spool.encoding import encode
+from ems.spool.kinds import Kind
 from ems.sweep import Sweep
 
 BUDGET_S = 2 * TARGET_S

@@ -13,9 +13,7 @@ from typing import Any
 
 from ems.node.driver.rows import BadResult, rows_of, shown
 from ems.spool.batch import Column, Value
-from ems.spool.kinds import Kind, column, joined, settled
-
-__all__ = ["Gathered", "Kind", "Typed", "joined"]
+from ems.spool.kinds import Kind, column, settled
 
 RESERVED = frozenset({"experiment_id", "point", "row", "rowid"})
 

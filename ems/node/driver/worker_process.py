@@ -22,8 +22,8 @@ from ems.base.errors import EmsError
 from ems.node.driver.points import Returned
 from ems.node.driver.position import LOADING, SIZE, Position
 from ems.node.driver.ranges import Range
-from ems.node.driver.typed_rows import Kind
 from ems.node.driver.worker import BOOT
+from ems.spool.kinds import Kind
 
 TICK_S = 0.1
 SOURCE = str(Path(__file__).parents[3])  # ems.zip of the bundle

@@ -21,8 +21,8 @@ from distributed import TimeoutError as DaskTimeout
 from ems.base.errors import EmsError
 from ems.node.driver.points import Returned
 from ems.node.driver.ranges import Range
-from ems.node.driver.typed_rows import Kind
 from ems.node.driver.worker_process import Death, Limits, WorkerProcess
+from ems.spool.kinds import Kind
 
 POLL_S = 0.5
 CLOSE_S = 5.0
