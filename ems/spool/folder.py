@@ -15,11 +15,7 @@ from pathlib import Path
 
 from ems.base import aside
 from ems.spool.batch import Batch
-from ems.spool.encoding import (
-    SpoolError,
-    decode,
-    encode,
-)
+from ems.spool.encoding import SpoolError, decode, encode
 
 BATCH = re.compile(r"(\d{8,})\.batch")
 UNFINISHED = re.compile(r"\d{8,}\.batch\.tmp")
@@ -54,11 +50,6 @@ class Spool:
     def waiting_bytes(self) -> int:
         """How many bytes the batches have that are not stored yet."""
         return sum(map(_size, self.waiting()))
-
-    def clear(self) -> None:
-        """Remove the batches that are not stored yet: their results are lost."""
-        for path in self.waiting():
-            path.unlink()
 
 
 def set_aside(batch: Path) -> Path:

@@ -132,7 +132,6 @@ class Attempt:
     def _begin(self) -> None:
         """All is there that the job needs: nothing that was there before counts any more."""
         spools.remove((of, folder) for of, folder in self._earlier() if folder != self._spools.own.folder)
-        self._spools.clear()
         aside.remove(self._results)
         with _room(self._dir):
             self._results.mkdir()

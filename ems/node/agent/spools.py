@@ -80,11 +80,6 @@ class Spools:
             log.warning("Damaged: %s", error)
             return -1
 
-    def clear(self) -> None:
-        """Remove what is not stored yet: it is lost."""
-        for _, spool in self._parts:
-            spool.clear()
-
     def tidy(self) -> None:
         """Remove folders in which nothing is left."""
         for _, spool in self._parts:
