@@ -52,8 +52,10 @@ class Cells:
             self._settle(cells)
         if self._type == "text":
             return self._texts(cells)
-        found = _quick_numbers(cells) if quick and self._type == "number" else None
-        return self._each(cells, _bool if self._type == "bool" else _number, _NULLS) if found is None else found
+        if self._type == "bool":
+            return self._each(cells, _BOOLS.__getitem__, _NULLS)
+        found = _quick_numbers(cells) if quick else None
+        return self._each(cells, _number, _NULLS) if found is None else found
 
     def _settle(self, cells: Sequence[str]) -> None:
         for row, cell in enumerate(cells):
@@ -84,7 +86,7 @@ class Cells:
 
     @property
     def _expected(self) -> str:
-        return WORDS[self._declared] if self._declared else {"bool": "boolean"}.get(self._type or "", "number")
+        return WORDS[self._declared] if self._declared else "boolean" if self._type == "bool" else "number"
 
 
 def is_number(cell: str) -> bool:
@@ -125,10 +127,6 @@ def _number(cell: str) -> int | float:
     if math.isinf(number) and any(digit in cell for digit in "123456789"):
         raise ValueError(cell)  # beyond all doubles
     return number
-
-
-def _bool(cell: str) -> bool:
-    return _BOOLS[cell]
 
 
 def _declared_integer(cell: str) -> int:

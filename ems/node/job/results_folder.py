@@ -37,8 +37,7 @@ class ResultsFolder:
         ResultsError for a folder whose folders have values in their names: the files lack these.
         """
         for path in self._folder.iterdir():
-            if path not in self._known:
-                self._add(path)
+            self._add(path)
             if ended and _is_results(path) and path.is_dir():
                 for member in _members(path):
                     self._add(member)
