@@ -490,6 +490,18 @@ def test_what_only_was_to_be_stored_is_run_again_where_it_is_damaged(bench: Benc
     assert (run_dir / "starts").read_text() == "xx"
 
 
+def test_a_job_that_ran_again_as_rows_were_lost_is_not_run_once_more(bench: Bench) -> None:
+    run_dir = bench.new()
+    storing_left(bench, run_dir)
+    sorted((run_dir / "spool-1").iterdir())[0].write_bytes(b"")
+    for name in ("half", "go"):
+        (run_dir / name).unlink()
+    storing_left(bench, run_dir)
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    assert bench.values() == ROWS
+    assert (run_dir / "starts").read_text() == "xx"
+
+
 def test_a_database_that_was_set_back_has_the_command_run_again(bench: Bench) -> None:
     """Its copy is from before the last rows were stored; what waits in the spool is not all of them."""
     run_dir = bench.new()
@@ -513,14 +525,7 @@ def test_a_database_that_was_set_back_has_the_command_run_again(bench: Bench) ->
 def test_a_cancellation_that_no_agent_heard_holds(bench: Bench) -> None:
     """What a killed agent had in its spool is stored, and nothing is computed."""
     run_dir = bench.new()
-    agent = bench.start(run_dir)
-    half(run_dir, agent)
-    eventually(lambda: bench.row().rows_stored)
-    with locked(bench):
-        go(run_dir)
-        eventually((run_dir / "exit.json").exists)
-        agent.kill()
-        agent.wait()
+    storing_left(bench, run_dir)
     (run_dir / "exit.json").unlink()  # as if it had been killed a moment before
     assert bench.database.request_cancel("e1").state is State.RUNNING
     row = bench.run(run_dir)

@@ -20,7 +20,8 @@ from typing import TypeVar
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Database, Experiment, State, connect
-from ems.node.agent.attempt import Attempt, forget_outcome, read_outcome, seconds_left
+from ems.node.agent import noted
+from ems.node.agent.attempt import Attempt, seconds_left
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.lock import agent_name, take_lock
@@ -61,7 +62,7 @@ class Agent:
             log.info("Experiment %s has no row.", id)
             return None
         if row.wanted_attempt > row.attempt:
-            forget_outcome(self._dir)  # of an attempt that is over: a new one is wanted
+            noted.forget(self._dir)  # of an attempt that is over: a new one is wanted
         self._require_bundle(row)
         claim = database.claim(id, agent=agent_name(self._dir), lease_s=self._config.lease_s)
         if claim:
@@ -75,7 +76,7 @@ class Agent:
 
     def _require_bundle(self, row: Experiment) -> None:
         """ProvenanceError, before the run is claimed, if there is something to compute and the bundle is not whole."""
-        only_storing = row.cancel_requested or row.state.finished or read_outcome(self._dir)
+        only_storing = row.cancel_requested or row.state.finished or noted.read(self._dir)
         if not only_storing:
             verify(Path(self._config.bundle))
 

@@ -10,7 +10,6 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.messages import plain, some
 from ems.databases import Claim, Database, Experiment, Outcome, State
-from ems.node.agent import platform, spools
+from ems.node.agent import noted, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
+from ems.node.agent.noted import Noted
 from ems.node.agent.spools import Spools
 from ems.node.agent.unpack import unpack
 from ems.node.job.keeper import Ended, Job, kill_leftovers
@@ -64,7 +64,7 @@ class Attempt:
     ) -> None:
         self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
         self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
-        self._rows = 0  # that this run has spooled
+        self._rows = 0  # that the job has written, as far as they were spooled
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
         self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
@@ -77,9 +77,11 @@ class Attempt:
     def _left_to_store(self) -> Outcome | None:
         """How this run will end, if nothing is left to do but to store what was left in the folder."""
         if not self._follows():
-            forget_outcome(self._dir)
+            noted.forget(self._dir)
+        if before := noted.read(self._dir):
+            return before.outcome
         cancelled = _stopped(State.CANCELLED, CANCELLED) if self._claim.cancel else None
-        return read_outcome(self._dir) or self._overdue_at_once() or cancelled
+        return self._overdue_at_once() or cancelled
 
     def _follows(self) -> bool:
         """Whether the run just before this one was in this folder too: else what is left here may be outdated."""
@@ -92,11 +94,13 @@ class Attempt:
             spools.remove(self._earlier())
         left = self._earlier() if self._left else []
         found = Spools(self._dir, self._claim.attempt, left, continues=True)
-        if read_outcome(self._dir) and not self._has_all_rows(found):
+        before = noted.read(self._dir)
+        if before and not self._has_all_rows(before.rows, found):
             log.warning("Rows of the job are lost, so it runs again.")
-            forget_outcome(self._dir)
+            noted.forget(self._dir)
             self._left = self._left_to_store()
             return Spools(self._dir, self._claim.attempt, [], continues=True)
+        self._rows = before.rows if before else 0
         return found
 
     def _earlier(self) -> list[tuple[int, Path]]:
@@ -104,10 +108,10 @@ class Attempt:
         newest = self._before.attempt
         return [(of if of <= newest else spools.UNKNOWN, path) for of, path in spools.left(self._dir)]
 
-    def _has_all_rows(self, found: Spools) -> bool:
+    def _has_all_rows(self, rows: int, found: Spools) -> bool:
         """Whether database and spool have all that the job wrote: not after damage, or if the database was set back."""
-        self._rows, waiting = noted_rows(self._dir), found.waiting_rows()
-        return waiting >= 0 and self._before.rows_stored + waiting >= self._rows
+        waiting = found.waiting_rows()
+        return waiting >= 0 and self._before.rows_stored + waiting >= rows
 
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
@@ -284,7 +288,7 @@ class Attempt:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
             return self._release()
-        write_outcome(self._dir, outcome, self._rows)
+        noted.write(self._dir, Noted(outcome, self._rows))
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
@@ -293,7 +297,7 @@ class Attempt:
 
     def _release(self) -> bool:
         if self._courier.released:
-            forget_outcome(self._dir)
+            noted.forget(self._dir)
             self._spools.tidy()
         return self._courier.released or self._courier.fenced
 
@@ -310,38 +314,6 @@ class Attempt:
             opened.seek(max(0, file.stat().st_size - LOG_BYTES))
             text = opened.read().decode("utf-8", errors="replace")
         return "".join(text.rpartition(self._mark)[2].splitlines(keepends=True)[-LOG_LINES:])
-
-
-def read_outcome(run_dir: Path) -> Outcome | None:
-    """How the job of an earlier agent ended, if all its results are in the spool and only storing was left."""
-    try:
-        outcome = json.loads((run_dir / "exit.json").read_bytes())
-        int(outcome.pop("rows"))
-        return Outcome(**{**outcome, "state": State(outcome["state"])})
-    except FileNotFoundError:
-        return None
-    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        log.warning("What exit.json says of the job's end cannot be read, so it runs again: %s", error)
-        return None
-
-
-def noted_rows(run_dir: Path) -> int:
-    """How many rows a job wrote whose outcome can be read."""
-    return int(json.loads((run_dir / "exit.json").read_bytes())["rows"])
-
-
-def write_outcome(run_dir: Path, outcome: Outcome, rows: int) -> None:
-    """Note that the job has ended, and how many rows it wrote. Where that is impossible (a full disk), a later agent
-    would run it again."""
-    try:
-        aside.write(run_dir / "exit.json", json.dumps({"rows": rows, **asdict(outcome)}))
-    except OSError as error:
-        log.warning("exit.json was not written: %s", error)
-
-
-def forget_outcome(run_dir: Path) -> None:
-    """Have the job run again: remove what an earlier agent noted of its end."""
-    (run_dir / "exit.json").unlink(missing_ok=True)
 
 
 def seconds_left(claim: Claim, database: Database) -> float:
