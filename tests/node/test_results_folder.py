@@ -125,6 +125,17 @@ def test_a_poll_is_bounded_in_cells_and_in_time(tmp_path: Path, monkeypatch: pyt
     assert sum(map(len, batches(reader))) == 1
 
 
+def test_a_poll_is_bounded_within_one_record_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a stray quote all is one record, which a job may write as fast as it is read."""
+    monkeypatch.setattr("ems.node.job.results_reader.POLL_S", 0.0)
+    append(tmp_path / "a.csv", 'x\n"' + "y\n" * 2_000_000)
+    reader = ResultsReader(tmp_path)
+    assert [len(batch) for batch in batches(reader, ended=False)] == [0] * 3  # of 1 MiB, and what is left
+    append(tmp_path / "a.csv", '"')
+    (batch,) = (batch for batch in batches(reader) if len(batch))
+    assert batch.columns[0].values == ["y\n" * 2_000_000]
+
+
 def test_what_was_read_is_verified_at_the_end(tmp_path: Path) -> None:
     """Rows of one width, so that neither the size nor the last bytes tell."""
     path = tmp_path / "a.csv"

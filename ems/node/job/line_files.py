@@ -42,7 +42,7 @@ class LineFile(ResultsFile):
         if self._fault:
             raise self._fault
         records = self._waiting or self._tail.take(max_rows, max_bytes, ended)
-        if not records:
+        if records is None:
             return None
         read = self._read(records)
         self._waiting = records[read.records :]

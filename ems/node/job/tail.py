@@ -28,20 +28,26 @@ class Tail:
         self._offset, self._digest = 0, hashlib.sha256()  # of what was read
         self._last = b""  # what that ends with
         self._inode = 0
+        self._at_end = False
         self._exhausted: tuple[int, int, int] | None = None
 
-    def take(self, max_rows: int, max_bytes: int, ended: bool) -> list[Record]:
-        """The next complete records, at least one if there is one; with `ended` also a last one without a newline."""
+    def take(self, max_rows: int, max_bytes: int, ended: bool) -> list[Record] | None:
+        """The next complete records; with `ended` also a last one without a newline. None if there is nothing new.
+
+        [] within a record that is longer than `max_bytes`: the next call reads on.
+        """
         before = signature(self.path)
         if before is None:
-            return self._absent()
+            self._refuse_removed()
+            return None
         if before == self._exhausted and not ended:
-            return []
+            return None
         with opened(self.path) as file:
             self._refuse_rewritten(file)
             records = self._take(file, max_rows, max_bytes, ended)
-        self._exhausted = None if records else before
-        return records
+        is_over = not records and self._at_end
+        self._exhausted = before if is_over else None
+        return None if is_over else records
 
     def verified(self) -> Iterator[None]:
         """Read what was read once more, in steps. ResultsError if it is not what it was."""
@@ -57,13 +63,12 @@ class Tail:
         if digest.digest() != self._digest.digest():
             raise self._rewritten()
 
-    def _absent(self) -> list[Record]:
+    def _refuse_removed(self) -> None:
         if self._offset:
             raise ResultsError(
                 f"{self.path} was removed after {self._records.complete_lines} lines of it were read.",
                 "Leave results files in place; write those that you rename later under a name that ends in .tmp.",
             )
-        return []
 
     def _refuse_rewritten(self, file: int) -> None:
         begin = max(0, self._offset - _REMEMBERED_BYTES)
@@ -81,15 +86,17 @@ class Tail:
 
     def _take(self, file: int, max_rows: int, max_bytes: int, ended: bool) -> list[Record]:
         taken: list[Record] = []
-        while len(taken) < max_rows and max_bytes > 0 and self._is_ready(file, ended):
+        until = self._offset + max_bytes
+        while len(taken) < max_rows and max_bytes > 0 and self._is_ready(file, until, ended):
             taken.append(self._records.ready.popleft())
             max_bytes -= len(taken[-1].data)
         return taken
 
-    def _is_ready(self, file: int, ended: bool) -> bool:
-        """Whether there is a record; reads on until there is one."""
-        while not self._records.ready:
+    def _is_ready(self, file: int, until: int, ended: bool) -> bool:
+        """Whether there is a record; reads on until there is one, or so far."""
+        while not self._records.ready and self._offset < until:
             block = os.pread(file, _BLOCK, self._offset)
+            self._at_end = not block
             if not block:
                 if ended:
                     self._records.finish()
