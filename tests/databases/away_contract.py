@@ -14,7 +14,7 @@ from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Outcome, State, connect
 from ems.node.agent.agent import AgentConfig
 from tests.databases.cases import batch, claimed, fill_lab, ints, now, states, table, until
-from tests.node.test_agent import PATIENCE_S, ROWS, bench_of, half
+from tests.node.bench import PATIENCE_S, ROWS, bench_of, half
 
 NOWHERE = "no-such-host.invalid"
 

@@ -28,7 +28,7 @@ from tests.databases.cases import Address as Place
 from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
 from tests.databases.contract import DatabaseContract
 from tests.databases.results_contract import batches
-from tests.node.test_agent import PATIENCE_S, ROWS, bench_of, half
+from tests.node.bench import PATIENCE_S, ROWS, bench_of, half
 
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

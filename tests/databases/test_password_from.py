@@ -19,7 +19,7 @@ from ems.databases.postgresql import backend
 from tests.databases.cases import until
 from tests.databases.secret_stores import FIRST, LATEST, PASSWORD, Stores
 from tests.databases.servers import PostgresqlServer
-from tests.node.test_agent import JOB, PATIENCE_S, ROWS, bench_of, half
+from tests.node.bench import JOB, PATIENCE_S, ROWS, bench_of, half
 
 pytestmark = pytest.mark.xdist_group("secret_versions")
 HERE = Path()

@@ -17,7 +17,7 @@ from tests.end_to_end.conftest import User
 from tests.end_to_end.test_kills import DEAR, database_locked, runs
 from tests.end_to_end.test_sweep_faults import SLOW, Faulty
 from tests.end_to_end.test_sweeps import POINTS, Sweeper
-from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, locked, pause
+from tests.node.bench import PATIENCE_S, Bench, bench, eventually, locked, pause
 
 __all__ = ["bench"]
 

@@ -13,7 +13,7 @@ import psutil
 
 from ems.databases import State
 from tests import tally
-from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, locked
+from tests.node.bench import PATIENCE_S, Bench, bench, eventually, family, locked
 from tests.node.test_sweep_attempt import Sweeping
 
 __all__ = ["bench"]

@@ -19,7 +19,7 @@ from ems.provenance import bundle
 from ems.spool.batch import Batch, Column, Mark
 from ems.spool.folder import read
 from ems.stack.models import ExperimentSpec
-from tests.node.test_agent import PATIENCE_S, Bench, bench, eventually, family, lapse, locked
+from tests.node.bench import PATIENCE_S, Bench, bench, eventually, family, lapse, locked
 
 __all__ = ["bench"]
 
