@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 import zipfile
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -402,13 +404,20 @@ def test_a_damaged_batch_is_set_aside_and_its_points_are_computed_again(bench: B
     assert all((folder / name).read_bytes() == b"foreign" for name in FOREIGN)
 
 
-def test_a_batch_that_is_damaged_while_the_run_goes_on_is_computed_again_too(bench: Bench) -> None:
-    sweep = Sweeping(bench, "wait")
-    agent = bench.start(sweep.run_dir)
+@contextmanager
+def all_spooled(sweep: Sweeping) -> Iterator[subprocess.Popen[bytes]]:
+    """The agent of a sweep whose points are all computed and, in the block, not all stored."""
+    agent = sweep.bench.start(sweep.run_dir)
     eventually(sweep.stored)
-    with locked(bench):
+    with locked(sweep.bench):
         sweep.make("go")
         eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+        yield agent
+
+
+def test_a_batch_that_is_damaged_while_the_run_goes_on_is_computed_again_too(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    with all_spooled(sweep) as agent:
         last = sorted(sweep.run_dir.glob("spool-1/*.batch"))[-1]
         lost = set(read(last).replaces)
         last.write_bytes(b"")
@@ -419,11 +428,7 @@ def test_a_batch_that_is_damaged_while_the_run_goes_on_is_computed_again_too(ben
 
 def test_a_database_that_is_away_in_mid_run_is_waited_for(bench: Bench) -> None:
     sweep = Sweeping(bench, "wait")
-    agent = bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    with locked(bench):
-        sweep.make("go")
-        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
+    with all_spooled(sweep) as agent:
         assert agent.poll() is None
     assert agent.wait(PATIENCE_S) == 0
     row = bench.row()
