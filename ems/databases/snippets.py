@@ -1,7 +1,8 @@
 """Code that people paste into a notebook: it reads a stack's newest rows, whichever database the lab has.
 
 What a database's own clients do better stands beside the database; this goes through `ems results`. Each keeps any text
-as it is: in CSV, text stands in quotes; the readers of R and Octave would change `"01"` and carriage returns.
+as it is: in CSV, text stands in quotes; the readers of R and Octave would change `"01"` and carriage returns. In Python
+no whole number loses digits: pandas makes doubles of those beside nulls, unless it is asked for its types with `<NA>`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pandas
 
 command = ["ems", "results", "$stack", "--format", "parquet"]
 done = subprocess.run(command, cwd=$root, stdout=subprocess.PIPE, check=True)
-frame = pandas.read_parquet(io.BytesIO(done.stdout))
+frame = pandas.read_parquet(io.BytesIO(done.stdout), dtype_backend="numpy_nullable")
 print(frame)
 """)
 R = Template(r"""setwd($root)

@@ -25,7 +25,10 @@ from tests.conftest import commit, ran
 from tests.databases.cases import batch, floats, ints, texts
 from tests.databases.servers import program
 
-ROWS = batch([0, 0, 1], ints("darts", 1, 2, 3), floats("estimate", 0.5, None, 2.25), rows=[0, 1, 0])
+BIG = 2**53 + 1  # no double
+ROWS = batch(
+    [0, 0, 1], ints("big", BIG, None, 7), ints("darts", 1, 2, 3), floats("estimate", 0.5, None, 2.25), rows=[0, 1, 0]
+)
 
 
 @pytest.fixture
@@ -48,8 +51,9 @@ def run(folder: Path, *command: str, code: str = "") -> str:
     return done.stdout
 
 
-PYTHON_CHECK = """
-assert list(frame.columns)[-4:] == ["point", "row", "darts", "estimate"], frame.columns
+PYTHON_CHECK = f"""
+assert list(frame.columns)[-5:] == ["point", "row", "big", "darts", "estimate"], frame.columns
+assert frame.big.isna().tolist() == [False, True, False] and frame.big[[0, 2]].tolist() == [{BIG}, 7], frame.big
 assert frame[["point", "row", "darts"]].values.tolist() == [[0, 0, 1], [0, 1, 2], [1, 0, 3]]
 assert frame.estimate.isna().tolist() == [False, True, False] and frame.estimate[2] == 2.25
 """
@@ -87,11 +91,16 @@ def test_python(stored: Lab, tmp_path: Path) -> None:
     run(tmp_path, sys.executable, "-", code=code + PYTHON_CHECK)
 
 
+def with_polars(code: str) -> str:
+    """As somebody does who takes the other line."""
+    other = "    # or: frame = polars."
+    assert other in code
+    return "import polars\n" + code.replace(other, "    frame = polars.")
+
+
 def test_polars_takes_the_same_query(stored: Lab, tmp_path: Path) -> None:
-    read = "polars.read_database(query, connection)"
-    code = snippet("python").replace("import pandas", "import polars")
-    lines = [f"    frame = {read}" if read in line else line for line in code.splitlines()]
-    run(tmp_path, sys.executable, "-", code="\n".join(lines) + "\nassert frame['darts'].to_list() == [1, 2, 3]\n")
+    code = with_polars(snippet("python")) + f"\nassert frame['big'].to_list() == [{BIG}, None, 7]\n"
+    run(tmp_path, sys.executable, "-", code=code)
 
 
 def test_r(stored: Lab, tmp_path: Path) -> None:
@@ -108,7 +117,7 @@ def test_sql(stored: Lab, tmp_path: Path) -> None:
     code = snippet("sql")
     opened = str(stored.root / ".ems/ems.db")
     assert code.startswith(f'-- sqlite3 -readonly -box "{opened}"\n')
-    assert run(tmp_path, "sqlite3", "-readonly", "-csv", opened, code=code).split()[-1].endswith(",1,0,3,2.25")
+    assert run(tmp_path, "sqlite3", "-readonly", "-csv", opened, code=code).split()[-1].endswith(",1,0,7,3,2.25")
 
 
 def moved(here: Lab, url: str) -> Lab:
@@ -143,14 +152,12 @@ def test_the_same_from_postgresql(
 
 
 def test_polars_and_psql_on_postgresql(in_postgresql: Lab, tmp_path: Path) -> None:
-    read = "polars.read_database(query, connection)"
-    code = "import polars\n" + snippet("python").replace("    # or: ", "    ") + "\nassert frame['darts'].sum() == 6\n"
-    assert read in code
+    code = with_polars(snippet("python")) + "\nassert frame['darts'].sum() == 6\n"
     run(tmp_path, sys.executable, "-", code=code)
     code = snippet("sql")
     assert code.startswith(f'-- psql "{in_postgresql.database_url}"\n')
     said = run(tmp_path, program("psql"), "--csv", in_postgresql.database_url, code=code)
-    assert said.splitlines()[-1].endswith(",1,0,3,2.25")
+    assert said.splitlines()[-1].endswith(",1,0,7,3,2.25")
 
 
 @pytest.mark.parametrize(

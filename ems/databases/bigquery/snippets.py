@@ -17,12 +17,15 @@ WHERE experiment_id = (SELECT id FROM newest)
   AND batch IN (SELECT number FROM `$dataset.loaded_batch` WHERE experiment_id = (SELECT id FROM newest))
 ORDER BY point, `row`""")
 PYTHON = Template('''\
+import pandas
+import pyarrow
 from google.cloud import bigquery
 
 query = """
 $query
 """
-frame = bigquery.Client(project=$project).query(query).result().to_arrow().to_pandas()
+table = bigquery.Client(project=$project).query(query).result().to_arrow()
+frame = table.to_pandas(types_mapper={pyarrow.int64(): pandas.Int64Dtype()}.get)
 print(frame)
 ''')
 SQL = Template("""\

@@ -19,7 +19,9 @@ $query
 """
 with psycopg.connect($url) as connection:
     cursor = connection.execute(query)
-    frame = pandas.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description])
+    rows = cursor.fetchall()
+    columns = {column.name: [row[i] for row in rows] for i, column in enumerate(cursor.description)}
+    frame = pandas.DataFrame({name: pandas.array(values) for name, values in columns.items()})
     # or: frame = polars.read_database(query, connection)
 print(frame)
 ''')

@@ -18,7 +18,8 @@ query = """
 $query
 """
 with closing(sqlite3.connect($uri, uri=True)) as connection:
-    frame = pandas.read_sql_query(query, connection)  # or: polars.read_database(query, connection)
+    frame = pandas.read_sql_query(query, connection, dtype_backend="numpy_nullable")
+    # or: frame = polars.read_database(query, connection)
 print(frame)
 ''')
 R = Template("""\
