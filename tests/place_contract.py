@@ -17,8 +17,8 @@ from ems.clusters import Live, Place
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from tests.conftest import commit, registered
+from tests.processes import PATIENCE_S
 
-PATIENCE_S = 120.0  # a limit that only a hang reaches
 ROWS = 10
 
 JOB = """

@@ -13,6 +13,7 @@ from ems.databases import Claim, Outcome, State
 from ems.lab import Lab
 from tests.conftest import ran
 from tests.databases.cases import batch, floats
+from tests.processes import PATIENCE_S
 
 LOOK = """
 import ems
@@ -35,7 +36,7 @@ def there(request: pytest.FixtureRequest, here: Lab) -> Lab:
 class Kernel(NotebookClient):
     def __init__(self, there: Lab) -> None:
         where = {"metadata": {"path": str(there.root)}}
-        super().__init__(new_notebook(), timeout=120, kernel_name="python3", resources=where)
+        super().__init__(new_notebook(), timeout=PATIENCE_S, kernel_name="python3", resources=where)
 
     def run(self, code: str) -> list[str]:
         """What a new cell with this code prints."""

@@ -24,6 +24,7 @@ from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
+from tests.processes import PATIENCE_S, alive
 
 FILES = (
     *("agent.json", "agent.id", "agent.lock", "job.lock", "job.token", "job.log"),
@@ -118,8 +119,8 @@ class TestLaptop(OnThisMachine):
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         agent = self.hung(here, experiment)
         assert lifecycle.stop(here, experiment).state is State.CANCELLED
-        psutil.wait_procs([agent], timeout=10)
-        assert not agent.is_running() or agent.status() == psutil.STATUS_ZOMBIE
+        psutil.wait_procs([agent], timeout=PATIENCE_S)
+        assert not alive(agent.pid)
 
     # A run that was interrupted goes on, whatever was lost of what can be made again.
 
@@ -213,7 +214,7 @@ class TestLaptop(OnThisMachine):
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         (agent,) = self.agents(here, experiment)
         self.set_back(here, copy)
-        psutil.wait_procs([agent], timeout=60)
+        psutil.wait_procs([agent], timeout=PATIENCE_S)
         log = (here.run_dir(experiment.id) / "agent.log").read_text()
         assert not agent.is_running() and "the database does not know it, and was set back to run 0" in log
         again = self.until(Laptop(), here, experiment, lambda now: now.rows_stored > 0)

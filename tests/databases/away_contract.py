@@ -13,8 +13,9 @@ import pytest
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Database, Outcome, State, connect
 from ems.node.agent.agent import AgentConfig
-from tests.databases.cases import batch, claimed, fill_lab, ints, now, states, table, until
-from tests.node.bench import PATIENCE_S, ROWS, bench_of, half
+from tests.databases.cases import batch, claimed, fill_lab, ints, now, states, table
+from tests.node.bench import ROWS, bench_of, half
+from tests.processes import PATIENCE_S, eventually
 
 NOWHERE = "no-such-host.invalid"
 
@@ -34,8 +35,6 @@ class Own(Protocol):
 class AwayContract:
     """A backend's tests give `own`."""
 
-    patience_s = PATIENCE_S
-    """For what an agent does once its call has given up."""
     reads_meanwhile = False
     """True where only those who write notice."""
 
@@ -53,14 +52,14 @@ class AwayContract:
             run_dir = bench.new()
             agent = bench.start(run_dir)
             half(run_dir, agent)
-            until(lambda: bench.row().rows_stored == 100, self.patience_s)
+            eventually(lambda: bench.row().rows_stored == 100)
             own.kill()
             (run_dir / "go").touch()
             try:
-                until(lambda: "The database is away, going on" in log_of(run_dir), self.patience_s)
+                eventually(lambda: "The database is away, going on" in log_of(run_dir))
             finally:
                 own.start()
-            assert agent.wait(self.patience_s) == 0, log_of(run_dir)
+            assert agent.wait(PATIENCE_S) == 0, log_of(run_dir)
             row = bench.row()
             assert (row.state, row.error, row.rows_stored, row.attempt) == (State.SUCCEEDED, "", 200, 1)
             assert bench.values() == ROWS
@@ -74,11 +73,11 @@ class AwayContract:
             own.kill()
             try:
                 agent = bench.start(run_dir)
-                until(lambda: "The database is away, waiting for it" in log_of(run_dir), self.patience_s)
+                eventually(lambda: "The database is away, waiting for it" in log_of(run_dir))
                 assert not (run_dir / "starts").exists()
             finally:
                 own.start()
-            assert agent.wait(self.patience_s) == 0, log_of(run_dir)
+            assert agent.wait(PATIENCE_S) == 0, log_of(run_dir)
             assert (bench.row().state, bench.row().attempt, bench.values()) == (State.SUCCEEDED, 1, ROWS)
 
     def test_a_client_is_told_that_the_server_is_away_and_goes_on_when_it_is_back(self, own, client):
@@ -116,11 +115,11 @@ class NetworkContract(AwayContract):
             run_dir = bench.prepare(bench.register())
             replace(AgentConfig.read(run_dir), database=nowhere()).write(run_dir)
             agent = bench.start(run_dir)
-            until(lambda: "The database is away, waiting for it" in log_of(run_dir), self.patience_s)
+            eventually(lambda: "The database is away, waiting for it" in log_of(run_dir))
             assert NOWHERE in log_of(run_dir) and "does not answer" in log_of(run_dir)
             assert agent.poll() is None
             agent.terminate()
-            assert agent.wait(self.patience_s) == 0, log_of(run_dir)
+            assert agent.wait(PATIENCE_S) == 0, log_of(run_dir)
             assert bench.row().state is State.REGISTERED
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -129,13 +128,6 @@ def now(database: Database, id: str = "5f0c") -> Experiment:
     found = database.experiment(id)
     assert found is not None
     return found
-
-
-def until(condition: Callable[[], bool], within_s: float = 20) -> None:
-    end = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < end, "that did not happen in time"
-        time.sleep(0.01)
 
 
 def at_once(calls: list[Callable[[], object]]) -> None:

@@ -33,8 +33,8 @@ from tests.databases.cases import (
     ints,
     now,
     table,
-    until,
 )
+from tests.processes import eventually
 
 PLATFORM = json.dumps({"cpu": "a CPU’s name", "flags": [f"flag{n}" for n in range(300)]})
 
@@ -225,7 +225,7 @@ class RegistryContract(DatabaseCase):
 
     def test_a_deadline_that_passed_ends_the_experiment(self, database):
         claim = claimed(database, max_hours=1e-8)
-        until(lambda: now(database).state is State.EXPIRED)
+        eventually(lambda: now(database).state is State.EXPIRED)
         found = now(database)
         assert (found.finished_at, "max_hours, 1e-08, are used up" in found.error) == (claim.deadline_at, True)
         assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None
@@ -236,7 +236,7 @@ class RegistryContract(DatabaseCase):
 
     def test_a_run_still_winding_down_does_not_undo_a_reopening(self, database):
         claim = claimed(database, max_hours=1e-8)
-        until(lambda: now(database).state is State.EXPIRED)
+        eventually(lambda: now(database).state is State.EXPIRED)
         assert database.register(replace(REGISTRATION, max_hours=1.0)).state is State.REGISTERED
         assert database.beat(claim, LONG_S).expired
         database.release(claim, Outcome(State.EXPIRED, 3, 0))
@@ -246,7 +246,7 @@ class RegistryContract(DatabaseCase):
 
     def test_used_up_hours_expire_again(self, database):
         claim = claimed(database, max_hours=1e-8)
-        until(lambda: database.beat(claim, LONG_S).expired)
+        eventually(lambda: database.beat(claim, LONG_S).expired)
         database.release(claim, Outcome(State.EXPIRED, 0, 0))
         database.reopen("5f0c")
         assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None

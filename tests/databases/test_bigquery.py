@@ -25,10 +25,11 @@ from ems.databases.columns import RESERVED
 from tests.databases.bigquery_gate import everybody, gate
 from tests.databases.bigquery_server import PROJECT, BigqueryServer
 from tests.databases.cases import Address as Place
-from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
+from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table
 from tests.databases.contract import DatabaseContract
 from tests.databases.results_contract import batches
-from tests.node.bench import PATIENCE_S, ROWS, bench_of, half
+from tests.node.bench import ROWS, bench_of, half
+from tests.processes import PATIENCE_S, eventually
 
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -367,7 +368,7 @@ def test_an_agents_run_outlives_a_crash_of_the_service(own, tmp_path, monkeypatc
         run_dir = bench.new()
         agent = bench.start(run_dir)
         half(run_dir, agent)
-        until(lambda: bench.row().rows_stored == 100, PATIENCE_S)
+        eventually(lambda: bench.row().rows_stored == 100)
         own.kill()
         (run_dir / "go").touch()
         own.start()

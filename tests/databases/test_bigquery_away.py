@@ -32,8 +32,6 @@ def server() -> Iterator[BigqueryServer]:
 
 @pytest.mark.drill
 class TestAway(NetworkContract):
-    patience_s = 200.0
-
     @pytest.fixture
     def own(self, server, monkeypatch) -> Own:
         monkeypatch.setenv(HOST, server.host)

@@ -16,10 +16,10 @@ from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.cli import app as cli
 from ems.databases import State, connect
 from ems.databases.postgresql import backend
-from tests.databases.cases import until
 from tests.databases.secret_stores import FIRST, LATEST, PASSWORD, Stores
 from tests.databases.servers import PostgresqlServer
-from tests.node.bench import JOB, PATIENCE_S, ROWS, bench_of, half
+from tests.node.bench import JOB, ROWS, bench_of, half
+from tests.processes import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.xdist_group("secret_versions")
 HERE = Path()
@@ -174,7 +174,7 @@ def test_an_agent_waits_for_a_store_that_is_away(own, stores, store, address, tm
         (run_dir / "go").touch()
         stores.stop()
         agent = bench.start(run_dir)
-        until(lambda: "waiting for it" in (run_dir / "agent.log").read_text(), PATIENCE_S)
+        eventually(lambda: "waiting for it" in (run_dir / "agent.log").read_text())
         stores.start()
         assert agent.wait(PATIENCE_S) == 0
         assert (bench.row().state, bench.values()) == (State.SUCCEEDED, ROWS)

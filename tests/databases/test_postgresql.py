@@ -37,11 +37,11 @@ from tests.databases.cases import (
     states,
     table,
     texts,
-    until,
 )
 from tests.databases.contract import DatabaseContract
 from tests.databases.servers import PostgresqlServer, program
 from tests.databases.volume_contract import numbered
+from tests.processes import eventually
 
 HERE = Path()
 
@@ -271,7 +271,7 @@ def test_each_row_is_read_once_before_the_server_knows_how_many_there_are(made, 
     def fetched() -> int:
         """Rows that were looked at; servers' processes count when they end."""
         made.close()
-        until(lambda: sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") == [(1,)])
+        eventually(lambda: sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()") == [(1,)])
         ((rows,),) = sql("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'digits'")
         return rows
 

@@ -10,8 +10,9 @@ import pytest
 
 from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import Claim, Database, Experimenter, Outcome, State, connect
-from tests.databases.cases import REGISTRATION, batch, claimed, failed, fill_lab, ints, now, states, table, until
+from tests.databases.cases import REGISTRATION, batch, claimed, failed, fill_lab, ints, now, states, table
 from tests.databases.servers import PostgresqlServer
+from tests.processes import eventually
 
 pytestmark = pytest.mark.xdist_group("postgresql_standby")
 HERE = Path()
@@ -45,7 +46,7 @@ def running(primary, name) -> Iterator[tuple[Database, Claim]]:
         fill_lab(database)
         claim = claimed(database)
         database.store(claim, batch([0, 1], ints("x", 1, 2), marks=(failed(2),)))
-        until(primary.is_followed)
+        eventually(primary.is_followed)
         yield database, claim
 
 
@@ -56,7 +57,7 @@ def test_a_standby_is_read_while_the_primary_is_written(primary, standby, name, 
         first = next(reading)
         database.store(claim, batch([1, 3], ints("x", 9, 3), replaces=(1,)))
         database.release(claim, Outcome(State.FAILED, 3, 1))
-        until(primary.is_followed)
+        eventually(primary.is_followed)
         assert [list(part.columns[0].values) for part in (first, *reading)] == [[1], [2]]
         assert table(reader)["x"] == [1, 9, 3]
         assert (now(reader), states(reader)) == (now(database), states(database))

@@ -20,6 +20,7 @@ import pytest
 from ems.cli import scaffold
 from ems.engine import install as engine
 from tests import tally
+from tests.processes import PATIENCE_S
 
 JOB = """
 import csv, json, os, pathlib, sys, time
@@ -53,7 +54,7 @@ class User:
             env={**os.environ, **env},
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=PATIENCE_S,
             stdin=subprocess.DEVNULL,
         )
         if expect is not None:
@@ -119,7 +120,7 @@ class User:
         subprocess.run(["git", *identity, "commit", "-qm", message, "--allow-empty"], cwd=self.root, check=True)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(f"file:{self.root}/.ems/ems.db?mode=ro", uri=True, timeout=20)
+        connection = sqlite3.connect(f"file:{self.root}/.ems/ems.db?mode=ro", uri=True, timeout=PATIENCE_S)
         try:
             return connection.execute(sql).fetchall()
         finally:
@@ -152,7 +153,7 @@ class User:
 
     def assert_nothing_left(self) -> None:
         """No process, no lock, no operation that Pulumi believes to be under way; a preview has no complaint."""
-        self.wait(lambda: not self.processes(), 20)
+        self.wait(lambda: not self.processes())
         assert self.locks() == []
         assert not self.deployment().get("pending_operations")
         shown = self.pulumi("preview", "--stack", "e")
@@ -186,14 +187,14 @@ class User:
     def agents(self) -> list[psutil.Process]:
         return self.processes("ems.node")
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 60) -> Any:
-        end = time.monotonic() + timeout_s
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             if result := condition():
                 return result
             time.sleep(0.05)
         logs = "\n".join(self.said(process) for process in self.started)
-        raise AssertionError(f"not within {timeout_s} s: {condition}\n{logs}")
+        raise AssertionError(f"not within {PATIENCE_S} s: {condition}\n{logs}")
 
     def end(self) -> None:
         for process in self.processes():

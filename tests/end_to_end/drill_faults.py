@@ -17,7 +17,8 @@ from tests.end_to_end.conftest import User
 from tests.end_to_end.test_kills import DEAR, database_locked, runs
 from tests.end_to_end.test_sweep_faults import SLOW, Faulty
 from tests.end_to_end.test_sweeps import POINTS, Sweeper
-from tests.node.bench import PATIENCE_S, Bench, bench, eventually, locked, pause
+from tests.node.bench import Bench, bench, locked, pause
+from tests.processes import PATIENCE_S, eventually
 
 __all__ = ["bench"]
 
@@ -165,7 +166,7 @@ def test_two_at_once_are_one_sweep(user: User) -> None:
     sweeper = Sweeper(user.root, user.started)
     sweeper.sweep()
     commands = [sweeper.start("up", "e"), sweeper.start("up", "e")]
-    assert [command.wait(120) for command in commands] == [0, 0]
+    assert [command.wait(PATIENCE_S) for command in commands] == [0, 0]
     sweeper.assert_whole()
     assert sweeper.calls() == Counter(POINTS) and runs(sweeper) == 1
 
@@ -183,6 +184,6 @@ def test_everything_sleeps_for_longer_than_a_lease_and_goes_on(user: User) -> No
     time.sleep(60)
     for process in everything:
         process.resume()
-    assert command.wait(120) == 0, sweeper.said(command)
+    assert command.wait(PATIENCE_S) == 0, sweeper.said(command)
     sweeper.assert_whole()
     assert sweeper.calls() == Counter(POINTS) and runs(sweeper) == 1

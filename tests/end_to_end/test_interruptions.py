@@ -17,6 +17,7 @@ import pytest
 
 from ems import databases
 from tests.end_to_end.conftest import EMS, User, expected
+from tests.processes import PATIENCE_S
 
 ROWS = 30
 
@@ -48,7 +49,7 @@ def test_a_signal_to_up_or_to_its_group_cancels_the_run(
     command = user.start("up", "e")
     user.wait(lambda: in_mid_run(user))
     send(command.pid, number)
-    assert command.wait(60) == 130
+    assert command.wait(PATIENCE_S) == 130
     assert "ems up e --retry" in " ".join(user.said(command).split())
     assert "Traceback" not in user.said(command)
     assert_cancelled_and_goes_on(user)
@@ -60,7 +61,7 @@ def test_a_signal_to_plain_pulumi_cancels_the_run(user: User) -> None:
     command = user.start("pulumi", "up", "--yes", "--skip-preview", "--stack", "e")
     user.wait(lambda: in_mid_run(user))
     command.send_signal(signal.SIGINT)
-    assert command.wait(60) not in {0, -signal.SIGINT}
+    assert command.wait(PATIENCE_S) not in {0, -signal.SIGINT}
     assert "Traceback" not in user.said(command)
     assert_cancelled_and_goes_on(user)
 
@@ -71,7 +72,7 @@ def test_a_signal_before_the_run_leaves_it_to_be_begun(user: User) -> None:
     command = user.start("up", "e")
     user.wait(user.updates)
     command.send_signal(signal.SIGINT)
-    assert command.wait(60) == 130
+    assert command.wait(PATIENCE_S) == 130
     assert "Traceback" not in user.said(command)
     user.ems("up", "e", "--retry")
     user.assert_undisturbed(ROWS)
@@ -85,7 +86,7 @@ def test_a_signal_is_obeyed_also_where_a_shell_ignores_it_for_what_it_starts(use
     signal.signal(signal.SIGINT, before)
     user.wait(lambda: in_mid_run(user))
     command.send_signal(signal.SIGINT)
-    assert command.wait(60) == 130
+    assert command.wait(PATIENCE_S) == 130
     assert user.state() == "cancelled"
 
 
@@ -138,7 +139,7 @@ def hang_up(user: User) -> None:
     command = user.start("up", "e")
     user.wait(lambda: in_mid_run(user))
     command.send_signal(signal.SIGHUP)
-    assert command.wait(20) == -signal.SIGHUP
+    assert command.wait(PATIENCE_S) == -signal.SIGHUP
 
 
 def close_the_terminal(user: User) -> None:
@@ -216,7 +217,7 @@ def test_the_lock_of_a_living_pulumi_is_waited_for(user: User) -> None:
     user.wait(lambda: f"process {plain.pid}" in user.said(second))
     assert user.locks() == held and plain.poll() is None
     assert user.ems("up", "e", "--detach", expect=7).stderr.count(f"{second.pid}") == 1
-    assert (plain.wait(60), second.wait(60)) == (0, 0)
+    assert (plain.wait(PATIENCE_S), second.wait(PATIENCE_S)) == (0, 0)
     user.assert_undisturbed(ROWS)
     assert user.query("SELECT count(*) FROM run") == [(1,)]
 
@@ -224,7 +225,7 @@ def test_the_lock_of_a_living_pulumi_is_waited_for(user: User) -> None:
 def test_two_at_once_are_one_run(user: User) -> None:
     begin(user)
     commands = [user.start("up", "e"), user.start("up", "e")]
-    assert [command.wait(120) for command in commands] == [0, 0]
+    assert [command.wait(PATIENCE_S) for command in commands] == [0, 0]
     user.assert_undisturbed(ROWS)
     assert user.query("SELECT count(*) FROM run") == [(1,)]
 
@@ -233,11 +234,11 @@ def test_a_database_locked_for_long_in_mid_run_loses_nothing(user: User) -> None
     begin(user)
     command = user.start("up", "e")
     user.wait(lambda: in_mid_run(user))
-    with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=20)) as other:
+    with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=PATIENCE_S)) as other:
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(20)
         other.execute("COMMIT")
-    assert command.wait(60) == 0
+    assert command.wait(PATIENCE_S) == 0
     user.assert_undisturbed(ROWS)
     assert user.query("SELECT count(*) FROM run") == [(1,)]
 

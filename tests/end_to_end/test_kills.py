@@ -21,6 +21,7 @@ from ems.engine import install as engine
 from tests import tally
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
+from tests.processes import PATIENCE_S
 
 ROWS = 24
 VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
@@ -69,7 +70,7 @@ PHASES: dict[str, Callable[[User], bool]] = {
 
 @contextmanager
 def database_locked(user: User) -> Iterator[None]:
-    with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=20)) as other:
+    with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=PATIENCE_S)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield
         other.execute("COMMIT")
@@ -121,7 +122,7 @@ def test_a_killed_process_changes_nothing(user: User, tmp_path: Path, phase: str
         kill_while_flushing(user, victim)
     else:
         kill(user, phase, victim)
-    assert command.wait(60) in exit_code(phase, victim), user.said(command)
+    assert command.wait(PATIENCE_S) in exit_code(phase, victim), user.said(command)
     job_was_killed = victim in {"job", "keeper"}
     user.ems("up", "e", *(["--retry"] if job_was_killed else []), **env)
     user.assert_undisturbed(ROWS)
@@ -133,7 +134,7 @@ def test_a_new_agent_takes_over_while_up_watches(user: User) -> None:
     command = user.start("up", "e")
     kill(user, "mid_run", "agent")
     user.wait(lambda: user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "lost"), (2, "running")])
-    assert command.wait(60) == 0
+    assert command.wait(PATIENCE_S) == 0
     user.assert_undisturbed(ROWS)
 
 
@@ -167,10 +168,10 @@ def test_a_sweep_that_is_killed_again_and_again_has_each_point_once(user: User, 
         else:
             tally.tried(hit=False)
         if victim in {"cli", "all"}:
-            command.wait(60)
+            command.wait(PATIENCE_S)
         if command.poll() is not None:
             command = sweeper.start(*next_command(sweeper))
-    command.wait(120)
+    command.wait(PATIENCE_S)
     while sweeper.counters()[0] != "succeeded":
         sweeper.ems(*next_command(sweeper), expect=None)
     sweeper.assert_whole()

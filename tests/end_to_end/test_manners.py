@@ -18,6 +18,7 @@ from ems.engine.repair import repair
 from ems.engine.runner import Pulumi
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_interruptions import ROWS, begin, in_mid_run
+from tests.processes import PATIENCE_S
 
 pytestmark = pytest.mark.usefixtures("either_engine")
 UP = ("up", "--yes", "--skip-preview", "--stack", "e")
@@ -49,7 +50,7 @@ def test_the_version_is_the_one_that_was_built(either_engine: str) -> None:
 def test_the_first_signal_lets_an_update_end_in_order(user: User, number: signal.Signals) -> None:
     engine = under_way(user)
     engine.send_signal(number)
-    assert user.started[-1].wait(60) not in {0, -number}
+    assert user.started[-1].wait(PATIENCE_S) not in {0, -number}
     assert user.state() == "cancelled" and user.locks() == [] and not user.deployment().get("pending_operations")
 
 
@@ -71,7 +72,7 @@ def test_a_closed_terminal_ends_it_at_once_and_its_language_host_is_found_by_any
     manners.end_orphans(tmp_path / "elsewhere")
     assert hosts(user)
     manners.end_orphans(tmp_path / "link")
-    user.wait(lambda: not hosts(user), 10)
+    user.wait(lambda: not hosts(user))
 
 
 def test_a_lab_reached_through_a_symlink_is_cleaned_up_after_a_kill(user: User, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tests.end_to_end.conftest import User
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 POINTS = 40
@@ -47,7 +48,9 @@ class Recorder(NotebookClient):
     """Keeps what the kernel showed at any time, also what was replaced later."""
 
     def __init__(self, notebook: NotebookNode, folder: Path) -> None:
-        super().__init__(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+        super().__init__(
+            notebook, timeout=PATIENCE_S, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        )
         self.seen: list[tuple[str, dict[str, Any]]] = []
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> Any:
@@ -103,7 +106,7 @@ def test_progress_and_figure_follow_the_run_to_its_end(user: User, held: Path) -
             held.unlink()
         for ended in running:
             ended.result()
-    assert command.wait(60) == 0, user.said(command)
+    assert command.wait(PATIENCE_S) == 0, user.said(command)
     for client in (loop, bare):
         assert client.shares()[0] < 1 and client.shares()[-1] == 1 and client.shares() == sorted(client.shares())
     assert 3 <= loop.figures()[0] <= POINTS // 2 and loop.figures()[-1] == POINTS

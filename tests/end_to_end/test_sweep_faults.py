@@ -13,8 +13,9 @@ import psutil
 
 from ems.databases import State
 from tests import tally
-from tests.node.bench import PATIENCE_S, Bench, bench, eventually, family, locked
+from tests.node.bench import Bench, bench, family, locked
 from tests.node.test_sweep_attempt import Sweeping
+from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]
 
@@ -82,14 +83,14 @@ class Faulty(Sweeping):
         return [agent, *agent.children(recursive=True)]
 
     def workers(self) -> list[psutil.Process]:
-        return [process for process in family(self.run_dir) if "ems.node.driver.worker" in " ".join(process.cmdline())]
+        return having("ems.node.driver.worker", family(self.run_dir))
 
     def log(self) -> str:
         return (self.run_dir / "job.log").read_text()
 
     def assert_whole(self, failed: frozenset[int] = frozenset(), attempts: int = 1) -> None:
         """Each point once, stored or failed; all that ran has ended."""
-        assert self.agent.wait(2 * PATIENCE_S) == 0
+        assert self.agent.wait(PATIENCE_S) == 0
         row = self.bench.row()
         state = State.FAILED if failed else State.SUCCEEDED
         counters = (row.state, row.points_done, row.points_failed, row.rows_stored, row.machines, row.attempt)

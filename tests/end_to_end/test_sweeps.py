@@ -18,6 +18,7 @@ import yaml
 from ems.spool.folder import read
 from tests import tally
 from tests.end_to_end.conftest import User
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 POINTS = [(a, x) for a in (1, 2) for x in range(30)]  # in the order of their numbers
@@ -155,7 +156,7 @@ def test_after_kill_9_of_everything_only_what_was_lost_is_computed_again(sweeper
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):  # another's death was its end
                 process.kill()
-    assert command.wait(60) == -signal.SIGKILL
+    assert command.wait(PATIENCE_S) == -signal.SIGKILL
     kept = sweeper.kept()
     wait.unlink()
     sweeper.ems("up", "e")
@@ -169,10 +170,10 @@ def test_ctrl_c_keeps_what_was_computed_and_a_retry_goes_on(sweeper: Sweeper) ->
     command = sweeper.start("up", "e")
     sweeper.wait(lambda: sweeper.stored() >= 5)
     command.send_signal(signal.SIGINT)
-    assert command.wait(60) == 130, sweeper.said(command)
+    assert command.wait(PATIENCE_S) == 130, sweeper.said(command)
     kept = sweeper.kept()
     assert sweeper.counters() == ("cancelled", len(kept), 0, 0)
-    sweeper.wait(lambda: not sweeper.processes(), 20)
+    sweeper.wait(lambda: not sweeper.processes())
     wait.unlink()
     sweeper.ems("up", "e", "--retry")
     sweeper.assert_whole()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.end_to_end.conftest import EMS, User, expected
+from tests.processes import PATIENCE_S
 
 CLUSTER = "ems:index:Laptop"
 
@@ -120,7 +121,7 @@ def test_stop_ends_the_run_that_another_process_watches(user: User) -> None:
     user.wait(lambda: user.stored() > 1)
     (stopped,) = json.loads(user.ems("stop", "e", "--json").stdout)
     assert stopped["state"] == "cancelled" and stopped["machines_left"] == 0
-    assert watching.wait(60) == 6
+    assert watching.wait(PATIENCE_S) == 6
     assert "--retry" in user.said(watching)
     rows = user.rows()
     assert rows == expected(len(rows)) and len(rows) > 1

@@ -12,6 +12,7 @@ import pytest
 
 from ems.cli import scaffold
 from tests.end_to_end.conftest import User, expected
+from tests.processes import PATIENCE_S
 
 RECORDS = Path(__file__).parents[1] / "records"
 CLUSTER, RUN, EXPERIMENT = "ems:index:Laptop", "ems:index:Run", "ems:index:Experiment"
@@ -120,7 +121,7 @@ def test_a_second_up_attaches(user: User) -> None:
     user.wait(lambda: user.stored() > 2)
     user.ems("up", "e")
     assert user.rows() == expected(40)
-    assert first.wait(60) == 0
+    assert first.wait(PATIENCE_S) == 0
     assert user.query("SELECT count(*) FROM run") == [(1,)]
 
 

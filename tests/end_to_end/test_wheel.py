@@ -15,6 +15,7 @@ import yaml
 from ems.base.cache import cache_dir
 from ems.base.process import uv
 from ems.engine import install as engine
+from tests.processes import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,9 @@ def test_the_wheel_alone_makes_a_lab_that_runs(wheel: Path, tmp_path: Path) -> N
     def run(*words: str, cwd: Path) -> str:
         """In the environment of somebody who has nothing set: the engine alone is there already."""
         clean = {"PATH": f"{venv}/bin:{os.defpath}", "HOME": str(tmp_path), "EMS_CACHE_DIR": str(cache_dir())}
-        done = subprocess.run(words, cwd=cwd, env=clean, check=False, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            words, cwd=cwd, env=clean, check=False, capture_output=True, text=True, timeout=PATIENCE_S
+        )
         assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,8 @@ from ems.databases import Database, Experiment, Experimenter, Funding, Project, 
 from ems.node.agent.agent import AgentConfig
 from ems.node.job.keeper import MARKER
 from ems.stack.models import ExperimentSpec
+from tests.processes import PATIENCE_S, eventually
 
-PATIENCE_S = 60.0
 ROWS = {"n": list(range(200)), "x": [n / 7 for n in range(200)]}
 
 # Writes ROWS in two halves; between them it waits for the file `go`, if `wait` is among the parameters.
@@ -42,13 +42,6 @@ with open(results / "a.csv", "w", buffering=1) as file:
                 time.sleep(0.02)
         print(f"{n},{n / 7!r}", file=file)
 """
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come true"
-        time.sleep(0.03)
 
 
 def bundle(folder: Path, spec: ExperimentSpec, code: str, ems: bytes = b"") -> Path:

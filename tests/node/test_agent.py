@@ -12,7 +12,8 @@ import pytest
 from ems.databases import State
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
-from tests.node.bench import PATIENCE_S, ROWS, Bench, bench, command_spec, eventually, family, go, half, locked
+from tests.node.bench import ROWS, Bench, bench, command_spec, family, go, half, locked
+from tests.processes import PATIENCE_S, eventually
 
 __all__ = ["bench"]
 

@@ -15,7 +15,8 @@ import pytest
 from ems.databases import State
 from ems.node.agent import lock
 from ems.node.agent.agent import AgentConfig, agent_name
-from tests.node.bench import PATIENCE_S, ROWS, Bench, bench, eventually, family, go, half, lapse, pause
+from tests.node.bench import ROWS, Bench, bench, family, go, half, lapse, pause
+from tests.processes import PATIENCE_S, eventually
 
 __all__ = ["bench"]
 

@@ -16,7 +16,8 @@ from ems.databases import State
 from ems.node.agent.agent import agent_name
 from ems.spool.batch import Batch, Column
 from ems.spool.folder import Spool
-from tests.node.bench import JOB, PATIENCE_S, ROWS, Bench, bench, eventually, family, go, half, lapse, locked, pause
+from tests.node.bench import JOB, ROWS, Bench, bench, family, go, half, lapse, locked, pause
+from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]
 
@@ -147,7 +148,7 @@ def test_after_kill_9_another_agent_brings_the_same_rows(bench: Bench, victims: 
     run_dir = bench.new()
     agent = bench.start(run_dir)
     half(run_dir, agent)
-    (command,) = [p for p in family(run_dir) if "job.py" in p.cmdline()]
+    (command,) = having("job.py", family(run_dir))
     if victims == "agent and keeper":
         agent.send_signal(signal.SIGSTOP)
         command.parent().kill()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -25,8 +26,8 @@ from ems.provenance import bundle
 from ems.spool import folder as spool
 from ems.spool.batch import Batch, Mark
 from ems.sweep import Sweep
+from tests.processes import PATIENCE_S, having
 
-PATIENCE_S = 60.0
 DIES_GATHERING = """
 import os
 from ems.node.driver import points
@@ -78,7 +79,7 @@ class Run:
             return []
 
     def workers(self) -> list[psutil.Process]:
-        return [child for child in self.everything() if "ems.node.driver.worker" in "".join(child.cmdline())]
+        return having("ems.node.driver.worker", self.everything())
 
 
 Start = Callable[..., Run]
@@ -118,9 +119,10 @@ def start(tmp_path: Path, zipped: Path) -> Iterator[Start]:
     yield started
     for run in runs:
         if run.process.poll() is None:
-            processes = [run.process, *run.workers()]
+            processes = [*run.everything(), run.process]
             for process in processes:
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             run.process.wait()
 
 
@@ -366,7 +368,7 @@ def test_sigterm_keeps_what_was_returned_and_leaves_nothing(start: Start) -> Non
     after = Counter(run.points())
     assert before <= set(after)
     assert max(after.values()) == 1
-    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert psutil.wait_procs(processes, timeout=PATIENCE_S)[1] == []
 
 
 def test_sigterm_does_not_wait_for_a_point_that_hangs(start: Start) -> None:
@@ -375,7 +377,7 @@ def test_sigterm_does_not_wait_for_a_point_that_hangs(start: Start) -> None:
     processes = run.workers()
     run.process.terminate()
     assert run.wait() == 128 + signal.SIGTERM
-    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert psutil.wait_procs(processes, timeout=PATIENCE_S)[1] == []
 
 
 def test_workers_end_with_a_killed_driver(start: Start) -> None:
@@ -384,7 +386,7 @@ def test_workers_end_with_a_killed_driver(start: Start) -> None:
     processes = run.workers()
     assert len(processes) == 2
     run.process.kill()
-    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert psutil.wait_procs(processes, timeout=PATIENCE_S)[1] == []
     again = start("cheap", numbers(10))
     assert again.wait() == 0, again.log
 

@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,8 +14,7 @@ import pytest
 from ems.base.errors import EmsError
 from ems.node.job.keeper import MARKER, Ended, Job, kill_leftovers
 from ems.node.job.variables import job_environment
-
-PATIENCE_S = 20.0
+from tests.processes import PATIENCE_S, alive, eventually
 
 # A job with a child in its group and one that left it; each writes its number, none heeds SIGTERM.
 STUBBORN = """
@@ -39,17 +36,6 @@ run_dir = Path(sys.argv[1])
 Job([sys.executable, "-c", sys.argv[2]], run_dir, {"EMS_RESULTS_DIR": str(run_dir)}, run_dir, 0.3)
 time.sleep(600)
 """
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come true"
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def start(run_dir: Path, *command: str, grace_s: float = 0.3, **variables: str) -> Job:

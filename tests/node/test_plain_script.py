@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.node.test_driver import Start, eventually, numbers, start, zipped
+from tests.processes import PATIENCE_S
 
 __all__ = ["start", "zipped"]
 
@@ -94,7 +95,7 @@ def test_what_a_function_leaves_ends_with_its_worker(start: Start) -> None:
         time.sleep(0.02)
     assert run.wait() == 0, run.log
     assert len(run.rows()) == POINTS and len(started) > POINTS
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
 
 
 def test_what_a_function_leaves_ends_with_a_worker_that_is_ended(start: Start) -> None:
@@ -106,13 +107,14 @@ def test_what_a_function_leaves_ends_with_a_worker_that_is_ended(start: Start) -
         time.sleep(0.02)
     assert run.wait() == 0, run.log
     assert list(run.marks()) == [3] and len(run.rows()) == 5
-    assert psutil.wait_procs(started, timeout=20)[1] == []
+    assert psutil.wait_procs(started, timeout=PATIENCE_S)[1] == []
 
 
-def test_nothing_outlives_a_driver_that_is_killed(start: Start) -> None:
+def test_a_worker_ends_with_a_killed_driver_whatever_it_has_forked(start: Start) -> None:
+    """What a function has forked is the keeper's to end, by the job's marker."""
     run = start("hanging", {"n": [3]}, code=LEFT_OVER)
-    eventually(run.workers, run)
-    eventually(lambda: run.progress().get("running") == 1, run)
-    (worker,) = run.workers()
+    eventually(lambda: len(run.workers()) == 2, run)
+    worker, forked = sorted(run.workers(), key=lambda process: process.ppid() != run.process.pid)
     run.process.kill()
-    worker.wait(20)
+    worker.wait(PATIENCE_S)
+    forked.kill()

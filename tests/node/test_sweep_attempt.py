@@ -21,7 +21,8 @@ from ems.provenance import bundle
 from ems.spool.batch import Batch, Column, Mark
 from ems.spool.folder import read
 from ems.stack.models import ExperimentSpec
-from tests.node.bench import PATIENCE_S, Bench, bench, eventually, family, lapse, locked
+from tests.node.bench import Bench, bench, family, lapse, locked
+from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]
 
@@ -107,7 +108,7 @@ class Sweeping:
         return [point for path in files for point in read(path).replaces]
 
     def process(self, word: str) -> psutil.Process:
-        (found,) = [process for process in family(self.run_dir) if word in " ".join(process.cmdline())]
+        (found,) = having(word, family(self.run_dir))
         return found
 
     def run(self) -> tuple[State, int, int]:

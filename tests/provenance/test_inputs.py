@@ -24,6 +24,7 @@ from ems.provenance import digests, identity, inputs
 from ems.stack import spec
 from ems.stack.models import ExperimentSpec
 from tests.conftest import commit, ran
+from tests.processes import PATIENCE_S
 from tests.web import serving
 
 HEX = "0123456789abcdef" * 4
@@ -334,7 +335,7 @@ def test_what_an_interrupted_staging_left_is_completed_or_thrown_away(root, web,
 
 
 def stage_in_a_process(root: Path, experiment: ExperimentSpec, ready: threading.Barrier) -> None:
-    ready.wait(60)
+    ready.wait(PATIENCE_S)
     assert inputs.stage(root, experiment, print)["a"].stat().st_size == 1 << 20
 
 
@@ -359,7 +360,7 @@ def test_two_at_once_fetch_once(root, web):
     for process in both:
         process.start()
     for process in both:
-        process.join(60)
+        process.join(PATIENCE_S)
     assert [process.exitcode for process in both] == [0, 0]
     assert web.asked == [("/a", None), ("/a", "bytes=1000-")]
 

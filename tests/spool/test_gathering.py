@@ -14,7 +14,8 @@ from ems.node.agent.spools import Spools
 from ems.spool.batch import Batch, Column
 from ems.spool.folder import Spool, read
 from ems.spool.gathering import gathered
-from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table, until
+from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table
+from tests.processes import PATIENCE_S, eventually
 
 
 @pytest.fixture
@@ -115,17 +116,17 @@ def test_the_first_rows_come_at_once_and_later_ones_together_at_the_end(tmp_path
         courier.start()
         waiting.write(batch([0], ints("x", 0), replaces=(0,)))
         courier.wake()
-        until(lambda: now(database).rows_stored == 1)
+        eventually(lambda: now(database).rows_stored == 1)
         for number in range(1, 6):
             waiting.write(batch([number], ints("x", number), replaces=(number,)))
             courier.wake()
         courier.hurry()
-        until(lambda: not waiting.waiting())
-        until(lambda: now(database).points_done == 6)  # told with the rows, as no beat is due for an hour
+        eventually(lambda: not waiting.waiting())
+        eventually(lambda: now(database).points_done == 6)  # told with the rows, as no beat is due for an hour
         together = Dear.calls
         waiting.write(batch([], marks=(failed(9),)))
         courier.finish(Outcome(State.SUCCEEDED, 6, 1))
-        courier.join(20)
+        courier.join(PATIENCE_S)
         assert together <= 4 and Dear.calls == together + 1
         assert table(database)["x"] == list(range(6))
         assert states(database)["failed"] == [9]

@@ -31,6 +31,7 @@ from ems.views import watch
 from ems.views.progress import Progress, look
 from tests.conftest import ran
 from tests.databases.cases import REGISTRATION, batch, failed, floats
+from tests.processes import PATIENCE_S
 
 WATCH = [sys.executable, "-m", "ems.cli", "watch"]
 
@@ -176,7 +177,7 @@ class Terminal:
         except OSError:  # how Linux says that the other side has closed
             pass
         os.close(self.ours)
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -232,6 +233,6 @@ def test_in_a_pipe_it_prints_lines(here: Lab) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith("pi: running · 1 rows")
     end(here, running)
-    lines = process.communicate(timeout=30)[0].splitlines()
+    lines = process.communicate(timeout=PATIENCE_S)[0].splitlines()
     assert process.returncode == 0 and lines[-1].startswith("pi: succeeded · 1 rows")
     assert "\x1b[?1049h" not in "".join(lines)

@@ -18,6 +18,7 @@ from ems.lab.patience import Patience
 from tests.conftest import ran
 from tests.databases.cases import batch, floats
 from tests.databases.servers import PostgresqlServer
+from tests.processes import PATIENCE_S
 from tests.views.test_progress import Terminal, end, terminal
 
 __all__ = ["terminal"]
@@ -73,7 +74,7 @@ def test_watch_in_a_pipe_says_once_that_it_waits_and_goes_on(there: Lab, own: Po
         own.start()
     line_with(process, "The database is back.", seen)
     end(there, running)
-    seen += process.communicate(timeout=60)[0].splitlines()
+    seen += process.communicate(timeout=PATIENCE_S)[0].splitlines()
     assert process.returncode == 0 and "pi: succeeded" in seen[-1]
     assert len(told(seen)) == 2 and "does not answer" in told(seen)[0]
 
@@ -111,7 +112,7 @@ def test_a_log_is_followed_also_meanwhile(there: Lab, own: PostgresqlServer, run
     finally:
         own.start()
     end(there, running)
-    seen += process.communicate(timeout=60)[0].splitlines()
+    seen += process.communicate(timeout=PATIENCE_S)[0].splitlines()
     assert process.returncode == 0 and len(told(seen)) == 2
 
 
@@ -135,7 +136,7 @@ def test_a_first_look_that_finds_no_database_is_an_error(there: Lab, own: Postgr
     own.stop()
     try:
         process = started(*words)
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=PATIENCE_S)[0]
     finally:
         own.start()
     assert process.returncode == 4 and "does not answer" in said and AWAY not in said
@@ -145,7 +146,7 @@ def test_other_errors_end_it(there: Lab, own: PostgresqlServer, running: Experim
     process, seen = started("watch"), []
     line_with(process, "pi: running", seen)
     own.execute("ALTER TABLE experiment RENAME TO elsewhere", there.database_url.rpartition("/")[2])
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 4 and "error:" in rest and AWAY not in rest
 
 
