@@ -18,6 +18,7 @@ from ems.databases import ClusterRow, Experiment, Registration
 from ems.lab import Lab
 
 if TYPE_CHECKING:
+    from ems.provenance.environment import Environment
     from ems.stack.models import Strict
 
 
@@ -48,6 +49,13 @@ class Place(ABC):
         """Resources of Pulumi's own providers (`pulumi.Resource`) that the place is made of; they cost nothing until
         `prepare` opens them."""
         return ()
+
+    def build(self, environment: Environment, say: Say) -> None:  # noqa: ARG002
+        """Of a new experiment, before it is registered: build its environment, if that is done on this machine.
+
+        ProvenanceError if that fails, as where a package is not to be had, or has another hash than the lock says.
+        """
+        return
 
     @abstractmethod
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:

@@ -73,6 +73,8 @@ def up(
     if retry or before is None or not before.state.finished:
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
+    if before is None:
+        preflight.build_environment(stacks, stack, resolved, say)
     waiting = refuse if detach else _Follower(pulumi.lab, experiment_id, say)
     try:
         with turn(pulumi, stack, waiting):

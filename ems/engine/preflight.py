@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ems import clusters, databases
 from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
-from ems.base.messages import nearest, show, some
+from ems.base.messages import Say, nearest, show, some
 from ems.clusters import place
 from ems.databases import Registration
 from ems.lab import Lab
@@ -183,6 +183,13 @@ def require_sources(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
         raise ProvenanceError("\n".join(found))
     with locating(stacks.lab, stack):
         sources.refuse(resolved.code, described, resolved.environment)
+
+
+def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: Say) -> None:
+    """ProvenanceError if the environment of a new experiment cannot be built, where that is done on this machine."""
+    described = stacks.spec(stack)
+    if isinstance(described, ExperimentSpec):
+        place(_kind(stacks, stack, described)).build(resolved.environment, say)
 
 
 def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:

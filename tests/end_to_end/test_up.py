@@ -135,6 +135,21 @@ def test_what_runs_is_the_commit_not_the_working_tree(user: User) -> None:
     assert "experiments/e/job.py" in done.stderr and "git commit" in done.stderr
 
 
+def test_an_environment_that_cannot_be_built_is_told_before_anything_is_made(user: User) -> None:
+    user.experiment()
+    lock = user.root / "environments/pi/requirements.txt"
+    right = lock.read_text()
+    lock.write_text(f"{right}\ntabulate==0.9.0 --hash=sha256:{'0' * 64}\n")
+    user.commit("A hash that no file has")
+    done = user.ems("up", "e", expect=3)
+    assert "packages of environment 'pi' cannot be installed" in done.stderr and "0" * 64 in done.stderr
+    assert user.query("SELECT count(*) FROM experiment") == [(0,)] and "e" not in user.pulumi("stack", "ls").split()
+    lock.write_text(right)
+    user.commit("The right lock again")
+    user.ems("up", "e")
+    assert user.rows() == expected(6)
+
+
 def test_an_edited_readme_runs_nothing_and_changed_code_does(user: User) -> None:
     user.experiment()
     user.ems("up", "e")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ems.base.messages import Say
 from ems.clusters import Live, Place, local
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
 from ems.node.agent.config import tell_to_listen
 from ems.node.agent.lock import dismiss
+
+if TYPE_CHECKING:
+    from ems.provenance.environment import Environment
 
 
 class Laptop(Place):
@@ -17,6 +22,11 @@ class Laptop(Place):
 
     def __init__(self) -> None:
         self._agents = local.Agents()
+
+    def build(self, environment: Environment, say: Say) -> None:
+        from ems.provenance import building
+
+        building.build(environment, say)
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         local.prepare(lab, registration, say)
