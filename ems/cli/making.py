@@ -76,6 +76,6 @@ def run_pulumi(context: typer.Context) -> None:
     lab = laboratory.find()
     with working("looking for Pulumi") as step:
         prepared = Pulumi.of(lab, step)
+        program = str(prepared.folder / "pulumi")
     os.chdir(lab.root)
-    program = str(prepared.folder / "pulumi")
     os.execve(program, ["pulumi", *context.args], prepared.environment({}))

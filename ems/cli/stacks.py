@@ -11,7 +11,7 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
-from ems.base.console import out, print_json, say, text_out, working
+from ems.base.console import err, out, print_json, say, text_out, working
 from ems.base.errors import UserError
 from ems.cli.options import Json, Stack, Stacks
 from ems.lab import experiments as recorded
@@ -47,6 +47,8 @@ def up(
     retry: Annotated[
         bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
     ] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask Pulumi also where nothing has to be done.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that Pulumi shows.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run experiments: register, provision, run, store, release. Twice is once; interrupted, it goes on."""
@@ -54,17 +56,25 @@ def up(
     from ems.engine import lifecycle
     from ems.engine.runner import Pulumi
     from ems.lab.stacks import StackFiles
+    from ems.views.board import Board
+    from ems.views.ends import end
+    from ems.views.status import status_object
 
-    lab = laboratory.find()
-    with working("looking for Pulumi") as step:
-        pulumi = Pulumi.of(lab, step, display=sys.stderr.fileno() if as_json else None)
-    files, finished = StackFiles(lab, clusters.settings()), []
-    names = lifecycle.with_lab(pulumi, files, stacks or lab.some_stacks(), say)
-    for stack in lifecycle.in_order(files, names):
-        experiment = lifecycle.up(pulumi, files, stack, say, detach=detach, retry=retry)
-        finished += [experiment] if experiment else []
-    show_status(finished, as_json)
-    lifecycle.raise_if_failed(finished)
+    lab, display = laboratory.find(), err if as_json else out
+    files, ended = StackFiles(lab, clusters.settings()), []
+    pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
+    names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, stacks or lab.some_stacks(), say))
+    wishes = lifecycle.Wishes(detach, retry, refresh, verbose)
+    board = Board(display, lab, len(names), drawn=not verbose)
+    with board.shown():
+        for stack in names:
+            with board.stack(stack) as line:
+                done = lifecycle.up(pulumi, files, stack, line, wishes)
+            board.end(end(stack, done.experiment if done else None, ran=done.ran if done else True))
+            ended += [done.experiment] if done else []
+    if as_json:
+        print_json([status_object(experiment) for experiment in ended])
+    lifecycle.raise_if_failed(ended)
 
 
 @stacks_commands.command(epilog="[bold]Example[/]  ems stop digits")

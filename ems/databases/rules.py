@@ -26,6 +26,7 @@ from ems.databases.states import (
     used_up_error,
 )
 
+FOLLOWS = frozenset({"commit", "stack_file_commit", "repository"})  # of a registration: recorded; alone, no change
 UNSET = ("deadline_at", "started_at", "finished_at", "destroyed_at", "run_state", *RUN)
 COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines")
 

@@ -58,9 +58,13 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def environment(folder: Path, root: Path) -> dict[str, str]:
     """What a `pulumi` process of the lab at `root` needs: PATH, and backend and passphrase unless they are set."""
-    env = dict(os.environ)
     here = Path(sys.executable).parent
-    env["PATH"] = os.pathsep.join([str(here), str(folder), env.get("PATH", os.defpath)])
+    return settings(root) | {"PATH": os.pathsep.join([str(here), str(folder), os.environ.get("PATH", os.defpath)])}
+
+
+def settings(root: Path) -> dict[str, str]:
+    """The same but for PATH, which needs to know where the program is."""
+    env = dict(os.environ)
     for setting in ("PULUMI_SKIP_UPDATE_CHECK", "PULUMI_SUPPRESS_COPILOT_LINK", "PULUMI_SUPPRESS_NEO_LINK"):
         env.setdefault(setting, "true")
     if "PULUMI_BACKEND_URL" not in env and not _names_a_backend(root):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 from ems import clusters, databases
-from ems.base.errors import DatabaseError, DatabaseUnavailable, EngineError, ExperimentFailed, NoTables
+from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, EngineError, ExperimentFailed, NoTables
 from ems.base.messages import Say
-from ems.base.process import CommandFailed
-from ems.databases import Experiment, State
+from ems.databases import Experiment, Registration, State
 from ems.engine import preflight
+from ems.engine.converged import are_rows_converged, is_converged
 from ems.engine.runner import Pulumi, export, make_ready
 from ems.engine.turn import refuse, turn
 from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line
-from ems.lab.patience import Pace, Patience, look_s, stop_s
+from ems.lab.patience import Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
+from ems.lab.telling import Telling, Unheard
 from ems.stack.models import ExperimentSpec, LabSpec, Spec
-
-UP = ("up", "--yes", "--skip-preview", "--suppress-permalink=true")
 
 
 def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
@@ -53,35 +55,62 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
     return [laboratory, *names] if lacking else names
 
 
-def up(
-    pulumi: Pulumi, stacks: StackFiles, stack: str, say: Say, *, detach: bool = False, retry: bool = False
-) -> Experiment | None:
-    """Bring a stack to what its file says; of an experiment, returns the row, of another stack None.
+class Ended(NamedTuple):
+    """An experiment as `up` leaves it. `ran`: whether there was anything to do."""
+
+    experiment: Experiment
+    ran: bool
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How `up` is asked for. `refresh`: to update what needs none, too; `verbose`: to show all that Pulumi shows."""
+
+    detach: bool = False
+    retry: bool = False
+    refresh: bool = False
+    verbose: bool = False
+
+
+def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes: Wishes) -> Ended | None:
+    """Bring a stack to what its file says; None of one that is not an experiment.
 
     Everything that can be known to be wrong is raised before Pulumi starts, as of `preflight.require`. If another
     command is at work on the stack, the run is watched until that one has ended, and what it left undone is done. With
-    `detach` that is Busy. EngineError if Pulumi fails otherwise than by a run; a failed run is in the row.
+    `detach` that is Busy. Otherwise than by a run that failed, which is in the row, an update fails by what program and
+    provider raise, or by an EngineError.
     """
     resolved = preflight.require(stacks, stack)
     if resolved is None:
         with turn(pulumi, stack):
-            _describe(pulumi, stack, stacks.spec(stack))
+            _describe(pulumi, stack, stacks, telling, wishes)
         return None
-    experiment_id = resolved.row.id
-    before = find(pulumi.lab, experiment_id)
-    retry = retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
+    if done := _done(pulumi, stack, resolved.row, wishes):
+        return done
+    before = find(pulumi.lab, resolved.row.id)
+    retry = wishes.retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
     if before is None:
-        preflight.build_environment(stacks, stack, resolved, say)
-    waiting = refuse if detach else _Follower(pulumi.lab, experiment_id, say)
+        preflight.build_environment(stacks, stack, resolved, telling.say)
+    waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)
+    wishes = replace(wishes, retry=retry)
     try:
         with turn(pulumi, stack, waiting):
-            return run_experiment(pulumi, stack, experiment_id, detach=detach, retry=retry)
+            done = _done(pulumi, stack, resolved.row, wishes)
+            return done or Ended(_run(pulumi, stack, resolved.row, telling, wishes), ran=True)
     except KeyboardInterrupt:
-        say(_after_interrupt(pulumi.lab, stack, experiment_id))
+        telling.note(_after_interrupt(pulumi.lab, stack, resolved.row.id))
         raise
+
+
+def _done(pulumi: Pulumi, stack: str, row: Registration, wishes: Wishes) -> Ended | None:
+    """The experiment, if it needs no update."""
+    experiment = find(pulumi.lab, row.id)
+    if experiment is None or wishes.refresh or (wishes.retry and experiment.state in databases.RETRYABLE):
+        return None
+    return Ended(experiment, ran=False) if is_converged(pulumi, stack, experiment, row) else None
 
 
 def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
@@ -92,15 +121,26 @@ def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
     return f"interrupted: {progress_line(experiment)}. Go on with: ems up {stack}{retry}"
 
 
-def _describe(pulumi: Pulumi, stack: str, described: Spec) -> None:
+def _describe(pulumi: Pulumi, stack: str, stacks: StackFiles, telling: Telling, wishes: Wishes) -> None:
     """A lab or a persistent place: rows only. Brings tables of an older EMS up to date, also where no row changed."""
+    described = stacks.spec(stack)
+    assert not isinstance(described, ExperimentSpec)
     with pulumi.lab.database() as database:
         database.create()
         lost = _is_lost(database, stack, described)
+    if not wishes.refresh and are_rows_converged(pulumi, stack, described):
+        return
     make_ready(pulumi, stack, lambda resource: lost and resource["type"].startswith("ems:index:"))
-    code = pulumi.attached(*UP, "--stack", stack)
-    if code:
-        raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
+    if failure := _updated(pulumi, stack, telling, wishes):
+        raise failure
+
+
+def _updated(pulumi: Pulumi, stack: str, telling: Telling, wishes: Wishes) -> EmsError | None:
+    from ems.engine import program  # Pulumi's libraries: only where there is something to update
+    from ems.engine.update import update
+
+    declare = partial(program.declare, pulumi.lab, stack, note=telling.note)
+    return update(pulumi, stack, declare, None if wishes.verbose else telling, detach=wishes.detach)
 
 
 def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
@@ -111,25 +151,24 @@ def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
     return database.record(databases.ClusterRow, stack) is None
 
 
-def run_experiment(pulumi: Pulumi, stack: str, experiment_id: str, *, detach: bool, retry: bool) -> Experiment:
-    """Have an experiment finished and its cluster gone; with `detach`, only have it running. Returns its row.
-
-    EngineError if Pulumi fails otherwise than by a run that did.
-    """
-    before = find(pulumi.lab, experiment_id)
+def _run(pulumi: Pulumi, stack: str, row: Registration, telling: Telling, wishes: Wishes) -> Experiment:
+    """Have an experiment finished and its cluster gone; with `detach`, only have it running."""
+    before = find(pulumi.lab, row.id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
         clusters.of(pulumi.lab, before).settle(pulumi.lab, before)
-    make_ready(pulumi, stack, lambda resource: before is None and resource.get("id") == experiment_id)
-    if retry and before:
+    make_ready(pulumi, stack, lambda resource: before is None and resource.get("id") == row.id)
+    if wishes.retry and before:
         with pulumi.lab.database() as database:
-            before = database.reopen(experiment_id)
-    code = pulumi.attached(*UP, "--stack", stack, **({"EMS_DETACH": "1"} if detach else {}))
-    experiment = find(pulumi.lab, experiment_id)
+            before = database.reopen(row.id)
+    failure = _updated(pulumi, stack, telling, wishes)
+    experiment = find(pulumi.lab, row.id)
     ended = experiment is not None and experiment.state.finished and not _as_before(experiment, before)
-    if experiment is None or (code and not ended):
-        raise EngineError(f"`pulumi up` of {stack} ended with exit code {code}.", "Its messages stand above.")
+    if failure and not ended:
+        raise failure
+    if experiment is None:
+        raise EngineError(f"The update of {stack} has registered no experiment {row.id}.", f"Repeat: ems up {stack}")
     if ended:
-        reconcile(pulumi, stack, experiment_id)
+        reconcile(pulumi, stack, row.id)
     return experiment
 
 
@@ -143,18 +182,18 @@ def _as_before(experiment: Experiment, before: Experiment | None) -> bool:
 class _Follower:
     """Shows an experiment's progress while somebody else attends to it."""
 
-    def __init__(self, lab: Lab, experiment_id: str, say: Say) -> None:
-        self._lab, self._experiment_id, self._say = lab, experiment_id, say
-        self._pace, self._patience = Pace(), Patience(say)
+    def __init__(self, lab: Lab, experiment_id: str, telling: Telling) -> None:
+        self._lab, self._experiment_id, self._telling = lab, experiment_id, telling
+        self._patience = Patience(telling.note)
         self._holder = ""
 
     def __call__(self, holder: str) -> None:
         if holder != self._holder:
             self._holder = holder
-            self._say(f"{holder}; watching its run")
+            self._telling.note(f"{holder}; watching its run")
         experiment = self._patience(lambda: find(self._lab, self._experiment_id))
-        if experiment and self._pace.shows(progress_line(experiment)):
-            self._say(progress_line(experiment))
+        if experiment:
+            self._telling.look(experiment)
         time.sleep(POLL_S)
 
 
@@ -193,10 +232,12 @@ def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
 
     EngineError if the cluster could not be released.
     """
-    try:
-        pulumi.quietly(*UP, "--stack", stack, EMS_RECONCILE=experiment_id)
-    except CommandFailed as error:
-        raise EngineError(f"The cluster of {stack} could not be released: {error.message}") from error
+    from ems.engine import program  # as in `_updated`
+    from ems.engine.update import update
+
+    failure = update(pulumi, stack, partial(program.declare_finished, stack, experiment_id), Unheard())
+    if failure:
+        raise EngineError(f"The cluster of {stack} could not be released: {failure.message}", failure.hint)
 
 
 # Teardown

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -111,6 +113,13 @@ def says_stack_exists(error: CommandFailed) -> bool:
     return "already exists" in error.message
 
 
+def diagnostics(error: CommandFailed) -> str:
+    """What a failed update says of why, without its tree of resources; all that it says, where that is not found."""
+    _, found, rest = error.stdout.partition("Diagnostics:\n")
+    why = re.split(r"\n(?=(?:Outputs|Resources|Duration|Policies):)", rest)[0]
+    return textwrap.dedent(why).strip() if found else error.message
+
+
 def backend_folder(url: str, root: Path) -> Path | None:
     """Where a file backend keeps its files; None if the backend of the lab at `root` is another."""
     if not url.startswith("file://"):
@@ -133,6 +142,19 @@ def copies(state: Path) -> list[Path]:
     backend, lab = state.parents[2], state.parent.name
     history = backend / "history" / lab / state.stem
     return [state.with_name(f"{state.name}.bak"), *sorted(history.glob("*.checkpoint.json"), reverse=True)]
+
+
+def deployment(state: Path) -> dict[str, Any] | None:
+    """What a state file says that there is; None if there is no such file, EngineError if it cannot be read."""
+    try:
+        kept = json.loads(state.read_bytes())["checkpoint"].get("latest")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(
+            f"The state of stack {state.stem} cannot be read: {state}", f"Look at it: ls -l {state}"
+        ) from error
+    return dict(kept or {})
 
 
 def attributes(file: Path) -> Path:

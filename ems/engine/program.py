@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,12 +13,13 @@ from ems import clusters
 from ems import lab as laboratory
 from ems.base import plugins
 from ems.base.errors import Busy, EmsError, Fault, StackFileError
+from ems.base.messages import Say
 from ems.clusters import place
-from ems.databases import ClusterRow, Experimenter, Funding, Project, Registration, State
-from ems.databases.projects import parents_first
-from ems.engine.provider.cluster import token
+from ems.databases import Project, Record, Registration, State
 from ems.engine.provider.records import from_properties, to_properties
+from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.lab import Lab
+from ems.lab.described import rows_of
 from ems.lab.stacks import locating
 from ems.provenance import inputs
 from ems.provenance.registration import resolve, shared_points
@@ -43,17 +43,18 @@ def main() -> None:
     """Declare what the current stack's file describes; a user's mistake ends the program without a traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine ends the program; a Ctrl-C would add Python's traceback
     try:
-        lab, stack = laboratory.find(), pulumi.get_stack()
-        with locating(lab, stack):
-            _declare(lab, stack)
+        declare(laboratory.find(), pulumi.get_stack(), pulumi.info)
     except EmsError as error:
         raise pulumi.RunError(str(error)) from None
 
 
-def _declare(lab: Lab, stack: str) -> None:
-    if finished := os.environ.get("EMS_RECONCILE"):
-        _reconcile(stack, finished)
-        return
+def declare(lab: Lab, stack: str, note: Say) -> None:
+    """Declare what a stack's file describes; `note` hears what is worth a remark. EmsError for what a person can fix."""
+    with locating(lab, stack):
+        _declare(lab, stack, note)
+
+
+def _declare(lab: Lab, stack: str, note: Say) -> None:
     config = pulumi.Config("ems")
     given = {kind: text for kind in KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
@@ -62,27 +63,24 @@ def _declare(lab: Lab, stack: str) -> None:
     ((kind, text),) = given.items()
     match spec.parse(kind, json.loads(text), clusters.settings()):
         case LabSpec() as described:
-            _lab(described)
+            _rows(rows_of(stack, described))
         case ClusterSpec() as described:
-            row = ClusterRow(stack, described.kind, spec.to_json(described))
-            Declared("ems:index:Cluster", stack, to_properties(row))
+            _rows(rows_of(stack, described))
         case ExperimentSpec() as described:
-            _experiment(lab, stack, described)
+            _experiment(lab, stack, described, note)
 
 
-def _lab(described: LabSpec) -> None:
-    for id, experimenter in described.experimenters.items():
-        Declared("ems:index:Experimenter", id, to_properties(Experimenter(id=id, **dict(experimenter))))
-    for id, funding in described.funding.items():
-        Declared("ems:index:Funding", id, to_properties(Funding(id=id, **dict(funding))))
-    projects: dict[str, Declared] = {}
-    for id in parents_first({id: project.parent for id, project in described.projects.items()}):
-        project = described.projects[id]
-        above = [projects[project.parent]] if project.parent else []
-        projects[id] = Declared("ems:index:Project", id, to_properties(Project(id=id, **dict(project))), above)
+def _rows(records: Sequence[Record]) -> None:
+    """A project comes after that which it is a part of."""
+    projects: dict[str | None, Declared] = {}
+    for record in records:
+        above = projects.get(record.parent) if isinstance(record, Project) else None
+        declared = Declared(row_token(type(record)), record.id, to_properties(record), [above] if above else [])
+        if isinstance(record, Project):
+            projects[record.id] = declared
 
 
-def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
+def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
     kind = described.cluster.kind or _persistent(str(described.cluster.stack))
     described = spec.at(described, kind, clusters.settings())
@@ -93,9 +91,9 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec) -> None:
         inputs.refuse(lab.root, described)
     _refuse_missing(json.loads(plan["missing"]))
     if plan["new"] and (shared := shared_points(described, row)):
-        pulumi.info(f"{shared:,} points are in several grids of the sweep: each is computed once")
+        note(f"{shared:,} points are in several grids of the sweep: each is computed once")
     if reused := int(plan["reused"]):
-        pulumi.info(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
+        note(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 
 
@@ -103,8 +101,11 @@ def _is_known(experiment_id: str) -> bool:
     return bool(_invoke("known", {"experiment_id": experiment_id})["known"])
 
 
-def _reconcile(stack: str, experiment_id: str) -> None:
-    """A finished experiment as it is recorded, whatever the working tree says, and whether it has the stack's file."""
+def declare_finished(stack: str, experiment_id: str) -> None:
+    """A finished experiment as it is recorded, whatever the working tree says, and whether it has the stack's file.
+
+    EmsError for what a person can fix.
+    """
     row = from_properties(Registration, _invoke("recorded", {"experiment_id": experiment_id}))
     plan = _invoke("plan", to_properties(row))
     if plan["due"]:
@@ -122,7 +123,7 @@ def _persistent(stack: str) -> str:
 
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:
     short = row.id[:8]
-    needed: list[pulumi.Resource] = [Declared("ems:index:Experiment", f"experiment-{short}", to_properties(row))]
+    needed: list[pulumi.Resource] = [Declared(EXPERIMENT, f"experiment-{short}", to_properties(row))]
     if due:
         ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
         needed += place(kind).declare(row, needed)
@@ -137,7 +138,7 @@ def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None
         "environment": row.environment,
         "points": row.points_total,
     }
-    run = Declared("ems:index:Run", "run", identified, needed)
+    run = Declared(RUN, "run", identified, needed)
     state = run.state.apply(_fail_once) if due else run.state
     pulumi.export("experiment", row.id)
     pulumi.export("state", state)

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,19 @@ class Pulumi:
     """The `pulumi` program, set up for one lab."""
 
     lab: Lab
-    folder: Path
+    say: Say = quiet  # is told the steps where the program has to be built
     display: int | None = None  # file descriptor for what `attached` shows; None: standard output
 
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
-        """The `pulumi` of `lab`, fetched or built if there is none.
-
-        EngineError if that fails; UserError as of `Lab.require`.
-        """
+        """The `pulumi` of `lab`, which is looked for when it is first needed. UserError as of `Lab.require`."""
         lab.require()
-        return cls(lab, engine.ensure(say), display)
+        return cls(lab, say, display)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the program is: built, if there is none. EngineError if that fails."""
+        return engine.ensure(self.say)
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment variables that `pulumi` runs with: this process's, what the engine needs, and `extra`."""
@@ -46,7 +49,7 @@ class Pulumi:
 
     def backend(self) -> Path | None:
         """Where Pulumi keeps the lab's states and locks; None if that is not a folder."""
-        return manners.backend_folder(self.environment({}).get("PULUMI_BACKEND_URL", ""), self.lab.root)
+        return manners.backend_folder(engine.settings(self.lab.root).get("PULUMI_BACKEND_URL", ""), self.lab.root)
 
     def quietly(self, *arguments: str, **extra: str) -> str:
         """Standard output; CommandFailed with both streams. An interruption is handed on, as `attached` does."""
@@ -105,12 +108,15 @@ def stacks(pulumi: Pulumi) -> list[str]:
     """
     if backend := pulumi.backend():
         repair(backend, manners.states(backend, pulumi.lab.name))
+        return [state.stem for state in manners.states(backend, pulumi.lab.name)]
     listed = json.loads(pulumi.quietly("stack", "ls", "--json"))
     return sorted(str(stack["name"]).rpartition("/")[2] for stack in listed)
 
 
 def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
     """The deployment in the stack's state; None if there is no such stack yet, EngineError if it cannot be read."""
+    if backend := pulumi.backend():
+        return manners.deployment(manners.state(backend, pulumi.lab.name, stack))
     try:
         exported = json.loads(pulumi.quietly("stack", "export", "--stack", stack))
     except CommandFailed as error:

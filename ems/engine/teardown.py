@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ems.base import plugins
 from ems.base.errors import EmsError
 from ems.base.messages import Say
 from ems.databases import Experiment
+from ems.engine.converged import declared_clusters
 from ems.engine.lifecycle import reconcile, stop
-from ems.engine.provider.cluster import token
 from ems.engine.runner import Pulumi, export, make_ready, stacks
 from ems.engine.turn import turn
 from ems.lab.experiments import find, newest
@@ -48,7 +46,7 @@ def survey(pulumi: Pulumi, named: Sequence[str] = ()) -> list[Leftover]:
 
     def look(stack: str) -> Leftover:
         deployment = export(pulumi, stack) if stack in declared else None
-        return Leftover(stack, known.get(stack), _declared_clusters(deployment or {}))
+        return Leftover(stack, known.get(stack), declared_clusters(deployment or {}))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = list(pool.map(look, sorted(set(named) or declared | set(known))))
@@ -101,10 +99,3 @@ def _no_new_file(stack_file: Path) -> Iterator[None]:
     finally:
         if not existed:
             stack_file.unlink(missing_ok=True)
-
-
-def _declared_clusters(deployment: Mapping[str, Any]) -> int:
-    """How many clusters the stack's state has, also those whose creation was interrupted."""
-    tokens = set(map(token, plugins.names("clusters")))
-    pending = [operation["resource"] for operation in deployment.get("pending_operations") or []]
-    return sum(resource["type"] in tokens for resource in [*(deployment.get("resources") or []), *pending])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html import escape
 
@@ -135,22 +135,23 @@ def failure_line(mark: Mark) -> str:
     return f"point {mark.point:,} ({parameters(mark)}): {last_line(mark)}"
 
 
+def glance(lab: Lab, experiment: Experiment) -> Progress:
+    """As `look`, without failures and log: what costs nothing."""
+    live = clusters.of(lab, experiment).live(lab, experiment)
+    rate = live.rate if live else _mean_rate(experiment)
+    return Progress(experiment, rate, live.workers if live else None, failures=(), log=())
+
+
 def look(lab: Lab, experiment: Experiment) -> Progress:
     """What the database says of an experiment, and its place of the run and its log, where they are in reach.
 
     The last 5 failures, and up to 50 lines of the log of a run that is not finished. UserError if a package that the
     place needs is not installed; DatabaseError from the database.
     """
-    place = clusters.of(lab, experiment)
-    live = place.live(lab, experiment)
+    seen, place = glance(lab, experiment), clusters.of(lab, experiment)
     log = None if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES)
-    return Progress(
-        experiment,
-        rate=live.rate if live else _mean_rate(experiment),
-        workers=live.workers if live else None,
-        failures=_failures(lab, experiment),
-        log=tuple((log or b"").decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]),
-    )
+    lines = (log or b"").decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    return replace(seen, failures=_failures(lab, experiment), log=tuple(lines))
 
 
 def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -13,14 +12,15 @@ import pytest
 from ems import clusters
 from ems.base import plugins
 from ems.base.errors import DatabaseUnavailable, EmsError, UserError
-from ems.base.messages import quiet
 from ems.clusters import Place
 from ems.databases import State
 from ems.databases.sqlite.database import SqliteDatabase
+from ems.engine.converged import declared_clusters
 from ems.engine.provider import server
-from ems.engine.provider.cluster import EvanescentCluster, evanescent_clusters, token
+from ems.engine.provider.cluster import EvanescentCluster, evanescent_clusters
 from ems.engine.provider.resource import Operation
-from ems.engine.teardown import _declared_clusters
+from ems.engine.provider.tokens import token
+from ems.lab.telling import Unheard
 from tests.conftest import registered
 
 
@@ -69,23 +69,35 @@ def moon(experiment, monkeypatch):
     return place
 
 
-def operation(here, say: Callable[[str], None] = quiet) -> Operation:
-    return Operation(here, say, quiet, quiet)
+class Told(Unheard):
+    """Keeps what is said and noted."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    note = say
+
+
+def operation(here, telling: Unheard | None = None) -> Operation:
+    return Operation(here, telling or Unheard())
 
 
 def test_it_is_created_read_and_deleted_as_the_place_says(here, experiment, moon):
-    said: list[str] = []
+    told = Told()
     resource, inputs = EvanescentCluster("moon"), {"experiment_id": experiment.id}
     assert resource.read(operation(here), inputs) is None
     for _ in range(2):
-        assert resource.create(operation(here, said.append), inputs) == {}
+        assert resource.create(operation(here, told), inputs) == {}
     assert resource.read(operation(here), inputs) == {}
     with here.database() as database:
         found = database.experiment(experiment.id)
     assert (found.state, found.machines) == (State.PROVISIONING, 7)
     resource.delete(operation(here), inputs)
     assert resource.read(operation(here), inputs) is None
-    assert moon.asked == ["prepare pi", "prepare pi", "release"] and said == ["opening", "opening"]
+    assert moon.asked == ["prepare pi", "prepare pi", "release"] and told.lines == ["opening", "opening"]
 
 
 def test_without_a_row_nothing_is_made(here, moon):
@@ -102,12 +114,12 @@ def test_each_kind_has_its_resource_type_named_after_it(moon):
 def test_clusters_in_a_state_are_found_also_those_whose_creation_was_interrupted(moon):
     resource = {"type": token("moon")}
     state = {"resources": [{"type": "ems:index:Run"}, resource], "pending_operations": [{"resource": resource}]}
-    assert _declared_clusters(state) == 2
-    assert _declared_clusters({}) == _declared_clusters({"resources": None, "pending_operations": None}) == 0
+    assert declared_clusters(state) == 2
+    assert declared_clusters({}) == declared_clusters({"resources": None, "pending_operations": None}) == 0
 
 
 def test_a_missing_package_of_a_place_breaks_only_the_lab_that_uses_it(monkeypatch):
-    loaded = "import sys, ems.engine.provider.__main__ as m; m.evanescent_clusters(); print(*sys.modules)"
+    loaded = "import sys; from ems.engine.provider import __main__, server; server.every_resource(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in modules if name.startswith("ems.clusters.laptop.")]
     monkeypatch.setitem(sys.modules, "ems.clusters.laptop.place", None)
@@ -118,30 +130,29 @@ def test_a_missing_package_of_a_place_breaks_only_the_lab_that_uses_it(monkeypat
 
 def test_a_call_waits_for_a_database_that_is_away_and_says_so_once(here, experiment):
     """As when a connection is dropped while a program is planned: it goes on once the database is back."""
-    said: list[str] = []
-    operation = Operation(here, say=said.append, note=said.append, complain=said.append)
+    told = Told()
     file = here.root / ".ems/ems.db"
     with closing(sqlite3.connect(file, isolation_level=None)) as keeping, closing(SqliteDatabase(file, 0.05)) as asked:
         keeping.execute("BEGIN EXCLUSIVE")
 
         def plan() -> str:
-            if len(said) == 1:
+            if len(told.lines) == 1:
                 keeping.execute("ROLLBACK")
             asked.set_provisioning(experiment.id, 1)
             return "planned"
 
-        assert server._patiently(operation, plan) == "planned"
-    assert [line.partition(":")[0] for line in said] == [
+        assert server._patiently(operation(here, told), plan) == "planned"
+    assert [line.partition(":")[0] for line in told.lines] == [
         "The database is away, waiting for it",
         "The database is back.",
     ]
 
 
 def test_a_call_that_nobody_listens_to_waits_for_nothing(here):
-    operation = Operation(here, say=print, note=print, complain=print, listening=lambda: False)
+    alone = Operation(here, Unheard(), listening=lambda: False)
 
     def away() -> None:
         raise DatabaseUnavailable("away")
 
     with pytest.raises(DatabaseUnavailable):
-        server._patiently(operation, away)
+        server._patiently(alone, away)

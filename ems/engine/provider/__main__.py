@@ -12,9 +12,7 @@ from typing import NoReturn
 import grpc
 from pulumi.runtime.proto import provider_pb2_grpc
 
-from ems.engine.provider.cluster import evanescent_clusters
-from ems.engine.provider.records import INVOKES, ExperimentRow, records
-from ems.engine.provider.run import Run
+from ems import lab
 from ems.engine.provider.server import Provider
 
 
@@ -23,8 +21,8 @@ def main() -> None:
     parent = os.getppid()
     signal.signal(signal.SIGINT, _leave)  # the engine's good-bye; a Ctrl-C reaches us as its Cancel
     server = grpc.server(ThreadPoolExecutor(32))
-    resources = [*records(), ExperimentRow(), Run(), *evanescent_clusters()]
-    provider = Provider(sys.argv[1], resources, INVOKES)
+    provider = Provider(lab.find, detach=bool(os.environ.get("EMS_DETACH")))
+    provider.attach(sys.argv[1])
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

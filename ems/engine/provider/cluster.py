@@ -6,11 +6,7 @@ from ems import clusters
 from ems.base import plugins
 from ems.base.errors import EmsError
 from ems.engine.provider.resource import Operation, Properties, Resource
-
-
-def token(kind: str) -> str:
-    """The resource type of a kind of place: `laptop` → `ems:index:Laptop`."""
-    return f"ems:index:{kind.capitalize()}"
+from ems.engine.provider.tokens import token
 
 
 class EvanescentCluster(Resource):

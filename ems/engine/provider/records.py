@@ -10,10 +10,10 @@ from typing import Any, TypeVar, get_type_hints
 from ems.base.errors import DatabaseError
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, reuse, rules
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
+from ems.engine.provider.tokens import EXPERIMENT, row_token
 
 T = TypeVar("T", bound=Record | Registration)
 NUMBERS = {"int", "float", "int | None", "float | None"}
-FOLLOWS = frozenset({"commit", "stack_file_commit", "repository"})  # recorded; by themselves no change
 
 
 class RecordResource(Resource):
@@ -21,8 +21,8 @@ class RecordResource(Resource):
 
     key = "key"
 
-    def __init__(self, name: str, record: type[Record]) -> None:
-        self.token = f"ems:index:{name}"
+    def __init__(self, record: type[Record]) -> None:
+        self.token = row_token(record)
         self.record = record
         self.inputs = json_types(record)
 
@@ -43,7 +43,7 @@ class RecordResource(Resource):
 class ExperimentRow(Resource):
     """One experiment's row: who, which code, which environment, which money."""
 
-    token = "ems:index:Experiment"
+    token = EXPERIMENT
     key = "key"
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class ExperimentRow(Resource):
 
     def diff(self, old_inputs: Properties, old_outputs: Properties, new: Properties) -> Difference:
         difference = super().diff(old_inputs, old_outputs, new)
-        return dataclasses.replace(difference, changed=tuple(k for k in difference.changed if k not in FOLLOWS))
+        return dataclasses.replace(difference, changed=tuple(k for k in difference.changed if k not in rules.FOLLOWS))
 
     def create(self, operation: Operation, inputs: Properties) -> Properties:
         with operation.database() as database:
@@ -72,10 +72,10 @@ class ExperimentRow(Resource):
 def records() -> list[Resource]:
     """The resource types of all rows that a stack describes, but for experiments."""
     return [
-        RecordResource("Experimenter", Experimenter),
-        RecordResource("Project", Project),
-        RecordResource("Funding", Funding),
-        RecordResource("Cluster", ClusterRow),
+        RecordResource(Experimenter),
+        RecordResource(Project),
+        RecordResource(Funding),
+        RecordResource(ClusterRow),
     ]
 
 

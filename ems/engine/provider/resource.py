@@ -11,6 +11,7 @@ from typing import Any
 
 from ems.databases import Database
 from ems.lab import Lab
+from ems.lab.telling import Telling
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # Pulumi's marker of a value that a preview cannot know
 
@@ -21,17 +22,22 @@ Properties = Mapping[str, Any]
 class Operation:
     """One call of the engine: where it happens, how to show progress, whether to stop.
 
-    `say(message)` shows a line at the resource that is replaced by the next one; `note` one that stays, `complain` one
-    that counts as an error. `cancelled` is set by Ctrl-C or SIGTERM; `listening()` turns false when the engine is gone.
+    `cancelled` is set by Ctrl-C or SIGTERM; `listening()` turns false when the engine is gone.
     """
 
     lab: Lab
-    say: Callable[[str], None]
-    note: Callable[[str], None]
-    complain: Callable[[str], None]
+    telling: Telling
     listening: Callable[[], bool] = lambda: True
     cancelled: threading.Event = field(default_factory=threading.Event)
     detach: bool = False
+
+    def say(self, line: str) -> None:
+        """As `Telling.say`."""
+        self.telling.say(line)
+
+    def note(self, line: str) -> None:
+        """As `Telling.note`."""
+        self.telling.note(line)
 
     @contextmanager
     def database(self) -> Iterator[Database]:

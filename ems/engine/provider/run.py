@@ -8,8 +8,9 @@ from ems import clusters
 from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.databases import Experiment, State
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
+from ems.engine.provider.tokens import RUN
 from ems.lab.line import progress_line
-from ems.lab.patience import Pace, Patience, look_s, stop_s
+from ems.lab.patience import Patience, look_s, stop_s
 
 POLL_S = 0.25
 TAIL_CHARACTERS = 1200  # of the log's end; the engine keeps 2 KB of a message
@@ -18,7 +19,7 @@ TAIL_CHARACTERS = 1200  # of the log's end; the engine keeps 2 KB of a message
 class Run(Resource):
     """The run of an experiment. What it is follows from id and digest, whether there is something to do from `due`."""
 
-    token = "ems:index:Run"
+    token = RUN
     key = "experiment_id"
     inputs = {  # noqa: RUF012
         "experiment_id": "string",
@@ -85,8 +86,7 @@ def _known(experiment: Experiment | None, id: str) -> Experiment:
 def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.place(kind)
-    pace, line, pause_s = Pace(), progress_line(experiment), _look_s(operation)
-    patience, is_news = Patience(operation.note), True
+    pause_s, patience, is_news = _look_s(operation), Patience(operation.note), True
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
@@ -95,10 +95,9 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
         if operation.detach and experiment.state is State.RUNNING:
             operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
             return experiment
-        if pace.shows(line):
-            operation.say(line)
+        operation.telling.look(experiment)
         operation.cancelled.wait(pause_s)
-        found, line = _asked(operation, experiment.id, patience)
+        found = _asked(operation, experiment.id, patience)
         experiment, is_news = found or experiment, found is not None
     _conclude(operation, experiment)
     return experiment
@@ -109,27 +108,26 @@ def _look_s(operation: Operation) -> float:
         return look_s(database, POLL_S)
 
 
-def _asked(
-    operation: Operation, experiment_id: str, patience: Patience, *, cancel: bool = False
-) -> tuple[Experiment | None, str]:
-    """The row as it is now, with `cancel` after a request to cancel it, None while the database is away; and what to
-    say of it."""
+def _asked(operation: Operation, experiment_id: str, patience: Patience, *, cancel: bool = False) -> Experiment | None:
+    """The row as it is now, with `cancel` after a request to cancel it; None while the database is away."""
     try:
         with operation.database() as database:
             ask = database.request_cancel if cancel else database.experiment
             now = _known(ask(experiment_id), experiment_id)
     except DatabaseUnavailable as error:
         patience.away(error)
-        return None, f"the database is away, trying on: {error.message}"
+        operation.say(f"the database is away, trying on: {error.message}")
+        return None
     patience.back()
-    return now, progress_line(now)
+    return now
 
 
 def _conclude(operation: Operation, experiment: Experiment) -> None:
     if experiment.state is State.SUCCEEDED:
-        operation.note("\n".join([progress_line(experiment), *filter(None, [experiment.log_tail])]))
+        lines = [progress_line(experiment), *filter(None, [experiment.log_tail])]
+        operation.telling.conclude("\n".join(lines), failed=False)
     elif experiment.state.finished:
-        operation.complain("\n".join(_why(experiment)))
+        operation.telling.conclude("\n".join(_why(experiment)), failed=True)
 
 
 def _why(experiment: Experiment) -> list[str]:
@@ -151,18 +149,16 @@ def _stop(operation: Operation, experiment: Experiment, place: clusters.Place) -
     operation.say("stopping; what was computed is being stored")
     with operation.database() as database:
         within_s, pause_s = stop_s(database), look_s(database, POLL_S)
-    pace, patience, deadline = Pace(), Patience(operation.note), time.monotonic() + within_s
+    patience, deadline = Patience(operation.note), time.monotonic() + within_s
     while not experiment.state.finished and time.monotonic() < deadline:
         # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
-        found, line = _asked(operation, experiment.id, patience, cancel=True)
-        experiment = found or experiment
+        experiment = _asked(operation, experiment.id, patience, cancel=True) or experiment
         place.nudge(operation.lab, experiment)
-        if pace.shows(f"stopping: {line}"):
-            operation.say(f"stopping: {line}")
+        operation.telling.look(experiment)
         time.sleep(0 if experiment.state.finished else pause_s)
     if not experiment.state.finished:
         raise EmsError(f"The run did not stop within {within_s:.0f} s.", "Look at `ems logs`, then repeat the command.")
-    operation.note(progress_line(experiment))
+    operation.telling.conclude(progress_line(experiment), failed=False)
     return experiment
 
 

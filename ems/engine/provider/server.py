@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc
 
-from ems import lab
 from ems.base.errors import DatabaseUnavailable, EmsError, refused
 from ems.base.messages import visible
 from ems.base.version import __version__
+from ems.databases import Experiment
+from ems.engine.provider.cluster import evanescent_clusters
+from ems.engine.provider.records import INVOKES, ExperimentRow, records
 from ems.engine.provider.resource import UNKNOWN, Operation, Properties, Resource
+from ems.engine.provider.run import Run
 from ems.engine.provider.schema import schema
-from ems.lab.patience import Patience
+from ems.lab import Lab
+from ems.lab.line import progress_line
+from ems.lab.patience import Pace, Patience
+from ems.lab.telling import Telling
 
 T = TypeVar("T")
-Invoke = Callable[[Operation, Properties], Properties]
 
 DIFF = provider_pb2.DiffResponse
 AWAY_S = 120.0  # that a call waits for the database
@@ -31,13 +35,25 @@ LINE_LIMIT = 2000  # the engine keeps 2 KB of a line
 
 
 class Provider(provider_pb2_grpc.ResourceProviderServicer):
-    """Serves `resources` (by token) and `invokes` (by token) to the engine at `engine_address`."""
+    """Serves the resources and invokes of EMS to one update of the lab, by the engine that it is attached to.
 
-    def __init__(self, engine_address: str, resources: list[Resource], invokes: Mapping[str, Invoke]) -> None:
-        self.resources = {resource.token: resource for resource in resources}
-        self.invokes = invokes
+    `telling` hears of all operations, without it the engine. `failures` are the errors that a person can fix, as
+    operations raised them.
+    """
+
+    def __init__(self, find_lab: Callable[[], Lab], *, detach: bool = False, telling: Telling | None = None) -> None:
+        self._find_lab, self._detach, self._telling = find_lab, detach, telling
+        self.resources = {resource.token: resource for resource in every_resource()}
         self.cancelled = threading.Event()
-        self.engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine_address))
+        self.failures: list[EmsError] = []
+
+    def attach(self, engine_address: str) -> None:
+        """Whom to tell what operations say."""
+        self._engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(engine_address))
+
+    def Attach(self, request: Any, context: Any) -> Any:
+        self.attach(request.address)
+        return empty_pb2.Empty()
 
     def GetPluginInfo(self, request: Any, context: Any) -> Any:
         return plugin_pb2.PluginInfo(version=__version__)
@@ -62,7 +78,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         """An EmsError is answered as `{"error": …, "hint": …}`: the engine would bury it in a traceback."""
         try:
             operation, arguments = self._operation("", context), _properties(request.args)
-            result = _patiently(operation, lambda: self.invokes[request.tok](operation, arguments))
+            result = _patiently(operation, lambda: INVOKES[request.tok](operation, arguments))
         except EmsError as error:
             result = {"error": error.message, "hint": error.hint}
         response = provider_pb2.InvokeResponse()
@@ -94,7 +110,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         resource, inputs = self._resource(request.urn), _properties(request.properties)
         if request.preview:
             return provider_pb2.CreateResponse(properties=_struct(_foreseen(resource, inputs)))
-        with _aborting(context):
+        with self._aborting(context):
             operation = self._operation(request.urn, context)
             outputs = _patiently(operation, lambda: resource.create(operation, inputs))
             return provider_pb2.CreateResponse(id=inputs[resource.key], properties=_struct({**inputs, **outputs}))
@@ -103,7 +119,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         resource, inputs = self._resource(request.urn), _properties(request.news)
         if request.preview:
             return provider_pb2.UpdateResponse(properties=_struct(_foreseen(resource, inputs)))
-        with _aborting(context):
+        with self._aborting(context):
             operation, before = self._operation(request.urn, context), _properties(request.olds)
             outputs = _patiently(operation, lambda: resource.update(operation, before, inputs))
             return provider_pb2.UpdateResponse(properties=_struct({**inputs, **outputs}))
@@ -115,7 +131,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             or _properties(request.properties)
             or {self._resource(request.urn).key: request.id}
         )
-        with _aborting(context):
+        with self._aborting(context):
             operation = self._operation(request.urn, context)
             outputs = _patiently(operation, lambda: resource.read(operation, inputs))
             if outputs is None:
@@ -124,34 +140,40 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return provider_pb2.ReadResponse(id=request.id, inputs=_struct(inputs), properties=both)
 
     def Delete(self, request: Any, context: Any) -> Any:
-        with _aborting(context):
+        with self._aborting(context):
             inputs = _properties(request.old_inputs) or _properties(request.properties)
             operation, resource = self._operation(request.urn, context), self._resource(request.urn)
             _patiently(operation, lambda: resource.delete(operation, inputs))
             return empty_pb2.Empty()
 
+    @contextmanager
+    def _aborting(self, context: Any) -> Iterator[None]:
+        """An error that a person can fix becomes the answer that the engine shows at the resource."""
+        try:
+            yield
+        except (EmsError, OSError) as error:
+            if isinstance(error, OSError) and not error.filename:
+                raise
+            failure = refused(error) if isinstance(error, OSError) else error
+            self.failures.append(failure)
+            context.abort(grpc.StatusCode.UNKNOWN, str(failure))
+
     def _resource(self, urn: str) -> Resource:
         return self.resources[urn.split("::")[2].rpartition("$")[2]]
 
     def _operation(self, urn: str, context: Any) -> Operation:
-        def log(severity: Any, *, ephemeral: bool) -> Callable[[str], None]:
-            def send(message: str) -> None:
-                line = visible(message)[:LINE_LIMIT]
-                self.engine.Log(
-                    engine_pb2.LogRequest(severity=severity, message=line, urn=urn, streamId=0, ephemeral=ephemeral)
-                )
-
-            return lambda message: _unless_gone(send, message)
-
         return Operation(
-            lab=lab.find(Path.cwd()),
-            say=log(engine_pb2.INFO, ephemeral=True),
-            note=log(engine_pb2.INFO, ephemeral=False),
-            complain=log(engine_pb2.ERROR, ephemeral=False),
+            lab=self._find_lab(),
+            telling=self._telling or _AtResource(self._engine, urn),
             listening=context.is_active,
             cancelled=self.cancelled,
-            detach=bool(os.environ.get("EMS_DETACH")),
+            detach=self._detach,
         )
+
+
+def every_resource() -> list[Resource]:
+    """All resource types of EMS."""
+    return [*records(), ExperimentRow(), Run(), *evanescent_clusters()]
 
 
 def _patiently(operation: Operation, call: Callable[[], T]) -> T:
@@ -170,26 +192,30 @@ def _patiently(operation: Operation, call: Callable[[], T]) -> T:
             return result
 
 
-class _aborting:
-    """Turns an error that a person can fix into the answer that the engine shows at the resource."""
+class _AtResource:
+    """Tells the engine, which shows it beside the resource."""
 
-    def __init__(self, context: Any) -> None:
-        self.context = context
+    def __init__(self, engine: Any, urn: str) -> None:
+        self._engine, self._urn = engine, urn
+        self._pace = Pace()
 
-    def __enter__(self) -> None: ...
+    def say(self, line: str) -> None:
+        self._log(line, engine_pb2.INFO, ephemeral=True)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, EmsError):
-            self.context.abort(grpc.StatusCode.UNKNOWN, str(error))
-        if isinstance(error, OSError) and error.filename:
-            self.context.abort(grpc.StatusCode.UNKNOWN, str(refused(error)))
+    def note(self, line: str) -> None:
+        self._log(line, engine_pb2.INFO)
 
+    def look(self, experiment: Experiment) -> None:
+        if self._pace.shows(line := progress_line(experiment)):
+            self.say(line)
 
-def _unless_gone(send: Callable[[str], None], message: str) -> None:
-    try:
-        send(message)
-    except grpc.RpcError:
-        return  # a line for an engine that has ended; `listening` informs the operation
+    def conclude(self, text: str, *, failed: bool) -> None:
+        self._log(text, engine_pb2.ERROR if failed else engine_pb2.INFO)
+
+    def _log(self, message: str, severity: Any, *, ephemeral: bool = False) -> None:
+        said = {"urn": self._urn, "streamId": 0, "severity": severity, "ephemeral": ephemeral}
+        with suppress(grpc.RpcError):  # a line for an engine that has ended; `listening` informs the operation
+            self._engine.Log(engine_pb2.LogRequest(message=visible(message)[:LINE_LIMIT], **said))
 
 
 def _foreseen(resource: Resource, inputs: Properties) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""What `ems up` shows while it is at work: a line for each stack under way, in place.
+
+Where nothing can be drawn in place, a plain line every so often.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+
+from ems.base.console import Text
+from ems.databases import Experiment
+from ems.lab import Lab
+from ems.lab.patience import Pace
+from ems.views.progress import Progress, glance
+
+NAME_WIDTH = 24
+BAR_WIDTH = 16
+
+
+class Board:
+    """The stacks under way on `console`. Remarks and ends stay above them."""
+
+    def __init__(self, console: Console, lab: Lab, total: int, *, drawn: bool = True) -> None:
+        self._console, self._lab, self._total = console, lab, total
+        self._is_drawn = drawn and console.is_terminal and not console.is_dumb_terminal
+        self._lines: dict[str, Line] = {}
+        self._ended = 0
+        self._lock = threading.RLock()
+        self._spinner = Spinner("dots")
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Draw it as long as the block lasts."""
+        if not self._is_drawn:
+            yield
+            return
+        with Live(self, console=self._console, refresh_per_second=8, transient=True):
+            yield
+
+    @contextmanager
+    def stack(self, name: str) -> Iterator[Line]:
+        """The line of a stack, which is under way as long as the block lasts."""
+        line = Line(self, name)
+        with self._lock:
+            self._lines[name] = line
+        try:
+            yield line
+        finally:
+            with self._lock:
+                del self._lines[name]
+
+    def end(self, text: Text) -> None:
+        """How a stack has ended: a line that stays, with a count where there are several."""
+        with self._lock:
+            self._ended += 1
+            count = f"[{self._ended}/{self._total}] " if self._total > 1 else ""
+            self.keep(Text.assemble((count, "dim"), text))
+
+    def keep(self, line: Text) -> None:
+        """A line that stays."""
+        with self._lock:
+            self._console.print(line, soft_wrap=True)
+
+    def step(self, line: str) -> None:
+        """Of what goes on, where nothing can be drawn in place."""
+        if not self._is_drawn:
+            self.keep(Text(line))
+
+    def glance(self, experiment: Experiment) -> Progress:
+        """How a run does."""
+        return glance(self._lab, experiment)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            lines = list(self._lines.values())
+        name_width = min(max((len(line.name) for line in lines), default=0), NAME_WIDTH)
+        for line in lines:
+            yield line.drawn(self._spinner, name_width, options.max_width)
+
+
+class Line:
+    """One stack's, which hears of its update."""
+
+    def __init__(self, board: Board, name: str) -> None:
+        self.name = name
+        self._board, self._pace = board, Pace()
+        self._step = ""
+        self._seen: Progress | None = None
+
+    def say(self, line: str) -> None:
+        """A step, until the next one."""
+        self._step, self._seen = line, None
+        self._board.step(f"{self.name}: {line}")
+
+    def note(self, line: str) -> None:
+        """A remark that stays."""
+        self._board.keep(Text(f"{self.name}: {line}"))
+
+    def look(self, experiment: Experiment) -> None:
+        """The run under way."""
+        self._seen = self._board.glance(experiment)
+        if self._pace.shows(repr(self._seen)):
+            self._board.step(repr(self._seen))
+
+    def conclude(self, text: str, *, failed: bool) -> None:
+        """Nothing: who asked for the update says how it ended, when all is released."""
+
+    def drawn(self, spinner: Spinner, name_width: int, width: int) -> RenderableType:
+        """In `width` characters, of which the name has `name_width`."""
+        seen = self._seen
+        grid = Table.grid(padding=(0, 1), expand=True)
+        grid.add_column(width=1)
+        grid.add_column(width=name_width, no_wrap=True, overflow="ellipsis")
+        cells: list[RenderableType] = [spinner, Text(self.name, "bold")]
+        if seen and seen.points_total > 1:
+            grid.add_column(width=min(BAR_WIDTH, max(width - name_width - 30, 4)))
+            grid.add_column(width=5, justify="right")
+            cells += [ProgressBar(total=1, completed=seen.share), seen.percent]
+        grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        words = [str(seen.state), *seen.details()] if seen else [self._step or "looking"]
+        grid.add_row(*cells, Text(" · ".join(words)))
+        return grid
