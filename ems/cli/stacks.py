@@ -48,33 +48,29 @@ def up(
         bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
     ] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Pulumi also where nothing has to be done.")] = False,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many experiments go on at a time.")] = 2,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that Pulumi shows.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run experiments: register, provision, run, store, release. Twice is once; interrupted, it goes on."""
     from ems import clusters
-    from ems.engine import lifecycle
+    from ems.engine import lifecycle, together
     from ems.engine.runner import Pulumi
     from ems.lab.stacks import StackFiles
     from ems.views.board import Board
-    from ems.views.ends import end
     from ems.views.status import status_object
 
-    lab, display = laboratory.find(), err if as_json else out
-    files, ended = StackFiles(lab, clusters.settings()), []
+    lab = laboratory.find()
+    files = StackFiles(lab, clusters.settings())
     pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
     names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, stacks or lab.some_stacks(), say))
     wishes = lifecycle.Wishes(detach, retry, refresh, verbose)
-    board = Board(display, lab, len(names), drawn=not verbose)
+    board = Board(err if as_json else out, lab, len(names), drawn=not verbose)
     with board.shown():
-        for stack in names:
-            with board.stack(stack) as line:
-                done = lifecycle.up(pulumi, files, stack, line, wishes)
-            board.end(end(stack, done.experiment if done else None, ran=done.ran if done else True))
-            ended += [done.experiment] if done else []
+        experiments = together.up_all(pulumi, files, names, board, wishes, at_once)
     if as_json:
-        print_json([status_object(experiment) for experiment in ended])
-    lifecycle.raise_if_failed(ended)
+        print_json([status_object(experiment) for experiment in experiments])
+    lifecycle.raise_if_failed(experiments)
 
 
 @stacks_commands.command(epilog="[bold]Example[/]  ems stop digits")

@@ -8,11 +8,8 @@ PULUMI_DEBUG_PROVIDERS the other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Thread
-from typing import Any
 
 import grpc
 import pulumi
@@ -20,6 +17,7 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc, provider_pb2_grpc
 
 from ems.base.errors import EmsError
+from ems.base.threads import Threads
 from ems.engine.provider.server import Provider
 from ems.lab import Lab
 from ems.lab.telling import Telling
@@ -32,22 +30,6 @@ class Hosted:
     arguments: tuple[str, ...]
     environment: dict[str, str]
     failures: list[EmsError]
-
-
-class _Threads(Executor):
-    """A thread for each call. None hinders this process from ending: an operation may be killed at any time."""
-
-    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(call(*arguments, **named))
-            except BaseException as error:
-                future.set_exception(error)
-
-        Thread(target=run, daemon=True).start()
-        return future
 
 
 @contextmanager
@@ -67,7 +49,7 @@ def hosted(
             provider.failures.append(error)
             raise pulumi.RunError(str(error)) from None
 
-    server = grpc.server(_Threads())  # type: ignore[arg-type]  # of an executor, `submit` is all that it uses
+    server = grpc.server(Threads())  # type: ignore[arg-type]  # of an executor, `submit` is all that it uses
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     address = f"127.0.0.1:{(port := server.add_insecure_port('127.0.0.1:0'))}"

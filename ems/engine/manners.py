@@ -40,49 +40,64 @@ def running(command: Sequence[str], cwd: Path, env: Mapping[str, str], **how: An
 
     It is let end in order after a Ctrl-C or SIGTERM; then KeyboardInterrupt. A closed terminal ends both.
     """
-    with _handing_on() as signals:
+    with handing_on() as signals:
+        if signals.heard:  # while another engine was at work
+            raise KeyboardInterrupt
         # Unless a terminal's Ctrl-C is to reach it: a signal to our whole group, which we hand on, is its second one
         # then, and at the second one it ends at once, not in order.
         group = None if _in_foreground() else 0
-        with subprocess.Popen(command, cwd=cwd, env=env, process_group=group, **how) as child:
-            signals.go_to(child)
+        with subprocess.Popen(command, cwd=cwd, env=env, process_group=group, **how) as child, signals.going_to(child):
             yield child
+    if signals.heard:
+        raise KeyboardInterrupt
 
 
-class _Signals:
-    """Those heard, and whom they are handed on to: from before it is started, so that none is lost."""
+class Signals:
+    """Those heard, and the engines that they are handed on to: from before one is started, so that none is lost."""
 
     def __init__(self) -> None:
         self.heard: list[int] = []
-        self._child: subprocess.Popen[Any] | None = None
+        self.engines: list[subprocess.Popen[Any]] = []
 
-    def go_to(self, child: subprocess.Popen[Any]) -> None:
-        self._child = child
+    @contextmanager
+    def going_to(self, engine: subprocess.Popen[Any]) -> Iterator[None]:
+        """Have an engine hear them as long as the block lasts."""
+        self.engines.append(engine)
         if self.heard:
-            child.send_signal(signal.SIGHUP if signal.SIGHUP in self.heard else signal.SIGINT)
+            engine.send_signal(signal.SIGHUP if signal.SIGHUP in self.heard else signal.SIGINT)
+        try:
+            yield
+        finally:
+            self.engines.remove(engine)
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
+        """The handler of each."""
         self.heard.append(number)
-        if self._child is None:
-            return
-        if number == signal.SIGHUP:
-            self._child.send_signal(signal.SIGHUP)
-        elif number == signal.SIGTERM or not _in_foreground():  # a terminal's Ctrl-C reaches it by itself
-            self._child.send_signal(signal.SIGINT)
+        for engine in list(self.engines):
+            if number == signal.SIGHUP:
+                engine.send_signal(signal.SIGHUP)
+            elif number == signal.SIGTERM or not _in_foreground():  # a terminal's Ctrl-C reaches it by itself
+                engine.send_signal(signal.SIGINT)
+
+
+_signals: Signals | None = None  # of the block in which the main thread hands them on
 
 
 @contextmanager
-def _handing_on() -> Iterator[_Signals]:
-    """Hand signals on to the engine; after the block, take them as they were meant."""
-    signals = _Signals()
-    if threading.current_thread() is not threading.main_thread():  # no other may have handlers
-        yield signals
+def handing_on() -> Iterator[Signals]:
+    """Hand signals on to the engines that this process runs within the block, in any thread; after it, take them as
+    they were meant. A block within such a block is a part of it."""
+    global _signals  # noqa: PLW0603  (a process has one set of handlers)
+    if _signals is not None or threading.current_thread() is not threading.main_thread():  # no other may have handlers
+        yield _signals or Signals()
         return
+    _signals = signals = Signals()
     ours = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup has it
     previous = {number: signal.signal(number, signals.hear) for number in ours}
     try:
         yield signals
     finally:
+        _signals = None
         for number, handler in previous.items():
             signal.signal(number, handler)
     if signal.SIGHUP in signals.heard:

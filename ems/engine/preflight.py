@@ -26,6 +26,7 @@ from ems.stack.keys import placed
 from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, Spec, SweepJob
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
+EXPERIMENT = RANKS.index(ExperimentSpec)
 T = TypeVar("T")
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def declare(lab: Lab, stack: str, note: Say) -> None:
-    """Declare what a stack's file describes; `note` hears what is worth a remark. EmsError for what a person can fix."""
+    """Declare what a stack's file describes; `note` hears remarks. EmsError for what a person can fix."""
     with locating(lab, stack):
         _declare(lab, stack, note)
 

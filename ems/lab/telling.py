@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ems.databases import Experiment
@@ -21,6 +22,19 @@ class Telling(Protocol):
 
     def conclude(self, text: str, *, failed: bool) -> None:
         """How a run ended, in some lines."""
+
+
+class Board(Protocol):
+    """Where several updates are shown side by side."""
+
+    def stack(self, name: str) -> AbstractContextManager[Telling]:
+        """Who hears of a stack, which is under way as long as the block lasts."""
+
+    def end(self, name: str, experiment: Experiment | None, *, ran: bool) -> None:
+        """How a stack has ended. `ran`: whether there was anything to do."""
+
+    def fail(self, name: str, error: str) -> None:
+        """Why a stack could not be brought to an end."""
 
 
 class Unheard:

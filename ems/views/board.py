@@ -16,10 +16,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from ems.base.console import Text
-from ems.databases import Experiment
+from ems.databases import Experiment, State
 from ems.lab import Lab
+from ems.lab.line import progress_line
 from ems.lab.patience import Pace
 from ems.views.progress import Progress, glance
+from ems.views.status import COLOURS
 
 NAME_WIDTH = 24
 BAR_WIDTH = 16
@@ -57,8 +59,15 @@ class Board:
             with self._lock:
                 del self._lines[name]
 
-    def end(self, text: Text) -> None:
-        """How a stack has ended: a line that stays, with a count where there are several."""
+    def end(self, name: str, experiment: Experiment | None, *, ran: bool) -> None:
+        """How a stack has ended, in a line that stays. `ran`: whether there was anything to do."""
+        self._count(ended(name, experiment, ran=ran))
+
+    def fail(self, name: str, error: str) -> None:
+        """Why a stack could not be brought to an end."""
+        self._count(Text.assemble((f"✗ {name} ", "red"), error))
+
+    def _count(self, text: Text) -> None:
         with self._lock:
             self._ended += 1
             count = f"[{self._ended}/{self._total}] " if self._total > 1 else ""
@@ -128,3 +137,14 @@ class Line:
         words = [str(seen.state), *seen.details()] if seen else [self._step or "looking"]
         grid.add_row(*cells, Text(" · ".join(words)))
         return grid
+
+
+def ended(stack: str, experiment: Experiment | None, *, ran: bool) -> Text:
+    """Such as `✓ pi succeeded · 20 rows · 1 s`; of what is not an experiment, without an `experiment`, `✓ lab`."""
+    if experiment is None:
+        return Text(f"✓ {stack}", "green")
+    if experiment.state is State.SUCCEEDED and not ran:
+        rows = f"{experiment.rows_stored:,} {'row' if experiment.rows_stored == 1 else 'rows'}"
+        return Text(f"✓ {stack} already computed ({rows})", "green")
+    mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
+    return Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
