@@ -15,6 +15,7 @@ from string import Template
 from ems import lab as laboratory
 from ems.base.errors import UserError
 from ems.base.process import run
+from ems.engine import install as engine
 from ems.lab import Lab
 from ems.stack import stackfile
 from ems.stack.fields import RESERVED_TABLES
@@ -23,6 +24,11 @@ from ems.stack.models import LabSpec
 FIRST = "pi"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,49}")
 EXECUTABLE = "pulumi-resource-ems"
+SALT = "encryptionsalt: v1:qSnmwQPN9XA=:v1:b+ZOZIC4jskYy4st:ht9jFIH45PBrBmgflyB4U5YjvxTmZA==\n"
+"""What Pulumi would add to a stack file, made for the empty passphrase, with which EMS runs it unless there is another.
+
+It hides nothing then, so one does for all stacks, and is committed with them.
+"""
 
 
 def init(directory: Path, name: str = "") -> Lab:
@@ -108,6 +114,13 @@ def _lab_spec(lab: Lab) -> LabSpec:
     return described
 
 
+def _salt(root: Path) -> str:
+    """What stack files of the lab end with, so that Pulumi changes none; "" where the lab has secrets of its own."""
+    env = engine.settings(root)
+    is_empty = env.get("PULUMI_CONFIG_PASSPHRASE") == "" and "PULUMI_CONFIG_PASSPHRASE_FILE" not in env
+    return SALT if is_empty and env.get("PULUMI_BACKEND_URL", "").startswith("file://") else ""
+
+
 def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
     """Fill in the template's files; a folder or file called `NAME` or `dot-X` gets its real name."""
     source = Path(str(importlib.resources.files("ems.cli") / "templates" / template))
@@ -121,7 +134,8 @@ def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
         raise UserError(f"There is already {', '.join(existing)}.", "Choose another name: ems new NAME")
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(Template(text).substitute(values), encoding="utf-8")
+        salt = _salt(root) if path.match("stacks/Pulumi.*.yaml") else ""
+        path.write_text(Template(text).substitute(values) + salt, encoding="utf-8")
         if path.name == EXECUTABLE:
             path.chmod(0o755)
     return list(texts)

@@ -58,22 +58,30 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def environment(folder: Path, root: Path) -> dict[str, str]:
     """What a `pulumi` process of the lab at `root` needs: PATH, and backend and passphrase unless they are set."""
-    here = Path(sys.executable).parent
-    return settings(root) | {"PATH": os.pathsep.join([str(here), str(folder), os.environ.get("PATH", os.defpath)])}
+    here, env = Path(sys.executable).parent, settings(root)
+    if env.get("PULUMI_BACKEND_URL") == _own_backend(root):
+        make_folder(_own_state(root))
+    return env | {"PATH": os.pathsep.join([str(here), str(folder), os.environ.get("PATH", os.defpath)])}
 
 
 def settings(root: Path) -> dict[str, str]:
-    """The same but for PATH, which needs to know where the program is."""
+    """The same but for PATH, which needs to know where the program is. Makes no folder."""
     env = dict(os.environ)
     for setting in ("PULUMI_SKIP_UPDATE_CHECK", "PULUMI_SUPPRESS_COPILOT_LINK", "PULUMI_SUPPRESS_NEO_LINK"):
         env.setdefault(setting, "true")
     if "PULUMI_BACKEND_URL" not in env and not _names_a_backend(root):
-        state = root / ".ems" / "state"
-        make_folder(state)
-        env["PULUMI_BACKEND_URL"] = f"file://{quote(str(state))}"
+        env["PULUMI_BACKEND_URL"] = _own_backend(root)
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & env.keys():
         env["PULUMI_CONFIG_PASSPHRASE"] = ""
     return env
+
+
+def _own_backend(root: Path) -> str:
+    return f"file://{quote(str(_own_state(root)))}"
+
+
+def _own_state(root: Path) -> Path:
+    return root / ".ems" / "state"
 
 
 def _names_a_backend(root: Path) -> bool:

@@ -59,7 +59,7 @@ def test_jobs_read_the_files_that_were_meant_and_no_others(user: User) -> None:
 
     (user.root / "data/rates.csv").unlink()
     user.ems("check", "e")
-    assert "unchanged" in user.ems("up", "e").stdout
+    assert "already computed" in user.ems("up", "e").stdout
     user.write("data/rates.csv", "new")
     for words in (("check", "e"), ("up", "e")):
         done = user.ems(*words, expect=2)

@@ -67,3 +67,5 @@ def test_the_wheel_alone_makes_a_lab_that_runs(wheel: Path, tmp_path: Path) -> N
     header, *rows = run("ems", "results", "pi", "--format", "csv", cwd=lab).splitlines()
     assert header == "point,row,darts,estimate" and len(rows) == 20
     assert 3.1 < float(rows[-1].rpartition(",")[2]) < 3.2
+    assert "3 unchanged" in run("ems", "pulumi", "preview", "--stack", "pi", cwd=lab)
+    assert run("git", "status", "--porcelain", cwd=lab) == ""

@@ -119,9 +119,7 @@ def test_clusters_in_a_state_are_found_also_those_whose_creation_was_interrupted
 
 
 def test_a_missing_package_of_a_place_breaks_only_the_lab_that_uses_it(monkeypatch):
-    loaded = (
-        "import sys; from ems.engine.provider import server as s; s.every_resource(); print(*sys.modules)"
-    )
+    loaded = "import sys; from ems.engine.provider import server as s; s.every_resource(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
     assert not [name for name in modules if name.startswith("ems.clusters.laptop.")]
     monkeypatch.setitem(sys.modules, "ems.clusters.laptop.place", None)
