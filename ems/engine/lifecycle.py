@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ems import clusters, databases
 from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, EngineError, ExperimentFailed, NoTables
-from ems.base.messages import Say
+from ems.base.messages import Say, some
 from ems.databases import Experiment, Registration, State
 from ems.engine import preflight
 from ems.engine.converged import are_rows_converged, is_converged
@@ -53,6 +53,9 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
     if lacking:
         say(f"The database lacks the lab, or a part of it, so that is registered first: ems up {laboratory}")
     return [laboratory, *names] if lacking else names
+
+
+MOST_NAMED = 3
 
 
 class Ended(NamedTuple):
@@ -198,14 +201,18 @@ class _Follower:
 
 
 def raise_if_failed(experiments: list[Experiment]) -> None:
-    """ExperimentFailed names each that ended otherwise than `succeeded`."""
+    """ExperimentFailed names those that ended otherwise than `succeeded`, and says why one of them did."""
     failed = [experiment for experiment in experiments if experiment.state in databases.RETRYABLE]
-    if failed:
-        names = [experiment.registration.stack for experiment in failed]
-        raise ExperimentFailed(
-            "; ".join(f"{e.registration.stack} {e.state}: {e.error}".rstrip(": ") for e in failed),
-            "\n".join(f"See `ems logs {name}`; go on with `ems up {name} --retry`." for name in names),
-        )
+    if not failed:
+        return
+    names = [experiment.registration.stack for experiment in failed]
+    if len(failed) == 1:
+        why = f"{names[0]} {failed[0].state}: {failed[0].error}".rstrip(": ")
+        raise ExperimentFailed(why, f"See `ems logs {names[0]}`; go on with `ems up {names[0]} --retry`.")
+    raise ExperimentFailed(
+        f"{len(failed)} of {len(experiments)} experiments did not succeed: {some(names)}.",
+        f"See why: ems status {' '.join(names[:MOST_NAMED])}; go on with: ems up --retry",
+    )
 
 
 def stop(lab: Lab, experiment: Experiment) -> Experiment:

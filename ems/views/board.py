@@ -147,4 +147,5 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool) -> Text:
         rows = f"{experiment.rows_stored:,} {'row' if experiment.rows_stored == 1 else 'rows'}"
         return Text(f"✓ {stack} already computed ({rows})", "green")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
-    return Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
+    line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
+    return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error else line
