@@ -1,13 +1,14 @@
-"""What EMS adds to one `pulumi up`: of a finished experiment, and of one with a trivial job, over an empty program.
+"""What EMS costs around a job: `ems up` of an experiment, new or done, alone or of many, over an empty `pulumi up`.
 
-The same engine, backend and machine for all; wall clock, the median of the rounds. A minute:
-python benchmarks/overhead.py [ROUNDS]
+The same engine, backend and machine for all; wall clock, the median of the rounds, environments built before. Two
+minutes: python benchmarks/overhead.py [ROUNDS]
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,14 +19,14 @@ import git
 
 from ems import lab as laboratory
 from ems.cli import scaffold
-from ems.engine import install
 from ems.engine.runner import Pulumi
 from ems.lab import Lab
 
 Case = Callable[[int], object]  # is given the number of the round
 
 UP = ("up", "--yes", "--skip-preview", "--stack")
-EMPTY = "an empty program"
+EMPTY = "an empty `pulumi up`"
+MANY = 20
 PROJECT = """name: empty
 runtime: python
 config:
@@ -36,7 +37,8 @@ config:
 
 def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        cases = {EMPTY: empty_program(Path(folder, "empty")), **experiments(Path(folder, "lab"), rounds)}
+        root = Path(folder)
+        cases = {EMPTY: empty_program(root / "empty"), **experiments(root / "lab", rounds), **new_labs(root)}
         seconds: dict[str, list[float]] = {name: [] for name in cases}
         for number in range(rounds):
             for name, case in cases.items():
@@ -48,7 +50,7 @@ def empty_program(root: Path) -> Case:
     root.mkdir()
     (root / "Pulumi.yaml").write_text(PROJECT)
     (root / "__main__.py").touch()
-    pulumi = Pulumi(laboratory.read(root), install.ensure())  # the empty one has no plugin of EMS
+    pulumi = Pulumi(laboratory.read(root))  # the empty one has no plugin of EMS
     pulumi.quietly("stack", "init", "empty")
     return lambda _number: pulumi.quietly(*UP, "empty")
 
@@ -56,23 +58,47 @@ def empty_program(root: Path) -> Case:
 def experiments(root: Path, rounds: int) -> dict[str, Case]:
     lab = scaffold.init(root, "overhead")
     pulumi = Pulumi.of(lab)
-    add_trivial_jobs(lab, rounds)
-    for stack in lab.stacks():
+    counts = {"plain": rounds, "told": rounds, "many": MANY, "same": rounds}
+    plain, told, many, same = ([f"{kind}{n}" for n in range(count)] for kind, count in counts.items())
+    add_trivial_jobs(lab, [*plain, *told, *many, *same])
+    for stack in plain:
         pulumi.quietly("stack", "init", stack)
-    for stack in ("lab", "pi", "pi"):  # the second time lets the cluster go
-        pulumi.quietly(*UP, stack)
+    ems(root, "up", "lab", "pi", *many)
     return {
-        "a finished experiment": lambda _number: pulumi.quietly(*UP, "pi"),
-        "a new one: registered, run, stored": lambda number: pulumi.quietly(*UP, f"job{number}"),
+        "plain `pulumi up` of a finished experiment": lambda _number: pulumi.quietly(*UP, "pi"),
+        "plain `pulumi up` of a new one": lambda number: pulumi.quietly(*UP, plain[number]),
+        "`ems up` of a new one, to its release": lambda number: ems(root, "up", told[number]),
+        "`ems up` with nothing to do": lambda _number: ems(root, "up", "pi"),
+        f"`ems up` of {MANY} with nothing to do": lambda _number: ems(root, "up", *many),
+        f"{MANY} × `ems up` of the same new one at once": lambda number: at_once(root, same[number]),
     }
 
 
-def add_trivial_jobs(lab: Lab, rounds: int) -> None:
-    """One experiment a round, as one that is finished would not run again; each stores two rows."""
-    for number in range(rounds):
-        scaffold.new(lab, f"job{number}")
-        path = lab.stack_file(f"job{number}")
-        path.write_text(path.read_text().replace("points: 200000", "points: 20000"))
+def new_labs(root: Path) -> dict[str, Case]:
+    def made(number: int) -> None:
+        ems(root, "init", f"new{number}")
+        ems(root / f"new{number}", "up")
+
+    return {"`ems init`, and `ems up` of the new lab": made}
+
+
+def ems(cwd: Path, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", "ems.cli", *words], cwd=cwd, check=True, stdout=subprocess.DEVNULL)
+
+
+def at_once(root: Path, stack: str) -> None:
+    command = [sys.executable, "-m", "ems.cli", "up", stack]
+    running = [subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL) for _ in range(MANY)]
+    assert [process.wait() for process in running] == [0] * MANY
+
+
+def add_trivial_jobs(lab: Lab, stacks: list[str]) -> None:
+    """Experiments that differ, so that none is computed already; each stores a few rows."""
+    for number, stack in enumerate(stacks):
+        scaffold.new(lab, stack)
+        path = lab.stack_file(stack)
+        text = path.read_text().replace("points: 200000", "points: 20000")
+        path.write_text(text.replace("seed: 1", f"seed: {number}"))
     repository = git.Repo(lab.root)
     repository.git.add(all=True)
     author = git.Actor("EMS", "ems@localhost")
@@ -86,11 +112,10 @@ def timed(case: Case, number: int) -> float:
 
 
 def show(medians: dict[str, float], rounds: int) -> None:
-    print(f"`pulumi up` on {os.cpu_count()} cores, median of {rounds}:")
+    print(f"On {os.cpu_count()} cores, median of {rounds}:")
     for name, median in medians.items():
-        added = "" if name == EMPTY else f"   + {median - medians[EMPTY]:.1f} s, {median / medians[EMPTY]:.1f} times"
-        print(f"  {name:36}{median:6.1f} s{added}")
+        print(f"  {name:50}{median:6.1f} s{median / medians[EMPTY]:8.1f} ×")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
