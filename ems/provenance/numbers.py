@@ -14,7 +14,7 @@ from ems.base.errors import ProvenanceError, StackFileError
 from ems.provenance import repository
 from ems.provenance.repository import WorkTree
 from ems.stack import sweep_forms, yamlfile
-from ems.stack.fields import as_pulumi_writes
+from ems.stack.fields import as_hashed
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.stack.schema import WRITTEN_BY_PULUMI
 
@@ -49,7 +49,7 @@ def hashed(job: CommandJob | SweepJob) -> Any:
 def _hashed(value: object) -> object:
     if isinstance(value, list):
         return [_hashed(item) for item in value]
-    return as_pulumi_writes(value) if isinstance(value, float) else value
+    return as_hashed(value)
 
 
 def _numbered(job: CommandJob | SweepJob, written: CommandJob | SweepJob) -> CommandJob | SweepJob:

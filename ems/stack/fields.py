@@ -243,7 +243,7 @@ INPUT_URL = Checked(_check_input_url, {"type": "string", "pattern": r"^(https://
 
 
 def check_scalar(value: object, allowed: str) -> Scalar:
-    """A parameter as it is written; a whole number beyond 64 bits in its shortest digits.
+    """A parameter as it is written: of a whole number every digit.
 
     ValueError says that `allowed` is allowed: for what is neither text, a finite number, a boolean nor null.
     """
@@ -254,7 +254,8 @@ def check_scalar(value: object, allowed: str) -> Scalar:
     kept = finite(value)
     if kept is None:
         raise ValueError(f"is {show(value)}: allowed is {allowed} (numbers are finite)")
-    return kept if isinstance(value, float) else as_pulumi_writes(kept)
+    as_pulumi_writes(kept)
+    return kept
 
 
 def as_pulumi_writes(value: float) -> float:
@@ -269,6 +270,11 @@ def as_pulumi_writes(value: float) -> float:
     if isinstance(value, int) and value not in (int(as_float), int(shortest)):
         raise ValueError(f"is {show(value)}, more digits than a number can keep: quote it, to keep it as text")
     return int(shortest) if as_float.is_integer() and abs(as_float) < 1e21 else as_float
+
+
+def as_hashed(value: object) -> object:
+    """A parameter as ids are computed from it: a number as Pulumi's JSON would bring it, in its shortest digits."""
+    return as_pulumi_writes(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _check_parameter(value: object) -> Scalar | list[Scalar]:

@@ -45,6 +45,8 @@ def _scalar_hints(written: Mapping[str, str]) -> Iterator[Fault]:
             yield Fault(key, f'is {text}, read as the {how} number {show(value)}: write that, or quote it: "{text}"')
         elif NUMBER.fullmatch(text) and math.isinf(float(text)):
             yield Fault(key, f"is the text {show(text)}, for no number is as large: quote it, if that is meant")
+        elif NUMBER.fullmatch(text) and float(text) == 0 and re.search("[1-9]", re.split("[eE]", text)[0]):
+            yield Fault(key, f"is {text}, read as 0, for no number is as small: write 0, or quote it")
 
 
 def _experiment_hints(described: ExperimentSpec, lab: LabSpec | None, today: date) -> Iterator[Fault]:

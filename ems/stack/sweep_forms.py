@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ems.stack.fields import as_pulumi_writes
+from ems.stack.fields import as_hashed, as_pulumi_writes
 from ems.stack.sweep_overlap import Box, disjoint, form
 from ems.sweep import Sweep, groups_of
 from ems.sweep.axes import typed
@@ -59,7 +59,7 @@ def _marked(axis: Any) -> Any:
 
 def _plain(axis: Any) -> Any:
     if not isinstance(axis, Mapping):
-        return [as_pulumi_writes(value) if isinstance(value, float) else value for value in axis]
+        return [as_hashed(value) for value in axis]
     if "range" in axis:
         return {"range": [as_pulumi_writes(number) for number in axis["range"]]}
     return {key: value for key, value in axis.items() if key != "bits"}

@@ -32,7 +32,7 @@ from ems.stack.scalars import scalar
 MOST_BYTES = 1_000_000
 MOST_LEVELS = 20
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-ODD = re.compile(r"(?i:y|yes|n|no|on|off)|[-+]?0[0-7]+|[-+]?[0-9.]+[eE][+]?[0-9]{3,}")
+ODD = re.compile(r"(?i:y|yes|n|no|on|off)|[-+]?0[0-7]+|[-+]?[0-9.]+[eE][-+]?[0-9]{3,}")
 _ESCAPED_SLASH = re.compile(r"(?<!\\)(\\\\)*\\/")
 
 

@@ -105,15 +105,19 @@ def test_what_is_recorded_has_seeds_of_31_bits_under_the_id_that_it_had_before(r
     assert made.digest == identity.digest(**parts, job=job, inputs={}, env={})
 
 
+GIANTS = "[9223372036854775808,36893488147419103232]"
 WRITTEN = {
     "sweep": ("{function: 'svd:run', sweep: {n: [100.0, 1e3], m: {range: [0.0, 2.0, 1.0]}}}", "100.0,1000.0"),
     "command": ("{command: python svd.py, parameters: {x: 2.0, y: [1e3, 3], n: 7}}", '"n":7,"x":2.0,"y":[1000.0,3]'),
+    "digits": ("{command: python svd.py, parameters: {n: [9223372036854775808, 36893488147419103232]}}", GIANTS),
+    "axis": ("{function: 'svd:run', sweep: {n: [9223372036854775808, 36893488147419103232]}}", GIANTS),
 }
 
 
 def rewritten(text: str) -> str:
     """As Pulumi writes a file anew."""
-    plain = re.sub(r"(\d)\.0\b", r"\1", text.replace("1e3", "1000"))
+    shorter = text.replace("1e3", "1000").replace("775808", "776000").replace("103232", "103000")
+    plain = re.sub(r"(\d)\.0\b", r"\1", shorter)
     return f"{plain}encryptionsalt: v1:abc:def\n"
 
 
@@ -133,7 +137,7 @@ def test_numbers_keep_the_type_in_which_people_wrote_them_through_all_that_pulum
         assert (again.id, again.spec, again.points_total) == (first.id, first.spec, first.points_total)
 
 
-@pytest.mark.parametrize("job", [job for job, _ in WRITTEN.values()], ids=WRITTEN)
+@pytest.mark.parametrize("job", [job for job, _ in WRITTEN.values() if ".0" in job])
 def test_a_change_of_types_that_people_commit_counts_and_one_that_they_do_not_is_refused(row, tmp_path, job):
     whole = rewritten(job).partition("encryptionsalt")[0]
     first, second = row(job), row(whole)

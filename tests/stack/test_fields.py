@@ -22,7 +22,17 @@ def test_a_float_is_the_same_parameter_from_the_file_and_from_pulumi_but_for_its
     from_pulumi = fields.PARAMETER.check(json.loads(as_go_writes(number)))
     assert (from_file, type(from_file)) == (number, float)
     assert float(from_pulumi) == from_file
-    assert repr(fields.as_pulumi_writes(from_file)) == repr(from_pulumi)
+    assert repr(fields.as_hashed(from_file)) == repr(from_pulumi)
+
+
+@given(st.integers(-(2**80), 2**80))
+def test_a_whole_number_keeps_every_digit_or_is_refused(number):
+    try:
+        kept = fields.PARAMETER.check(number)
+    except ValueError as error:
+        assert "more digits than a number can keep" in str(error) and not -(2**63) <= number < 2**63
+    else:
+        assert kept == number and type(kept) is int
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70) | st.text(max_size=9))
