@@ -10,6 +10,7 @@ import time
 from collections import Counter
 
 import psutil
+import pytest
 
 from ems.databases import State
 from tests import tally
@@ -140,6 +141,16 @@ def test_a_worker_that_is_stopped_for_good_is_replaced_when_only_it_is_waited_fo
     sweep.assert_whole()
     assert not stopped.is_running()
     assert "had been stopped" in sweep.log() and "memory" not in sweep.log()
+
+
+@pytest.mark.drill
+def test_a_point_that_stops_its_own_worker_is_found(bench: Bench) -> None:
+    code = SLOW.replace("time.sleep(0.05)", "x != 2 or os.kill(os.getpid(), 19)")  # SIGSTOP
+    sweep = Faulty(bench, code=code, points=6, workers=2)
+    sweep.begin(least=1)
+    sweep.assert_whole(failed=frozenset({2}))
+    (mark,) = bench.database.failures("e1")
+    assert "Killed its worker, 3 times: it had been stopped, as by SIGSTOP, and was ended." in mark.error
 
 
 def test_workers_that_are_stopped_and_go_on_lose_nothing(bench: Bench) -> None:

@@ -193,10 +193,10 @@ class Driver:
             self._fail(death.point, death.cause)
             return
         log.warning("A worker died (%s) with %d points, which are tried again.", death.cause, size(part.ranges))
-        if death.point >= 0 and death.reason == "died":
+        if death.point >= 0:
             self._except(death.point, part)
             self._blame(Part([(death.point, death.point + 1)], part.deaths + 1), death.cause)
-        elif death.point == GATHERING and death.reason == "died":
+        elif death.point == GATHERING:
             self._cut(part, death.cause)
         else:
             self._suspects.append(part)
@@ -221,7 +221,7 @@ class Driver:
 
     def _lose(self, death: Death) -> None:
         """A worker, by no point's fault."""
-        self._lost += death.reason == "died"
+        self._lost += 1
         if self._lost > DEATHS * self._order.workers:
             at = "it loads the code" if death.point == LOADING else "it begins"
             raise EmsError(f"Each worker dies when {at}: {death.cause}.", "The end of job.log may show why.")

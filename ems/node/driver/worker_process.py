@@ -28,7 +28,7 @@ from ems.spool.kinds import Kind
 TICK_S = 0.1
 SOURCE = str(Path(__file__).parents[3])  # ems.zip of the bundle
 
-Reason = Literal["died", "overdue", "stopped"]
+Reason = Literal["died", "overdue"]
 _DIED: Reason = "died"
 
 
@@ -44,7 +44,7 @@ class Limits:
 class Death:
     """How a worker process ended that was at `point`, or in one of the phases that `position` names.
 
-    `reason`: it died; or it was ended, as that point took too long, or as it had been stopped (SIGSTOP) for good.
+    `reason`: it died, or was ended; overdue: as that point took too long.
     """
 
     cause: str

@@ -150,7 +150,8 @@ class Workers(Generic[T]):
         self._still = self._still + 1 if busy and all(process.is_stopped() for process in busy) else 0
         if self._still > STOPPED_POLLS:
             for process in busy:
-                process.kill("it had been stopped, as by SIGSTOP, and was ended", "stopped")
+                process.kill("it had been stopped, as by SIGSTOP, and was ended")
+            self._still = 0
 
 
 def _slot(worker: Worker) -> Slot:
