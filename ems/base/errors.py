@@ -7,6 +7,7 @@ EmsError                       exit  meaning
 ├── DatabaseError              4     the lab's database cannot do what was asked
 │   ├── DatabaseUnavailable    4     it does not answer now; the same call may work later
 │   ├── NoTables               4     it has none of EMS's tables yet
+│   ├── NotSelectable          2     a column, or a condition on it, that results do not have
 │   └── FencedOut              4     another attempt holds the experiment: this one must stop
 ├── EngineError                5     Pulumi is missing or failed
 ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
@@ -92,6 +93,12 @@ class DatabaseUnavailable(DatabaseError):
 
 class NoTables(DatabaseError):
     """The database has none of EMS's tables yet."""
+
+
+class NotSelectable(DatabaseError):
+    """A column that results do not have, or a condition that has no meaning for it."""
+
+    exit_code = UserError.exit_code
 
 
 class FencedOut(DatabaseError):

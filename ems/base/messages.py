@@ -54,6 +54,11 @@ def some(words: Sequence[str], most: int = 10) -> str:
     return ", ".join(words[:most]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """As `1 row` or `1,200 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(name: str) -> str:
     """A name as it is, or quoted where it could confuse the reader or the terminal."""
     return name if re.fullmatch(r"[A-Za-z0-9_.:-]{1,100}", name) else quoted(name)

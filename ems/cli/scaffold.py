@@ -74,6 +74,10 @@ def _yaml(text: str) -> str:
 def new(lab: Lab, name: str) -> list[Path]:
     """The files of a new experiment, which runs as it is; UserError if one of them is there already."""
     _refuse_bad_name(name, "an experiment", "ems new NAME")
+    if alike := [other for other in lab.stacks() if other.casefold() == name.casefold() and other != name]:
+        raise UserError(
+            f"There is already {alike[0]}, which differs only by case.", "Choose another name: ems new NAME"
+        )
     described = _lab_spec(lab)
     values = {
         "name": name,

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from ems.base.errors import DatabaseError
+from ems.base.errors import NotSelectable
 from ems.databases import Condition
 from ems.databases.columns import KEYS
 from ems.spool.batch import Batch, Column, ColumnType, Value
@@ -67,7 +67,7 @@ def rows_statement(
 
 
 def wanted(name: str, types: Mapping[str, ColumnType], columns: Sequence[str] | None) -> list[str]:
-    """The columns to read besides point and row; DatabaseError for one that is not in the table."""
+    """The columns to read besides point and row; NotSelectable for one that is not in the table."""
     if columns is None:
         return list(types)
     _check_known(name, types, columns)
@@ -80,7 +80,7 @@ def chunk(chunk_rows: int, columns: int, cells: int = CELLS) -> int:
 
 
 def clauses(name: str, types: Mapping[str, ColumnType], where: Sequence[Condition]) -> list[ColumnElement[bool]]:
-    """DatabaseError for an unknown column, or a value or operator that does not fit its type."""
+    """NotSelectable for an unknown column, or a value or operator that does not fit its type."""
     known = {**types, **ALWAYS}
     _check_known(name, types, [condition.column for condition in where])
     return [_clause(name, condition, known[condition.column]) for condition in where]
@@ -120,8 +120,8 @@ def _value(value: Value, type: ColumnType) -> ColumnElement[Any]:
     return literal(value, SQL_TYPES[type])
 
 
-def _misfit(name: str, condition: Condition, type: ColumnType) -> DatabaseError:
-    return DatabaseError(
+def _misfit(name: str, condition: Condition, type: ColumnType) -> NotSelectable:
+    return NotSelectable(
         f"results table {name!r}: column {condition.column!r} is {type}, "
         f"so `{condition.operator} {condition.value!r}` has no meaning.",
         f"Allowed is {ALLOWED[type]}.",
@@ -131,7 +131,7 @@ def _misfit(name: str, condition: Condition, type: ColumnType) -> DatabaseError:
 def _check_known(name: str, types: Mapping[str, ColumnType], columns: Sequence[str]) -> None:
     unknown = [column for column in columns if column not in types and column not in ALWAYS]
     if unknown:
-        raise DatabaseError(
+        raise NotSelectable(
             f"results table {name!r} has no column {', '.join(map(repr, unknown))}.",
             f"There are: {', '.join([*ALWAYS, *types])}.",
         )

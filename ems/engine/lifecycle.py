@@ -208,7 +208,8 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
     names = [experiment.registration.stack for experiment in failed]
     if len(failed) == 1:
         why = f"{names[0]} {failed[0].state}: {failed[0].error}".rstrip(": ")
-        raise ExperimentFailed(why, f"See `ems logs {names[0]}`; go on with `ems up {names[0]} --retry`.")
+        go_on = "" if failed[0].state is State.EXPIRED else f"; go on with `ems up {names[0]} --retry`"
+        raise ExperimentFailed(why, f"See `ems logs {names[0]}`{go_on}.")
     raise ExperimentFailed(
         f"{len(failed)} of {len(experiments)} experiments did not succeed: {some(names)}.",
         f"See why: ems status {' '.join(names[:MOST_NAMED])}; go on with: ems up --retry",

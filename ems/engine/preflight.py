@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from ems import clusters, databases
 from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
-from ems.base.messages import Say, nearest, show, some
+from ems.base.messages import Say, counted, nearest, show, some
 from ems.clusters import place
 from ems.databases import Registration
 from ems.lab import Lab
@@ -108,7 +108,8 @@ def strays(lab: Lab) -> Iterator[Report]:
 
 def _about(described: ExperimentSpec, row: Registration) -> str:
     shared = shared_points(described, row)
-    once = f", {row.points_total:,} points: {shared:,} that several grids have are counted once" if shared else ""
+    points = counted(row.points_total, "point")
+    once = f", {points}: {shared:,} that several grids have are counted once" if shared else ""
     return f" {row.id}{once}"
 
 

@@ -13,7 +13,7 @@ from ems import clusters
 from ems import lab as laboratory
 from ems.base import plugins
 from ems.base.errors import Busy, EmsError, Fault, StackFileError
-from ems.base.messages import Say
+from ems.base.messages import Say, counted
 from ems.clusters import place
 from ems.databases import Project, Record, Registration, State
 from ems.engine.provider.records import from_properties, to_properties
@@ -91,9 +91,9 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say) -> N
         inputs.refuse(lab.root, described)
     _refuse_missing(json.loads(plan["missing"]))
     if plan["new"] and (shared := shared_points(described, row)):
-        note(f"{shared:,} points are in several grids of the sweep: each is computed once")
+        note(f"several grids of the sweep have {counted(shared, 'point')} in common: computed once")
     if reused := int(plan["reused"]):
-        note(f"reuses {reused:,} points of earlier experiments, computes {row.points_total - reused:,}")
+        note(f"reuses {counted(reused, 'point')} of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 
 

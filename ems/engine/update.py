@@ -39,6 +39,9 @@ def _quiet(pulumi: Pulumi, stack: str, words: tuple[str, ...], env: dict[str, st
     try:
         pulumi.quietly(*words, **env)
     except CommandFailed as error:
+        if error.code < 0:
+            message = f"`pulumi up` of {stack} was killed by signal {-error.code}."
+            return EngineError(message, f"A run that it had begun goes on by itself. Follow it: ems up {stack}")
         said = manners.diagnostics(error)
         return EngineError(f"`pulumi up` of {stack} failed:\n{said}", f"See all of it: ems up {stack} --verbose")
     return None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ems import databases
-from ems.base.errors import Fault, StackFileError, UserError
-from ems.base.messages import nearest, show
+from ems.base.errors import Fault, NoTables, StackFileError, UserError
+from ems.base.messages import counted, nearest, show
 from ems.lab import project
 from ems.stack import yamlfile
 from ems.stack.keys import PROJECT_KEYS, dotted, placed
@@ -117,10 +117,19 @@ class Lab:
     def database(self) -> Iterator[databases.Database]:
         """The lab's database, closed at the end of the block. Nothing is created or read yet.
 
-        UserError if its URL names an unknown kind of database, or a package that it needs is not installed.
+        UserError if its URL names an unknown kind of database, or a package that it needs is not installed. NoTables
+        says so where runs of this folder are known, which the database has lost.
         """
         with closing(databases.connect(self.database_url, self.root)) as database:
-            yield database
+            try:
+                yield database
+            except NoTables as error:
+                runs = len(list((self.work_dir / "runs").glob("*/")))
+                if not runs:
+                    raise
+                message = f"{error.message} But {counted(runs, 'run')} of this folder were in one."
+                hint = "Restore a copy of that; or begin anew, without them: ems up lab"
+                raise NoTables(message, hint) from error
 
 
 def find(start: Path | None = None) -> Lab:

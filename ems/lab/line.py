@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from ems.base.messages import counted
 from ems.databases import Experiment, State
 
 
@@ -20,7 +21,7 @@ def progress_line(experiment: Experiment) -> str:
     if experiment.points_failed:
         parts.append(f"{experiment.points_failed:,} failed")
     if experiment.state is not State.REGISTERED:
-        parts.append(f"{experiment.rows_stored:,} rows")
+        parts.append(counted(experiment.rows_stored, "row"))
     if experiment.attempt > 1:
         parts.append(f"attempt {experiment.attempt}")
     if experiment.started_at:

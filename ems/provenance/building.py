@@ -132,7 +132,14 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
         # Copies: links would let a job write into uv's cache. Compiled now, as nothing can be written there later.
         uv("pip", "sync", *options, "--link-mode", "copy", "--compile-bytecode", unfinished, cwd=folder)
     except CommandFailed as error:
-        hint = "Try again with the network; a lock whose files are gone is renewed by `ems env lock --upgrade`."
-        message = f"The packages of environment {environment.name!r} cannot be installed:"
-        raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
+        raise _not_installed(environment.name, error.stderr.strip()) from error
     aside.publish(unfinished, wanted)
+
+
+def _not_installed(name: str, said: str) -> ProvenanceError:
+    message = f"The packages of environment {name!r} cannot be installed:\n{said}"
+    if "hash mismatch" in said.lower():
+        hint = f"A file is not the one that was pinned. Where you trust it: ems env lock {name} --upgrade"
+    else:
+        hint = f"Try again with the network; a lock whose files are gone is renewed by `ems env lock {name} --upgrade`."
+    return ProvenanceError(message, hint)

@@ -32,7 +32,7 @@ RENDERING = re.compile(
 _PINNED = re.compile(r"[A-Za-z0-9][\w.-]*\s?(\[[^\]]*\])?\s?==\s?[A-Za-z0-9][\w.!+-]*\s?(;.*)?")
 _PIN = re.compile(r"([A-Za-z0-9][\w.-]*)\s?(?:\[[^\]]*\])?\s?==\s?([\w.!+-]+)\s?(;.*)?")
 _HASH = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
-_VERSION = re.compile(r"3\.\d+(\.\d+)?", re.ASCII)
+_VERSION = re.compile(r"\d+\.\d+(\.\d+)?", re.ASCII)
 DASK = ("dask", "distributed")
 
 
@@ -51,7 +51,12 @@ def check(environment: Environment) -> Findings:
 def refuse(environment: Environment) -> None:
     """ProvenanceError if the environment cannot be built the same again; it has all faults."""
     if errors := list(_errors(environment)):
-        raise ProvenanceError("\n".join(errors), f"Fix {WISHES}, then: ems env lock {environment.name}")
+        raise ProvenanceError("\n".join(errors), f"Fix {_at_fault(errors)}, then: ems env lock {environment.name}")
+
+
+def _at_fault(errors: Sequence[str]) -> str:
+    """The file that people change: the version of Python, or what the lock is made of."""
+    return PYTHON if f"/{PYTHON}:" in errors[0] else WISHES
 
 
 def _errors(environment: Environment) -> Iterator[str]:

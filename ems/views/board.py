@@ -16,6 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 from ems.base.console import Text
+from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import progress_line
@@ -144,8 +145,7 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool) -> Text:
     if experiment is None:
         return Text(f"✓ {stack}", "green")
     if experiment.state is State.SUCCEEDED and not ran:
-        rows = f"{experiment.rows_stored:,} {'row' if experiment.rows_stored == 1 else 'rows'}"
-        return Text(f"✓ {stack} already computed ({rows})", "green")
+        return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", "green")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
     return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error else line

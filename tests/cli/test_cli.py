@@ -290,3 +290,7 @@ def test_what_is_said_is_shown_as_it_is(here: Lab) -> None:
     file.write_text(file.read_text().replace(here.database_url, "'dynamodb://[red] :secret:'"))
     shown = execute("database", "check")
     assert shown.returncode and ":secret:" in shown.stderr and "[red]" in shown.stderr
+
+
+def test_names_of_experiments_differ_by_more_than_case(here: Lab) -> None:
+    assert "already pi, which differs only by case" in run("new", "Pi", expect=2).stderr

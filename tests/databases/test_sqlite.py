@@ -387,6 +387,22 @@ def test_a_column_whose_type_was_changed_is_named(made, file):
         made.store(claim, batch([1], floats("x", 2.0)))
 
 
+def test_a_damaged_file_is_told_by_a_check(made, file):
+    with closing(sqlite3.connect(file)) as raw, raw:
+        raw.execute("CREATE TABLE other (x TEXT)")
+        raw.execute("CREATE INDEX by_x ON other (x)")
+        raw.executemany("INSERT INTO other VALUES (?)", [(f"{n:0>100}",) for n in range(1000)])
+        (page,) = raw.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'other'").fetchone()
+    made.close()
+    with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file.open("r+b") as opened:
+        opened.seek(4096 * (page - 1) + 8)
+        opened.write(b"\xff" * 64)
+    with closing(SqliteDatabase(file)) as damaged:
+        assert any("is damaged" in fault and "whole copy" in fault for fault in damaged.check().faults)
+
+
 def test_rows_that_somebody_removed_are_told_by_a_check(made, file):
     made.store(claimed(made), batch([0, 1, 2], floats("x", 1.0, 2.0, 3.0)))
     assert made.check().faults == ()

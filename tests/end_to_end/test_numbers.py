@@ -63,7 +63,7 @@ def test_a_sweep_has_each_point_once_with_doubles_where_a_point_is_written(lab: 
     assert "22 points: 2 that several grids have are counted once" in said
     lab.pulumi("stack", "init", "e")
     lab.commit("As Pulumi wrote it")
-    assert "2 points are in several grids of the sweep" in lab.pulumi("preview", "--stack", "e")
+    assert "several grids of the sweep have 2 points in common" in lab.pulumi("preview", "--stack", "e")
     lab.pulumi("stack", "rm", "--yes", "--preserve-config", "e")
     describe(lab, SWEEP)
     lab.ems("up", "e")

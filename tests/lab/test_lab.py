@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from ems import lab
-from ems.base.errors import UserError
+from ems.base.errors import NoTables, UserError
 
 ID = "d1b2a3c4-0000-4000-8000-000000000000"
 GOOD = f"name: study\nconfig:\n  ems:lab_id: {ID}\n"
@@ -31,6 +31,18 @@ def test_the_lab_is_found_from_a_folder_below(root, monkeypatch):
     monkeypatch.chdir(below)
     assert lab.find() == lab.read(root.resolve())
     assert lab.find().work_dir == root.resolve() / ".ems"
+
+
+def test_a_database_that_is_gone_is_not_one_that_never_was(root):
+    here = lab.read(root)
+    with pytest.raises(NoTables) as caught, here.database() as database:
+        database.experiments()
+    assert str(caught.value).endswith("Make them: ems up lab")
+    for name in ("a", "b"):
+        (here.work_dir / "runs" / name).mkdir(parents=True)
+    with pytest.raises(NoTables, match="2 runs of this folder were in one") as caught, here.database() as database:
+        database.experiments()
+    assert "Restore a copy" in caught.value.hint
 
 
 def test_outside_a_lab(tmp_path):

@@ -40,6 +40,7 @@ MAY_PASS = {
     sqlite3.SQLITE_IOERR: "its disk failed to read or write",
     sqlite3.SQLITE_FULL: "its disk is full",
 }
+RESTORE = "end what runs (ems stop), put a whole copy in its place without files in -wal and -shm, and repeat"
 STAYS = {
     sqlite3.SQLITE_NOTADB: ("is not an SQLite database", "Give ems:database in Pulumi.yaml another path."),
     sqlite3.SQLITE_CORRUPT: ("is damaged", "Restore a backup, or save what can be read: sqlite3 FILE .recover"),
@@ -156,7 +157,9 @@ class SqliteBackend(SqlBackend):
 
     def faults(self, connection: Connection) -> list[str]:
         mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar_one()
-        return [] if mode == "wal" else [f"its journal_mode is {mode}, so that readers wait for writers: ems up lab"]
+        found = [] if mode == "wal" else [f"its journal_mode is {mode}, so that readers wait for writers: ems up lab"]
+        damage = connection.exec_driver_sql("PRAGMA quick_check(1)").scalars().all()
+        return found if damage == ["ok"] else [*found, f"the file is damaged ({damage[0]}): {RESTORE}"]
 
     def lock(self, connection: Connection, experiment_id: str) -> None:
         """BEGIN IMMEDIATE has locked everything."""

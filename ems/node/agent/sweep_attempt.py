@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ems.base import aside
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
+from ems.base.messages import counted
 from ems.databases import Database, Experiment, Outcome, State, reuse
 from ems.node.agent.attempt import POLL_S, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -217,7 +218,8 @@ class SweepAttempt(Attempt):
         if ended.code == 0 and failed <= (self._max_failures or 0):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
         stopped = "" if ended.code == 0 else " It was stopped, as more than max_failures failed."
-        return Outcome(State.FAILED, 0, 0, ended.code, f"{failed:,} points failed: see `ems failures`.{stopped}")
+        said = f"{counted(failed, 'point')} failed: see `ems failures`.{stopped}"
+        return Outcome(State.FAILED, 0, 0, ended.code, said)
 
     @property
     def _count(self) -> PointCount:
