@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.end_to_end.conftest import User
@@ -132,27 +133,38 @@ def test_a_worker_that_is_stopped_for_longer_than_any_connection_waits_goes_on(b
 
 
 def test_a_worker_that_takes_long_to_start_is_waited_for(bench: Bench) -> None:
-    sweep = Faulty(bench, code=SLOW, points=100, workers=1)
+    sweep = Faulty(bench, code=f"import time\ntime.sleep(20)\n{SLOW}", points=100, workers=1)
     sweep.begin()
-    (old,) = sweep.workers()
-    old.kill()
-    eventually(lambda: old not in sweep.workers() and sweep.workers())
-    (new,) = sweep.workers()
-    new.suspend()
-    time.sleep(20)
-    new.resume()
     sweep.assert_whole()
+    assert "died" not in sweep.log()
+
+
+def between_batches(sweep: Faulty, bench: Bench) -> list[psutil.Process]:
+    """All of it, suspended where nobody is within a transaction or a file."""
+    while True:
+        tree = sweep.tree()
+        with locked(bench):
+            for process in tree:
+                process.suspend()
+        if not list(sweep.run_dir.glob("spool-1/*.tmp")):
+            return tree
+        for process in tree:
+            process.resume()
 
 
 def test_a_file_system_that_is_really_full_is_waited_for(bench: Bench) -> None:
     sweep = Faulty(bench, code=SLOW, points=150, workers=2)
-    folder = sweep.run_dir / "spool-1"
-    folder.mkdir()
+    sweep.begin()
+    folder, tree = sweep.run_dir / "spool-1", between_batches(sweep, bench)
+    waiting = {file: file.read_bytes() for file in folder.iterdir()}
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "ems", folder], check=True)
     try:
-        sweep.begin()
+        for file, content in waiting.items():
+            file.write_bytes(content)
         with pytest.raises(OSError, match="No space left"):
             (folder / "others").write_bytes(bytes(2 << 20))
+        for process in reversed(tree):
+            process.resume()
         eventually(lambda: "No space left on device" in sweep.log())
         time.sleep(20)
         (folder / "others").unlink()
