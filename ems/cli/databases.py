@@ -74,7 +74,7 @@ def database_copy(
 
     Nothing must be under way. The first database stays as it is. Exit code 4 if the two differ in the end.
     """
-    from ems.databases import copying
+    from ems.databases import comparing, copying
     from ems.views import database as view
 
     root = laboratory.find().root
@@ -88,5 +88,5 @@ def database_copy(
         print_json([view.compared_object(each) for each in compared])
     else:
         out.print(view.comparison(compared))
-    copying.raise_if_different(compared)
+    comparing.raise_if_different(compared)
     say(f"Now set `ems:database` in Pulumi.yaml to {target}, and commit.")

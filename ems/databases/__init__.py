@@ -7,7 +7,7 @@ whose `connect(url, root)` returns a `Database`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ems.base import plugins
 from ems.base.errors import UserError
 from ems.databases.records import (
     FINISHED,
+    LONG,
     MAY,
     RETRYABLE,
     Checkup,
@@ -25,6 +26,7 @@ from ems.databases.records import (
     Experiment,
     Experimenter,
     Funding,
+    Long,
     Operator,
     Orders,
     Origin,
@@ -41,6 +43,7 @@ from ems.spool.batch import Batch, Mark
 
 __all__ = [
     "FINISHED",
+    "LONG",
     "MAY",
     "RETRYABLE",
     "Checkup",
@@ -51,6 +54,7 @@ __all__ = [
     "Experiment",
     "Experimenter",
     "Funding",
+    "Long",
     "Operator",
     "Orders",
     "Origin",
@@ -82,10 +86,12 @@ class Database(ABC):
 
     What a service forces to differ: SQLite stores NaN as NULL. PostgreSQL refuses text with NUL, names of columns
     beyond 63 bytes, and xmin, xmax, cmin, cmax, ctid and tableoid as names. BigQuery writes names that it does not take
-    otherwise, and hears beats once a minute.
+    otherwise, hears beats once a minute, and makes a transaction of each batch in `put_results` and of each thousand
+    rows in `put_rows`.
     DynamoDB has no clock: this machine's, corrected where the service's answers prove it wrong, so exact to a second;
     a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
-    that has had an integer that is not an exact double stays int64; `put_rows` is not a transaction.
+    that has had an integer that is not an exact double stays int64; `put_rows` and `put_results`
+    are no transactions.
 
     What a call about runs changes is decided by `rules`, the same for every service, which writes it on condition that
     the row is still the one that was read:
@@ -164,6 +170,14 @@ class Database(ABC):
     @abstractmethod
     def experiments(self, stack: str | None = None) -> list[Experiment]:
         """Of one stack, or of all: first those that their stack holds now, newest first; then those it released."""
+
+    @abstractmethod
+    def newest(self, stacks: Collection[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
+        """Of each of these stacks, or of all, the one that `experiments` has first; in the same order.
+
+        What is long, `spec`, `log_tail` and `platform`, is "" unless `also` names it. What is fetched grows with the
+        stacks that are asked for, not with their experiments.
+        """
 
     @abstractmethod
     def set_provisioning(self, experiment_id: str, machines: int) -> None:
@@ -277,11 +291,12 @@ class Database(ABC):
 
     @abstractmethod
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write rows as `rows` gave them, in one transaction; those of the same key are replaced."""
+        """Write rows as `rows` gave them, many at once, in one transaction; those of the same key are replaced."""
 
     @abstractmethod
-    def put_results(self, experiment_id: str, batch: Batch) -> None:
-        """Write rows of results, as `results` gave them, without a claim, and count nothing."""
+    def put_results(self, results: Sequence[tuple[str, Batch]]) -> None:
+        """Write rows of results, as `results` gave them, each batch with its experiment's id; in one transaction,
+        without a claim, and counting nothing."""
 
     def snippet(self, language: Language, experiment: Experiment, root: Path) -> str:
         """Code that reads the newest rows of the experiment's stack, live, and as it stands; `root`: the lab's folder.

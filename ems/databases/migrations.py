@@ -38,4 +38,14 @@ def _platform(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform)  # the n-th brings version n to n + 1
+def _newest(connection: Connection) -> None:
+    if connection.dialect.name == "bigquery":  # has no indexes
+        return
+    for statement in (
+        "CREATE INDEX ix_experiment_newest ON experiment (stack, destroyed_at, registered_at, id)",
+        "DROP INDEX ix_experiment_stack",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest)  # the n-th brings version n to n + 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from ems.spool.batch import Value
 
@@ -142,6 +142,11 @@ class Experiment:
     def id(self) -> str:
         """The id that it is registered under."""
         return self.registration.id
+
+
+Long = Literal["spec", "log_tail", "platform"]
+LONG: tuple[Long, ...] = get_args(Long)
+"""What is long of an experiment, thousands of characters, and seldom shown."""
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, select
 
 from ems.databases import (
+    LONG,
     Checkup,
     Claim,
     Condition,
     Experiment,
+    Long,
     Origin,
     PointState,
     Project,
@@ -33,6 +36,8 @@ from ems.databases.sql_setup import SqlSetup
 from ems.databases.states import Row, experiment_of
 from ems.databases.tables import TABLE_OF, experiment, metadata
 from ems.spool.batch import Batch, Mark
+
+ROWS_AT_ONCE = 1_000  # of the registry, in one statement
 
 
 class SqlDatabase(Runs):
@@ -68,7 +73,7 @@ class SqlDatabase(Runs):
         with self._backend.writing() as connection:
             if isinstance(record, Project):
                 rules.check_parent(record, {row.id: row.parent for row in connection.execute(select(tables.project))})
-            self._backend.put(connection, TABLE_OF[type(record)], asdict(record))
+            self._backend.put(connection, TABLE_OF[type(record)], [asdict(record)])
 
     def missing(self, experimenter: str, project: str, funding: str) -> list[tuple[str, str, list[str]]]:
         absent = []
@@ -89,19 +94,23 @@ class SqlDatabase(Runs):
     # Experiments
 
     def experiments(self, stack: str | None = None) -> list[Experiment]:
-        is_destroyed = experiment.c.destroyed_at.is_not(None)
-        statement = self._rows.select().order_by(is_destroyed, experiment.c.registered_at.desc(), experiment.c.id)
-        if stack is not None:
-            statement = statement.where(experiment.c.stack == stack)
         with self._backend.reading() as connection:
-            return [experiment_of(row) for row in connection.execute(statement).mappings()]
+            rows = connection.execute(self._rows.ordered(stack=stack))
+            return [experiment_of(row) for row in rows.mappings()]
+
+    def newest(self, stacks: Collection[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
+        if stacks is not None and not stacks:
+            return []
+        with self._backend.reading() as connection:
+            rows = connection.execute(self._rows.newest(stacks, also))
+            return [experiment_of(row) for row in rows.mappings()]
 
     def reusable(self, registration: Registration) -> list[Experiment]:
         if not registration.job_digest:
             return []
         same = ("tree", "environment_digest", "python", "job_digest")
         alike = [experiment.c[name] == getattr(registration, name) for name in same]
-        others = self._rows.select().where(*alike, experiment.c.id != registration.id, experiment.c.attempt > 0)
+        others = self._rows.select(LONG).where(*alike, experiment.c.id != registration.id, experiment.c.attempt > 0)
         with self._backend.reading() as connection:
             rows = connection.execute(others.order_by(experiment.c.registered_at.desc(), experiment.c.id))
             return [experiment_of(row) for row in rows.mappings()]
@@ -200,10 +209,17 @@ class SqlDatabase(Runs):
 
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         with self._backend.writing() as connection:
-            for row in rows:
-                self._backend.put(connection, metadata.tables[table], row)
+            for chunk in _chunked(rows):
+                self._backend.put(connection, metadata.tables[table], chunk)
 
-    def put_results(self, experiment_id: str, batch: Batch) -> None:
+    def put_results(self, results: Sequence[tuple[str, Batch]]) -> None:
         with self._backend.writing() as connection:
-            row = self._rows.row(connection, experiment_id)
-            self._backend.put_results(connection, row, Claim(experiment_id, 0, row["results_table"], None), batch)
+            for experiment_id, batch in results:
+                row = self._rows.row(connection, experiment_id)
+                self._backend.put_results(connection, row, Claim(experiment_id, 0, row["results_table"], None), batch)
+
+
+def _chunked(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, ROWS_AT_ONCE)):
+        yield chunk

@@ -69,8 +69,8 @@ class SqlBackend(ABC):
     # Rows of the registry
 
     @abstractmethod
-    def put(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-        """Insert a row, or update that of the same key."""
+    def put(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert rows, or update those of the same key; at least one, and all with the same columns."""
 
     @abstractmethod
     def put_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:

@@ -5,17 +5,21 @@ Every change reads the row under its lock, decides in Python (`rules`), and writ
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, func, literal_column, select
 
 from ems.base.errors import DatabaseError
-from ems.databases import Registration, State, rules
+from ems.databases import LONG, Long, Registration, State, rules
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
 from ems.databases.sql_backend import SqlBackend
 from ems.databases.states import RUN, Row, Values, took_s
 from ems.databases.tables import charge, experiment, run
+
+ORDER = (experiment.c.destroyed_at.is_not(None), experiment.c.registered_at.desc(), experiment.c.id)
 
 
 class SqlRows(Rows):
@@ -51,11 +55,16 @@ class SqlRows(Rows):
 
     # In a transaction
 
-    def select(self) -> Select[Any]:
-        """A query of all experiments with their newest runs and the time, to be narrowed and ordered."""
+    def select(self, also: Collection[Long]) -> Select[Any]:
+        """A query of all experiments with their newest runs and the time, to be narrowed and ordered.
+
+        Of what is long, it reads what `also` names, and "" for the rest.
+        """
         newest = and_(run.c.experiment_id == experiment.c.id, run.c.attempt == experiment.c.attempt)
-        of_run = (run.c.state.label("run_state"), *(run.c[name] for name in RUN))
-        return select(experiment, *of_run, self._backend.clock.label("now")).outerjoin(run, newest)
+        columns = (*experiment.c, *(run.c[name] for name in RUN))
+        read = (column if column.name in also or column.name not in LONG else _empty(column) for column in columns)
+        of_now = (run.c.state.label("run_state"), self._backend.clock.label("now"))
+        return select(*read, *of_now).select_from(experiment.outerjoin(run, newest))
 
     def row(self, connection: Connection, experiment_id: str) -> Row:
         """The experiment's row with its newest run and the time, locked until a writing transaction ends."""
@@ -65,9 +74,30 @@ class SqlRows(Rows):
             raise DatabaseError(f"no experiment {experiment_id!r} in {self._backend.name}.", "See: ems status")
         return row
 
+    @cached_property
+    def _one(self) -> Select[Any]:
+        """Made once, as most calls ask it."""
+        return self.select(LONG).where(experiment.c.id == bindparam("wanted"))
+
     def _found(self, connection: Connection, experiment_id: str) -> Row | None:
-        statement = self.select().where(experiment.c.id == experiment_id)
-        return connection.execute(statement).mappings().one_or_none()
+        return connection.execute(self._one, {"wanted": experiment_id}).mappings().one_or_none()
+
+    def ordered(self, also: Collection[Long] = LONG, stack: str | None = None) -> Select[Any]:
+        """As `Database.experiments`: of one stack or of all, in that order."""
+        statement = self.select(also).order_by(*ORDER)
+        return statement if stack is None else statement.where(experiment.c.stack == stack)
+
+    def newest(self, stacks: Collection[str] | None, also: Collection[Long]) -> Select[Any]:
+        """As `Database.newest`. The ranks are read from an index, what else there is only of those that are first."""
+        rank = func.row_number().over(partition_by=experiment.c.stack, order_by=ORDER)
+        ranks = select(experiment.c.id, rank.label("rank"))
+        ranked = (ranks if stacks is None else ranks.where(experiment.c.stack.in_(sorted(set(stacks))))).subquery()
+        first = select(ranked.c.id).where(ranked.c.rank == 1)
+        return self.ordered(also).where(experiment.c.id.in_(first))
+
+
+def _empty(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return literal_column("''", Text).label(column.name)
 
 
 def _used_s(connection: Connection, row: Row) -> float:

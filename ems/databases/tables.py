@@ -21,6 +21,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -123,7 +124,7 @@ experiment = Table(
     "experiment",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("stack", Text, nullable=False, index=True),
+    _text("stack"),
     _text("digest"),
     _text("experimenter", ForeignKey("experimenter.id")),
     _text("project", ForeignKey("project.id")),
@@ -146,6 +147,8 @@ experiment = Table(
     _remark("log_tail"),
     Column("job_digest", Text, nullable=False, server_default=""),
 )
+
+Index("ix_experiment_newest", *(experiment.c[name] for name in ("stack", "destroyed_at", "registered_at", "id")))
 
 run = Table(
     "run",

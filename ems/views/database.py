@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ems.base.console import Text
 from ems.databases import MAY, Checkup
-from ems.databases.copying import Compared
+from ems.databases.comparing import Compared
 
 CLOCK_S = 1.0  # from here on a difference is worth a word; EMS itself goes by the database's clock alone
 
@@ -101,11 +101,21 @@ def compared_object(compared: Compared) -> ComparedObject:
 
 
 def comparison(compared: Sequence[Compared]) -> Table:
-    """A line for each table and each experiment's results: rows here and there, and whether they are the same."""
+    """A line for each table, one for all results that are the same, and one for each experiment's that are not: rows
+    here and there, and whether they are the same."""
     table = Table("", "rows", "there", "", box=None, header_style="dim")
-    for each in compared:
+    alike = [each for each in compared if each.stack and each.same]
+    others = [each for each in compared if not (each.stack and each.same)]
+    for each in sorted([*others, *_together(alike)], key=lambda each: bool(each.stack)):
         verdict = Text("same", "green") if each.same else Text("different", "red")
         table.add_row(each.name, f"{each.rows:,}", f"{each.rows_there:,}", verdict)
     for column in table.columns[1:3]:
         column.justify = "right"
     return table
+
+
+def _together(alike: Sequence[Compared]) -> list[Compared]:
+    """The results of all these experiments as one."""
+    rows = sum(each.rows for each in alike)
+    name = f"results of {len(alike):,} experiment{'' if len(alike) == 1 else 's'}"
+    return [Compared(name, rows, rows, same=True)] if alike else []

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ems.base import console
 from ems.base.errors import EmsError
 from ems.databases import Checkup
-from ems.databases.copying import Compared
+from ems.databases.comparing import Compared
 from ems.engine.doctor import Finding
 from ems.engine.preflight import Report
 from ems.engine.teardown import Leftover

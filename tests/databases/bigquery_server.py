@@ -173,6 +173,8 @@ TELLING = {
     "test_without_tables_every_call_names_the_command",
     "test_register_writes_every_field",
     "test_register_again_updates_but_keeps_state",
+    "test_newest_is_the_first_of_each_stack",
+    "test_newest_has_what_is_long_only_where_it_is_asked_for",
     "test_claim_starts_a_run",
     "test_a_lease_keeps_others_out",
     "test_the_same_agent_takes_over_and_fences_the_old_run",

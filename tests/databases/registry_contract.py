@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 
 import pytest
 
 from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import (
+    LONG,
     Claim,
     ClusterRow,
     Experimenter,
@@ -26,6 +29,7 @@ from tests.databases.cases import (
     WORKERS,
     DatabaseCase,
     assert_fenced,
+    at_once,
     batch,
     claim_elsewhere,
     claimed,
@@ -36,6 +40,17 @@ from tests.databases.cases import (
 )
 from tests.processes import eventually
 
+
+def assert_newest(database, stacks) -> None:
+    """As all experiments say."""
+    first = {}
+    for each in database.experiments():
+        registration = replace(each.registration, spec="")
+        first.setdefault(registration.stack, replace(each, registration=registration, log_tail="", platform=""))
+    assert database.newest() == list(first.values())
+    assert database.newest(stacks) == [each for each in first.values() if each.registration.stack in stacks]
+
+
 PLATFORM = json.dumps({"cpu": "a CPU’s name", "flags": [f"flag{n}" for n in range(300)]})
 
 
@@ -44,6 +59,8 @@ def spec_of(job: dict) -> str:
 
 
 class RegistryContract(DatabaseCase):
+    changes_of_stacks = 40
+
     # Creating
 
     def test_without_tables_every_call_names_the_command(self, address, connect_again):
@@ -174,6 +191,41 @@ class RegistryContract(DatabaseCase):
         database.mark_destroyed("2")
         database.register(replace(REGISTRATION, id="1"))
         assert [found.id for found in database.experiments()] == ["1", "2"]
+
+    def test_newest_is_the_first_of_each_stack(self, database, connect_again):
+        assert database.newest() == [] == database.newest([])
+        chosen = random.Random(7)
+        for _ in range(self.changes_of_stacks):
+            number = chosen.randrange(9)
+            if chosen.random() < 0.4 and database.experiment(f"id{number}"):
+                database.mark_destroyed(f"id{number}")
+            else:
+                claimed(database, f"id{number}", stack="abc"[number % 3])
+            assert_newest(database, chosen.sample("abc", 2))
+        assert_newest(connect_again(), ["a", "nothing"])
+
+    def test_newest_has_what_is_long_only_where_it_is_asked_for(self, database):
+        claim = claimed(database)
+        database.describe(claim, "{}")
+        database.release(claim, Outcome(State.FAILED, 0, 1, log_tail="the end"))
+        for asked in ([], ["spec"], ["log_tail", "platform"], LONG):
+            (found,) = database.newest(also=asked)
+            long = {"spec": found.registration.spec, "log_tail": found.log_tail, "platform": found.platform}
+            there = {"spec": REGISTRATION.spec, "log_tail": "the end", "platform": "{}"}
+            assert long == {name: there[name] if name in asked else "" for name in LONG}
+        assert found == now(database)
+
+    def test_newest_stays_right_while_several_change_one_stack(self, database, connect_again):
+        def change(client, mine: int) -> None:
+            for number in (mine, mine + 4):
+                client.register(replace(REGISTRATION, id=f"id{number}"))
+                client.mark_destroyed(f"id{number}")
+                client.register(replace(REGISTRATION, id=f"id{number % 3}"))
+                client.mark_destroyed(f"id{number % 3}")
+
+        clients = [connect_again() for _ in range(4)]
+        at_once([partial(change, client, mine) for mine, client in enumerate(clients)])
+        assert_newest(database, ["digits"])
 
     @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED, State.EXPIRED])
     def test_reopen_makes_the_next_run_due(self, database, state):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ems.base.errors import DatabaseError, UserError
 from ems.cli import app as cli
-from ems.databases import Database, Outcome, Project, State, connect, copying
+from ems.databases import Database, Outcome, Project, State, comparing, connect, copying
+from ems.databases.comparing import Compared
 from ems.lab import Lab
 from ems.spool.batch import Column
+from ems.views.database import comparison
 from tests.conftest import ran
 from tests.databases.cases import batch, claimed, empty, failed, fill_lab, floats, ints, table, texts
 
@@ -46,7 +52,7 @@ def full(tmp_path: Path) -> Iterator[Database]:
 
 
 def everything(database: Database) -> list[object]:
-    registry = {name: sorted(map(repr, database.rows(name))) for name in copying.TABLES}
+    registry = {name: sorted(map(repr, database.rows(name))) for name in comparing.TABLES}
     return [registry, *(table(database, each.id) for each in database.experiments())]
 
 
@@ -77,10 +83,10 @@ def test_a_copy_may_be_repeated_and_tells_what_differs(full: Database, tmp_path:
             other.execute("UPDATE digits SET x = x + 1e292 WHERE point = 7")
             other.execute("UPDATE project SET title = 'Other' WHERE id = 'z'")
             other.execute("INSERT INTO digits (experiment_id, point, row) VALUES ('first', 8, 0)")
-        compared = copying.compare(full, there, silent)
+        compared = comparing.compare(full, there, silent)
         assert {each.name for each in compared if not each.same} == {"project", "results of digits, first"}
         with pytest.raises(DatabaseError, match="project, results of digits, first"):
-            copying.raise_if_different(compared)
+            comparing.raise_if_different(compared)
         again = copying.copy(full, there, silent)
         assert [(each.rows, each.rows_there) for each in again if not each.same] == [(2, 3)]  # the row that was added
 
@@ -106,9 +112,52 @@ def test_another_labs_database_is_left_alone(full: Database, tmp_path: Path) -> 
 
 def test_rows_in_another_order_are_the_same_and_values_are_not() -> None:
     rows = [{"point": 0, "x": 1.5}, {"point": 1, "x": float("nan"), "t": None}]
-    assert copying.digested(rows) == copying.digested([{"point": 1}, {"x": 1.5, "point": 0}])
+    assert comparing.digested(rows) == comparing.digested([{"point": 1}, {"x": 1.5, "point": 0}])
     others = [{"point": 0, "x": 1.5}], [{"point": 0, "x": 1.5}, {"point": 2}], [{"point": 0, "x": 1}, {"point": 1}]
-    assert copying.digested(rows) not in [copying.digested(other) for other in others]
+    assert comparing.digested(rows) not in [comparing.digested(other) for other in others]
+
+
+ROWS = {"x": [0.5, None, math.nan, 2.0], "t": ["None", None, "nan", "é"], "n": [1, 2, 3, None]}
+
+
+def of_results(cut: int, **changed: list) -> tuple[int, dict[str, str]]:
+    """The digests of ROWS in batches of so many rows."""
+    of = {"x": "float64", "t": "text", "n": "int64", "f": "float64"}
+    values = ROWS | changed
+    columns = [
+        [Column(name, of[name], found[at : at + cut]) for name, found in values.items()] for at in range(0, 4, cut)
+    ]
+    return comparing.digested_results(
+        batch(list(range(at, min(at + cut, 4))), *part) for at, part in zip(range(0, 4, cut), columns, strict=True)
+    )
+
+
+def test_results_are_compared_by_all_values_however_they_are_cut() -> None:
+    assert of_results(4) == of_results(1) == of_results(3)
+    assert of_results(4) == of_results(2, x=[0.5, math.nan, None, 2.0], f=[None, math.nan, None, None])
+    others = [
+        {"x": [0.5, None, None, 2]},
+        {"t": ["None", "None", "nan", "é"]},
+        {"n": [1, None, 2, 3]},
+        {"f": [0.0] * 4},
+    ]
+    assert of_results(4) not in [of_results(4, **other) for other in others]
+    assert of_results(4, x=[0.0] * 4) != of_results(4, x=[0.0, 0.0, -0.0, 0.0])
+
+
+def test_all_results_that_are_the_same_are_one_line() -> None:
+    same = [Compared(f"results of s{n}", 5, 5, True, f"s{n}") for n in range(1_000)]
+    found = [Compared("run", 3, 3, True), *same, Compared("results of digits, 5f0c", 2, 3, False, "digits")]
+    file = io.StringIO()
+    Console(file=file, width=80).print(comparison(found))
+    lines = [line.split() for line in file.getvalue().splitlines()[1:]]
+    assert lines == [
+        ["run", "3", "3", "same"],
+        ["results", "of", "1,000", "experiments", "5,000", "5,000", "same"],
+        ["results", "of", "digits,", "5f0c", "2", "3", "different"],
+    ]
+    with pytest.raises(DatabaseError, match=r"s8, results of s9 and 990 more\."):
+        comparing.raise_if_different(replace(each, same=False) for each in same)
 
 
 def test_the_command_copies_and_says_what_to_do_next(here: Lab) -> None:
@@ -116,7 +165,7 @@ def test_the_command_copies_and_says_what_to_do_next(here: Lab) -> None:
     command = ["database", "copy", here.database_url, "sqlite:///other/copy.db"]
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
-    assert "results of pi" in result.output and "sqlite:///other/copy.db, and commit" in result.output
+    assert "results of 1 experiment " in result.output and "sqlite:///other/copy.db, and commit" in result.output
     assert "different" not in result.output
     found = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
     assert {each["name"]: each["rows"] for each in found}["experiment"] == 1

@@ -22,13 +22,14 @@ from tests.databases.test_postgresql import people
 
 __all__ = ["full"]
 COPY = [sys.executable, "-m", "ems.cli", "database", "copy"]
-# Kills itself a moment after the results of so many experiments were begun.
+# Kills itself a moment after the results of so many experiments were begun, each of which is a transaction.
 KILLED_COPY = """
 import os, signal, sys, threading
 from pathlib import Path
 from ems.databases import copying
 from ems.databases import connect
 
+copying.ROWS_TOGETHER = 1
 begun = []
 def say(text):
     begun.append(text.startswith("results of "))

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,12 +16,26 @@ from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import MAY, Outcome, State, connect
 from ems.databases.dynamodb import results as dynamodb_results
 from ems.databases.dynamodb.database import DynamodbDatabase
-from ems.databases.dynamodb.items import double, joined, row_items, span_text, spans_of
+from ems.databases.dynamodb.items import double, item_of, joined, row_items, span_text, spans_of
 from ems.databases.dynamodb.log import STORED, Points
 from ems.databases.dynamodb.results import of_claim
 from ems.databases.dynamodb.service import Service, session
-from tests.databases.cases import Address, batch, claimed, failed, fill_lab, floats, ints, now, states, table, texts
+from tests.databases.cases import (
+    REGISTRATION,
+    Address,
+    batch,
+    claimed,
+    failed,
+    fill_lab,
+    floats,
+    ints,
+    now,
+    states,
+    table,
+    texts,
+)
 from tests.databases.contract import DatabaseContract
+from tests.databases.registry_contract import assert_newest
 
 HERE = Path()
 
@@ -207,23 +222,44 @@ def test_check_tells_what_there_is(dynamodb_url):
         assert (empty.tables_version, empty.may, len(empty.faults)) == (None, (), 2)
         database.setup()
         found = database.check()
-        assert (found.tables_version, found.needed_version, found.may, found.faults) == (1, 1, MAY, ())
+        assert (found.tables_version, found.needed_version, found.may, found.faults) == (2, 2, MAY, ())
         assert "tests" in found.role and found.latency_s > 0 and "127.0.0.1" in found.service
 
 
 def test_tables_of_other_versions(database, dynamodb_url):
     prefix = dynamodb_url.rpartition("/")[2]
-    newer = DynamodbDatabase(Service("eu-central-1", prefix), version=2)
-    with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+    newer = DynamodbDatabase(Service("eu-central-1", prefix), version=3)
+    with pytest.raises(DatabaseError, match=r"version 2; this EMS needs version 3(.|\n)*ems up lab"):
         newer.experiments()
     newer.create()
     older = DynamodbDatabase(Service("eu-central-1", prefix))
     for call in (older.experiments, older.create):
-        with pytest.raises(DatabaseError, match=r"version 2; this EMS knows versions up to 1(.|\n)*Upgrade EMS"):
+        with pytest.raises(DatabaseError, match=r"version 3; this EMS knows versions up to 2(.|\n)*Upgrade EMS"):
             call()
-    assert "version 2" in older.check().faults[0]
+    assert "version 3" in older.check().faults[0]
     for client in (newer, older):
         client.close()
+
+
+def test_a_lab_of_version_1_is_given_the_items_of_its_stacks(database, dynamodb_url):
+    for number in range(9):
+        database.register(replace(REGISTRATION, id=f"id{number}", stack="abc"[number % 3]))
+    for number in (2, 5, 7, 8):
+        database.mark_destroyed(f"id{number}")
+    registry, service = database._rows._registry, database._service
+    for head in registry.collection("newest"):
+        service.call("delete_item", **registry.at("newest", head["sk"]))
+    service.call("put_item", TableName=service.registry, Item=item_of({"pk": "version", "sk": "schema", "version": 1}))
+    with closing(connect(dynamodb_url, HERE)) as newer:
+        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 2(.|\n)*ems up lab"):
+            newer.newest()
+        newer.create()
+        newer.create()
+        assert_newest(newer, ["a", "b"])
+        assert [found.id for found in newer.newest()] == ["id6", "id4", "id8"]
+        newer.mark_destroyed("id6")
+        newer.register(replace(REGISTRATION, id="id9", stack="a"))
+        assert_newest(newer, ["a", "b"])
 
 
 def test_the_script_makes_what_setup_makes(dynamodb_url):

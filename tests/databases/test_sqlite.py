@@ -236,15 +236,15 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, file):
 
     made.register(REGISTRATION)
     with closing(SqliteDatabase(file, migrations=[*MIGRATIONS, add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"version 3; this EMS needs version 4(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=r"version 4; this EMS needs version 5(.|\n)*ems up lab"):
             newer.experiments()
         newer.create()
         newer.create()
         assert now(newer).registration == REGISTRATION
     with closing(SqliteDatabase(file)) as older, closing(sqlite3.connect(file)) as raw:
-        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(4, None)]
+        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(5, None)]
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 4; this EMS knows versions up to 3(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=r"version 5; this EMS knows versions up to 4(.|\n)*Upgrade EMS"):
                 call()
 
 
@@ -276,7 +276,7 @@ def version_1(file) -> Path:
 
 def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
     with closing(connect(URL, tmp_path)) as database:
-        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 3(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 4(.|\n)*ems up lab"):
             database.experiments()
         database.create()
         assert now(database).registration == replace(REGISTRATION, points_total=4, max_hours=2.0)

@@ -80,16 +80,12 @@ class BigqueryBackend(SqlBackend):
 
     # Rows of the registry
 
-    def put(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:  # noqa: ARG002
-        self.service.query(*merge(table, [values], ["id"], True, self.dialect))
+    def put(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:  # noqa: ARG002
+        keys = [column.name for column in table.primary_key]
+        self.service.query(*merge(table, rows, keys, True, self.dialect))
 
     def put_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:  # noqa: ARG002
         return self.service.query(*merge(table, [values], ["id"], False, self.dialect)).num_dml_affected_rows == 1
-
-    def put_many(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Put several rows by one statement; at least one, and all with the same columns."""
-        keys = [column.name for column in table.primary_key]
-        self.service.query(*merge(table, rows, keys, True, self.dialect))
 
     def write(self, connection: Connection, row: Row, change: Change) -> None:  # noqa: ARG002
         """Contended, and nothing changed, if the row is not as it was read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -109,11 +109,6 @@ class BigqueryDatabase(SqlDatabase):
             for kind, id in connection.execute(union_all(*each)):
                 known[kind].append(id)
         return [(kind, id, sorted(known[kind])) for kind, id in wanted.items() if id not in known[kind]]
-
-    def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        with self._backend.writing():
-            if given := list(rows):
-                self._backend.put_many(tables.metadata.tables[table], given)
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         with self._backend.reading() as connection:

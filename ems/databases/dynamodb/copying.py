@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from typing import Any, TypeVar
 
 from ems.databases import tables
 from ems.databases.dynamodb import log, reading
 from ems.databases.dynamodb.errors import Changed
+from ems.databases.dynamodb.heads import Heads
 from ems.databases.dynamodb.items import item_of
 from ems.databases.dynamodb.registry import Registry, assignments, collection_of
 from ems.databases.dynamodb.results import Results, Writer
 from ems.databases.dynamodb.runs import OWN, entries_of, run_key
+from ems.databases.dynamodb.service import AT_ONCE_CALLS
 from ems.databases.states import RUN, took_s
 from ems.databases.states import Values as Row
 from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 
+ROWS_AT_ONCE = 1_000
+T = TypeVar("T")
+
 
 class Copying:
-    """Rows are written one by one, not in a transaction: a copy that was interrupted is repeated."""
+    """Rows are written many at once, not in a transaction: a copy that was interrupted is repeated."""
 
     def __init__(self, registry: Registry, results: Results) -> None:
         self._registry = registry
@@ -74,43 +81,48 @@ class Copying:
             "point": self._put_marks,
             "copied": self._put_origins,
         }
-        found = [dict(row) for row in rows]
-        if table in put:
-            put[table](found)
-        else:
-            self._put_all({"pk": table, "sk": row["id"]} | row for row in found)
+        remaining = map(dict, rows)
+        while part := list(islice(remaining, ROWS_AT_ONCE)):
+            if table in put:
+                put[table](part)
+            else:
+                self._put_all({"pk": table, "sk": row["id"]} | row for row in part)
+        if table == "experiment":
+            Heads(self._registry).write_all()
 
     def _put_all(self, rows: Iterable[Row]) -> None:
-        for row in rows:
-            self._registry.checked.call("put_item", TableName=self._service.registry, Item=item_of(row))
+        self._registry.put_many(map(item_of, rows))
 
     def _put_experiments(self, rows: list[Row]) -> None:
-        for row in rows:
-            key = {"pk": collection_of(row["id"]), "sk": "experiment"}
-            new = item_of(OWN | key | row)
-            condition = "attribute_not_exists(pk)"
-            try:
-                self._registry.checked.call(
-                    "put_item", TableName=self._service.registry, Item=new, ConditionExpression=condition
-                )
-            except Changed:
-                self._assign(row["id"], "experiment", row)
-            for entry in entries_of(row):
-                self._service.call("put_item", TableName=self._service.registry, Item=entry)
+        _at_once(self._put_experiment, rows)
+        self._registry.put_many(entry for row in rows for entry in entries_of(row))
+
+    def _put_experiment(self, row: Row) -> None:
+        item = item_of(OWN | {"pk": collection_of(row["id"]), "sk": "experiment"} | row)
+        new = {"Item": item, "ConditionExpression": "attribute_not_exists(pk)"}
+        try:
+            self._registry.checked.call("put_item", TableName=self._service.registry, **new)
+        except Changed:
+            self._assign(row["id"], "experiment", row)
 
     def _put_runs(self, rows: list[Row]) -> None:
-        ids = {row["experiment_id"] for row in rows}
         self._put_all({"pk": collection_of(r["experiment_id"]), "sk": run_key(r["attempt"])} | r for r in rows)
-        for id in ids:
-            runs = {run["attempt"]: run for run in self._registry.collection(collection_of(id), "run/")}
-            newest = runs.pop(max(runs))
-            used = {"used_s": sum(map(took_s, runs.values()), 0.0), "run_state": newest["state"]}
-            self._assign(id, "experiment", used | {name: newest.get(name) for name in RUN})
+        _at_once(self._note_runs, {row["experiment_id"] for row in rows})
+
+    def _note_runs(self, experiment_id: str) -> None:
+        """In the experiment's item, what it says of its runs."""
+        found = self._registry.collection(collection_of(experiment_id), "run/")
+        runs = {run["attempt"]: run for run in found}
+        newest = runs.pop(max(runs))
+        used = {"used_s": sum(map(took_s, runs.values()), 0.0), "run_state": newest["state"]}
+        self._assign(experiment_id, "experiment", used | {name: newest.get(name) for name in RUN})
 
     def _put_charges(self, rows: list[Row]) -> None:
-        for row in rows:
-            charge = {name: row[name] for name in ("funding", "hours", "usd")}
-            self._assign(row["experiment_id"], run_key(row["attempt"]), charge)
+        _at_once(self._put_charge, rows)
+
+    def _put_charge(self, row: Row) -> None:
+        charge = {name: row[name] for name in ("funding", "hours", "usd")}
+        self._assign(row["experiment_id"], run_key(row["attempt"]), charge)
 
     def _assign(self, experiment_id: str, key: str, values: Row) -> None:
         self._service.call("update_item", **self._registry.at(collection_of(experiment_id), key), **assignments(values))
@@ -130,13 +142,20 @@ class Copying:
             copied = [(row["first_point"], row["last_point"], row["source_point"]) for row in same]
             self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), ()), source, copied)
 
-    def put_results(self, experiment_id: str, batch: Batch) -> None:
-        """As `Database.put_results`."""
-        self._adopt(Writer(experiment_id, 0), batch)
+    def put_results(self, results: Sequence[tuple[str, Batch]]) -> None:
+        """As `Database.put_results`, but for the transaction."""
+        for experiment_id, batch in results:
+            self._adopt(Writer(experiment_id, 0), batch)
 
     def _adopt(self, writer: Writer, batch: Batch, source: str = "", copied: Iterable[log.Copy] = ()) -> None:
         self._results.write(writer, batch, source, copied)
         self._results.clean(self._registry.row(writer.experiment_id))
+
+
+def _at_once(change: Callable[[T], None], each: Iterable[T]) -> None:
+    """In threads other than the service's, for which these wait."""
+    with ThreadPoolExecutor(AT_ONCE_CALLS) as pool:
+        deque(pool.map(change, each), maxlen=0)
 
 
 def _plain(parameters: Any) -> Any:

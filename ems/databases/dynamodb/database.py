@@ -8,12 +8,12 @@ service's answers prove it wrong.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ems.base.errors import UserError
-from ems.databases import Checkup, Claim, Condition, Experiment, Origin, PointState, R, Record, Registration
+from ems.databases import Checkup, Claim, Condition, Experiment, Long, Origin, PointState, R, Record, Registration
 from ems.databases.dynamodb.copying import Copying
 from ems.databases.dynamodb.lab import Lab
 from ems.databases.dynamodb.registry import Registry
@@ -24,7 +24,7 @@ from ems.databases.dynamodb.setup import Setup
 from ems.databases.runs import Runs
 from ems.spool.batch import Batch, Mark
 
-VERSION = 1
+VERSION = 2
 URL = re.compile(r"dynamodb://(?P<region>[a-z0-9-]+)/(?P<prefix>[A-Za-z0-9_.-]{1,200})/?")
 ALLOWED = (
     "Allowed: dynamodb://REGION/PREFIX, as dynamodb://eu-central-1/mylab; letters, digits, `_`, `-`, `.` in PREFIX."
@@ -85,6 +85,9 @@ class DynamodbDatabase(Runs):
     def experiments(self, stack: str | None = None) -> list[Experiment]:
         return self._rows.of_stack(stack)
 
+    def newest(self, stacks: Collection[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
+        return self._rows.newest(stacks, also)
+
     def reusable(self, registration: Registration) -> list[Experiment]:
         return self._rows.reusable(registration)
 
@@ -122,5 +125,5 @@ class DynamodbDatabase(Runs):
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         self._copying.put_rows(table, rows)
 
-    def put_results(self, experiment_id: str, batch: Batch) -> None:
-        self._copying.put_results(experiment_id, batch)
+    def put_results(self, results: Sequence[tuple[str, Batch]]) -> None:
+        self._copying.put_results(results)

@@ -6,6 +6,7 @@ experimenter, …   ID                a row of `ems:lab`
 experiment/ID     experiment        the experiment with its newest run, and which batches of results count
 experiment/ID     run/ATTEMPT       each run, with what it cost; of the newest, the experiment knows more
 experiments       STACK/ID          a list of all, by stack
+newest            STACK             which of its experiments comes first
 job/DIGEST        ID                a list of those that can reuse one another's points
 table             NAME              a results table's columns
 """
@@ -83,10 +84,10 @@ class Registry:
         """An experiment's item as a row: None where it has no attribute, and the time as `now`."""
         return EMPTY | values_of(item) | {"now": self.service.clock.now()}
 
-    def rows(self, ids: Iterable[str]) -> list[Values]:
-        """The rows of those experiments that are there, each once, in no order."""
+    def rows(self, ids: Iterable[str], names: Sequence[str] = ()) -> list[Values]:
+        """The rows of those experiments that are there, each once, in no order; but for `names`, if any, all None."""
         keys = [{"pk": {"S": collection_of(id)}, "sk": {"S": "experiment"}} for id in dict.fromkeys(ids)]
-        return [self.row_of(item) for item in self.service.get_many(self.service.registry, keys)]
+        return [self.row_of(item) for item in self.service.get_many(self.service.registry, keys, names)]
 
     def collection(self, name: str, beginning: str = "") -> list[Values]:
         """In order of keys."""
@@ -99,14 +100,14 @@ class Registry:
         parameters = {"KeyConditionExpression": condition, "ExpressionAttributeValues": values}
         return list(map(values_of, self.checked.query(self.service.registry, **parameters)))
 
-    def write(self, row: Row, values: Values, puts: Sequence[Item]) -> None:
-        """Into an experiment's item, and other items with it; Changed if it is not the one that was read."""
+    def write(self, row: Row, values: Values, others: Sequence[dict[str, Any]]) -> None:
+        """Into an experiment's item, and `others` in one transaction; Changed if it is not the one that was read."""
         expression = assignments(values | {"revision": row["revision"] + 1})
         expression["ExpressionAttributeValues"][":was"] = attribute(row["revision"])
         key = self.at(collection_of(row["id"]), "experiment")
         update = key | expression | {"ConditionExpression": "revision = :was"}
-        if puts:
-            self.transact([{"Update": update}, *map(self.put, puts)])
+        if others:
+            self.transact([{"Update": update}, *others])
         else:
             self.service.call("update_item", **update)
 
@@ -114,9 +115,13 @@ class Registry:
         """What names an item in a call's parameters."""
         return {"TableName": self.service.registry, "Key": {"pk": {"S": collection}, "sk": {"S": key}}}
 
-    def put(self, item: Item, **condition: str) -> dict[str, Any]:
+    def put(self, item: Item, **condition: Any) -> dict[str, Any]:
         """The part of a transaction that writes an item; `condition`: further parameters of DynamoDB's Put."""
         return {"Put": {"TableName": self.service.registry, "Item": item, **condition}}
+
+    def put_many(self, items: Iterable[Item]) -> None:
+        """Many at once, without a condition; not in a transaction."""
+        self.checked.write(self.service.registry, ({"PutRequest": {"Item": item}} for item in items))
 
     def transact(self, items: list[dict[str, Any]]) -> None:
         """All of these writes or none; Changed if a condition does not hold."""

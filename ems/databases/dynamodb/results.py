@@ -134,10 +134,10 @@ class Results:
         fitting = dynamodb_columns.fitted(self._service, row["results_table"], batch)
         plan = _Plan(self._service, row, points, batch)
         entry = log.Entry(number, writer.attempt, plan.spans, source, copied, is_adopted=writer.claim is None)
-        self._service.write(map(_put, entry.items(row["id"])))
+        self._service.write(self._service.results, map(_put, entry.items(row["id"])))
         mark_items = (_mark_item(writer, number, mark) for mark in batch.marks)
         items = row_items(row["id"], number, Batch(batch.points, batch.rows, fitting))
-        self._service.write(map(_put, chain(mark_items, items)))
+        self._service.write(self._service.results, map(_put, chain(mark_items, items)))
         if not self._commit(writer, row, plan):
             return False
         entry.apply(points)
@@ -248,7 +248,7 @@ class Results:
         floors = reading.Floors(self._service, row)
         while remaining:
             numbers, remaining = remaining[:CLEANED], remaining[CLEANED:]
-            self._service.write(_until(until, self._leftovers(row, numbers, floors)))
+            self._service.write(self._service.results, _until(until, self._leftovers(row, numbers, floors)))
             if time.monotonic() > until:
                 return
             update = self._registry.at(collection_of(row["id"]), "experiment") | {

@@ -7,11 +7,12 @@ Every change of an experiment reads its item, decides in Python (`rules`), and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 
-from ems.databases import Experiment, Registration, State, rules
+from ems.databases import LONG, Experiment, Long, Registration, State, rules
 from ems.databases.dynamodb.errors import Changed
+from ems.databases.dynamodb.heads import Heads, order
 from ems.databases.dynamodb.items import Item, item_of
 from ems.databases.dynamodb.registry import EMPTY, Registry, collection_of
 from ems.databases.rules import Change
@@ -28,6 +29,7 @@ class DynamodbRows(Rows):
 
     def __init__(self, registry: Registry, clean: Callable[[Row], None]) -> None:
         self._registry = registry
+        self._heads = Heads(registry)
         self._clean = clean
 
     def find(self, experiment_id: str) -> Row | None:
@@ -38,11 +40,15 @@ class DynamodbRows(Rows):
         kept = {name: value for name, value in row.items() if name != "now" and value != frozenset()}
         item = item_of({"pk": collection_of(registration.id), "sk": "experiment"} | kept)
         new = self._registry.put(item, ConditionExpression="attribute_not_exists(pk)")
-        try:
-            self._registry.transact([new, *map(self._registry.put, entries_of(row))])
-        except Changed:
-            return None
-        return row
+        listed = [self._registry.put(entry) for entry in entries_of(row)]
+        for _ in self._registry.service.tries():
+            try:
+                self._registry.transact([new, *listed, *self._heads.changes(None, row)])
+                return row
+            except Changed:
+                if self.find(registration.id) is not None:
+                    return None
+        raise AssertionError("tries end with an error")
 
     def change(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
         row, change = self._changed(experiment_id, decide)
@@ -57,8 +63,9 @@ class DynamodbRows(Rows):
             if change is None:
                 return row, None
             written = change.experiment | rules.newest_run(change) | _own(row, change)
+            puts = map(self._registry.put, _items(row, change))
             try:
-                self._registry.write(row, written, _items(row, change))
+                self._registry.write(row, written, [*puts, *self._heads.changes(row, rules.after(row, change))])
             except Changed:
                 continue
             return row | written | {"revision": row["revision"] + 1}, change
@@ -82,7 +89,14 @@ class DynamodbRows(Rows):
         listed = self._registry.collection("experiments", "" if stack is None else f"{stack}/")
         found = self._registry.rows([entry["experiment_id"] for entry in listed])
         mine = (row for row in found if stack is None or row["stack"] == stack)
-        return sorted(map(experiment_of, mine), key=lambda each: (each.destroyed_at is not None, *_age(each)))
+        return [experiment_of(row) for row in sorted(mine, key=order)]
+
+    def newest(self, stacks: Collection[str] | None, also: Collection[Long]) -> list[Experiment]:
+        """As `Database.newest`."""
+        left_out = {name: "" for name in LONG if name not in also}
+        names = [name for name in EMPTY if name not in left_out]
+        rows = self._registry.rows(self._heads.ids(stacks), names)
+        return [experiment_of(row | left_out) for row in sorted(rows, key=order)]
 
     def reusable(self, registration: Registration) -> list[Experiment]:
         """As `Database.reusable`."""
@@ -95,12 +109,7 @@ class DynamodbRows(Rows):
             for row in self._registry.rows(others)
             if row["attempt"] > 0 and all(row[name] == getattr(registration, name) for name in REUSE)
         )
-        return sorted(map(experiment_of, alike), key=_age)
-
-
-def _age(found: Experiment) -> tuple[float, str]:
-    """For sorting: newest first."""
-    return -found.registered_at.timestamp(), found.id
+        return [experiment_of(row) for row in sorted(alike, key=lambda row: order(row)[1:])]
 
 
 def run_key(attempt: int) -> str:

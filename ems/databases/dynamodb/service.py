@@ -170,14 +170,15 @@ class Service:
         item: Item | None = self.call("get_item", TableName=self.registry, Key=key, ConsistentRead=True).get("Item")
         return item
 
-    def get_many(self, table: str, keys: Sequence[Mapping[str, Any]]) -> list[Item]:
-        """In no order; those that are there."""
+    def get_many(self, table: str, keys: Sequence[Mapping[str, Any]], names: Sequence[str] = ()) -> list[Item]:
+        """In no order; those that are there. Of each its attributes `names`, or all."""
         parts = [keys[start : start + MOST_READS] for start in range(0, len(keys), MOST_READS)]
-        return [item for found in self.pool.map(lambda part: self._get_part(table, part), parts) for item in found]
+        found = self.pool.map(lambda part: self._get_part(table, part, names), parts)
+        return [item for part in found for item in part]
 
-    def _get_part(self, table: str, keys: Sequence[Mapping[str, Any]]) -> list[Item]:
+    def _get_part(self, table: str, keys: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Item]:
         items: list[Item] = []
-        wanted = {table: {"Keys": keys, "ConsistentRead": True}}
+        wanted = {table: {"Keys": keys, "ConsistentRead": True} | _only(names)}
         for _ in self.tries():
             answer = self.call("batch_get_item", RequestItems=wanted)
             items += answer["Responses"].get(table, [])
@@ -200,23 +201,30 @@ class Service:
             page = self._page(table, {**parameters, "ExclusiveStartKey": following}) if following else None
             yield from answer["Items"]
 
-    def write(self, requests: Iterable[Request]) -> None:
-        """Into the table of results, many batches at once; what DynamoDB leaves undone is repeated until it is."""
+    def write(self, table: str, requests: Iterable[Request]) -> None:
+        """Many batches at once; what DynamoDB leaves undone is repeated until it is."""
         remaining = iter(requests)
         under_way: deque[Future[None]] = deque()
         while part := list(islice(remaining, MOST_WRITES)):
-            under_way.append(self.pool.submit(self._write_part, part))
+            under_way.append(self.pool.submit(self._write_part, table, part))
             if len(under_way) > 2 * AT_ONCE_CALLS:
                 under_way.popleft().result()
         for future in under_way:
             future.result()
 
-    def _write_part(self, part: list[Request]) -> None:
-        undone = {self.results: part}
+    def _write_part(self, table: str, part: list[Request]) -> None:
+        undone = {table: part}
         for _ in self.tries():
             undone = self.call("batch_write_item", RequestItems=undone).get("UnprocessedItems") or {}
             if not undone:
                 return
+
+
+def _only(names: Sequence[str]) -> dict[str, Any]:
+    if not names:
+        return {}
+    aliases = {f"#{index}": name for index, name in enumerate(names)}  # as some are words of DynamoDB's
+    return {"ProjectionExpression": ", ".join(aliases), "ExpressionAttributeNames": aliases}
 
 
 def key_range(partition: str, low: str, high: str) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from typing import Any
 from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.databases import MAY, Checkup
 from ems.databases.dynamodb.errors import Changed
+from ems.databases.dynamodb.heads import Heads
 from ems.databases.dynamodb.items import Item
 from ems.databases.dynamodb.registry import Registry
 from ems.databases.dynamodb.service import session
 
 ROUND_TRIPS = 7
+WITH_HEADS = 2  # the version since which there are those items
 READ = ["DescribeTable", "GetItem", "BatchGetItem", "Query", "Scan", "PartiQLSelect"]
 WRITE = ["PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "ConditionCheckItem"]
 MAKE = ["CreateTable", "UpdateTable"]
@@ -40,6 +42,9 @@ class Setup:
         """As `Database.create`."""
         for table in self._tables():
             self._make(table)
+        found = self._registry.found_version()
+        if found is not None and found < WITH_HEADS:
+            Heads(Registry(self._service, found)).write_all()
         item = self._version_item()
         known = {":known": {"N": str(self._registry.version)}}
         condition = "attribute_not_exists(pk) OR version <= :known"

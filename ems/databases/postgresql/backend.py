@@ -131,9 +131,11 @@ class PostgresqlBackend(SqlBackend):
     def lock_schema(self, connection: Connection) -> None:
         postgresql_results.lock(raw(connection), "schema_version", shared=False)
 
-    def put(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-        statement = insert(table).values(**values)
-        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values))
+    def put(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = insert(table)
+        given = {name: statement.excluded[name] for name in rows[0]}
+        keys = list(table.primary_key.columns)
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=given), list(rows))
 
     def put_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         statement = insert(table).values(**values).on_conflict_do_nothing()

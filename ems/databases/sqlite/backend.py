@@ -167,9 +167,11 @@ class SqliteBackend(SqlBackend):
     def lock_schema(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has locked everything."""
 
-    def put(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
-        statement = insert(table).values(**values)
-        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=values))
+    def put(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        statement = insert(table)
+        given = {name: statement.excluded[name] for name in rows[0]}
+        keys = list(table.primary_key.columns)
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=given), list(rows))
 
     def put_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         statement = insert(table).values(**values).on_conflict_do_nothing()

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import repeat
 from operator import itemgetter
 
+from sqlalchemy import and_, true
 from sqlalchemy.dialects.sqlite import dialect
 
 from ems.base.errors import DatabaseError
@@ -162,9 +163,11 @@ def read(
     if stored is None:
         return
     names = selection.wanted(table, stored, wanted)
-    statement = selection.rows_statement(table, stored, experiment_id, names, where).compile(dialect=DIALECT)
-    values = [statement.params[name] for name in statement.positiontup or ()]
-    cursor = connection.execute(str(statement), values)
+    conditions = and_(true(), *selection.clauses(table, stored, where)).compile(dialect=DIALECT)
+    values = [conditions.params[name] for name in conditions.positiontup or ()]
+    selected = ", ".join(["point", "row", *map(_quoted, names)])
+    mine = f"FROM {_quoted(table)} WHERE experiment_id = ? AND {conditions} ORDER BY point, row"
+    cursor = connection.execute(f"SELECT {selected} {mine}", [experiment_id, *values])
     while rows := cursor.fetchmany(selection.chunk(chunk_rows, len(names))):
         yield selection.batch_of(rows, [(name, stored[name]) for name in names])
 
