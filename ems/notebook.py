@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ems import lab
 from ems.base.console import say
+from ems.databases import LONG
 from ems.lab import Lab
 from ems.lab.experiments import follow, latest, newest
 from ems.lab.line import under_way
 from ems.lab.patience import Pace, Patience
-from ems.views.progress import Progress, look, looks
+from ems.views.progress import Looking, Progress, look
 from ems.views.results import to_frame
 from ems.views.where import parse
 
@@ -58,7 +59,7 @@ def progress(stack: str) -> Progress:
     DatabaseUnavailable if the database does not answer the first call.
     """
     here = lab.find()
-    return _patiently(here, lambda: look(here, latest(here, stack)))
+    return _patiently(here, lambda: look(here, latest(here, stack, also=LONG)))
 
 
 def _patiently(here: Lab, ask: Callable[[], T]) -> T:
@@ -122,12 +123,12 @@ class Watch(Generic[Seen]):
         say(repr(last))
 
     def _turns(self) -> Iterator[Any]:
-        due, patience = 0.0, Patience(say)
+        due, patience, looks = 0.0, Patience(say), Looking(self._lab)
         for experiments in follow(self._lab, self._stacks, patience):
             if time.monotonic() < due and any(map(under_way, experiments)):
                 continue
             began = time.monotonic()
-            seen = tuple(patience(partial(looks, self._lab, experiments)))
+            seen = tuple(patience(partial(looks, experiments)))
             yield seen[0] if len(self._stacks) == 1 else Together(seen)
             took_s = time.monotonic() - began
             due = time.monotonic() + max(3 * took_s, LEAST_PAUSE_S)

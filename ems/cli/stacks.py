@@ -79,7 +79,7 @@ def stop(stack: Stack, as_json: Json = False) -> None:
     from ems.engine import lifecycle
 
     lab = laboratory.find()
-    experiment = recorded.latest(lab, stack)
+    experiment = recorded.latest(lab, stack, also=["platform"] if as_json else [])
     if experiment.state.finished:
         say(f"Nothing to stop: {stack} has {experiment.state} already.")
     else:
@@ -95,7 +95,7 @@ def status(stacks: Stacks = None, as_json: Json = False) -> None:
     """Show where the newest experiment of each stack stands."""
 
     lab = laboratory.find()
-    experiments = recorded.newest(lab, stacks)
+    experiments = recorded.newest(lab, stacks, also=["platform"] if as_json else [])
     if not experiments:
         say("No experiment yet. Run what is described: ems up")
     show_status(experiments, as_json)
@@ -120,7 +120,7 @@ def logs(
     from ems.views import logs as view
 
     lab = laboratory.find()
-    experiment = recorded.latest(lab, stack)
+    experiment = recorded.latest(lab, stack, also=["log_tail"])
     file = text_out()
     for text in view.read(lab, experiment, say, follow=follow):
         file.write(text)
@@ -137,7 +137,7 @@ def watch(stacks: Stacks = None) -> None:
     from ems.base.messages import Say
     from ems.lab.patience import Patience
     from ems.views import watch as view
-    from ems.views.progress import Progress, looks
+    from ems.views.progress import Looking, Progress
 
     lab = laboratory.find()
     if not recorded.newest(lab, stacks):
@@ -145,9 +145,9 @@ def watch(stacks: Stacks = None) -> None:
         return
 
     def follow(say: Say) -> Iterator[list[Progress]]:
-        patience = Patience(say)
+        patience, looks = Patience(say), Looking(lab)
         for experiments in recorded.follow(lab, stacks, patience):
-            yield patience(partial(looks, lab, experiments))
+            yield patience(partial(looks, experiments))
 
     view.show(out, lab.name, follow, say)
 

@@ -97,5 +97,5 @@ def _project(here: Lab) -> str:
 
 def _database(here: Lab) -> str:
     with here.database() as database:
-        there = len(database.experiments())
-        return f"{here.database_url}: {there} experiment{'' if there == 1 else 's'}"
+        there = len(database.newest())
+        return f"{here.database_url}: experiments of {there:,} stack{'' if there == 1 else 's'}"

@@ -1,17 +1,22 @@
-"""The lab's experiments as its database has them: one, the newest of each stack, again and again."""
+"""The lab's experiments as its database has them: one, the newest of each stack, again and again.
+
+Whoever shows some asks for these alone: a lab has thousands, each with a long spec and the end of a log.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import partial
 
 from ems.base.errors import DatabaseError
-from ems.databases import Experiment
+from ems.databases import Database, Experiment, Long
 from ems.lab import Lab
 from ems.lab.line import under_way
 from ems.lab.patience import Patience, look_s
 
 POLL_S = 0.5
+ALL_S = 30.0  # how often `follow` looks at what is not under way
 
 
 def find(lab: Lab, experiment_id: str) -> Experiment | None:
@@ -20,53 +25,56 @@ def find(lab: Lab, experiment_id: str) -> Experiment | None:
         return database.experiment(experiment_id)
 
 
-def newest(lab: Lab, stacks: list[str] | None = None) -> list[Experiment]:
-    """The newest experiment of each stack that has one, sorted by the stack's name.
+def newest(lab: Lab, stacks: list[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
+    """The newest experiment of each stack that has one, sorted by the stack's name; `also` as of `Database.newest`.
 
     Of `stacks` alone, if there are any: then DatabaseError if one of them has none, UserError if one is not a stack.
     """
-    experiments = _experiments(lab, stacks or [])
-    by_stack: dict[str, Experiment] = {}
-    for experiment in experiments:
-        by_stack.setdefault(experiment.registration.stack, experiment)
-    for stack in stacks or []:
-        if stack not in by_stack:
-            raise _without_experiment(lab, stack)
-    return [by_stack[stack] for stack in sorted(set(stacks or by_stack))]
+    with lab.database() as database:
+        return _newest(lab, database, stacks, also)
 
 
 def follow(lab: Lab, stacks: list[str] | None, patience: Patience) -> Iterator[list[Experiment]]:
     """The newest experiments again and again, until none is under way. Only the first look may find no database.
 
-    Errors as of `newest`; the pauses are 0.5 s, or longer where looks cost something.
+    Errors as of `newest`; the pauses are 0.5 s, or longer where looks cost something. What is not under way is looked
+    at every 30 s, and until then is the same object.
     """
     with lab.database() as database:
-        pause_s = look_s(database, POLL_S)
-    experiments = newest(lab, stacks)
-    while True:
-        yield experiments
-        if not any(map(under_way, experiments)):
-            return
-        time.sleep(pause_s)
-        experiments = patience(lambda: newest(lab, stacks))
+        pause_s, due = look_s(database, POLL_S), time.monotonic() + ALL_S
+        seen = _by_stack(_newest(lab, database, stacks))
+        while True:
+            yield [seen[stack] for stack in sorted(seen)]
+            active = [stack for stack, experiment in seen.items() if under_way(experiment)]
+            if not active:
+                return
+            time.sleep(pause_s)
+            is_due = time.monotonic() >= due
+            seen |= _by_stack(patience(partial(_newest, lab, database, stacks if is_due else active)))
+            due = time.monotonic() + ALL_S if is_due else due
 
 
-def latest(lab: Lab, stack: str) -> Experiment:
+def latest(lab: Lab, stack: str, also: Collection[Long] = ()) -> Experiment:
     """The newest experiment of a stack; DatabaseError if it has none, UserError if it is not a stack."""
-    experiments = [found for found in _experiments(lab, [stack]) if found.registration.stack == stack]
-    if not experiments:
-        raise _without_experiment(lab, stack)
-    return experiments[0]
+    (experiment,) = newest(lab, [stack], also)
+    return experiment
 
 
-def _experiments(lab: Lab, named: list[str]) -> list[Experiment]:
-    """All there are; where the database cannot say, a name that is not a stack is reported first."""
+def _newest(lab: Lab, database: Database, stacks: list[str] | None, also: Collection[Long] = ()) -> list[Experiment]:
+    """Where the database cannot say, a name that is not a stack is reported first."""
     try:
-        with lab.database() as database:
-            return database.experiments()
+        found = _by_stack(database.newest(stacks or None, also))
     except DatabaseError:
-        lab.known(named)
+        lab.known(stacks or [])
         raise
+    for stack in stacks or []:
+        if stack not in found:
+            raise _without_experiment(lab, stack)
+    return [found[stack] for stack in sorted(found)]
+
+
+def _by_stack(experiments: list[Experiment]) -> dict[str, Experiment]:
+    return {experiment.registration.stack: experiment for experiment in experiments}
 
 
 def _without_experiment(lab: Lab, stack: str) -> DatabaseError:

@@ -25,6 +25,7 @@ class Progress:
 
     rate: points a second; workers: the processes that compute. Both are None where that is not known.
     failures: the last few failed points, in order of points. log: the job's last lines, where it runs on this machine.
+    experiment: its row; of a watch without `spec`, `log_tail` and `platform`, which are "".
     """
 
     experiment: Experiment
@@ -154,9 +155,25 @@ def look(lab: Lab, experiment: Experiment) -> Progress:
     return replace(seen, failures=_failures(lab, experiment), log=tuple(lines))
 
 
-def looks(lab: Lab, experiments: Iterable[Experiment]) -> list[Progress]:
-    """A `look` at each of the experiments, in their order."""
-    return [look(lab, experiment) for experiment in experiments]
+class Looking:
+    """Looks at experiments again and again, in the order given: what is over and stands as before is not asked again.
+
+    Without what is long, as `ems.lab.experiments.follow` gives them.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._seen: dict[str, Progress] = {}
+
+    def __call__(self, experiments: Iterable[Experiment]) -> list[Progress]:
+        self._seen = {experiment.id: self._look(experiment) for experiment in experiments}
+        return list(self._seen.values())
+
+    def _look(self, experiment: Experiment) -> Progress:
+        before = self._seen.get(experiment.id)
+        if before and before.experiment == experiment and not before.under_way:
+            return before
+        return look(self._lab, experiment)
 
 
 def _mean_rate(experiment: Experiment) -> float | None:
