@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
@@ -20,6 +21,7 @@ from ems.views.status import COLOURS
 NAME_WIDTH = 24
 FAILURES_SHOWN = 3
 LEAST_LOG = 2
+REDRAWN_PER_S = 1  # some 10 ms of a CPU each time
 LEAVE = "Ctrl-C leaves; the runs go on."
 
 Looks = Sequence[Progress]
@@ -42,7 +44,7 @@ def _show_on_screen(console: Console, lab_name: str, follow: Callable[[Say], Ite
     page.looks = next(looks)
     try:
         if any(look.under_way for look in page.looks):
-            with Live(page, console=console, screen=True, refresh_per_second=4):
+            with Live(page, console=console, screen=True, refresh_per_second=REDRAWN_PER_S):
                 for page.looks in looks:
                     page.say("")
     finally:
@@ -81,13 +83,15 @@ class Page:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
         looks = sorted(self.looks, key=lambda look: (not look.under_way, look.stack))
-        body = [line for look in looks for line in _block(look, self._name_width())]
+        lines = sum(map(_height, looks))
+        blocks = (line for look in looks for line in _block(look, self._name_width()))
+        body = list(islice(blocks, max(height - 2, 0)))  # a lab may have thousands of stacks
         busy = [look for look in looks if look.under_way and look.log]
-        log_lines = (height - 2 - len(body)) // max(len(busy), 1) - 1
+        log_lines = (height - 2 - lines) // max(len(busy), 1) - 1
         if log_lines >= LEAST_LOG:
             body += [line for look in busy for line in _log(look, log_lines, named=len(busy) > 1)]
         yield self._header(width)
-        yield from _fitted(body, height - 2)
+        yield from _fitted(body, max(lines, len(body)), height - 2)
         last, style = (self._remark, "bold red") if self._remark else (LEAVE, "dim")
         yield Text(last, style=style, no_wrap=True, overflow="ellipsis", end="")
 
@@ -101,12 +105,17 @@ class Page:
         return Text(f"{left:<{max(width - len(right) - 1, 0)}} {right}", style="bold", no_wrap=True, overflow="crop")
 
 
-def _fitted(body: list[RenderableType], height: int) -> list[RenderableType]:
-    """Just `height` lines: padded, or cut with a remark."""
-    if len(body) > height:
+def _fitted(body: list[RenderableType], lines: int, height: int) -> list[RenderableType]:
+    """Just `height` lines: padded, or cut with a remark. `lines`: how many there are, of which `body` has the first."""
+    if lines > height:
         kept = max(height - 1, 0)
-        return [*body[:kept], Text(f"… and {len(body) - kept} more lines: make the terminal taller", style="dim")]
+        return [*body[:kept], Text(f"… and {lines - kept:,} more lines: make the terminal taller", style="dim")]
     return [*body, *[Text()] * (height - len(body))]
+
+
+def _height(look: Progress) -> int:
+    """How many lines its block has."""
+    return 2 + len(look.failures[-FAILURES_SHOWN:]) if look.under_way else 1
 
 
 def _block(look: Progress, name_width: int) -> Iterator[RenderableType]:

@@ -152,6 +152,15 @@ def test_what_does_not_fit_is_counted() -> None:
     assert "… and 29 more lines" in lines[-2] and lines[1].startswith("s0 running")
 
 
+def test_of_thousands_only_those_that_fit_are_drawn(monkeypatch) -> None:
+    made, bar_line = [], watch._bar_line
+    monkeypatch.setattr(watch, "_bar_line", lambda look, width: made.append(look) or bar_line(look, width))
+    ended = [progress(f"ended-{n:04}", state=State.SUCCEEDED) for n in range(2_000)]
+    lines = drawn(progress("svd"), *ended, width=80, height=24)
+    assert "… and 1,983 more lines" in lines[-2] and lines[1].startswith("svd ")
+    assert len(made) <= 24
+
+
 class Terminal:
     """`ems watch` in a terminal of its own."""
 
