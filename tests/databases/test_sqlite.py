@@ -323,6 +323,15 @@ def described(file: Path, but: str = "") -> dict[str, tuple]:
         }
 
 
+@pytest.mark.parametrize("stacks", [None, ["digits"]])
+def test_which_experiments_are_newest_is_read_from_an_index_alone(made, file, stacks):
+    asked = made._rows.newest(stacks, ()).compile(dialect=made._backend.dialect, compile_kwargs={"literal_binds": True})
+    with closing(sqlite3.connect(file)) as raw:
+        plan = [row[3] for row in raw.execute(f"EXPLAIN QUERY PLAN {asked}")]
+    assert [step for step in plan if "COVERING INDEX ix_experiment_newest" in step], plan
+    assert not [step for step in plan if step == "SCAN experiment"], plan
+
+
 def test_tables_read_without_ems(made, file):
     claim = claimed(made)
     made.store(claim, batch([0], floats("loss", 0.25)))
