@@ -171,9 +171,10 @@ class Looking:
 
     def _look(self, experiment: Experiment) -> Progress:
         before = self._seen.get(experiment.id)
-        if before and before.experiment == experiment and not before.under_way:
-            return before
-        return look(self._lab, experiment)
+        if before is None or before.under_way:
+            return look(self._lab, experiment)
+        same = before.experiment is experiment or before.experiment == experiment  # as comparing thousands takes long
+        return before if same else look(self._lab, experiment)
 
 
 def _mean_rate(experiment: Experiment) -> float | None:
