@@ -17,8 +17,8 @@ from ems.lab import Lab
 from ems.lab.experiments import follow, latest, newest
 from ems.lab.line import under_way
 from ems.lab.patience import Pace, Patience
+from ems.views.frames import to_frame
 from ems.views.progress import Looking, Progress, look
-from ems.views.results import to_frame
 from ems.views.where import parse
 
 if TYPE_CHECKING:

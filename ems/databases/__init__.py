@@ -91,7 +91,7 @@ class Database(ABC):
     DynamoDB has no clock: this machine's, corrected where the service's answers prove it wrong, so exact to a second;
     a snapshot may miss rows that were replaced after it was begun, once the run that replaced them is over; a column
     that has had an integer that is not an exact double stays int64; `put_rows` and `put_results`
-    are no transactions.
+    are not transactions.
 
     What a call about runs changes is decided by `rules`, the same for every service, which writes it on condition that
     the row is still the one that was read:

@@ -1,4 +1,4 @@
-"""An experiment's results: written out in flat memory, or as a DataFrame."""
+"""An experiment's results: shown, or written out in flat memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from ems.spool.batch import Batch, Column, Value
 from ems.views.where import show
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 MOST_ROWS, MOST_COLUMNS = 20, 8  # on a terminal
@@ -136,18 +135,6 @@ def to_arrow(batch: Batch) -> pa.Table:
     for column in batch.columns:
         columns[column.name] = pa.array(column.values, getattr(pa, ARROW[column.type])())
     return pa.table(columns)
-
-
-def to_frame(batches: Iterable[Batch]) -> pd.DataFrame:
-    """All rows in (point, row) order: columns point, row, then as stored; nulls as pandas does.
-
-    Without rows, the two columns point and row alone, of whole numbers.
-    """
-    import pandas as pd
-    import pyarrow as pa
-
-    tables = [to_arrow(batch) for batch in batches]
-    return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame({"point": [], "row": []}, dtype="int64")
 
 
 def table(batches: Iterable[Batch], experiment: Experiment, where: Sequence[Condition] = ()) -> RenderableType:
