@@ -1,6 +1,6 @@
 """Commands in a lab that has lived for years against the same ones in a young lab: seconds, and memory in MB.
 
-python benchmarks/old_labs.py [STACKS] [EXPERIMENTS] [COPIED] [ROWS]
+python benchmarks/old_labs.py [STACKS] [EXPERIMENTS] [COPIED] [ROWS] [FRAME]
 
 Of SQLite. Then the newest experiments by one query against loading all experiments, as EMS once did; how much of a CPU
 `ems watch` takes; and a copy of COPIED experiments with ROWS rows, by itself and a row of the registry at a time.
@@ -31,6 +31,28 @@ URL = "sqlite:///ems.db"
 COMMANDS = ("status stack0007", "results stack0007", "failures stack0007", "logs stack0007", "status", "doctor")
 ROUNDS = 3
 SETTLED_S, WATCHED_S = 6.0, 20.0
+
+FRAME = """
+import resource, sys, time
+from pathlib import Path
+import pandas
+import pyarrow as pa
+from ems.databases import connect
+from ems.views.frames import to_frame
+from ems.views.results import to_arrow
+
+def by_arrow(batches):
+    return pa.concat_tables(map(to_arrow, batches)).to_pandas()
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+database, make = connect("sqlite:///ems.db", Path()), globals()[sys.argv[1]]
+id = database.newest()[0].id
+before, began = peak(), time.perf_counter()
+frame = make(database.results(id))
+print(time.perf_counter() - began, (peak() - before) / frame.memory_usage(index=False).sum())
+"""
 
 
 def made(root: Path, stacks: int, experiments: int, rows: int, running: int = 0) -> Path:
@@ -101,6 +123,14 @@ def watch(root: Path) -> None:
     say(f"ems watch: {share:.1%} of a CPU (aim: 2 %)")
 
 
+def frames(root: Path) -> None:
+    """`ems.results` of one experiment, and the same rows by way of Arrow tables, each in a process of its own."""
+    for name in ("to_frame", "by_arrow"):
+        done = subprocess.run([sys.executable, "-c", FRAME, name], cwd=root, capture_output=True, text=True, check=True)
+        took_s, share = map(float, done.stdout.split())
+        say(f"{name}: {took_s:.1f} s, {share:.2f} of the frame's memory (aim: 15 s for 10 million rows, 1.3)")
+
+
 def drain(end: int) -> None:
     try:
         while os.read(end, 65536):
@@ -141,7 +171,7 @@ def say(line: str) -> None:
 
 if __name__ == "__main__":
     given = [int(count) for count in sys.argv[1:]]
-    stacks, experiments, copied, rows = given + [1_000, 50_000, 5_000, 1_000_000][len(given) :]
+    stacks, experiments, copied, rows, of_frame = given + [1_000, 50_000, 5_000, 1_000_000, 3_000_000][len(given) :]
     with tempfile.TemporaryDirectory() as folder:
         young = made(Path(folder) / "young", *YOUNG, rows=20 * YOUNG[1], running=1)
         old = made(Path(folder) / "old", stacks, experiments, rows=20 * experiments, running=1)
@@ -150,3 +180,4 @@ if __name__ == "__main__":
         compare_queries(old)
         watch(old)
         copy(made(Path(folder) / "moved", min(stacks, copied), copied, rows))
+        frames(made(Path(folder) / "frame", 1, 1, of_frame))
