@@ -18,7 +18,8 @@ from ems.base.errors import EmsError, ProvenanceError, UserError
 from ems.base.messages import Say, quiet
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
-from ems.lab import Lab
+from ems.lab import Lab, repository
+from ems.lab.repository import WorkTree
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.lock import agent_name, dismiss, holder
 from ems.node.job.keeper import is_locked
@@ -50,8 +51,9 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
     )
 
     described = _described(registration)
-    code = _code(lab, registration, described.code)
-    pinned = environment.of(lab.root, code, registration.environment)
+    with repository.opened(lab.root) as tree:
+        code = _code(tree, registration, described.code)
+        pinned = environment.of(tree, code, registration.environment)
     if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
         raise ProvenanceError(
             f"environments/{registration.environment} has changed since the experiment was registered.",
@@ -73,7 +75,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
     _prepared.add(registration.id)
 
 
-def _code(lab: Lab, registration: Registration, declared: CodeSpec) -> Code:
+def _code(tree: WorkTree, registration: Registration, declared: CodeSpec) -> Code:
     """The code at the recorded commit or, if that is gone (amended, squashed, rebased), at HEAD with the same content.
 
     What an experiment is follows from the content: the commit only says where it is found.
@@ -81,10 +83,10 @@ def _code(lab: Lab, registration: Registration, declared: CodeSpec) -> Code:
     from ems.provenance import code
 
     try:
-        return code.at_commit(lab.root, declared.model_copy(update={"commit": registration.commit}), registration.tree)
+        return code.at_commit(tree, declared.model_copy(update={"commit": registration.commit}), registration.tree)
     except ProvenanceError:
         with suppress(ProvenanceError):  # what is wrong with HEAD is not what is to be said
-            found = code.at_commit(lab.root, declared.model_copy(update={"commit": "HEAD"}), registration.tree)
+            found = code.at_commit(tree, declared.model_copy(update={"commit": "HEAD"}), registration.tree)
             if found.tree == registration.tree:
                 return found
         raise

@@ -46,7 +46,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
     errors: list[EmsError] = []
     described = _noting(errors, lambda: stacks.spec(stack))
     _noting(errors, stacks.require_lab)
-    _noting(errors, lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
+    _noting(errors, lambda: _check_address(stacks))
     if described is None:
         errors += _beside(stacks, stack)
         return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
@@ -56,16 +56,25 @@ def report(stacks: StackFiles, stack: str) -> Report:
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
         kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
         resolved = None
-        if described.code.commit == "HEAD" and described.environment not in environment.names(stacks.lab.root):
+        if described.code.commit == "HEAD" and described.environment not in _environments(stacks):
             _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
         else:
             resolved = _noting(errors, lambda: _resolved(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, resolved)
-        warnings += (*_unchecked(stacks, described), *_environment(stacks.lab, described, errors))
+        warnings += (*_unchecked(stacks, described), *_environment(stacks, described, errors))
         if resolved:
             _noting(errors, lambda: require_sources(stacks, stack, resolved))
             summary += _about(described, resolved.row)
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+
+
+def _check_address(stacks: StackFiles) -> None:
+    stacks.once("address", lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
+
+
+def _environments(stacks: StackFiles) -> list[str]:
+    """Names of the lab's environments."""
+    return stacks.once("environments", lambda: environment.names(stacks.lab.root))
 
 
 def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
@@ -80,20 +89,20 @@ def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
     if faults := stackfile.references(file.data, _known(stacks)):
         errors.append(StackFileError(placed(faults, file.path, file.lines)))
     name, given = file.data.get("environment"), file.data.get("code", {})
-    if isinstance(name, str) and name in environment.names(stacks.lab.root):
-        _pinned(stacks.lab, name, errors)
+    if isinstance(name, str) and name in _environments(stacks):
+        _pinned(stacks, name, errors)
     try:
         code = CodeSpec.model_validate(given)
     except ValidationError:
         return errors
     if code.repo is None:
-        _noting(errors, lambda: provenance.at_commit(stacks.lab.root, code))
+        _noting(errors, lambda: provenance.at_commit(stacks.tree, code))
     return errors
 
 
 def _refuse_code(stacks: StackFiles, stack: str, code: CodeSpec, name: str) -> None:
     file = stacks.lab.stack_file(stack)
-    provenance.resolve(stacks.lab.root, code, environment=name, stack_file=file, remote_needed=False)
+    provenance.resolve(stacks.tree, code, environment=name, stack_file=file, remote_needed=False)
 
 
 def strays(lab: Lab) -> Iterator[Report]:
@@ -158,7 +167,7 @@ def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: s
         described = spec.at(described, kind, clusters.settings())
         remote_needed = place(kind).needs_remote
         known = partial(_is_known, stacks.lab)
-        return resolve(stacks.lab, stack, described, kind, remote_needed=remote_needed, is_known=known)
+        return resolve(stacks.lab, stacks.tree, stack, described, kind, remote_needed=remote_needed, is_known=known)
 
 
 def _is_known(lab: Lab, experiment_id: str) -> bool:
@@ -184,7 +193,7 @@ def require_sources(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
     if found := [each for each in lacking if each]:
         raise ProvenanceError("\n".join(found))
     with locating(stacks.lab, stack):
-        sources.refuse(resolved.code, described, resolved.environment)
+        sources.refuse(stacks.tree.objects(resolved.code.git_dir), resolved.code, described, resolved.environment)
 
 
 def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: Say) -> None:
@@ -216,7 +225,7 @@ def _refuse_unknown(stacks: StackFiles, stack: str, described: ExperimentSpec) -
 
 def _known(stacks: StackFiles) -> dict[str, Collection[str]]:
     """The names that an experiment may refer to, by key: those of the lab's file as far as there is one."""
-    known: dict[str, Collection[str]] = {"environment": environment.names(stacks.lab.root)}
+    known: dict[str, Collection[str]] = {"environment": _environments(stacks)}
     if laboratory := stacks.laboratory():
         known |= {
             "project": laboratory.projects,
@@ -242,7 +251,7 @@ def _hints(stacks: StackFiles, stack: str, described: Spec) -> Iterator[str]:
     file = stacks.file(stack)
     found = list(hints.hints(described, file.odd, stacks.laboratory(), datetime.now(UTC).date()))
     yield from (str(fault) for fault in placed(found, file.path, file.lines))
-    labs = [name for name, spec in stacks.described() if isinstance(spec, LabSpec)]
+    labs = sorted(stacks.lab_stacks())
     if isinstance(described, LabSpec) and len(labs) > 1:
         yield f"{len(labs)} stacks describe the lab ({', '.join(labs)}): {stacks.lab_stack()} counts for references"
 
@@ -252,7 +261,7 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
     if stacks.laboratory() is None:
         names = f"{described.project}, {described.experimenter}, {described.funding}"
         yield f"project, experimenter and funding ({names}) were not checked: no valid stack file describes the lab"
-    ignored = _noting([], lambda: provenance.ignored(stacks.lab.root, described.code)) or []
+    ignored = _noting([], lambda: provenance.ignored(stacks.tree, described.code)) or []
     if ignored:
         yield f"code.paths hold what git ignores, and the job will not have: {some(ignored)}"
     workers = described.cluster.model_dump().get("workers")
@@ -260,22 +269,25 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
         yield f"ems:experiment.cluster.workers is {workers}, which a program does not use: only a sweep has workers"
 
 
-def _environment(lab: Lab, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
+def _environment(stacks: StackFiles, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
     """Warnings about the environment as it is in the working tree; of an older `commit:` none."""
-    if described.code.commit != "HEAD" or described.environment not in environment.names(lab.root):
+    name = described.environment
+    if described.code.commit != "HEAD" or name not in _environments(stacks):
         return ()
-    pinned = _pinned(lab, described.environment, errors)
-    if pinned is None:
-        return ()
-    folder = environment.folder(lab.root, described.environment)
-    return (*pins.check(pinned).warnings, *pins.hints(folder, pinned))
+    pinned = _pinned(stacks, name, errors)
+    return stacks.once(("hints", name), lambda: _pin_hints(stacks.lab, pinned)) if pinned else ()
 
 
-def _pinned(lab: Lab, name: str, errors: list[EmsError]) -> environment.Environment | None:
-    pinned = _noting(errors, lambda: environment.from_folder(environment.folder(lab.root, name)))
+def _pinned(stacks: StackFiles, name: str, errors: list[EmsError]) -> environment.Environment | None:
+    folder = stacks.lab.root / "environments" / name
+    pinned = _noting(errors, lambda: stacks.once(("pinned", name), lambda: environment.from_folder(folder)))
     if pinned is not None:
         _noting(errors, lambda: pins.refuse(pinned))
     return pinned
+
+
+def _pin_hints(lab: Lab, pinned: environment.Environment) -> tuple[str, ...]:
+    return (*pins.check(pinned).warnings, *pins.hints(lab.root / "environments" / pinned.name, pinned))
 
 
 def _lines(errors: Sequence[EmsError]) -> tuple[str, ...]:

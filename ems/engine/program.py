@@ -20,6 +20,7 @@ from ems.engine.provider.records import from_properties, to_properties
 from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.lab import Lab
 from ems.lab.described import rows_of
+from ems.lab.repository import work_tree
 from ems.lab.stacks import locating
 from ems.provenance import inputs
 from ems.provenance.registration import resolve, shared_points
@@ -85,7 +86,7 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say) -> N
     kind = described.cluster.kind or _persistent(str(described.cluster.stack))
     described = spec.at(described, kind, clusters.settings())
     remote_needed = place(kind).needs_remote
-    row = resolve(lab, stack, described, kind, remote_needed=remote_needed, is_known=_is_known).row
+    row = resolve(lab, work_tree(lab.root), stack, described, kind, remote_needed=remote_needed, is_known=_is_known).row
     plan = _invoke("plan", to_properties(row))
     if plan["due"]:
         inputs.refuse(lab.root, described)

@@ -1,16 +1,21 @@
-"""The lab's stack files, each read once: a command makes one `StackFiles` and passes it along."""
+"""The lab as a command finds it, of which each thing is read once: it makes one `StackFiles` and passes it along."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
-from ems.base.errors import Fault, StackFileError, UserError
+from ems.base.errors import Fault, StackFileError
+from ems.base.once import Once
 from ems.lab import Lab
+from ems.lab.repository import WorkTree, work_tree
 from ems.stack import fields, stackfile
 from ems.stack.models import ClusterSpec, LabSpec, Spec
 from ems.stack.settings import Places
 from ems.stack.stackfile import StackFile
+
+S = TypeVar("S", LabSpec, ClusterSpec)
 
 
 class StackFiles:
@@ -18,50 +23,38 @@ class StackFiles:
 
     def __init__(self, lab: Lab, places: Places) -> None:
         self.lab, self._places = lab, places
-        self._files: dict[str, StackFile] = {}
-        self._specs: dict[str, Spec | StackFileError] = {}
-        self._unfit: UserError | None = None
-        self._is_examined = False
+        self.once = Once()
+
+    @property
+    def tree(self) -> WorkTree:
+        """What git says of the lab; ProvenanceError as of `work_tree`."""
+        return self.once("tree", lambda: work_tree(self.lab.root))
 
     def require_lab(self) -> None:
-        """UserError as of `Lab.require`, which is asked once."""
-        if not self._is_examined:
-            try:
-                self.lab.require()
-            except UserError as error:
-                self._unfit = error
-            self._is_examined = True
-        if self._unfit:
-            raise self._unfit
+        """UserError as of `Lab.require`."""
+        self.once("lab", self.lab.require)
 
     def file(self, stack: str) -> StackFile:
         """The file of `stack` as it is written; StackFileError as of `stackfile.read`."""
-        if stack not in self._files:
-            self._files[stack] = stackfile.read(self.lab.stack_file(stack))
-        return self._files[stack]
+        return self.once(("file", stack), lambda: stackfile.read(self.lab.stack_file(stack)))
 
     def spec(self, stack: str) -> Spec:
         """What the file of `stack` says; StackFileError has every fault, with file and line."""
-        if stack not in self._specs:
-            self._specs[stack] = self._load(stack)
-        found = self._specs[stack]
-        if isinstance(found, StackFileError):
-            raise found
-        return found
+        return self.once(("spec", stack), lambda: self._load(stack))
 
-    def _load(self, stack: str) -> Spec | StackFileError:
+    def _load(self, stack: str) -> Spec:
         try:
             fields.STACK.check(stack)
         except ValueError as error:
             problem = f"the stack's name {error}; rename this file"
-            return StackFileError([Fault("", problem, str(self.lab.stack_file(stack)))])
-        try:
-            return stackfile.parse(self.file(stack), self._places)
-        except StackFileError as error:
-            return error
+            raise StackFileError([Fault("", problem, str(self.lab.stack_file(stack)))]) from None
+        return stackfile.parse(self.file(stack), self._places)
 
-    def described(self) -> Iterator[tuple[str, Spec]]:
+    def described(self) -> Mapping[str, Spec]:
         """The stacks whose files are valid: faults of another one are reported when it is checked itself."""
+        return self.once("described", lambda: dict(self._described()))
+
+    def _described(self) -> Iterator[tuple[str, Spec]]:
         for stack in self.lab.stacks():
             try:
                 yield stack, self.spec(stack)
@@ -75,12 +68,18 @@ class StackFiles:
 
     def lab_stack(self) -> str | None:
         """The stack that describes the lab: `lab`, or another one; None if none does."""
-        found = [stack for stack, spec in self.described() if isinstance(spec, LabSpec)]
-        return "lab" if "lab" in found else next(iter(found), None)
+        return next(iter(self.lab_stacks()), None)
+
+    def lab_stacks(self) -> list[str]:
+        """All stacks that describe the lab, in the order in which they count: `lab` first."""
+        return self.once("lab stacks", lambda: sorted(self._of_kind(LabSpec), key=lambda stack: stack != "lab"))
 
     def places(self) -> dict[str, ClusterSpec]:
         """The persistent places that valid stack files describe, by stack."""
-        return {stack: spec for stack, spec in self.described() if isinstance(spec, ClusterSpec)}
+        return self.once("places", lambda: self._of_kind(ClusterSpec))
+
+    def _of_kind(self, kind: type[S]) -> dict[str, S]:
+        return {stack: spec for stack, spec in self.described().items() if isinstance(spec, kind)}
 
 
 @contextmanager

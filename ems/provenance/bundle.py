@@ -23,9 +23,9 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 from ems.base import aside
 from ems.base.locks import exclusive
 from ems.base.private import make_folder
+from ems.lab.objects import stream, streaming
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
-from ems.provenance.repository import stream, streaming
 
 if TYPE_CHECKING:
     import git

@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 from ems.base.errors import Fault, ProvenanceError, StackFileError
 from ems.base.messages import some
-from ems.provenance import filters, repository
-from ems.provenance.repository import SUBMODULE, CommittedFile, WorkTree
+from ems.lab import repository
+from ems.lab.objects import SUBMODULE, CommittedFile, Listing, has_commit
+from ems.lab.repository import WorkTree
+from ems.provenance import filters
 from ems.stack import stackfile
 from ems.stack.models import CodeSpec
 
@@ -70,68 +72,61 @@ class Source(NamedTuple):
     prefix: str
 
 
-def resolve(root: Path, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
-    """The code that a stack file of the lab in `root` asks for.
+def resolve(lab: WorkTree, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
+    """The code that a stack file of the lab asks for.
 
     `environment`: the name of its folder in environments/. ProvenanceError names all that keeps others from getting
     the same, with the commands that fix it.
     """
-    with repository.opened(root) as lab:
-        problems = list(_unclean(lab, code, environment, stack_file))
-        if remote_needed and code.repo is None:
-            problems += _unpushed(lab, _source(lab, code).commit)
-        return _code(lab, code, problems, stack_file)
+    problems = list(_unclean(lab, code, environment, stack_file))
+    if remote_needed and code.repo is None:
+        commit = _source(lab, code).commit
+        problems += lab.once(("unpushed", commit), lambda: list(_unpushed(lab, commit)))
+    return _code(lab, code, problems, stack_file)
 
 
-def at_commit(root: Path, code: CodeSpec, tree: str = "") -> Code:
+def at_commit(lab: WorkTree, code: CodeSpec, tree: str = "") -> Code:
     """The same for a commit that was resolved before, whatever has become of the working tree since.
 
     `tree`: the recorded one, by which code without declared paths is that of the default which held then.
     ProvenanceError if the commit could not be obtained any more.
     """
-    with repository.opened(root) as lab:
-        found = _code(lab, code, [])
-        before = _as_before(lab, code, found) if tree not in {"", found.tree} else found
-        return before if before.tree == tree else found
+    found = _code(lab, code, [])
+    before = as_before(lab, code, found) if tree not in {"", found.tree} else found
+    return before if before.tree == tree else found
 
 
-def as_before(root: Path, code: CodeSpec, found: Code) -> Code:
+def as_before(lab: WorkTree, code: CodeSpec, found: Code) -> Code:
     """What was `found`, with the paths that an earlier EMS took by default: with declared paths, the same."""
-    with repository.opened(root) as lab:
-        return _as_before(lab, code, found)
-
-
-def _as_before(lab: WorkTree, code: CodeSpec, found: Code) -> Code:
     if code.paths:
         return found
-    everything = repository.files(found.git_dir, found.commit)
-    files = tuple(_declared(everything, "" if code.repo else lab.prefix, (), BEFORE))
-    return dataclasses.replace(found, tree=_tree(files), files=files)
+    source = Source(found.git_dir, found.commit, "" if code.repo else lab.prefix)
+    files = lab.once(("before", source), lambda: _declared(_listing(lab, source), source.prefix, (), BEFORE))
+    return dataclasses.replace(found, tree=lab.once(("tree before", source), lambda: _tree(files)), files=files)
 
 
-def environment_source(root: Path, code: Code) -> Source:
-    """Where `environment.at_commit` reads: the code's own commit; the lab's HEAD for the code of another repository."""
-    with repository.opened(root) as lab:
-        return Source(lab.git_dir, code.commit if code.git_dir == lab.git_dir else lab.head, lab.prefix)
+def environment_source(lab: WorkTree, code: Code) -> Source:
+    """Where `environment.at` reads: the code's own commit; the lab's HEAD for the code of another repository."""
+    return Source(lab.git_dir, code.commit if code.git_dir == lab.git_dir else lab.head, lab.prefix)
 
 
-def stack_file_commit(root: Path, stack_file: Path) -> str:
+def stack_file_commit(lab: WorkTree, stack_file: Path) -> str:
     """Full hash of the last commit that changed the stack file; ProvenanceError if it was never committed."""
-    with repository.opened(root) as lab:
-        path = lab.below_top(stack_file)
-        commit = lab.git.rev_list("-1", "HEAD", "--", path, lab.below_top(stack_file.resolve()))
-        if not commit:
-            raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
-        return str(commit)
+    path, content_path = lab.below_top(stack_file), lab.below_top(stack_file.resolve())
+    if path == content_path:
+        commits = [version.commit for version in repository.versions(lab, path)]
+    else:
+        commits = repository.changed_by(lab, 1, path, content_path)
+    if not commits:
+        raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
+    return commits[0]
 
 
-def ignored(root: Path, code: CodeSpec) -> list[str]:
+def ignored(lab: WorkTree, code: CodeSpec) -> list[str]:
     """Files and folders in the declared paths that git ignores, so that no job has them, but for what programs make."""
     if not code.paths or code.repo is not None:
         return []
-    with repository.opened(root) as lab:
-        paths = [posixpath.normpath(lab.prefix + path) for path in code.paths]
-        found = repository.ignored(lab, paths)
+    found = repository.ignored(lab, [posixpath.normpath(lab.prefix + path) for path in code.paths])
     return [path.removeprefix(lab.prefix) for path in found if not MADE.search(path)]
 
 
@@ -141,16 +136,30 @@ def _refusal(problems: Iterable[Problem]) -> ProvenanceError:
     return ProvenanceError("\n".join(problem.what for problem in problems), "\n".join(fixes))
 
 
+class _Declared(NamedTuple):
+    files: tuple[CommittedFile, ...]
+    problems: tuple[Problem, ...]
+
+
 def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem], stack_file: Path | None = None) -> Code:
     source = _source(lab, code)
     paths = tuple(posixpath.normpath(path) for path in code.paths)
-    everything = repository.files(source.git_dir, source.commit)
-    files = tuple(_declared(everything, source.prefix, paths))
-    problems += [*_absent(source, everything, paths), *_unshippable(source, everything, files)]
-    if problems:
+    declared = lab.once(("declared", source, paths), lambda: _examined(lab, source, paths))
+    if problems := [*problems, *declared.problems]:
         raise _refusal(_located(problem, stack_file) for problem in problems)
-    url = code.repo or repository.remote_url(lab.repo)
-    return Code(url, source.commit, _tree(files), paths, source.git_dir, files)
+    tree = lab.once(("tree", source, paths), lambda: _tree(declared.files))
+    url = code.repo or repository.remote_url(lab)
+    return Code(url, source.commit, tree, paths, source.git_dir, declared.files)
+
+
+def _examined(lab: WorkTree, source: Source, paths: tuple[str, ...]) -> _Declared:
+    listing = _listing(lab, source)
+    files = _declared(listing, source.prefix, paths)
+    return _Declared(files, (*_absent(source, listing, paths), *_unshippable(lab, source, files)))
+
+
+def _listing(lab: WorkTree, source: Source) -> Listing:
+    return lab.objects(source.git_dir).listing(source.commit)
 
 
 def _located(problem: Problem, stack_file: Path | None) -> Problem:
@@ -164,12 +173,16 @@ def _located(problem: Problem, stack_file: Path | None) -> Problem:
 
 
 def _source(lab: WorkTree, code: CodeSpec) -> Source:
+    return lab.once(("source", code.repo, code.commit), lambda: _found_source(lab, code))
+
+
+def _found_source(lab: WorkTree, code: CodeSpec) -> Source:
     if code.repo is not None:
         if code.commit == "HEAD":
             hint = f"For the newest: git ls-remote {shlex.quote(code.repo)} HEAD"
             raise ProvenanceError(f"code.repo {code.repo} needs code.commit with a full hash: HEAD may move.", hint)
         return Source(repository.cached_clone(code.repo, code.commit), code.commit, "")
-    if code.commit != "HEAD" and not repository.has_commit(lab.git_dir, code.commit):
+    if code.commit != "HEAD" and not has_commit(lab.git_dir, code.commit):
         raise _not_found(lab, code.commit)
     return Source(lab.git_dir, lab.head if code.commit == "HEAD" else code.commit, lab.prefix)
 
@@ -181,19 +194,13 @@ def _not_found(lab: WorkTree, commit: str) -> ProvenanceError:
     return ProvenanceError(f"code.commit {commit} is not found: {why}.", fix)
 
 
-def _wanted(path: str, paths: tuple[str, ...], left_out: re.Pattern[str] = LEFT_OUT) -> bool:
-    if not paths:
-        return not left_out.fullmatch(path)
-    return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
-
-
 def _declared(
-    everything: Sequence[CommittedFile], prefix: str, paths: tuple[str, ...], left_out: re.Pattern[str] = LEFT_OUT
-) -> Iterator[CommittedFile]:
-    for file in everything:
-        path = file.path.removeprefix(prefix)
-        if file.path.startswith(prefix) and _wanted(path, paths, left_out):
-            yield CommittedFile(path, file.mode, file.blob)
+    listing: Listing, prefix: str, paths: tuple[str, ...], left_out: re.Pattern[str] = LEFT_OUT
+) -> tuple[CommittedFile, ...]:
+    wanted = {place for path in paths for place in listing.places(prefix + path)}
+    everything = (listing.files[place] for place in (sorted(wanted) if paths else listing.places(prefix.rstrip("/"))))
+    files = (CommittedFile(file.path.removeprefix(prefix), file.mode, file.blob) for file in everything)
+    return tuple(file for file in files if paths or not left_out.fullmatch(file.path))
 
 
 def _tree(files: tuple[CommittedFile, ...]) -> str:
@@ -219,9 +226,9 @@ def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) 
     conflicts = [path for letters, path in found if letters in CONFLICTS]
     if conflicts:
         fix = "Resolve the conflicts of your merge first, as `git status` lists them; git merge --abort takes it back."
-        yield Problem(_listing(lab.head, changed or [("UU", path) for path in conflicts]), fix)
+        yield Problem(_changed_listing(lab.head, changed or [("UU", path) for path in conflicts]), fix)
     elif changed:
-        yield Problem(_listing(lab.head, changed), _commit_command([path for _, path in changed]))
+        yield Problem(_changed_listing(lab.head, changed), _commit_command([path for _, path in changed]))
 
 
 def _watched(code: CodeSpec, environment: str) -> list[str]:
@@ -232,24 +239,30 @@ def _watched(code: CodeSpec, environment: str) -> list[str]:
 
 
 def _concerns(path: str, code: CodeSpec, environment: str) -> bool:
-    paths = tuple(posixpath.normpath(declared) for declared in code.paths)
-    return path.startswith(f"environments/{environment}/") or (code.repo is None and _wanted(path, paths))
+    return path.startswith(f"environments/{environment}/") or (code.repo is None and _is_wanted(path, code))
+
+
+def _is_wanted(path: str, code: CodeSpec) -> bool:
+    if not code.paths:
+        return not LEFT_OUT.fullmatch(path)
+    paths = [posixpath.normpath(declared) for declared in code.paths]
+    return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
 
 
 def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple[str, str]]:
     """[] if commit, index and file say the same but for what Pulumi writes by itself."""
-    committed = repository.read_file(lab.git_dir, lab.head, path)
+    committed = lab.objects().listing(lab.head).file(path)
     if committed is None:
         return [("??", path)]
     if not stack_file.is_file():
         return [(" D", path)]
-    staged = lab.git.ls_files("--stage", "--", path).split()
-    versions = [committed, stack_file.read_bytes(), repository.read_blob(lab.git_dir, staged[1]) if staged else b""]
-    says = [stackfile.meaning(version) for version in versions]
-    return [] if says[0] == says[1] == says[2] else [(" M", path)]
+    blobs = [committed.blob, repository.staged(lab, path)]
+    versions = {stack_file.read_bytes(), *(lab.objects().read(blob) if blob else b"" for blob in blobs)}
+    said, *others = map(stackfile.meaning, versions) if len(versions) > 1 else [None]
+    return [] if all(other == said for other in others) else [(" M", path)]
 
 
-def _listing(head: str, changed: list[tuple[str, str]]) -> str:
+def _changed_listing(head: str, changed: list[tuple[str, str]]) -> str:
     lines = [f"  {letters} {path}" for letters, path in changed[:SHOWN]]
     if len(changed) > SHOWN:
         lines.append(f"  and {len(changed) - SHOWN} more")
@@ -263,25 +276,29 @@ def _commit_command(paths: list[str]) -> str:
     return f"git add -A -- {words} && git commit   (or list in .gitignore what is not code)"
 
 
-def _absent(source: Source, everything: Sequence[CommittedFile], paths: tuple[str, ...]) -> Iterator[Problem]:
-    known = set[str]()
-    for file in everything:
-        path = file.path.removeprefix(source.prefix)
-        while file.path.startswith(source.prefix) and path and path not in known:
-            known.add(path)
-            path = posixpath.dirname(path)
+def _absent(source: Source, listing: Listing, paths: tuple[str, ...]) -> Iterator[Problem]:
     for index, path in enumerate(paths):
-        if path and path not in known:
-            near = difflib.get_close_matches(path, known, n=3, cutoff=0.5)
+        if path and not listing.places(source.prefix + path):
+            near = difflib.get_close_matches(path, _known(source, listing), n=3, cutoff=0.5)
             hint = f"Nearest: {', '.join(near)}." if near else "Commit it, or correct code.paths in the stack file."
             key = f"ems:experiment.code.paths[{index}]"
             yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint, key)
 
 
-def _unshippable(
-    source: Source, everything: Sequence[CommittedFile], files: tuple[CommittedFile, ...]
-) -> Iterator[Problem]:
+def _known(source: Source, listing: Listing) -> set[str]:
+    """All files and folders that code may have."""
+    known = set[str]()
+    for place in listing.places(source.prefix.rstrip("/")):
+        path = listing.files[place].path.removeprefix(source.prefix)
+        while path and path not in known:
+            known.add(path)
+            path = posixpath.dirname(path)
+    return known
+
+
+def _unshippable(lab: WorkTree, source: Source, files: tuple[CommittedFile, ...]) -> Iterator[Problem]:
     """Entries whose content git does not hold, or that cannot be unpacked elsewhere."""
+    objects = lab.objects(source.git_dir)
     modules = [file.path for file in files if file.mode == SUBMODULE]
     yield from _problem(
         modules,
@@ -294,11 +311,11 @@ def _unshippable(
         "git mv them to names in UTF-8.",
     )
     yield from _problem(
-        [path for path, target in repository.link_targets(source.git_dir, files).items() if _leaves(path, target)],
+        [path for path, target in objects.link_targets(files).items() if _leaves(path, target)],
         "symbolic links that point outside the code",
         "Point them, relative, to a file of the repository, or leave them out of code.paths.",
     )
-    for what, paths, fix in filters.converted(source.git_dir, source.commit, everything, files):
+    for what, paths, fix in filters.converted(objects, source.commit, source.prefix, files):
         yield from _problem(paths, what, fix)
 
 
@@ -317,7 +334,7 @@ def _leaves(link: str, target: str) -> bool:
 
 
 def _unpushed(lab: WorkTree, commit: str) -> Iterator[Problem]:
-    remote = repository.remote_name(lab.repo)
+    remote = repository.remote_name(lab)
     if not remote:
         fix = "git remote add origin URL && git push -u origin HEAD"
         yield Problem("This repository has no remote, from which a place other than this one gets its code.", fix)

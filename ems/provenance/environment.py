@@ -8,14 +8,16 @@ import platform
 import re
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ems.base.cache import cache_dir
 from ems.base.errors import ProvenanceError, UserError
 from ems.base.messages import nearest
+from ems.lab.repository import WorkTree
 from ems.provenance import code as provenance
-from ems.provenance import repository, seal, wishes
-from ems.provenance.code import Code
+from ems.provenance import seal, wishes
+from ems.provenance.code import Code, Source
 
 LOCK = "requirements.txt"
 WISHES = "requirements.in"
@@ -32,7 +34,7 @@ class Environment:
     python: str
     lock: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the Python version and what the lock pins; comments, index options and layout do not count."""
         pinned = sorted(line for _, line in wishes.lines(self.lock) if not _INDEX_OPTION.match(line))
@@ -66,21 +68,17 @@ def from_folder(folder: Path) -> Environment:
     return _environment(folder.name, read(PYTHON), read(LOCK), f"in {folder}")
 
 
-def at_commit(git_dir: Path, commit: str, prefix: str, name: str) -> Environment:
-    """`environments/NAME` of the lab at `prefix`, "" or "a/b/", of a commit: see `provenance.environment_source`.
+def of(lab: WorkTree, code: Code, name: str) -> Environment:
+    """The environment that goes with resolved code of the lab; ProvenanceError as of `from_folder`."""
+    source = provenance.environment_source(lab, code)
+    return lab.once(("environment", source, name), lambda: _at(lab, source, name))
 
-    ProvenanceError as of `from_folder`.
-    """
 
+def _at(lab: WorkTree, source: Source, name: str) -> Environment:
     def read(file: str) -> bytes | None:
-        return repository.read_file(git_dir, commit, f"{prefix}environments/{name}/{file}")
+        return lab.objects(source.git_dir).read_file(source.commit, f"{source.prefix}environments/{name}/{file}")
 
-    return _environment(name, read(PYTHON), read(LOCK), f"in commit {commit[:12]}")
-
-
-def of(root: Path, code: Code, name: str) -> Environment:
-    """The environment that goes with resolved code of the lab in `root`; ProvenanceError as of `from_folder`."""
-    return at_commit(*provenance.environment_source(root, code), name)
+    return _environment(name, read(PYTHON), read(LOCK), f"in commit {source.commit[:12]}")
 
 
 def _environment(name: str, python: bytes | None, lock: bytes | None, where: str) -> Environment:

@@ -11,23 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from ems.base.errors import ProvenanceError, StackFileError
-from ems.provenance import repository
-from ems.provenance.repository import WorkTree
+from ems.lab import repository
+from ems.lab.repository import WorkTree
 from ems.stack import sweep_forms, yamlfile
 from ems.stack.fields import as_hashed
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.stack.schema import WRITTEN_BY_PULUMI
 
 
-def as_written(root: Path, stack_file: Path, experiment: ExperimentSpec) -> ExperimentSpec:
+def as_written(lab: WorkTree, stack_file: Path, experiment: ExperimentSpec) -> ExperimentSpec:
     """The spec, whose stack file is as it is committed, with the numbers of its job as people wrote them.
 
     ProvenanceError if the file has got points (2 is 2.0 now) that are not committed.
     """
-    with repository.opened(root) as lab:
-        path = lab.below_top(stack_file.resolve())
-        commits = lab.git.rev_list("-2", "HEAD", "--", path).split()
-        versions = [_content(lab, commit, path) for commit in commits]
+    path = lab.below_top(stack_file.resolve())
+    versions = [_content(lab, version.blob, path) for version in repository.versions(lab, path)]
     jobs = [found for found in _jobs(experiment, versions) if hashed(found) == hashed(experiment.job)]
     if not jobs:
         return experiment
@@ -58,11 +56,10 @@ def _numbered(job: CommandJob | SweepJob, written: CommandJob | SweepJob) -> Com
     return job.model_copy(update={name: getattr(written, name)})
 
 
-def _content(lab: WorkTree, commit: str, path: str) -> dict[str, Any]:
+def _content(lab: WorkTree, blob: str, path: str) -> dict[str, Any]:
     """What a version of the stack file says; nothing if it is none that Pulumi reads."""
-    data = repository.read_file(lab.git_dir, commit, path)
     try:
-        content, _ = yamlfile.parse(data or b"", Path(path))
+        content, _ = yamlfile.parse(lab.objects().read(blob) if blob else b"", Path(path))
     except StackFileError:
         return {}
     return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -45,12 +46,12 @@ class Findings(NamedTuple):
 
 def check(environment: Environment) -> Findings:
     """What forbids to build it (errors), and what a cluster's nodes would carry in vain (warnings)."""
-    return Findings(tuple(_errors(environment)), tuple(_warnings(environment)))
+    return Findings(_errors(environment), tuple(_warnings(environment)))
 
 
 def refuse(environment: Environment) -> None:
     """ProvenanceError if the environment cannot be built the same again; it has all faults."""
-    if errors := list(_errors(environment)):
+    if errors := _errors(environment):
         raise ProvenanceError("\n".join(errors), f"Fix {_at_fault(errors)}, then: ems env lock {environment.name}")
 
 
@@ -59,7 +60,12 @@ def _at_fault(errors: Sequence[str]) -> str:
     return PYTHON if f"/{PYTHON}:" in errors[0] else WISHES
 
 
-def _errors(environment: Environment) -> Iterator[str]:
+@lru_cache(maxsize=64)
+def _errors(environment: Environment) -> tuple[str, ...]:
+    return tuple(_faults(environment))
+
+
+def _faults(environment: Environment) -> Iterator[str]:
     place, lines = f"environments/{environment.name}", list(wishes.lines(environment.lock))
     for fault in python_faults(environment.python):
         yield f"{place}/{PYTHON}:1: {fault}"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ems.databases import Registration
 from ems.lab import Lab
+from ems.lab.repository import WorkTree
 from ems.provenance import code as provenance
 from ems.provenance import environment, identity, inputs, numbers, pins
 from ems.provenance.code import Code
@@ -27,6 +28,7 @@ class Resolved(NamedTuple):
 
 def resolve(
     lab: Lab,
+    tree: WorkTree,
     stack: str,
     experiment: ExperimentSpec,
     kind: str,
@@ -34,7 +36,7 @@ def resolve(
     remote_needed: bool,
     is_known: Callable[[str], bool] = lambda _id: False,
 ) -> Resolved:
-    """The row that `stack` describes, to run at a place of this `kind`.
+    """The row that `stack` describes, to run at a place of this `kind`. `tree`: what git says of the lab.
 
     With `remote_needed` the commit must be on a remote. `is_known`: whether an experiment of this id is registered; it
     is asked only of code without declared paths, whose default was another one before: what was registered then, and
@@ -45,21 +47,21 @@ def resolve(
     """
     stack_file = lab.stack_file(stack)
     code = provenance.resolve(
-        lab.root,
+        tree,
         experiment.code,
         environment=experiment.environment,
         stack_file=stack_file,
         remote_needed=remote_needed,
     )
-    built = environment.of(lab.root, code, experiment.environment)
+    built = environment.of(tree, code, experiment.environment)
     pins.refuse(built)
     inputs.refuse(lab.root, experiment, needed=False)
-    file_commit = provenance.stack_file_commit(lab.root, stack_file)
-    experiment = numbers.as_written(lab.root, stack_file, experiment)
+    file_commit = provenance.stack_file_commit(tree, stack_file)
+    experiment = numbers.as_written(tree, stack_file, experiment)
     now = Resolved(_row(lab, stack, experiment, kind, code, built, file_commit), code, built)
     if experiment.code.paths or is_known(now.row.id):
         return now
-    before = provenance.as_before(lab.root, experiment.code, code)
+    before = provenance.as_before(tree, experiment.code, code)
     earlier = Resolved(_row(lab, stack, experiment, kind, before, built, file_commit), before, built)
     return earlier if is_known(earlier.row.id) else now
 

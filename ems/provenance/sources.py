@@ -17,10 +17,9 @@ from typing import TypeAlias
 
 from ems.base.errors import Fault, StackFileError
 from ems.base.messages import nearest, show, some
-from ems.provenance import repository
+from ems.lab.objects import SUBMODULE, SYMLINK, CommittedFile, Objects
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
-from ems.provenance.repository import SUBMODULE, SYMLINK, CommittedFile
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
@@ -38,23 +37,31 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 JOB = "ems:experiment.job"
 
 
-def refuse(code: Code, experiment: ExperimentSpec, environment: Environment) -> None:
-    """StackFileError if the job names a file, a module, a function or parameters that are not there."""
+def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment: Environment) -> None:
+    """StackFileError if the job names a file, a module, a function or parameters that are not there.
+
+    `objects`: those of the repository that has the code.
+    """
     job = experiment.job
-    if links := list(_broken_links(code)):
+    if links := list(_broken_links(objects, code)):
         problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
-    found = _program_faults(code, job) if isinstance(job, CommandJob) else _function_faults(code, job, environment)
-    if faults := list(found):
+    if isinstance(job, CommandJob):
+        faults = list(_program_faults(code, job))
+    else:
+        faults = list(_function_faults(objects, code, job, environment))
+    if faults:
         raise StackFileError(faults)
 
 
-def _broken_links(code: Code) -> Iterator[str]:
+def _broken_links(objects: Objects, code: Code) -> Iterator[str]:
     """Links to files that are not declared, that git does not have, or that git-annex keeps."""
+    links = objects.link_targets(code.files)
+    if not links:
+        return
     there = {file.path for file in code.files}
     for path in list(there):
         there.update(str(folder) for folder in PurePosixPath(path).parents)
-    links = repository.link_targets(code.git_dir, code.files)
     for path, target in links.items():
         reached = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
         through = any(str(folder) in links for folder in PurePosixPath(reached).parents)
@@ -83,7 +90,7 @@ def _program_faults(code: Code, job: CommandJob) -> Iterator[Fault]:
         yield Fault(f"{JOB}.command", f"starts {show(script)}, which is not executable: {fix}")
 
 
-def _function_faults(code: Code, job: SweepJob, environment: Environment) -> Iterator[Fault]:
+def _function_faults(objects: Objects, code: Code, job: SweepJob, environment: Environment) -> Iterator[Fault]:
     module, _, name = job.function.partition(":")
     key = f"{JOB}.function"
     top = module.partition(".")[0]
@@ -97,11 +104,11 @@ def _function_faults(code: Code, job: SweepJob, environment: Environment) -> Ite
         return
     source = _file(code, module)
     if source is None:
-        if _is_certain(code, module):
+        if _is_certain(objects, code, module):
             known = [found for file in code.files if (found := _module(file.path))]
             yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
         return
-    yield from _definition_faults(_source(code, source), name, job, environment)
+    yield from _definition_faults(_source(objects, source), name, job, environment)
 
 
 def _is_code(path: str) -> bool:
@@ -112,14 +119,14 @@ def _module(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") if _is_code(path) else ""
 
 
-def _is_certain(code: Code, module: str) -> bool:
+def _is_certain(objects: Objects, code: Code, module: str) -> bool:
     """Whether nothing else could have the module: no link, no compiled file, no package that extends its path."""
     top = module.partition(".")[0]
     below = [file for file in code.files if file.path.startswith((f"{top}/", f"{top}."))]
     package = _file(code, top)
     if package is None or any(file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path for file in below):
         return False
-    return "__path__" not in _source(code, package).text
+    return "__path__" not in _source(objects, package).text
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,8 @@ def _file(code: Code, module: str) -> CommittedFile | None:
     return there.get(f"{stem}/__init__.py") or there.get(f"{stem}.py")
 
 
-def _source(code: Code, file: CommittedFile) -> _Source:
-    return _Source(file.path, repository.read_blob(code.git_dir, file.blob).decode("utf-8", "replace"))
+def _source(objects: Objects, file: CommittedFile) -> _Source:
+    return _Source(file.path, objects.read(file.blob).decode("utf-8", "replace"))
 
 
 def _definition_faults(source: _Source, name: str, job: SweepJob, environment: Environment) -> Iterator[Fault]:

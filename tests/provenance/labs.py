@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from ems.base.errors import ProvenanceError
+from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
 from ems.stack.models import CodeSpec
 
@@ -51,7 +52,7 @@ def commit(folder):
 
 def resolve(root, remote_needed=False, stack_file=None, **code):
     return provenance.resolve(
-        root,
+        work_tree(root),
         CodeSpec(**code),
         environment="small",
         stack_file=stack_file or root / "stacks/Pulumi.fit.yaml",

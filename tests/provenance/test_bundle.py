@@ -10,6 +10,7 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 
 from ems.base.errors import ProvenanceError
+from ems.lab.repository import work_tree
 from ems.node.agent.unpack import unpack
 from ems.provenance import bundle
 from ems.provenance import code as provenance
@@ -51,7 +52,7 @@ def lab(tmp_path):
 
 def resolve(lab):
     return provenance.resolve(
-        lab,
+        work_tree(lab),
         CodeSpec(paths=["experiments"]),
         environment="small",
         stack_file=lab / "stacks/Pulumi.fit.yaml",
@@ -145,10 +146,11 @@ def test_a_large_file_is_streamed(lab, tmp_path):
 import resource
 from pathlib import Path
 from ems.provenance import bundle, environment, code as provenance
+from ems.lab.repository import work_tree
 from ems.stack.models import CodeSpec
 from ems.node.agent.unpack import unpack
 lab = Path({str(lab)!r})
-code = provenance.at_commit(lab, CodeSpec(paths=["experiments"]))
+code = provenance.at_commit(work_tree(lab), CodeSpec(paths=["experiments"]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 made = bundle.make(Path({str(tmp_path / "b")!r}), code, environment.Environment("small", "3.11", ""), "{{}}")
 unpack(made.path, Path({str(tmp_path / "u")!r}))

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from ems.base.errors import ProvenanceError
+from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
 from tests.provenance.labs import FILES, commit, git, names, refusal, resolve, write
 
@@ -103,7 +104,7 @@ def test_a_stack_file_that_git_ignores_or_lacks_is_refused(lab):
     mine = lab / "stacks/Pulumi.mine.yaml"
     assert "?? stacks/Pulumi.mine.yaml" in refusal(lab, stack_file=mine)
     with pytest.raises(ProvenanceError, match="not committed"):
-        provenance.stack_file_commit(lab, mine)
+        provenance.stack_file_commit(work_tree(lab), mine)
 
 
 def test_all_problems_are_told_at_once(lab):
@@ -153,7 +154,7 @@ def test_a_stack_file_may_be_a_link_to_one_of_the_repository(lab, tmp_path):
     shared.write_text(shared.read_text().replace("Fit", "Other"))
     assert " M shared/fit.yaml" in refusal(lab, paths=("experiments",))
     changed = commit(lab)
-    assert provenance.stack_file_commit(lab, stack) == changed
+    assert provenance.stack_file_commit(work_tree(lab), stack) == changed
     (tmp_path / "outside.yaml").write_text(shared.read_text())
     stack.unlink()
     stack.symlink_to(tmp_path / "outside.yaml")

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ems.base.errors import ProvenanceError, UserError
+from ems.lab.repository import work_tree
 from ems.provenance import building, environment, pins, seal
 from ems.provenance import code as provenance
 from ems.provenance.environment import Environment
@@ -118,14 +119,15 @@ def test_reading_a_folder_and_a_commit_gives_the_same(tmp_path):
     author = ("-c", "user.name=researcher", "-c", "user.email=researcher@example.org")
     for words in (("init", "-q"), ("add", "environments", "stacks"), (*author, "commit", "-q", "-m", "First")):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    tree = work_tree(tmp_path)
     code = provenance.resolve(
-        tmp_path, CodeSpec(paths=["environments"]), environment="small", stack_file=stack_file, remote_needed=False
+        tree, CodeSpec(paths=["environments"]), environment="small", stack_file=stack_file, remote_needed=False
     )
     committed = environment.from_folder(made)
     (made / "requirements.txt").write_text("")
-    assert environment.of(tmp_path, code, "small") == committed == make(TABULATE)
+    assert environment.of(tree, code, "small") == committed == make(TABULATE)
     with pytest.raises(ProvenanceError, match=r"no python-version and no requirements\.txt in commit"):
-        environment.of(tmp_path, code, "large")
+        environment.of(tree, code, "large")
 
 
 def test_what_a_folder_lacks_is_named(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
 from ems.provenance import environment, identity
 from ems.stack.models import CodeSpec
@@ -121,8 +122,8 @@ def of(lab, paths=("experiments",)):
     """The digest of the committed lab, as a stack file that declares `paths` gives it."""
     stack_file = lab / "stacks/Pulumi.fit.yaml"
     spec = CodeSpec(paths=list(paths))
-    code = provenance.resolve(lab, spec, environment="small", stack_file=stack_file, remote_needed=False)
-    built = environment.of(lab, code, "small")
+    code = provenance.resolve(work_tree(lab), spec, environment="small", stack_file=stack_file, remote_needed=False)
+    built = environment.of(work_tree(lab), code, "small")
     return identity.digest(**(PARTS | {"tree": code.tree, "environment": built.digest, "python": built.python}))
 
 

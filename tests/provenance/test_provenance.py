@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ems.base.errors import ProvenanceError
+from ems.lab import objects, repository
+from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
-from ems.provenance import repository
 from ems.stack.models import CodeSpec
 from tests.provenance.labs import FILES, commit, git, make_lab, names, refusal, resolve, write
 
@@ -111,7 +112,7 @@ def test_an_older_commit_comes_from_git_whatever_the_working_tree_says(lab):
     stack = lab / "stacks/Pulumi.fit.yaml"
     stack.write_text(stack.read_text().replace("Fit", "Other"))
     assert " M stacks/Pulumi.fit.yaml" in refusal(lab, commit=old.commit)
-    assert provenance.at_commit(lab, CodeSpec(commit=old.commit)) == old
+    assert provenance.at_commit(work_tree(lab), CodeSpec(commit=old.commit)) == old
 
 
 def test_detached_head_and_worktree(lab, tmp_path):
@@ -132,7 +133,7 @@ def test_a_lab_in_a_subfolder_of_a_repository(tmp_path, lab):
     inner = resolve(outer / "group/lab")
     assert inner.files == resolve(lab).files
     assert inner.tree == resolve(lab).tree
-    source = provenance.environment_source(outer / "group/lab", inner)
+    source = provenance.environment_source(work_tree(outer / "group/lab"), inner)
     assert source == (outer / ".git", inner.commit, "group/lab/")
     write(outer, {"group/lab/experiments/fit.py": "print(7)\n"})
     assert " M group/lab/experiments/fit.py" in refusal(outer / "group/lab")
@@ -210,7 +211,7 @@ def test_a_replaced_object_counts_as_what_every_clone_has(lab):
     git(lab, "checkout", "--quiet", "--force", "HEAD", "--", "experiments/fit.py")
     assert resolve(lab, commit=git(lab, "rev-parse", "HEAD")) == before
     (file,) = [each for each in before.files if each.path == "experiments/fit.py"]
-    assert repository.read_blob(before.git_dir, file.blob) == b"print(1)\n"
+    assert objects.read_blob(before.git_dir, file.blob) == b"print(1)\n"
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../../elsewhere"])
@@ -263,7 +264,7 @@ def test_code_of_another_repository_is_fetched_once(lab, tmp_path):
     code = resolve(lab, repo=f"file://{other}", commit=wanted, paths=["model"], remote_needed=True)
     assert names(code) == ["model/core.py"]
     assert code.repository == f"file://{other}"
-    assert provenance.environment_source(lab, code).commit == git(lab, "rev-parse", "HEAD")
+    assert provenance.environment_source(work_tree(lab), code).commit == git(lab, "rev-parse", "HEAD")
     other.rename(tmp_path / "gone")
     assert resolve(lab, repo=f"file://{other}", commit=wanted, paths=["model"]) == code
     text = refusal(lab, repo=f"file://{other}", commit="2" * 40)
@@ -287,14 +288,14 @@ def test_two_processes_may_fetch_the_same_repository(lab):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         folders = pool.starmap(_fetch, [(f"file://{lab}", wanted)] * 4)
     assert len(set(folders)) == 1
-    assert repository.has_commit(folders[0], wanted)
+    assert objects.has_commit(folders[0], wanted)
 
 
 def test_the_last_commit_of_a_stack_file(lab):
     first = git(lab, "rev-parse", "HEAD")
     write(lab, {"README.md": "More.\n"})
     commit(lab)
-    assert provenance.stack_file_commit(lab, lab / "stacks/Pulumi.fit.yaml") == first
+    assert provenance.stack_file_commit(work_tree(lab), lab / "stacks/Pulumi.fit.yaml") == first
 
 
 def test_thousands_of_files_without_opening_one(lab):
@@ -337,7 +338,7 @@ def test_without_git_the_message_says_so(tmp_path):
     lab = make_lab(tmp_path / "lab")
     program = (
         "import sys\nfrom pathlib import Path\nfrom ems.base.errors import ProvenanceError\n"
-        "from ems.provenance import repository\n"
+        "from ems.lab import repository\n"
         "try:\n    repository.opened(Path(sys.argv[1])).__enter__()\n"
         "except ProvenanceError as error: print(error)"
     )
@@ -355,5 +356,5 @@ def test_what_git_ignores_in_the_declared_paths_is_named(lab):
     )
     write(lab, {".gitignore": "data/\n__pycache__/\n.cache/\n"})
     commit(lab)
-    assert provenance.ignored(lab, CodeSpec(paths=("experiments",))) == ["experiments/data/"]
-    assert provenance.ignored(lab, CodeSpec()) == []
+    assert provenance.ignored(work_tree(lab), CodeSpec(paths=("experiments",))) == ["experiments/data/"]
+    assert provenance.ignored(work_tree(lab), CodeSpec()) == []

@@ -9,6 +9,7 @@ import pytest
 
 from ems.base.errors import ProvenanceError
 from ems.lab import find
+from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
 from ems.provenance import identity
 from ems.provenance.registration import resolve
@@ -47,7 +48,7 @@ def row(tmp_path, monkeypatch):
         commit(tmp_path)
         described = stackfile.load(file)
         assert isinstance(described, spec.ExperimentSpec)
-        return resolve(find(), "svd", described, "laptop", remote_needed=False).row
+        return resolve(find(), work_tree(tmp_path), "svd", described, "laptop", remote_needed=False).row
 
     return made
 
@@ -133,7 +134,7 @@ def test_numbers_keep_the_type_in_which_people_wrote_them_through_all_that_pulum
             git(tmp_path, "commit", "--quiet", "--all", "--message", "As Pulumi wrote it")
         described = stackfile.load(file)
         assert recorded not in spec.to_json(described)
-        again = resolve(find(), "svd", described, "laptop", remote_needed=False).row
+        again = resolve(find(), work_tree(tmp_path), "svd", described, "laptop", remote_needed=False).row
         assert (again.id, again.spec, again.points_total) == (first.id, first.spec, first.points_total)
 
 
@@ -146,13 +147,14 @@ def test_a_change_of_types_that_people_commit_counts_and_one_that_they_do_not_is
     file = tmp_path / "stacks" / "Pulumi.svd.yaml"
     file.write_text(f"{STACK}      {job}\n")
     with pytest.raises(ProvenanceError, match="numbers with a point that the last commit has without"):
-        resolve(find(), "svd", stackfile.load(file), "laptop", remote_needed=False)
+        resolve(find(), work_tree(tmp_path), "svd", stackfile.load(file), "laptop", remote_needed=False)
 
 
 def test_an_experiment_of_the_earlier_default_paths_stays_the_same_until_its_code_changes(row, tmp_path):
     now = row(SWEEP)
     described = stackfile.load(tmp_path / "stacks/Pulumi.svd.yaml")
-    before = provenance.as_before(tmp_path, described.code, provenance.at_commit(tmp_path, described.code))
+    tree = work_tree(tmp_path)
+    before = provenance.as_before(tree, described.code, provenance.at_commit(tree, described.code))
     assert "Pulumi.yaml" in [file.path for file in before.files] and before.tree != now.tree
     asked = []
 
@@ -161,13 +163,15 @@ def test_an_experiment_of_the_earlier_default_paths_stays_the_same_until_its_cod
             asked.append(id)
             return id in known
 
-        return resolve(find(), "svd", described, "laptop", remote_needed=False, is_known=is_known).row
+        return resolve(
+            find(), work_tree(tmp_path), "svd", described, "laptop", remote_needed=False, is_known=is_known
+        ).row
 
     assert again(set()) == again({now.id}) == now
     earlier = again({asked[1]})
     assert earlier.tree == before.tree and earlier.id == asked[1] != now.id
-    assert provenance.at_commit(tmp_path, described.code, earlier.tree) == before
-    assert provenance.at_commit(tmp_path, described.code, now.tree).tree == now.tree
+    assert provenance.at_commit(work_tree(tmp_path), described.code, earlier.tree) == before
+    assert provenance.at_commit(work_tree(tmp_path), described.code, now.tree).tree == now.tree
     (tmp_path / "svd.py").write_text("def run(n, seed): return {'y': n}\n")
     changed = row(SWEEP)
     assert again({earlier.id, now.id}) == changed != now

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from ems.base.errors import StackFileError
+from ems.lab.repository import work_tree
 from ems.node.driver.worker import BOOT
 from ems.node.driver.worker_process import SOURCE
 from ems.provenance import code as provenance
@@ -76,9 +77,10 @@ def said(lab, job):
         "results": {"table": "t"},
     }
     experiment = spec.parse("experiment", described)
-    code = provenance.at_commit(lab, CodeSpec(commit=git(lab, "rev-parse", "HEAD")))
+    tree = work_tree(lab)
+    code = provenance.at_commit(tree, CodeSpec(commit=git(lab, "rev-parse", "HEAD")))
     try:
-        sources.refuse(code, experiment, Environment("small", HERE, ""))
+        sources.refuse(tree.objects(), code, experiment, Environment("small", HERE, ""))
     except StackFileError as error:
         return "\n".join(map(str, error.faults))
     return ""
