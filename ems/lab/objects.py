@@ -94,7 +94,7 @@ class Objects:
 
     def size(self, blob: str) -> int:
         """Of an object, in bytes; ValueError if the repository does not have it."""
-        return int(self._commands.get_object_header(blob)[2])
+        return self.once(("size", blob), lambda: int(self._commands.get_object_header(blob)[2]))
 
     def read_file(self, commit: str, path: str) -> bytes | None:
         """The content of `path`, from the top, at a commit; None if the commit has no such file."""
