@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from threading import Timer
+from typing import Any, TextIO, TypeVar
 
 import rich.text
 import typer
@@ -18,6 +19,10 @@ from rich.style import Style
 
 from ems.base.errors import EmsError
 from ems.base.messages import CONTROL, visible
+
+T = TypeVar("T")
+PATIENCE_S = 1.0  # before a line of progress is worth it
+BAR_WIDTH = 16
 
 
 class Text(rich.text.Text):
@@ -103,11 +108,41 @@ def show_error(error: EmsError) -> None:
 @contextmanager
 def working(text: str) -> Iterator[Callable[[str], None]]:
     """A spinner with a line that changes; on a terminal only."""
-    columns = (
-        progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-        progress.TimeElapsedColumn(),
-    )
-    with progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as live:
+    with _drawn() as live:
         task = live.add_task(text, total=None)
         yield lambda line: live.update(task, description=line)
+
+
+@contextmanager
+def counted(doing: str, items: Sequence[T]) -> Iterator[Iterable[T]]:
+    """The items; on a terminal, a line counts those that were taken if the block lasts longer than a second."""
+    if not err.is_interactive:
+        yield items
+        return
+    live = _drawn(progress.BarColumn(bar_width=BAR_WIDTH), progress.MofNCompleteColumn())
+    task = live.add_task(doing, total=len(items))
+    later = Timer(PATIENCE_S, live.start)
+    later.start()
+    try:
+        yield _told(items, lambda done: live.update(task, completed=done))
+    finally:
+        later.cancel()
+        later.join()
+        live.stop()
+
+
+def _told(items: Sequence[T], told: Callable[[int], None]) -> Iterator[T]:
+    for done, item in enumerate(items):
+        told(done)
+        yield item
+
+
+def _drawn(*columns: progress.ProgressColumn) -> progress.Progress:
+    """A line that is redrawn in place, and gone in the end; on a terminal only."""
+    all_columns = (
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        *columns,
+        progress.TimeElapsedColumn(),
+    )
+    return progress.Progress(*all_columns, console=err, transient=True, disable=not err.is_terminal)

@@ -11,7 +11,7 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
-from ems.base.console import err, out, print_json, say, text_out, working
+from ems.base.console import counted, err, out, print_json, say, text_out, working
 from ems.base.errors import UserError
 from ems.cli.options import Json, Stack, Stacks
 from ems.lab import experiments as recorded
@@ -31,7 +31,9 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
     from ems.views import check as view
 
     files = StackFiles(laboratory.find(), clusters.settings())
-    reports = [preflight.report(files, stack) for stack in stacks or files.lab.some_stacks()]
+    names = stacks or files.lab.some_stacks()
+    with counted("checking", names) as each:
+        reports = [preflight.report(files, stack) for stack in each]
     reports += [] if stacks else preflight.strays(files.lab)
     if as_json:
         print_json([view.as_object(report) for report in reports])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from array import array
 from dataclasses import replace
 
@@ -91,3 +92,19 @@ def test_what_others_wrote_steers_no_terminal_and_is_whole_in_a_pipe(terminal, s
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
     console.text_out().write("10 %\r20 %\r\n\x1b]0;title\x07é\tx\n")
     assert capsys.readouterr().out == seen
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "lasts_s", "is_shown"), [(True, 0.3, True), (True, 0.0, False), (False, 0.3, False)]
+)
+def test_items_are_counted_on_a_terminal_alone_and_only_where_that_takes_a_while(
+    is_terminal, lasts_s, is_shown, monkeypatch
+):
+    terminal = console.Plain(file=io.StringIO(), width=80, force_terminal=is_terminal, force_interactive=is_terminal)
+    monkeypatch.setattr(console, "err", terminal)
+    monkeypatch.setattr(console, "PATIENCE_S", 0.05)
+    with console.counted("checking", ["a", "b", "c"]) as items:
+        taken = [time.sleep(lasts_s) or item for item in items]
+    assert taken == ["a", "b", "c"]
+    written = terminal.file.getvalue()
+    assert ("checking" in written and "1/3" in written) is is_shown and bool(written) is is_shown
