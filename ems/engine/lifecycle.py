@@ -21,6 +21,7 @@ from ems.lab.line import progress_line
 from ems.lab.patience import Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
 from ems.lab.telling import Telling, Unheard
+from ems.provenance.registration import Expected, Resolved
 from ems.stack.models import ExperimentSpec, LabSpec, Spec
 
 
@@ -102,10 +103,16 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
     try:
         with turn(pulumi, stack, waiting):
             done = _done(pulumi, stack, resolved.row, wishes)
-            return done or Ended(_run(pulumi, stack, resolved.row, telling, wishes), ran=True)
+            return done or Ended(_run(pulumi, stack, _expected(stacks, stack, resolved), telling, wishes), ran=True)
     except KeyboardInterrupt:
         telling.note(_after_interrupt(pulumi.lab, stack, resolved.row.id))
         raise
+
+
+def _expected(stacks: StackFiles, stack: str, resolved: Resolved) -> Expected:
+    described = stacks.spec(stack)
+    assert isinstance(described, ExperimentSpec)
+    return Expected(described, resolved.row)
 
 
 def _done(pulumi: Pulumi, stack: str, row: Registration, wishes: Wishes) -> Ended | None:
@@ -138,11 +145,13 @@ def _describe(pulumi: Pulumi, stack: str, stacks: StackFiles, telling: Telling, 
         raise failure
 
 
-def _updated(pulumi: Pulumi, stack: str, telling: Telling, wishes: Wishes) -> EmsError | None:
+def _updated(
+    pulumi: Pulumi, stack: str, telling: Telling, wishes: Wishes, expected: Expected | None = None
+) -> EmsError | None:
     from ems.engine import program  # Pulumi's libraries: only where there is something to update
     from ems.engine.update import update
 
-    declare = partial(program.declare, pulumi.lab, stack, note=telling.note)
+    declare = partial(program.declare, pulumi.lab, stack, note=telling.note, expected=expected)
     return update(pulumi, stack, declare, None if wishes.verbose else telling, detach=wishes.detach)
 
 
@@ -154,8 +163,9 @@ def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
     return database.record(databases.ClusterRow, stack) is None
 
 
-def _run(pulumi: Pulumi, stack: str, row: Registration, telling: Telling, wishes: Wishes) -> Experiment:
+def _run(pulumi: Pulumi, stack: str, expected: Expected, telling: Telling, wishes: Wishes) -> Experiment:
     """Have an experiment finished and its cluster gone; with `detach`, only have it running."""
+    row = expected.row
     before = find(pulumi.lab, row.id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
         clusters.of(pulumi.lab, before).settle(pulumi.lab, before)
@@ -163,7 +173,7 @@ def _run(pulumi: Pulumi, stack: str, row: Registration, telling: Telling, wishes
     if wishes.retry and before:
         with pulumi.lab.database() as database:
             before = database.reopen(row.id)
-    failure = _updated(pulumi, stack, telling, wishes)
+    failure = _updated(pulumi, stack, telling, wishes, expected)
     experiment = find(pulumi.lab, row.id)
     ended = experiment is not None and experiment.state.finished and not _as_before(experiment, before)
     if failure and not ended:

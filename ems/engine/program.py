@@ -20,10 +20,10 @@ from ems.engine.provider.records import from_properties, to_properties
 from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.lab import Lab
 from ems.lab.described import rows_of
-from ems.lab.repository import work_tree
+from ems.lab.repository import opened
 from ems.lab.stacks import locating
 from ems.provenance import inputs
-from ems.provenance.registration import resolve, shared_points
+from ems.provenance.registration import Expected, resolve, shared_points
 from ems.stack import spec
 from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
@@ -49,13 +49,16 @@ def main() -> None:
         raise pulumi.RunError(str(error)) from None
 
 
-def declare(lab: Lab, stack: str, note: Say) -> None:
-    """Declare what a stack's file describes; `note` hears remarks. EmsError for what a person can fix."""
+def declare(lab: Lab, stack: str, note: Say, expected: Expected | None = None) -> None:
+    """Declare what a stack's file describes; `note` hears remarks. EmsError for what a person can fix.
+
+    `expected`: what this command has found out before, which holds if the file has not been changed since.
+    """
     with locating(lab, stack):
-        _declare(lab, stack, note)
+        _declare(lab, stack, note, expected)
 
 
-def _declare(lab: Lab, stack: str, note: Say) -> None:
+def _declare(lab: Lab, stack: str, note: Say, expected: Expected | None) -> None:
     config = pulumi.Config("ems")
     given = {kind: text for kind in KINDS if (text := config.get(kind)) is not None}
     if len(given) != 1:
@@ -68,7 +71,7 @@ def _declare(lab: Lab, stack: str, note: Say) -> None:
         case ClusterSpec() as described:
             _rows(rows_of(stack, described))
         case ExperimentSpec() as described:
-            _experiment(lab, stack, described, note)
+            _experiment(lab, stack, described, note, expected)
 
 
 def _rows(records: Sequence[Record]) -> None:
@@ -81,12 +84,12 @@ def _rows(records: Sequence[Record]) -> None:
             projects[record.id] = declared
 
 
-def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say) -> None:
+def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say, expected: Expected | None) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
     kind = described.cluster.kind or _persistent(str(described.cluster.stack))
+    is_expected = expected is not None and expected.is_of(described)
     described = spec.at(described, kind, clusters.settings())
-    remote_needed = place(kind).needs_remote
-    row = resolve(lab, work_tree(lab.root), stack, described, kind, remote_needed=remote_needed, is_known=_is_known).row
+    row = expected.row if expected and is_expected else _row(lab, stack, described, kind)
     plan = _invoke("plan", to_properties(row))
     if plan["due"]:
         inputs.refuse(lab.root, described)
@@ -96,6 +99,12 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say) -> N
     if reused := int(plan["reused"]):
         note(f"reuses {counted(reused, 'point')} of earlier experiments, computes {row.points_total - reused:,}")
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
+
+
+def _row(lab: Lab, stack: str, described: ExperimentSpec, kind: str) -> Registration:
+    with opened(lab.root) as tree:
+        needed = place(kind).needs_remote
+        return resolve(lab, tree, stack, described, kind, remote_needed=needed, is_known=_is_known).row
 
 
 def _is_known(experiment_id: str) -> bool:

@@ -15,6 +15,7 @@ from ems.provenance.code import Code
 from ems.provenance.environment import Environment
 from ems.stack import spec, sweep_forms
 from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.scalars import rewritten
 from ems.sweep import Sweep
 
 
@@ -64,6 +65,18 @@ def resolve(
     before = provenance.as_before(tree, experiment.code, code)
     earlier = Resolved(_row(lab, stack, experiment, kind, before, built, file_commit), before, built)
     return earlier if is_known(earlier.row.id) else now
+
+
+class Expected(NamedTuple):
+    """What a stack file was found to say, and the row that it stands for."""
+
+    described: ExperimentSpec
+    row: Registration
+
+    def is_of(self, described: ExperimentSpec) -> bool:
+        """Whether this is what the file still says, as Pulumi hands it over: 2.0 may be 2 now."""
+        mine, other = (rewritten(each.model_dump(mode="json")) for each in (self.described, described))
+        return mine == other
 
 
 def _row(
