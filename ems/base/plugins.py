@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +17,13 @@ from ems.base.errors import UserError
 
 def names(package: str) -> list[str]:
     """Names of the plug-ins in `ems.PACKAGE`, sorted."""
+    return list(_names(package))
+
+
+@cache
+def _names(package: str) -> tuple[str, ...]:
     folder = Path(__file__).parents[1] / package
-    return sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg)
+    return tuple(sorted(module.name for module in pkgutil.iter_modules([str(folder)]) if module.ispkg))
 
 
 def load(package: str, name: str, module: str) -> ModuleType:
