@@ -254,6 +254,17 @@ def test_a_repository_is_recorded_without_credentials(lab, url, clean):
     assert resolve(lab).repository == clean
 
 
+def test_attributes_of_a_lab_in_a_subfolder_are_those_of_its_own_files(tmp_path, own_git_and_cache):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    git(outer, "init", "--quiet")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    files = FILES | {"experiments/weights.bin": pointer, ".gitattributes": "*.bin filter=lfs\n"}
+    write(outer, {f"group/lab/{name}": content for name, content in files.items()})
+    commit(outer)
+    assert "kept by Git LFS" in refusal(outer / "group/lab")
+
+
 def test_code_of_another_repository_is_fetched_once(lab, tmp_path):
     other = make_lab(tmp_path / "other")
     write(other, {"model/core.py": "pass\n"})
