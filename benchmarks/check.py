@@ -1,6 +1,6 @@
 """Seconds and git processes of `ems check` in labs of 20, 200 and 1,000 stacks, all committed.
 
-python benchmarks/check.py [STACKS …]
+PYTHONPATH=. python benchmarks/check.py [STACKS …]
 
 The stacks are programs and sweeps, with code of their own or all of it, in several environments; every tenth
 commit came by a merged branch. git's processes are counted by its own trace, in a second run.
