@@ -268,7 +268,8 @@ def as_pulumi_writes(value: float) -> float:
     as_float = float(value)
     shortest = Decimal(repr(as_float))
     if isinstance(value, int) and value not in (int(as_float), int(shortest)):
-        raise ValueError(f"is {show(value)}, more digits than a number can keep: quote it, to keep it as text")
+        problem = "more digits than a number can keep: allowed are those of 64 bits; quote it, to keep it as text"
+        raise ValueError(f"is {show(value)}, {problem}")
     return int(shortest) if as_float.is_integer() and abs(as_float) < 1e21 else as_float
 
 

@@ -241,6 +241,33 @@ class PointsContract(DatabaseCase):
             Origin(range(12, 13), "5f0c", range(4, 5)),
         ]
 
+    def test_copied_points_that_are_computed_anew_leave_the_rest_of_their_origins(self, database):
+        for source in ("5f0c", "other"):
+            database.store(claimed(database, id=source), batch(list(range(10))))
+        grown, same = claimed(database, id="grown"), claimed(database, id="same")
+        for claim in (grown, same):
+            database.copy_points(claim, "5f0c", [(n, n) for n in range(10)])
+            database.copy_points(claim, "other", [(n, n + 20) for n in range(10)])
+        database.store(grown, batch([4, 9, 22], replaces=(4, 9, 22)))
+        assert list(database.origins("grown")) == [
+            Origin(range(4), "5f0c", range(4)),
+            Origin(range(5, 9), "5f0c", range(5, 9)),
+            Origin(range(20, 22), "other", range(2)),
+            Origin(range(23, 30), "other", range(3, 10)),
+        ]
+        assert list(database.origins("same")) == [
+            Origin(range(10), "5f0c", range(10)),
+            Origin(range(20, 30), "other", range(10)),
+        ]
+
+    def test_failures_are_those_of_one_experiment_in_order(self, database):
+        first, second = claimed(database), claimed(database, id="grown")
+        for point in (7, 2, 5):
+            database.store(first, batch([], marks=(failed(point),)))
+            database.store(second, batch([], marks=(failed(point + 1),)))
+        assert [mark.point for mark in database.failures("5f0c")] == [2, 5, 7]
+        assert [mark.point for mark in database.failures("grown", 2)] == [6, 8]
+
     def test_what_was_copied_may_be_copied_again_and_further(self, database):
         database.store(claimed(database), batch([0, 1], ints("x", 5, 6), marks=(empty(2),)))
         claim = claimed(database, id="grown")

@@ -412,7 +412,19 @@ def test_a_spec_that_is_recorded_again_stays_canonical() -> None:
 def test_hours_that_are_used_up_leave_no_machines() -> None:
     row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3}
     change = rules.claimed(row, "a", 1.0, 3600.0)
-    assert change and (change.experiment["state"], change.experiment["machines"]) == (State.EXPIRED, 0)
+    expired = {"state": State.EXPIRED, "machines": 0, "finished_at": NOON, "error": states.used_up_error(row)}
+    assert change and change.experiment == expired
+
+
+def test_a_place_that_is_being_made_holds_machines() -> None:
+    row = rules.registered(REGISTRATION, NOON) | dict.fromkeys(["run_state", *states.RUN]) | {"now": NOON}
+    change = rules.provisioning(row, 3)
+    assert change and change.experiment == {"state": State.PROVISIONING, "machines": 3}
+
+
+@pytest.mark.parametrize("known, said", [([], "There are none yet."), (["a", "b"], "There are: a, b.")])
+def test_choices_name_what_there_is(known: list[str], said: str) -> None:
+    assert rules.choices(known) == said
 
 
 @pytest.mark.parametrize(
