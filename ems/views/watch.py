@@ -83,8 +83,8 @@ class Page:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
         looks = sorted(self.looks, key=lambda look: (not look.under_way, look.stack))
-        lines = sum(map(_height, looks))
-        blocks = (line for look in looks for line in _block(look, self._name_width()))
+        lines, name_width = sum(map(_height, looks)), self._name_width()
+        blocks = (line for look in looks for line in _block(look, name_width))
         body = list(islice(blocks, max(height - 2, 0)))  # a lab may have thousands of stacks
         busy = [look for look in looks if look.under_way and look.log]
         log_lines = (height - 2 - lines) // max(len(busy), 1) - 1
