@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import partial
 
-from ems.base.errors import DatabaseError
+from ems.base.errors import DatabaseError, StackFileError, UserError
 from ems.databases import Database, Experiment, Long
 from ems.lab import Lab
 from ems.lab.line import under_way
 from ems.lab.patience import Patience, look_s
+from ems.stack import stackfile
 
 POLL_S = 0.5
 ALL_S = 30.0  # how often `follow` looks at what is not under way
@@ -79,4 +81,9 @@ def _by_stack(experiments: list[Experiment]) -> dict[str, Experiment]:
 
 def _without_experiment(lab: Lab, stack: str) -> DatabaseError:
     lab.known([stack])
+    with suppress(StackFileError):  # what is wrong with it, `ems check` says
+        kind = stackfile.read(lab.stack_file(stack)).kind
+        if kind != "experiment":
+            what = "the lab" if kind == "lab" else "a place"
+            raise UserError(f"Stack {stack} describes {what}, and runs nothing.", "Name the stack of an experiment.")
     return DatabaseError(f"Stack {stack!r} has no experiment in the lab's database.", f"Run it: ems up {stack}")

@@ -42,9 +42,9 @@ def parameters(mark: Mark) -> str:
 
 
 def last_line(mark: Mark) -> str:
-    """The line of its error that says what was raised: the first below a traceback's frames; "" without an error."""
+    """The line of its error that says what was wrong: the first, also below a traceback's frames; "" without one."""
     lines = mark.error.strip().splitlines() or [""]
     if not lines[0].startswith("Traceback"):
-        return lines[-1]
+        return lines[0]
     last_frame = max(number for number, line in enumerate(lines) if number == 0 or line.startswith("  "))
     return lines[min(last_frame + 1, len(lines) - 1)]

@@ -19,7 +19,7 @@ from ems.databases import State
 from ems.lab import Lab
 from tests.cli.running import execute, files, run
 from tests.conftest import ran, registered
-from tests.databases.cases import batch, floats
+from tests.databases.cases import batch, floats, ints
 
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
@@ -294,3 +294,8 @@ def test_what_is_said_is_shown_as_it_is(here: Lab) -> None:
 
 def test_names_of_experiments_differ_by_more_than_case(here: Lab) -> None:
     assert "already pi, which differs only by case" in run("new", "Pi", expect=2).stderr
+
+
+def test_a_stack_that_runs_nothing_has_no_results(here: Lab) -> None:
+    ran(here, batch([0], ints("x", 1)))
+    assert "Stack lab describes the lab, and runs nothing." in run("results", "lab", expect=2).stderr

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -88,8 +89,9 @@ def test_following_asks_again_for_what_is_under_way(old, here, asked, monkeypatc
 
 
 def test_following_sees_what_was_begun_elsewhere_at_the_next_look_at_all(old, here, asked, monkeypatch):
-    monkeypatch.setattr(experiments, "POLL_S", 0.01)
-    monkeypatch.setattr(experiments, "ALL_S", 0.2)
+    seconds = count(step=10.0)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _pause_s: None)
+    monkeypatch.setattr(experiments, "time", clock)
     looks = experiments.follow(here, None, Patience(print))
     assert next(looks)[0].id == id_of(16)
     old.register(replace(old.experiment(id_of(16)).registration, id="new"))
