@@ -140,6 +140,7 @@ def _describe(pulumi: Pulumi, stack: str, stacks: StackFiles, telling: Telling, 
         lost = _is_lost(database, stack, described)
     if not wishes.refresh and are_rows_converged(pulumi, stack, described):
         return
+    pulumi.ensure(telling.say)
     make_ready(pulumi, stack, lambda resource: lost and resource["type"].startswith("ems:index:"))
     if failure := _updated(pulumi, stack, telling, wishes):
         raise failure
@@ -166,6 +167,7 @@ def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
 def _run(pulumi: Pulumi, stack: str, expected: Expected, telling: Telling, wishes: Wishes) -> Experiment:
     """Have an experiment finished and its cluster gone; with `detach`, only have it running."""
     row = expected.row
+    pulumi.ensure(telling.say)
     before = find(pulumi.lab, row.id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
         clusters.of(pulumi.lab, before).settle(pulumi.lab, before)

@@ -9,8 +9,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ class Pulumi:
     lab: Lab
     say: Say = quiet  # is told the steps where the program has to be built
     display: int | None = None  # file descriptor for what `attached` shows; None: standard output
+    _found: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
@@ -38,10 +38,16 @@ class Pulumi:
         lab.require()
         return cls(lab, say, display)
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """Where the program is: built, if there is none. EngineError if that fails."""
-        return engine.ensure(self.say)
+        return self.ensure(self.say)
+
+    def ensure(self, say: Say) -> Path:
+        """`folder`, where `say` is told the steps of building it."""
+        if "folder" not in self._found:
+            self._found["folder"] = engine.ensure(say)
+        return self._found["folder"]
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment variables that `pulumi` runs with: this process's, what the engine needs, and `extra`."""

@@ -5,6 +5,7 @@ Where nothing can be drawn in place, a plain line every so often.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,8 +108,9 @@ class Line:
 
     def say(self, line: str) -> None:
         """A step, until the next one."""
-        self._step, self._seen = line, None
-        self._board.step(f"{self.name}: {line}")
+        is_new, self._step, self._seen = _kind(line) != _kind(self._step), line, None
+        if is_new:
+            self._board.step(f"{self.name}: {line}")
 
     def note(self, line: str) -> None:
         """A remark that stays."""
@@ -138,6 +140,11 @@ class Line:
         words = [str(seen.state), *seen.details()] if seen else [self._step or "looking"]
         grid.add_row(*cells, Text(" · ".join(words)))
         return grid
+
+
+def _kind(step: str) -> str:
+    """What a step is but for its numbers, as in `12 of 900 packages`."""
+    return re.sub(r"\d", "", step)
 
 
 def ended(stack: str, experiment: Experiment | None, *, ran: bool) -> Text:
