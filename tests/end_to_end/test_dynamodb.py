@@ -28,7 +28,7 @@ def test_a_command_runs_and_its_rows_are_read(dynamodb_url: str, tmp_path: Path)
     assert "unchanged" in somebody.pulumi("up", "--yes", "--skip-preview", "--stack", "e")
     assert "nothing left" in somebody.ems("teardown", "--all", "--yes").stdout
     found = json.loads(somebody.ems("database", "check", "--json").stdout)
-    assert (found["ok"], found["tables_version"]) == (True, 1)
+    assert (found["ok"], found["tables_version"]) == (True, 2)
     assert "create-table" in somebody.ems("database", "init", "--print").stdout
     somebody.end()
 

@@ -40,7 +40,7 @@ FAULTS = [  # what stands in the file of a new experiment, what instead, the lin
     ("table: pi", "table: Pi", 16, "results.table", "lower-case"),
     *[
         ("table: pi", f"table: {name}", 16, "results.table", f"results_{name}")
-        for name in ("run", "copied", "loaded_batch", "ix_experiment_stack", "sqlite_x", "pg_x")
+        for name in ("run", "copied", "loaded_batch", "ix_experiment_newest", "sqlite_x", "pg_x")
     ],
     ("kind: laptop", "kind: lptop", 18, "cluster.kind", "did you mean laptop?"),
     ("kind: laptop", "stack: nosuch", 18, "cluster.stack", "which no stack file describes"),
