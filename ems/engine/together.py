@@ -22,8 +22,8 @@ def up_all(
 ) -> list[Experiment]:
     """Bring stacks, as of `lifecycle.in_order`, to what their files say; returns the experiments as they are then.
 
-    At most `at_once` experiments go on at a time. What hinders one is told on the board, and the others go on; then it
-    is raised: the error itself, or one that says how many there were, with the greatest exit code.
+    At most `at_once` experiments go on at a time. Of several, what hinders one is told on the board, and the others go
+    on; then an error says how many there were, with the greatest exit code.
     """
 
     def one(name: str) -> Experiment | None:
@@ -65,5 +65,6 @@ def _results(
 
 
 def _all_of(stacks: int, errors: Sequence[EmsError]) -> EmsError:
-    gravest = max(errors, key=lambda error: error.exit_code)
-    return type(gravest)(f"{len(errors)} of {stacks} stacks could not be brought up.", "Their errors stand above.")
+    failed = EmsError(f"{len(errors)} of {stacks} stacks could not be brought up.", "Their errors stand above.")
+    failed.exit_code = max(error.exit_code for error in errors)
+    return failed

@@ -1,0 +1,49 @@
+"""Several stacks brought up side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+import pytest
+
+from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError
+from ems.engine import manners, together
+from ems.lab.telling import Unheard
+
+
+class Board(Unheard):
+    """Keeps what has failed."""
+
+    def __init__(self) -> None:
+        self.failed: dict[str, str] = {}
+
+    def fail(self, name, error):
+        self.failed[name] = error
+
+
+def ended(error: BaseException | None = None) -> Future[None]:
+    future: Future[None] = Future()
+    future.set_exception(error) if error else future.set_result(None)
+    return future
+
+
+def test_what_hinders_some_is_told_of_each_and_raised_once() -> None:
+    board, fault = Board(), StackFileError([Fault("ems:experiment", "is missing")])
+    running = {"a": ended(fault), "b": ended(), "c": ended(ProvenanceError("No commit.", "Commit."))}
+    with pytest.raises(EmsError, match="2 of 3 stacks could not be brought up") as caught:
+        together._results(running, board, manners.Signals())
+    assert caught.value.exit_code == 3
+    assert board.failed == {"a": "ems:experiment: is missing", "c": "No commit.\nCommit."}
+
+
+def test_a_fault_of_ems_itself_is_raised_as_it_is() -> None:
+    running = {"a": ended(ProvenanceError("x")), "b": ended(ZeroDivisionError())}
+    with pytest.raises(ZeroDivisionError):
+        together._results(running, Board(), manners.Signals())
+
+
+def test_signals_end_the_wait_for_what_no_engine_works_at() -> None:
+    signals = manners.Signals()
+    signals.heard.append(2)
+    with pytest.raises(KeyboardInterrupt):
+        together._results({"a": Future()}, Board(), signals)
