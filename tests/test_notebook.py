@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import ems
-from ems.base.errors import DatabaseError, UserError
+from ems.base.errors import UserError
 from ems.databases import State
 from ems.lab import Lab
 from tests.conftest import ran
@@ -49,7 +49,7 @@ def test_unknown_stacks_are_told_at_once(here: Lab) -> None:
     for call in (ems.progress, ems.watch):
         with pytest.raises(UserError, match="no stack 'other'"):
             call("other")
-        with pytest.raises(DatabaseError, match="no experiment"):
+        with pytest.raises(UserError, match="describes the lab, and runs nothing"):
             call("lab")
 
 

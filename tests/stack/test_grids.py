@@ -91,7 +91,7 @@ def test_names_that_results_tables_keep_are_known_here():
         ([1, [2]], (1,), "is a list of 1: allowed is text"),
         ([math.nan], (0,), "is nan: allowed is text, a number, true or false (numbers are finite)"),
         ([UnquotedDate("2020-01-01")], (0,), 'quote it: "2020-01-01"'),
-        ([2**64 + 1], (0,), "more digits than a number can keep: quote it"),
+        ([2**64 + 1], (0,), "more digits than a number can keep: allowed are those of 64 bits; quote it"),
         ([1, "x"], (1,), 'is "x", but the first value is 1: allowed on one axis is one type, here numbers'),
         ([True, 1], (1,), "is 1, but the first value is true: allowed on one axis is one type, here true and false"),
         ([1, 2, 1.0], (2,), "is 1.0, as is value 1: allowed is each value once"),
