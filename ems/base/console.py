@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any, TextIO, TypeVar
 import rich.text
 import typer
 from rich import progress
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
@@ -23,6 +26,8 @@ from ems.base.messages import CONTROL, visible
 T = TypeVar("T")
 PATIENCE_S = 1.0  # before a line of progress is worth it
 BAR_WIDTH = 16
+SIGNS = {"v": "✓", "x": "✗", ">": "▸▶", "-": "·–—─╸╺━", "~": "…", "|": "│", "+": "├└", "*": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"}
+STAND_INS = {ord(sign): letter for letter, signs in SIGNS.items() for sign in signs}  # each as wide as the sign
 
 
 class Text(rich.text.Text):
@@ -66,6 +71,42 @@ class Plain(Console):
             else:
                 yield Segment(visible(segment.text), segment.style)
 
+    def flow(self, text: str | rich.text.Text, style: str | Style | None = None) -> None:
+        """Print sentences: on a terminal in lines broken between words. A longer word, such as a path, stays whole."""
+        whole = self.render_str(text) if isinstance(text, str) else text
+        for line in whole.split("\n", allow_blank=True):
+            parts = line.divide(_breaks(line.plain, self.width)) if self.is_terminal else [line]
+            for part in parts:
+                self.print(part, style=style, soft_wrap=True)
+
+
+def _breaks(line: str, width: int) -> list[int]:
+    """Where a line of sentences is broken, so that no part is wider but a single word."""
+    breaks, begin = [], 0
+    for word in re.finditer(r"\s*\S+", line):
+        if cell_len(line[begin : word.end()]) > width and line[begin : word.start()].strip():
+            begin = word.end() - len(word[0].lstrip())
+            breaks.append(begin)
+    return breaks
+
+
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """For letters that a stream cannot take: a sign of the same width, else the letter's number."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end].translate(STAND_INS)
+    return letters.encode("ascii", "backslashreplace").decode("ascii"), error.end
+
+
+codecs.register_error("stand-in", _stand_in)
+
+
+def any_letter() -> None:
+    """From now on no letter is refused by standard output or error, whatever the terminal's encoding is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="stand-in")
+
 
 out = Plain()
 err = Plain(stderr=True)
@@ -82,27 +123,33 @@ class _Terminal(io.TextIOBase):
 
 
 def text_out() -> TextIO:
-    """Where text that others wrote goes, such as a log: standard output, as it is unless that is a terminal."""
-    return _Terminal() if sys.stdout.isatty() else sys.stdout  # type: ignore[return-value]
+    """Where text that others wrote goes, such as a log: standard output, as it is unless that is a terminal.
+
+    What is not for a terminal is UTF-8, as in files: no letter is lost on its way into another program.
+    """
+    if sys.stdout.isatty():
+        return _Terminal()  # type: ignore[return-value]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    return sys.stdout
 
 
 def print_json(value: object) -> None:
-    """Print a JSON value on standard output, indented; letters beyond ASCII are not escaped."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+    """Print a JSON value on standard output, indented; letters beyond ASCII are escaped only where they must be."""
+    text = json.dumps(value, indent=2, ensure_ascii=not out.encoding.startswith("utf"))
     typer.echo(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def say(text: str) -> None:
     """A remark: never a part of what a script reads."""
-    err.print(text, soft_wrap=True)
+    err.flow(text)
 
 
 def show_error(error: EmsError) -> None:
     """Print the message and below it the hint, if there is one, on standard error."""
-    err.print("error:", style="bold red", end=" ")
-    err.print(error.message, soft_wrap=True)
+    err.flow(Text.assemble(("error:", "bold red"), " ", error.message))
     if error.hint:
-        err.print(error.hint, style="dim", soft_wrap=True)
+        err.flow(error.hint, "dim")
 
 
 @contextmanager

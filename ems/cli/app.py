@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from ems.base.console import err, show_error
+from ems.base.console import any_letter, err, show_error
 from ems.base.errors import EmsError, refused
 from ems.base.version import __version__
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
 from ems.cli.making import making
+from ems.cli.options import PANELS, START
 from ems.cli.reading import reading
 from ems.cli.stacks import stacks_commands
 
@@ -42,6 +44,15 @@ class Commands(TyperGroup):
         debug = ["--debug"] if "--debug" in ours else []
         parsed: list[str] = super().parse_args(ctx, [*debug, *(word for word in ours if word != "--debug"), *rest])
         return parsed
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options, in the order of the help: what a shell wants to know about them comes last."""
+        return sorted(super().get_params(ctx), key=lambda each: each.name in {"install_completion", "show_completion"})
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """The names in the order of the help: as one needs them."""
+        by_name: Mapping[str, Any] = self.commands
+        return sorted(by_name, key=lambda name: (PANELS.index(by_name[name].rich_help_panel), name == "pulumi"))
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -70,8 +81,8 @@ app = typer.Typer(
 app.add_typer(making)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
-app.add_typer(environments, name="env")
-app.add_typer(database_commands, name="database")
+app.add_typer(environments, name="env", rich_help_panel=START)
+app.add_typer(database_commands, name="database", rich_help_panel=START)
 
 
 def main() -> NoReturn:
@@ -79,6 +90,7 @@ def main() -> NoReturn:
     # Each ends every command as Ctrl-C does, also where a shell started it in the background: Pulumi obeys them too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    any_letter()
     try:
         app(prog_name="ems")
     except Exception as error:

@@ -58,7 +58,7 @@ def database_check(as_json: Json = False) -> None:
     if as_json:
         print_json(view.as_object(url, found))
     else:
-        out.print(view.page(url, found), soft_wrap=True)
+        out.flow(view.page(url, found))
     raise typer.Exit(4 if found.faults else 0)
 
 

@@ -30,7 +30,7 @@ def env_lock(
     folder = environment.folder(laboratory.find().root, name)
     with working(f"locking {name}"):
         building.lock(folder, upgrade)
-    out.print(f"wrote {folder / environment.LOCK}", soft_wrap=True)
+    out.flow(f"wrote {folder / environment.LOCK}")
 
 
 @environments.command("check", epilog="[bold]Example[/]  ems env check digits")
@@ -42,9 +42,9 @@ def env_check(name: EnvironmentName) -> None:
     pinned = environment.from_folder(folder)
     findings = pins.check(pinned)
     for finding in (*findings.errors, *findings.warnings, *pins.hints(folder, pinned)):
-        out.print(str(finding), soft_wrap=True)
+        out.flow(str(finding))
     if not findings.errors:
-        out.print(f"{name} is fully pinned: {len(pins.pinned(pinned.lock))} packages for Python {pinned.python}")
+        out.flow(f"✓ {name} is fully pinned: {len(pins.pinned(pinned.lock))} packages for Python {pinned.python}")
     raise typer.Exit(ProvenanceError.exit_code if findings.errors else 0)
 
 

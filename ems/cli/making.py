@@ -11,12 +11,12 @@ import typer
 
 from ems import lab as laboratory
 from ems.base.console import Text, out, print_json, working
-from ems.cli.options import Json
+from ems.cli.options import RUN, START, Json
 
 making = typer.Typer()
 
 
-@making.command(epilog="[bold]Example[/]  ems init my-lab && cd my-lab && ems up")
+@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems init my-lab && cd my-lab && ems up")
 def init(
     directory: Annotated[Path, typer.Argument(help="Folder of the new lab; it must be empty or not exist.")],
     name: Annotated[str, typer.Option(help="Name of the lab; default: the folder's name.")] = "",
@@ -29,7 +29,7 @@ def init(
     out.print(f"  cd {shlex.quote(str(directory))} && ems up", soft_wrap=True)
 
 
-@making.command(epilog="[bold]Example[/]  ems new dose-response")
+@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems new dose-response")
 def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of its stack.")]) -> None:
     """Add an experiment: a stack file, its code and a pinned environment to begin with."""
     from ems.cli import scaffold
@@ -41,7 +41,7 @@ def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of
     out.print(f"  git add -A && git commit -m 'Add {name}' && ems up {name}", soft_wrap=True)
 
 
-@making.command(epilog="[bold]Example[/]  ems schema > .ems/stack.schema.json")
+@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems schema > .ems/stack.schema.json")
 def schema() -> None:
     """Print the JSON Schema of stack files, for editors."""
     from ems import clusters
@@ -50,7 +50,7 @@ def schema() -> None:
     print_json(json_schema(clusters.settings()))
 
 
-@making.command(epilog="[bold]Example[/]  ems doctor")
+@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems doctor")
 def doctor(as_json: Json = False) -> None:
     """Check what EMS needs on this machine and in this lab, and how to fix it."""
     from ems.engine import doctor as checks
@@ -60,12 +60,13 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json([view.as_object(finding) for finding in findings])
     else:
-        out.print(view.page(findings), soft_wrap=True)
+        out.flow(view.page(findings))
     raise typer.Exit(1 if any(not finding.ok for finding in findings) else 0)
 
 
 @making.command(
     "pulumi",
+    rich_help_panel=RUN,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
     epilog="[bold]Examples[/]  ems pulumi preview --stack digits · ems pulumi up --help",
 )

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+PANELS = (START, RUN, LOOK, READ, CLEAN_UP) = ("Start", "Run", "Look", "Read", "Clean up")
+"""How `ems --help` groups commands, in its order."""
+
 
 def _name(given: str) -> str:
     """A stack's name, also where its file was given, as a shell completes it."""

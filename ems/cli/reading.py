@@ -9,13 +9,16 @@ import typer
 
 from ems import lab as laboratory
 from ems.base.console import out, print_json, say
-from ems.cli.options import Json, Stack
+from ems.cli.options import READ, Json, Stack
 from ems.databases.snippets import Language
 
 reading = typer.Typer()
 
 
-@reading.command(epilog="[bold]Examples[/]  ems results svd --where 'theta >= 1.5' --where 'm = 60' --out svd.parquet")
+@reading.command(
+    rich_help_panel=READ,
+    epilog="[bold]Examples[/]  ems results svd --where 'theta >= 1.5' --where 'm = 60' --out svd.parquet",
+)
 def results(
     stack: Stack,
     format: Annotated[
@@ -49,7 +52,7 @@ def results(
             out.print(view.table(batches, experiment, conditions))
 
 
-@reading.command(epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
+@reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
 def failures(stack: Stack, as_json: Json = False) -> None:
     """List the points of a sweep that failed, with their parameters and errors; `ems up --retry` computes them."""
     from ems.lab.experiments import latest
@@ -64,7 +67,7 @@ def failures(stack: Stack, as_json: Json = False) -> None:
             out.print(view.table(connected.failures(experiment.id), experiment.points_failed))
 
 
-@reading.command(epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")
+@reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")
 def read(
     stack: Stack,
     snippet: Annotated[Language, typer.Option(help="The language of the code.")] = "python",

@@ -13,13 +13,13 @@ from ems import databases
 from ems import lab as laboratory
 from ems.base.console import counted, err, out, print_json, say, text_out, working
 from ems.base.errors import UserError
-from ems.cli.options import Json, Stack, Stacks
+from ems.cli.options import CLEAN_UP, LOOK, RUN, START, Json, Stack, Stacks
 from ems.lab import experiments as recorded
 
 stacks_commands = typer.Typer()
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems check · ems check digits --json")
+@stacks_commands.command(rich_help_panel=START, epilog="[bold]Examples[/]  ems check · ems check digits --json")
 def check(stacks: Stacks = None, as_json: Json = False) -> None:
     """Validate stack files, environments, code state and references. Touches nothing.
 
@@ -38,11 +38,13 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
     if as_json:
         print_json([view.as_object(report) for report in reports])
     else:
-        out.print(view.page(reports), soft_wrap=True)
+        out.flow(view.page(reports))
     raise typer.Exit(max(report.exit_code for report in reports))
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry")
+@stacks_commands.command(
+    rich_help_panel=RUN, epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry"
+)
 def up(
     stacks: Stacks = None,
     detach: Annotated[bool, typer.Option("--detach", help="Return as soon as the run is under way.")] = False,
@@ -75,7 +77,7 @@ def up(
     lifecycle.raise_if_failed(experiments)
 
 
-@stacks_commands.command(epilog="[bold]Example[/]  ems stop digits")
+@stacks_commands.command(rich_help_panel=RUN, epilog="[bold]Example[/]  ems stop digits")
 def stop(stack: Stack, as_json: Json = False) -> None:
     """Cancel a stack's run, from any machine that reaches the database. What was computed is stored."""
     from ems.engine import lifecycle
@@ -92,7 +94,7 @@ def stop(stack: Stack, as_json: Json = False) -> None:
     show_status([experiment], as_json)
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems status · ems status digits --json")
+@stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems status · ems status digits --json")
 def status(stacks: Stacks = None, as_json: Json = False) -> None:
     """Show where the newest experiment of each stack stands."""
 
@@ -113,7 +115,7 @@ def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
         out.print(status_page(experiments, out.width))
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")
+@stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")
 def logs(
     stack: Stack,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is finished.")] = False,
@@ -129,7 +131,7 @@ def logs(
         file.flush()
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems watch · ems watch svd")
+@stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems watch · ems watch svd")
 def watch(stacks: Stacks = None) -> None:
     """Follow runs live until all are finished: progress, rate, time left, workers, failures, the logs' last lines.
 
@@ -154,7 +156,9 @@ def watch(stacks: Stacks = None) -> None:
     view.show(out, lab.name, follow, say)
 
 
-@stacks_commands.command(epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes")
+@stacks_commands.command(
+    rich_help_panel=CLEAN_UP, epilog="[bold]Examples[/]  ems teardown --all --dry-run · ems teardown digits --yes"
+)
 def teardown(
     stacks: Stacks = None,
     everything: Annotated[bool, typer.Option("--all", help="All stacks of the lab.")] = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from rich.console import RenderableType
+import rich.text
 
 from ems.base.console import Text
 from ems.engine.preflight import Report
@@ -32,7 +32,7 @@ def as_object(report: Report) -> CheckObject:
     }
 
 
-def page(reports: Sequence[Report]) -> RenderableType:
+def page(reports: Sequence[Report]) -> rich.text.Text:
     """A line for each stack, with its problems and warnings below."""
     return Text("\n").join(line for report in reports for line in _lines(report))
 

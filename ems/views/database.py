@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from rich.console import RenderableType
+import rich.text
 from rich.table import Table
 
 from ems.base.console import Text
@@ -71,7 +71,7 @@ def as_object(url: str, found: Checkup) -> CheckupObject:
     }
 
 
-def page(url: str, found: Checkup) -> RenderableType:
+def page(url: str, found: Checkup) -> rich.text.Text:
     """What was found at `url`, one line each; latency in ms, the clock's difference in s, faults last."""
     known = "none yet" if found.tables_version is None else f"version {found.tables_version}"
     ahead_s = found.clock_ahead_s

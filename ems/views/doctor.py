@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, TypedDict
 
-from rich.console import RenderableType
+import rich.text
 
 from ems.base.console import Text
 from ems.engine.doctor import Finding
@@ -25,7 +25,7 @@ def as_object(finding: Finding) -> DoctorObject:
     return {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "remedy": finding.remedy}
 
 
-def page(findings: Sequence[Finding]) -> RenderableType:
+def page(findings: Sequence[Finding]) -> rich.text.Text:
     """One line for what is well; below what is not, how to fix it."""
     return Text("\n").join(line for finding in findings for line in _lines(finding))
 

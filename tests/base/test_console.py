@@ -77,6 +77,34 @@ def test_no_text_steers_a_terminal(text):
     assert not console.CONTROL.search(shown(rich.text.Text(text)))
 
 
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_sentences_are_broken_between_words_and_a_long_word_stays_whole(width):
+    path = "/a/folder/with-a-long-name/and/more-of-it/results-of-the-year.parquet"
+    terminal = console.Plain(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    terminal.flow(f"The results of the sweep cannot be written to {path} as it is not there.\n  Make it: mkdir -p /a")
+    lines = terminal.file.getvalue().splitlines()
+    assert any(path in line for line in lines)
+    assert all(len(line.rstrip()) <= width for line in lines if path not in line)
+    assert " ".join(" ".join(lines).split()).endswith(f"{path} as it is not there. Make it: mkdir -p /a")
+
+
+def test_in_a_pipe_a_sentence_is_one_line(capsys):
+    console.say("word " * 100)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@given(st.text(st.characters(), max_size=50))
+def test_no_letter_is_refused_whatever_the_encoding(text):
+    """Also halves of letters, as names of files may have."""
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        assert text.encode(encoding, "stand-in").decode(encoding) or not text
+
+
+def test_signs_have_stand_ins_of_their_width():
+    assert "✓ pi · 3 rows ━━╸…".encode("ascii", "stand-in") == b"v pi - 3 rows ---~"
+    assert "é".encode("ascii", "stand-in") == b"\\xe9"
+
+
 @hostile
 def test_json_has_the_value_itself_and_no_control_character(value, capsys):
     console.print_json({value: value})

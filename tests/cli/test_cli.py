@@ -19,7 +19,7 @@ from ems.databases import State
 from ems.lab import Lab
 from tests.cli.running import execute, files, run
 from tests.conftest import ran, registered
-from tests.databases.cases import batch, floats, ints
+from tests.databases.cases import batch, floats, ints, texts
 
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
@@ -55,6 +55,14 @@ def test_the_help_names_each_exit_code_and_debug() -> None:
     for code in {0, 130, *(found.exit_code for found in classes)}:
         assert f"  {code} " in shown.partition("Exit codes")[2]
     assert "--debug" in shown and "--version" in shown
+
+
+def test_the_help_groups_commands_as_one_needs_them_and_completion_comes_last() -> None:
+    shown = run("--help").output
+    words = ["--debug", "--install-completion", "─ Start", "│ init", "─ Run", "│ up", "│ stop", "│ pulumi", "─ Look"]
+    words += ["│ status", "─ Read", "│ results", "─ Clean up", "│ teardown", "Exit codes"]
+    places = [shown.index(f"{word}") for word in words]
+    assert places == sorted(places) and "─ Commands" not in shown
 
 
 def test_the_errors_page_says_the_same_as_the_classes() -> None:
@@ -187,6 +195,22 @@ def test_a_lab_without_stacks_says_how_to_make_one(here: Lab) -> None:
     assert "ems new NAME" in run("check", expect=2).stderr
 
 
+ANY_COMMANDS = """status · results pi · results pi --format csv · results pi --format json · status --json · failures pi
+· watch · check · env check pi · --help · nosuch"""
+
+
+@pytest.mark.parametrize("words", [words.split() for words in ANY_COMMANDS.split("·")])
+def test_no_letter_that_a_terminal_lacks_ends_a_command(words: list[str], here: Lab) -> None:
+    """Nobody's letters are refused: each is shown by a stand-in, and data for programs stay exact."""
+    ran(here, batch([0], floats("x", 1.5), texts("name", "caf\u00e9 \u7814\u7a76")), error="caf\u00e9")
+    done = execute(*words, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert "UnicodeEncodeError" not in done.stderr and "fault of EMS" not in done.stderr
+    if "--json" in words:
+        assert json.loads(done.stdout)[0]["error"] == "caf\u00e9"
+    if "--format" in words:
+        assert "caf\u00e9 \u7814\u7a76" in done.stdout
+
+
 # status
 
 
@@ -267,7 +291,7 @@ def test_env_commands(here: Lab, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMS_CACHE_DIR", str(tmp_path / "cache"))
     folder = here.root / "environments/pi"
     assert "allowed are pi" in run("env", "check", "nosuch", expect=2).stderr
-    assert run("env", "check", "pi").stdout.startswith("pi is fully pinned: 0 packages for Python 3.")
+    assert run("env", "check", "pi").stdout.startswith("✓ pi is fully pinned: 0 packages for Python 3.")
     built = Path(run("env", "build", "pi").stdout.strip())
     assert (built / "bin/python").exists()
     (folder / "requirements.txt").write_text("numpy\nmatplotlib==3.9.0\n")
