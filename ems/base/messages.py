@@ -11,6 +11,7 @@ from dataclasses import dataclass
 Say = Callable[[str], None]
 """How library code speaks to whoever called it: one sentence at a time."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+FRAME = re.compile(r'\s+File ".*", line \d+')  # of a traceback of Python's
 MOST_COMPARED, MOST_LISTED = 2_000, 30  # names in one message: a lab may have thousands
 
 
@@ -68,6 +69,18 @@ def quoted(text: str) -> str:
     """Text in double quotes, of at most 60 characters, with what is not printable escaped."""
     short = text if len(text) <= 60 else text[:57] + "..."
     return json.dumps(short, ensure_ascii=not short.isprintable())
+
+
+def raised(text: str) -> str:
+    """The line of a log's end or of an error that says what went wrong; "" if there is none.
+
+    It is the first below the frames of the last traceback, which is seldom the last one: messages have several lines,
+    and a program's buffered output comes after its traceback. Without a traceback, it is the last line.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
+    below = (line for line in lines[frames[-1] :] if not line.startswith(" ")) if frames else iter(())
+    return next(below, lines[-1] if lines else "").strip()
 
 
 def quiet(_sentence: str) -> None:

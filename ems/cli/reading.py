@@ -54,7 +54,10 @@ def results(
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")
 def failures(stack: Stack, as_json: Json = False) -> None:
-    """List the points of a sweep that failed, with their parameters and errors; `ems up --retry` computes them."""
+    """Show why points of a sweep failed: each error once, with how many points and a few of them.
+
+    `--json` has every point with its traceback; `ems up --retry` computes them again.
+    """
     from ems.lab.experiments import latest
     from ems.views import failures as view
 
@@ -64,7 +67,7 @@ def failures(stack: Stack, as_json: Json = False) -> None:
         if as_json:
             print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
         else:
-            out.print(view.table(connected.failures(experiment.id), experiment.points_failed))
+            out.flow(view.page(connected.failures(experiment.id), stack))
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")

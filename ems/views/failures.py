@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
-from rich.table import Table
+import rich.text
 
+from ems.base.console import Text
+from ems.base.messages import counted, raised
 from ems.spool.batch import Mark, jsonable
+
+FEW, MOST_SHOWN, MOST_GROUPS = 3, 10, 1_000
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
 class FailureObject(TypedDict):
@@ -24,16 +30,58 @@ def as_object(mark: Mark) -> FailureObject:
     return {"point": mark.point, "parameters": jsonable(mark.parameters), "error": mark.error}
 
 
-def table(marks: Iterable[Mark], failed: int, most: int = 20) -> Table:
-    """The first `most` of `failed` points, each with the last line of its error."""
-    shown = Table(title=f"{failed:,} points failed", title_justify="left", box=None, pad_edge=False)
-    for name in ("point", "parameters", "error"):
-        shown.add_column(name, overflow="fold")
-    for mark in islice(marks, most):
-        shown.add_row(f"{mark.point:,}", parameters(mark), last_line(mark))
-    if failed > most:
-        shown.caption = f"and {failed - most:,} more: --json shows all, with tracebacks"
-    return shown
+@dataclass
+class Group:
+    """Points that failed with the same error: how many, and the first few of them."""
+
+    error: str
+    count: int = 0
+    first: list[Mark] = field(default_factory=list)
+
+    def add(self, mark: Mark) -> None:
+        """One point more."""
+        self.count += 1
+        self.first += [mark] if self.count <= FEW else []
+
+
+def grouped(marks: Iterable[Mark]) -> list[Group]:
+    """The points by their errors, the commonest first. Numbers do not make errors different: they are often values.
+
+    More than MOST_GROUPS kinds of errors are not kept apart: the rest is one group, without a point.
+    """
+    groups: dict[str, Group] = {}
+    for mark in marks:
+        line = reason(mark)
+        kind = NUMBER.sub("#", line)
+        if kind not in groups and len(groups) >= MOST_GROUPS:
+            kind, line = "", "other errors"
+        groups.setdefault(kind, Group(line)).add(mark)
+    return sorted(groups.values(), key=lambda group: -group.count)
+
+
+def page(marks: Iterable[Mark], stack: str) -> rich.text.Text:
+    """Each error once, with how many points and a few of them, the commonest first; then where to read on."""
+    groups = grouped(marks)
+    if not groups:
+        return Text(f"{stack}: no point failed")
+    failed = sum(group.count for group in groups)
+    kinds = f" with {len(groups):,} different errors" if len(groups) > 1 else ""
+    lines = [Text.assemble((stack, "bold"), ": ", (f"{counted(failed, 'point')} failed{kinds}", "red"))]
+    for group in groups[:MOST_SHOWN]:
+        lines += _lines(group)
+    if len(groups) > MOST_SHOWN:
+        lines.append(Text(f"and {len(groups) - MOST_SHOWN:,} more errors", "dim"))
+    lines.append(Text(f"tracebacks: ems failures {stack} --json · compute them again: ems up {stack} --retry", "dim"))
+    return Text("\n").join(lines)
+
+
+def _lines(group: Group) -> Iterator[Text]:
+    yield Text("")
+    yield Text.assemble((group.error or "no error was recorded", "bold"), f"  × {counted(group.count, 'point')}")
+    for mark in group.first:
+        yield Text.assemble((f"  point {mark.point:,}  ", "dim"), parameters(mark))
+    if group.count > len(group.first):
+        yield Text(f"  … and {group.count - len(group.first):,} more", "dim")
 
 
 def parameters(mark: Mark) -> str:
@@ -41,10 +89,7 @@ def parameters(mark: Mark) -> str:
     return ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
 
 
-def last_line(mark: Mark) -> str:
-    """The line of its error that says what was wrong: the first, also below a traceback's frames; "" without one."""
-    lines = mark.error.strip().splitlines() or [""]
-    if not lines[0].startswith("Traceback"):
-        return lines[0]
-    last_frame = max(number for number, line in enumerate(lines) if number == 0 or line.startswith("  "))
-    return lines[min(last_frame + 1, len(lines) - 1)]
+def reason(mark: Mark) -> str:
+    """The line of its error that says what went wrong; of EMS's own errors, which have no traceback, the first."""
+    own = not mark.error.startswith("Traceback")
+    return mark.error.strip().partition("\n")[0] if own else raised(mark.error)

@@ -12,7 +12,7 @@ from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, under_way
 from ems.spool.batch import Mark
-from ems.views.failures import last_line, parameters
+from ems.views.failures import parameters, reason
 
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384
@@ -133,7 +133,7 @@ class Progress:
 
 def failure_line(mark: Mark) -> str:
     """Such as `point 204 (n=10, seed=3): ValueError: no five`."""
-    return f"point {mark.point:,} ({parameters(mark)}): {last_line(mark)}"
+    return f"point {mark.point:,} ({parameters(mark)}): {reason(mark)}"
 
 
 def glance(lab: Lab, experiment: Experiment) -> Progress:

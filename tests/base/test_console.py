@@ -45,7 +45,7 @@ def views(value: str):
     look = progress.Progress(experiment(value), 1.0, 1, (mark,), (value,))
     yield status.status_page([experiment(value)], 300)
     yield results.table(iter([batch]), experiment(value), [])
-    yield failures.table([mark], 1)
+    yield failures.page([mark], value)
     yield teardown.certificate([Leftover(value, experiment(value), 1, value)])
     yield check.page([Report(value, value, (value,), (value,), 2)])
     yield doctor.page([Finding(value, False, value, value)])

@@ -38,6 +38,16 @@ def test_rows_are_stored_while_the_job_runs(bench: Bench) -> None:
     assert (run_dir / "starts").read_text() == "x"
 
 
+def test_a_failed_program_says_what_it_raised_whatever_was_printed_after_it(bench: Bench) -> None:
+    """What is said at the end of a program follows its traceback, and a message has several lines."""
+    program = (
+        "import atexit\natexit.register(print, 'epoch\\n' * 50)\nraise ValueError('no five\\n  but six\\nas seen')"
+    )
+    row = bench.run(bench.new(program))
+    assert row.error == "ValueError: no five (exit code 1)"
+    assert row.log_tail == "epoch\n" * 29 + "\n"
+
+
 def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: Bench) -> None:
     fails = (
         "import os, sys\n"
@@ -49,7 +59,12 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
     )
     run_dir = bench.new(fails)
     row = bench.run(run_dir)
-    assert (row.state, row.error, row.points_done, row.points_failed) == (State.FAILED, "exit code 3: last words", 0, 1)
+    assert (row.state, row.error, row.points_done, row.points_failed) == (
+        State.FAILED,
+        "last words (exit code 3)",
+        0,
+        1,
+    )
     assert row.log_tail == "line\n" * 29 + "last words\n"
     assert bench.values() == {"n": [1, 2]}
     (run_dir / "again").touch()

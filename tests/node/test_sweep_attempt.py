@@ -444,6 +444,6 @@ def test_a_killed_driver_fails_the_run_and_leaves_no_process(bench: Bench) -> No
     sweep.process("ems.node.driver.driver").kill()
     assert agent.wait(PATIENCE_S) == 0
     row = bench.row()
-    assert row.state is State.FAILED and "The sweep's driver: killed by signal 9" in row.error
+    assert row.state is State.FAILED and "the sweep's driver: killed by signal 9" in row.error
     assert row.points_done == len(sweep.computed())
     assert family(sweep.run_dir) == []

@@ -26,6 +26,7 @@ from tests.conftest import ran
 from tests.databases.cases import REGISTRATION, batch, floats, ints, texts
 
 ODD = ["", "NA", "01234", "1", "1e5", "TRUE", "nan", "\r", "a\rb", "\r\n", "\n", ' "', ",", "a\n\nb", "\x01A", "\\"]
+TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    raise E\n'
 THEN = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 FINISHED = Experiment(
     registration=REGISTRATION,
@@ -276,11 +277,27 @@ def test_the_page_of_doctor() -> None:
     assert drawn(doctor.page(findings)) == "✓ git       2.39\n✗ disk      1 GB free\n  Free\n  some\n"
 
 
-def test_failures_show_parameters_and_the_errors_last_line() -> None:
-    marks = [Mark(7, "failed", {"n": 10, "x": 0.5}, "Traceback …\nValueError: no five"), Mark(9, "failed", {}, "")]
-    shown = drawn(failures.table(marks, 40, most=2), 100)
-    assert "n=10, x=0.5" in shown and "ValueError: no five" in shown and "Traceback" not in shown
-    assert "40 points failed" in shown and "and 38 more" in shown
+def test_each_error_is_shown_once_with_how_many_points_and_a_few_of_them() -> None:
+    marks = [Mark(n, "failed", {"n": n, "x": 0.5}, f"{TRACEBACK}ValueError: no {n}\n  seen") for n in range(1200)]
+    shown = drawn(failures.page([Mark(7_000, "failed", {}, "killed"), *marks, Mark(9_000, "failed", {}, "")], "svd"))
+    head, _, first, *rest = shown.splitlines()
+    assert head == "svd: 1,202 points failed with 3 different errors"
+    assert first == "ValueError: no 0  × 1,200 points" and rest[0] == "  point 0  n=0, x=0.5"
+    assert shown.count("ValueError") == 1 and "  … and 1,197 more" in rest and "Traceback" not in shown
+    assert "killed  × 1 point" in rest and "no error was recorded  × 1 point" in rest
+    assert "ems up svd --retry" in rest[-1]
+    assert drawn(failures.page([], "svd")) == "svd: no point failed\n"
+
+
+def test_errors_that_all_differ_are_counted_in_flat_memory() -> None:
+    kinds = 2 * failures.MOST_GROUPS
+    words = (f"{'a' * (n // 40)}b{'c' * (n % 40)}" for n in range(kinds))
+    groups = failures.grouped(Mark(n, "failed", {}, word) for n, word in enumerate(words))
+    assert len(groups) == failures.MOST_GROUPS + 1 and sum(group.count for group in groups) == kinds
+    assert groups[0].error == "other errors"
+
+
+def test_the_json_of_a_failure_has_the_whole_error() -> None:
     assert failures.as_object(Mark(1, "failed", {"x": float("inf")}, "e")) == {
         "point": 1,
         "parameters": {"x": {"float64": "inf"}},
@@ -308,4 +325,4 @@ def test_missing_points_are_told() -> None:
     ],
 )
 def test_the_line_of_an_error_that_says_what_was_raised(error: str, line: str) -> None:
-    assert failures.last_line(Mark(1, "failed", {}, error)) == line
+    assert failures.reason(Mark(1, "failed", {}, error)) == line

@@ -16,7 +16,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
-from ems.base.messages import plain, some
+from ems.base.messages import plain, raised, some
 from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import noted, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
@@ -36,7 +36,7 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
-SAID_CHARACTERS = 300  # of the last line, in an error
+SAID_CHARACTERS = 300  # of the line that says what went wrong, in an error
 CANCELLED = "Cancelled on request."
 EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
 
@@ -203,10 +203,12 @@ class Attempt:
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
             return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0, log_tail=self._told_unread(reader))
-        tail = self._log_tail()
-        said = [line.strip() for line in tail.splitlines() if line.strip()]  # a traceback's last line says what it was
-        error = f"{ended}: {said[-1][:SAID_CHARACTERS]}" if said else str(ended)
-        return _failed(error, ended.code, tail)
+        return _failed(self._said(str(ended)), ended.code, self._log_tail())
+
+    def _said(self, ended: str) -> str:
+        """What the job said of its error, before how it ended."""
+        said = raised(self._log_end())[:SAID_CHARACTERS]
+        return f"{said} ({ended})" if said else ended
 
     def _halted(self) -> Outcome | None:
         if is_told_to_listen(self._dir):
@@ -307,13 +309,17 @@ class Attempt:
 
     def _log_tail(self) -> str:
         """The last lines that this attempt's job printed."""
+        return "".join(self._log_end().splitlines(keepends=True)[-LOG_LINES:])
+
+    def _log_end(self) -> str:
+        """The last LOG_BYTES that this attempt's job printed, or fewer."""
         file = self._dir / "job.log"
         if not file.exists():
             return ""
         with file.open("rb") as opened:
             opened.seek(max(0, file.stat().st_size - LOG_BYTES))
             text = opened.read().decode("utf-8", errors="replace")
-        return "".join(text.rpartition(self._mark)[2].splitlines(keepends=True)[-LOG_LINES:])
+        return text.rpartition(self._mark)[2]
 
 
 def seconds_left(claim: Claim, database: Database) -> float:
