@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ems.spool.batch import Batch, Column
+from ems.spool.kinds import EXACT
 from ems.views.results import ARROW
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ NAN = float("nan")
 
 
 def to_frame(batches: Iterable[Batch]) -> pd.DataFrame:
-    """All rows in (point, row) order: columns point, row, then as stored; nulls as pandas does.
+    """All rows in (point, row) order: columns point, row, then as stored; nulls as pandas does, but no digit is lost.
 
     Without rows, the two columns point and row alone, of whole numbers.
     """
@@ -55,7 +56,7 @@ class _Gathered:
             self._add_piece(column)
 
     def _add_piece(self, column: Column) -> None:
-        """Of whole numbers, pandas makes doubles as soon as there is a null."""
+        """An array holds no null."""
         if self._numbers is not None:
             self._pieces, self._numbers = [self._arrow(self._numbers)], None
         self._pieces.append(self._arrow(column.values))
@@ -65,12 +66,24 @@ class _Gathered:
 
         return pa.array(values, getattr(pa, ARROW[self._type])())
 
+    def _with_nulls(self) -> Any:
+        """Of whole numbers, doubles with NaN, as pandas has them, where each is one exactly; else pandas's Int64."""
+        import pandas as pd
+        import pyarrow as pa
+        from pyarrow import compute
+
+        column = pa.chunked_array(self._pieces)
+        if self._type != "int64":
+            return column.to_pandas()
+        bounds = compute.min_max(column).as_py()
+        if bounds["max"] is None or -EXACT <= bounds["min"] <= bounds["max"] <= EXACT:
+            return column.to_pandas()
+        return column.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+
     def values(self) -> Any:
         """As pandas takes them."""
         if self._numbers is None:
-            import pyarrow as pa
-
-            return pa.chunked_array(self._pieces).to_pandas()
+            return self._with_nulls()
         import numpy as np
 
         return np.frombuffer(self._numbers, dtype=self._type)
