@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ems.base import plugins
+from ems.base.errors import EngineError
 from ems.databases import Experiment, Registration, rules
 from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.engine.runner import Pulumi, export
@@ -23,7 +24,7 @@ def declared_clusters(deployment: Mapping[str, Any]) -> int:
 
 def is_converged(pulumi: Pulumi, stack: str, experiment: Experiment, row: Registration) -> bool:
     """Whether an update would change nothing: `experiment` is finished, is registered as `row` says, and its stack
-    holds it and no cluster. EngineError if the stack's state cannot be read."""
+    holds it and no cluster."""
     if not experiment.state.finished or experiment.destroyed_at or rules.reopened_by(experiment, row):
         return False
     follows = {name: getattr(row, name) for name in rules.FOLLOWS}
@@ -42,8 +43,14 @@ def are_rows_converged(pulumi: Pulumi, stack: str, described: LabSpec | ClusterS
 
 
 def _held(pulumi: Pulumi, stack: str) -> set[tuple[str, str]] | None:
-    """Type and id of what the stack's state has beside the stack itself; None if something was interrupted."""
-    deployment = export(pulumi, stack) or {}
+    """Type and id of what the stack's state has beside the stack itself.
+
+    None if something was interrupted, or the state cannot be read: an update repairs it, and tells so.
+    """
+    try:
+        deployment = export(pulumi, stack) or {}
+    except EngineError:
+        return None
     if deployment.get("pending_operations"):
         return None
     own = [resource for resource in deployment.get("resources") or [] if resource["type"].startswith("ems:")]

@@ -13,7 +13,7 @@ from ems.base.messages import Say, some
 from ems.databases import Experiment, Registration, State
 from ems.engine import preflight
 from ems.engine.converged import are_rows_converged, is_converged
-from ems.engine.runner import Pulumi, export, make_ready
+from ems.engine.runner import Pulumi, has_state, make_ready
 from ems.engine.turn import refuse, turn
 from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
@@ -23,6 +23,8 @@ from ems.lab.stacks import StackFiles
 from ems.lab.telling import Telling, Unheard
 from ems.provenance.registration import Expected, Resolved
 from ems.stack.models import ExperimentSpec, LabSpec, Spec
+
+MOST_NAMED = 3
 
 
 def in_order(stacks: StackFiles, names: list[str]) -> list[str]:
@@ -39,14 +41,14 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
     Tables are made in a lab that never had any: where they were lost, somebody has to say so.
     """
     laboratory, specs = stacks.lab_stack(), [stacks.spec(stack) for stack in names]
-    wanted = [spec for spec in specs if isinstance(spec, ExperimentSpec)]
+    wanted = {(spec.experimenter, spec.project, spec.funding) for spec in specs if isinstance(spec, ExperimentSpec)}
     if laboratory is None or laboratory in names or not wanted:
         return names
     with stacks.lab.database() as database:
         try:
-            lacking = any(database.missing(spec.experimenter, spec.project, spec.funding) for spec in wanted)
+            lacking = any(database.missing(*references) for references in sorted(wanted))
         except NoTables:
-            lacking = export(pulumi, laboratory) is None
+            lacking = not has_state(pulumi, laboratory)
         except DatabaseUnavailable:
             raise
         except DatabaseError:  # what is wrong with it is told where it is used
@@ -54,9 +56,6 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
     if lacking:
         say(f"The database lacks the lab, or a part of it, so that is registered first: ems up {laboratory}")
     return [laboratory, *names] if lacking else names
-
-
-MOST_NAMED = 3
 
 
 class Ended(NamedTuple):
@@ -89,9 +88,9 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
         with turn(pulumi, stack):
             _describe(pulumi, stack, stacks, telling, wishes)
         return None
-    if done := _done(pulumi, stack, resolved.row, wishes):
-        return done
     before = find(pulumi.lab, resolved.row.id)
+    if before and _needs_nothing(pulumi, stack, before, resolved.row, wishes):
+        return Ended(before, ran=False)
     retry = wishes.retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
     if retry or before is None or not before.state.finished:
         preflight.require_inputs(stacks, stack)
@@ -102,8 +101,10 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
     wishes = replace(wishes, retry=retry)
     try:
         with turn(pulumi, stack, waiting):
-            done = _done(pulumi, stack, resolved.row, wishes)
-            return done or Ended(_run(pulumi, stack, _expected(stacks, stack, resolved), telling, wishes), ran=True)
+            now = find(pulumi.lab, resolved.row.id)
+            if now and _needs_nothing(pulumi, stack, now, resolved.row, wishes):  # as another command has done it
+                return Ended(now, ran=False)
+            return Ended(_run(pulumi, stack, _expected(stacks, stack, resolved), telling, wishes), ran=True)
     except KeyboardInterrupt:
         telling.note(_after_interrupt(pulumi.lab, stack, resolved.row.id))
         raise
@@ -115,12 +116,10 @@ def _expected(stacks: StackFiles, stack: str, resolved: Resolved) -> Expected:
     return Expected(described, resolved.row)
 
 
-def _done(pulumi: Pulumi, stack: str, row: Registration, wishes: Wishes) -> Ended | None:
-    """The experiment, if it needs no update."""
-    experiment = find(pulumi.lab, row.id)
-    if experiment is None or wishes.refresh or (wishes.retry and experiment.state in databases.RETRYABLE):
-        return None
-    return Ended(experiment, ran=False) if is_converged(pulumi, stack, experiment, row) else None
+def _needs_nothing(pulumi: Pulumi, stack: str, experiment: Experiment, row: Registration, wishes: Wishes) -> bool:
+    if wishes.refresh or (wishes.retry and experiment.state in databases.RETRYABLE):
+        return False
+    return is_converged(pulumi, stack, experiment, row)
 
 
 def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:

@@ -9,7 +9,7 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from ems.engine.stack_text import keeping_text
 from ems.lab import Lab
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pulumi:
     """The `pulumi` program, set up for one lab."""
 
     lab: Lab
     say: Say = quiet  # is told the steps where the program has to be built
     display: int | None = None  # file descriptor for what `attached` shows; None: standard output
-    _found: dict[str, Path] = field(default_factory=dict, repr=False, compare=False)
+    _folder: Path | None = None
 
     @classmethod
     def of(cls, lab: Lab, say: Say = quiet, display: int | None = None) -> Pulumi:
@@ -45,9 +45,8 @@ class Pulumi:
 
     def ensure(self, say: Say) -> Path:
         """`folder`, where `say` is told the steps of building it."""
-        if "folder" not in self._found:
-            self._found["folder"] = engine.ensure(say)
-        return self._found["folder"]
+        self._folder = self._folder or engine.ensure(say)
+        return self._folder
 
     def environment(self, extra: Mapping[str, str]) -> dict[str, str]:
         """The environment variables that `pulumi` runs with: this process's, what the engine needs, and `extra`."""
@@ -117,6 +116,13 @@ def stacks(pulumi: Pulumi) -> list[str]:
         return [state.stem for state in manners.states(backend, pulumi.lab.name)]
     listed = json.loads(pulumi.quietly("stack", "ls", "--json"))
     return sorted(str(stack["name"]).rpartition("/")[2] for stack in listed)
+
+
+def has_state(pulumi: Pulumi, stack: str) -> bool:
+    """Whether Pulumi knows the stack."""
+    if backend := pulumi.backend():
+        return manners.state(backend, pulumi.lab.name, stack).exists()
+    return export(pulumi, stack) is not None
 
 
 def export(pulumi: Pulumi, stack: str) -> dict[str, Any] | None:
