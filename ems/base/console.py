@@ -161,7 +161,7 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def counted(doing: str, items: Sequence[T]) -> Iterator[Iterable[T]]:
+def counting(doing: str, items: Sequence[T]) -> Iterator[Iterable[T]]:
     """The items; on a terminal, a line counts those that were taken if the block lasts longer than a second."""
     if not err.is_interactive:
         yield items

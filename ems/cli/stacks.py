@@ -11,7 +11,7 @@ import typer
 
 from ems import databases
 from ems import lab as laboratory
-from ems.base.console import counted, err, out, print_json, say, text_out, working
+from ems.base.console import counting, err, out, print_json, say, text_out, working
 from ems.base.errors import UserError
 from ems.cli.options import CLEAN_UP, LOOK, RUN, START, Json, Stack, Stacks
 from ems.lab import experiments as recorded
@@ -32,7 +32,7 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     files = StackFiles(laboratory.find(), clusters.settings())
     names = stacks or files.lab.some_stacks()
-    with counted("checking", names) as each:
+    with counting("checking", names) as each:
         reports = [preflight.report(files, stack) for stack in each]
     reports += [] if stacks else preflight.strays(files.lab)
     if as_json:

@@ -13,13 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ems.base.errors import DatabaseError
-from ems.base.messages import Say
+from ems.base.messages import Say, some
 from ems.databases import Database
 from ems.databases.tables import metadata
 from ems.spool.batch import Batch, Column
 
 TABLES = tuple(table.name for table in metadata.sorted_tables if table.name != "schema_version")
-MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,7 @@ def raise_if_different(found: Iterable[Compared]) -> None:
     """DatabaseError that names what differs, if anything does."""
     different = [each.name for each in found if not each.same]
     if different:
-        more = f" and {len(different) - MOST_NAMED:,} more" if len(different) > MOST_NAMED else ""
         raise DatabaseError(
-            f"The copy differs in: {', '.join(different[:MOST_NAMED])}{more}.",
+            f"The copy differs in: {some(different)}.",
             "Was something run meanwhile? Copy again; the first database is as it was.",
         )

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
 from rich.table import Table
 
-from ems.base.console import Text
+from ems.base.console import Plain, Text
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
@@ -32,7 +32,7 @@ BAR_WIDTH = 16
 class Board:
     """The stacks under way on `console`. Remarks and ends stay above them."""
 
-    def __init__(self, console: Console, lab: Lab, total: int, *, drawn: bool = True) -> None:
+    def __init__(self, console: Plain, lab: Lab, total: int, *, drawn: bool = True) -> None:
         self._console, self._lab, self._total = console, lab, total
         self._is_drawn = drawn and console.is_terminal and not console.is_dumb_terminal
         self._lines: dict[str, Line] = {}
@@ -78,7 +78,7 @@ class Board:
     def keep(self, line: Text) -> None:
         """A line that stays."""
         with self._lock:
-            self._console.print(line, soft_wrap=True)
+            self._console.flow(line)
 
     def step(self, line: str) -> None:
         """Of what goes on, where nothing can be drawn in place."""

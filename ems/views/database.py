@@ -9,6 +9,7 @@ import rich.text
 from rich.table import Table
 
 from ems.base.console import Text
+from ems.base.messages import counted
 from ems.databases import MAY, Checkup
 from ems.databases.comparing import Compared
 
@@ -117,5 +118,4 @@ def comparison(compared: Sequence[Compared]) -> Table:
 def _together(alike: Sequence[Compared]) -> list[Compared]:
     """The results of all these experiments as one."""
     rows = sum(each.rows for each in alike)
-    name = f"results of {len(alike):,} experiment{'' if len(alike) == 1 else 's'}"
-    return [Compared(name, rows, rows, same=True)] if alike else []
+    return [Compared(f"results of {counted(len(alike), 'experiment')}", rows, rows, same=True)] if alike else []

@@ -131,7 +131,7 @@ def test_items_are_counted_on_a_terminal_alone_and_only_where_that_takes_a_while
     terminal = console.Plain(file=io.StringIO(), width=80, force_terminal=is_terminal, force_interactive=is_terminal)
     monkeypatch.setattr(console, "err", terminal)
     monkeypatch.setattr(console, "PATIENCE_S", 0.05)
-    with console.counted("checking", ["a", "b", "c"]) as items:
+    with console.counting("checking", ["a", "b", "c"]) as items:
         taken = [time.sleep(lasts_s) or item for item in items]
     assert taken == ["a", "b", "c"]
     written = terminal.file.getvalue()
