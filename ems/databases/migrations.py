@@ -48,4 +48,32 @@ def _newest(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest)  # the n-th brings version n to n + 1
+SECONDS = {  # from a run's claim to its last heartbeat
+    "sqlite": "(julianday(heartbeat_at) - julianday(claimed_at)) * 86400",
+    "postgresql": "EXTRACT(EPOCH FROM heartbeat_at - claimed_at)",
+    "bigquery": "TIMESTAMP_DIFF(heartbeat_at, claimed_at, MICROSECOND) / 1000000",
+}
+ADD_USED = {
+    "sqlite": ["ALTER TABLE experiment ADD COLUMN used_s DOUBLE DEFAULT '0' NOT NULL"],
+    "postgresql": ["ALTER TABLE experiment ADD COLUMN used_s DOUBLE PRECISION DEFAULT '0' NOT NULL"],
+    "bigquery": [
+        "ALTER TABLE experiment ADD COLUMN IF NOT EXISTS used_s FLOAT64",
+        "UPDATE experiment SET used_s = 0 WHERE TRUE",
+    ],
+}
+
+
+def _used(connection: Connection) -> None:
+    dialect = connection.dialect.name
+    for statement in (
+        *ADD_USED[dialect],
+        f"""UPDATE experiment SET used_s = earlier.took FROM (
+            SELECT run.experiment_id AS id, SUM(CASE WHEN heartbeat_at > claimed_at THEN {SECONDS[dialect]} ELSE 0 END)
+            AS took FROM run JOIN experiment AS newest ON newest.id = run.experiment_id
+            WHERE run.attempt < newest.attempt GROUP BY run.experiment_id
+        ) AS earlier WHERE experiment.id = earlier.id""",
+    ):
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used)  # the n-th brings version n to n + 1

@@ -131,6 +131,7 @@ class Experiment:
     deadline_at: datetime | None = None
     started_at: datetime | None = None
     heartbeat_at: datetime | None = None
+    took_s: float = 0.0  # its runs together, each from its start to its last heartbeat
     finished_at: datetime | None = None
     destroyed_at: datetime | None = None  # when its stack released the record
     agent: str = ""  # the latest run's

@@ -63,12 +63,12 @@ def registered(wanted: Registration, now: datetime) -> Values:
         **dict.fromkeys(UNSET),
         **dict.fromkeys(COUNTERS, 0),
         **{"state": State.REGISTERED, "wanted_attempt": 1, "cost_usd": 0.0, "cancel_requested": False},
-        **{"registered_at": now, "now": now, "error": "", "log_tail": ""},
+        **{"registered_at": now, "now": now, "used_s": 0.0, "error": "", "log_tail": ""},
     }
 
 
-def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
-    """What may change of a row that is there; `used_s`: what the runs before its newest took."""
+def registered_again(row: Row, wanted: Registration) -> Change:
+    """What may change of a row that is there."""
     found = experiment_of(row)
     old = found.registration
     check_same_table(found, wanted)
@@ -80,7 +80,7 @@ def registered_again(row: Row, wanted: Registration, used_s: float) -> Change:
     if reopened_by(found, wanted):
         return Change(values | _opened(row))
     if wanted.max_hours != old.max_hours and _has_deadline(row):
-        values["deadline_at"] = deadline(wanted.max_hours, timedelta(seconds=used_s), row["claimed_at"])
+        values["deadline_at"] = deadline(wanted.max_hours, row["used_s"], row["claimed_at"])
     return Change(values)
 
 
@@ -161,15 +161,14 @@ def _opened(row: Row) -> Values:
 # Runs
 
 
-def claimed(row: Row, agent: str, lease_s: float, used_s: float) -> Change | None:
+def claimed(row: Row, agent: str, lease_s: float) -> Change | None:
     """The next run begins, and the one before it is lost; None if finished, or if another agent's lease holds.
 
-    No run begins, and the experiment expires, where `max_hours` are used up. `used_s`: what the runs before the newest
-    took.
+    No run begins, and the experiment expires, where `max_hours` are used up.
     """
     if experiment_of(row).state.finished or (is_held(row) and row["agent"] != agent):
         return None
-    until = deadline(row["max_hours"], timedelta(seconds=used_s + took_s(row)), row["now"])
+    until = deadline(row["max_hours"], took_s(row), row["now"])
     if until is not None and until <= row["now"]:
         return Change(_used_up(row), _lost(row))
     return Change(_running(row, until), _lost(row), _new_run(row, agent, lease_s))
@@ -180,6 +179,7 @@ def _running(row: Row, until: datetime | None) -> Values:
         "state": State.RUNNING,
         "attempt": row["attempt"] + 1,
         "machines": 1,
+        "used_s": took_s(row),
         "started_at": row["started_at"] or row["now"],
         "deadline_at": until,
         "error": "",

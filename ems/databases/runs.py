@@ -14,13 +14,11 @@ from ems.databases.states import Row, Values, experiment_of
 
 @dataclass(frozen=True)
 class Found:
-    """An experiment as a change finds it. What `rules` seldom need is asked for only then."""
+    """An experiment as a change finds it."""
 
     row: Row
-    used_s: Callable[[], float]
-    """What the runs before the newest took."""
     released_as: Callable[[int], State | None]
-    """How the run of this attempt was released, if it was."""
+    """How the run of this attempt was released, if it was; it is asked for only where `rules` need it."""
 
 
 Decide = Callable[[Found], Change | None]
@@ -54,7 +52,7 @@ class Runs(Database):
     def register(self, registration: Registration) -> Experiment:
         self._check_references(registration)
         row = self._rows.insert(registration) or self._changed(
-            registration.id, lambda found: rules.registered_again(found.row, registration, found.used_s())
+            registration.id, lambda found: rules.registered_again(found.row, registration)
         )
         return experiment_of(row)
 
@@ -87,9 +85,7 @@ class Runs(Database):
         self._changed(experiment_id, lambda found: rules.destroyed(found.row))
 
     def claim(self, experiment_id: str, *, agent: str, lease_s: float) -> Claim | None:
-        row, change = self._rows.change(
-            experiment_id, lambda found: rules.claimed(found.row, agent, lease_s, found.used_s())
-        )
+        row, change = self._rows.change(experiment_id, lambda found: rules.claimed(found.row, agent, lease_s))
         return rules.claim_of(row) if change and change.new_run else None
 
     def beat(self, claim: Claim, lease_s: float, points_done: int = 0, points_failed: int = 0) -> Orders:

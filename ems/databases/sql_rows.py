@@ -16,7 +16,7 @@ from ems.databases import LONG, Long, Registration, State, rules
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
 from ems.databases.sql_backend import SqlBackend
-from ems.databases.states import RUN, Row, Values, took_s
+from ems.databases.states import RUN, Row, Values
 from ems.databases.tables import charge, experiment, run
 
 ORDER = (experiment.c.destroyed_at.is_not(None), experiment.c.registered_at.desc(), experiment.c.id)
@@ -41,13 +41,7 @@ class SqlRows(Rows):
     def change(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
         with self._backend.writing() as connection:
             row = self.row(connection, experiment_id)
-            change = decide(
-                Found(
-                    row,
-                    used_s=lambda: _used_s(connection, row),
-                    released_as=lambda attempt: _released_as(connection, row, attempt),
-                )
-            )
+            change = decide(Found(row, released_as=lambda attempt: _released_as(connection, row, attempt)))
             if change is None:
                 return dict(row), None
             self._backend.write(connection, row, change)
@@ -98,11 +92,6 @@ class SqlRows(Rows):
 
 def _empty(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return literal_column("''", Text).label(column.name)
-
-
-def _used_s(connection: Connection, row: Row) -> float:
-    earlier = select(run).where(run.c.experiment_id == row["id"], run.c.attempt < row["attempt"])
-    return sum(took_s(found) for found in connection.execute(earlier).mappings())
 
 
 def _released_as(connection: Connection, row: Row, attempt: int) -> State | None:

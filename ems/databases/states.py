@@ -17,7 +17,7 @@ Row = Mapping[Any, Any]  # the keys are names of columns
 Values = dict[str, Any]
 
 RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
-COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error"})
+COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error", "took_s"})
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -41,17 +41,17 @@ def is_held(row: Row) -> bool:
     return row["run_state"] is not None and alive(State(row["run_state"]), row["lease_until"], row["now"])
 
 
-def deadline(max_hours: float | None, used: timedelta, claimed_at: datetime) -> datetime | None:
-    """`used`: what the runs before the one claimed at `claimed_at` took."""
-    return None if max_hours is None else claimed_at + timedelta(hours=max_hours) - used
+def deadline(max_hours: float | None, used_s: float, claimed_at: datetime) -> datetime | None:
+    """`used_s`: what the runs before the one claimed at `claimed_at` took."""
+    return None if max_hours is None else claimed_at + timedelta(hours=max_hours, seconds=-used_s)
 
 
 def took_s(row: Row) -> float:
-    """What a run took, from claim to last heartbeat: 0 before the first."""
+    """What the runs took, each from claim to last heartbeat: 0 before the first."""
     if row["claimed_at"] is None:
         return 0.0
-    took: timedelta = row["heartbeat_at"] - row["claimed_at"]
-    return max(took.total_seconds(), 0.0)  # the clock may have been set back
+    newest: timedelta = row["heartbeat_at"] - row["claimed_at"]
+    return float(row["used_s"]) + max(newest.total_seconds(), 0.0)  # the clock may have been set back
 
 
 def columns_of(registration: Registration) -> Values:
@@ -71,6 +71,7 @@ def experiment_of(row: Row) -> Experiment:
         state=state,
         agent=row["agent"] or "",
         platform=row["platform"] or "",
+        took_s=took_s(row),
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
         error=row["error"] or (used_up_error(row) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},

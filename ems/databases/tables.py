@@ -146,6 +146,7 @@ experiment = Table(
     _remark("error"),
     _remark("log_tail"),
     Column("job_digest", Text, nullable=False, server_default=""),
+    Column("used_s", Double, nullable=False, server_default="0"),
 )
 
 Index("ix_experiment_newest", *(experiment.c[name] for name in ("stack", "destroyed_at", "registered_at", "id")))

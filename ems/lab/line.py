@@ -25,8 +25,16 @@ def progress_line(experiment: Experiment) -> str:
     if experiment.attempt > 1:
         parts.append(f"attempt {experiment.attempt}")
     if experiment.started_at:
-        parts.append(duration((experiment.finished_at or datetime.now(UTC)) - experiment.started_at))
+        parts.append(duration(took(experiment)))
     return " · ".join(parts)
+
+
+def took(experiment: Experiment) -> timedelta:
+    """What its runs took together, the one under way up to now; zero before the first."""
+    since = timedelta()
+    if experiment.state is State.RUNNING and experiment.heartbeat_at:
+        since = datetime.now(UTC) - experiment.heartbeat_at
+    return timedelta(seconds=experiment.took_s) + max(since, timedelta())
 
 
 def duration(delta: timedelta) -> str:

@@ -10,7 +10,7 @@ from html import escape
 from ems import clusters
 from ems.databases import Experiment, State
 from ems.lab import Lab
-from ems.lab.line import duration, under_way
+from ems.lab.line import duration, took, under_way
 from ems.spool.batch import Mark
 from ems.views.failures import parameters, reason
 
@@ -81,9 +81,8 @@ class Progress:
 
     @property
     def took(self) -> timedelta:
-        """Time from the start of the first run to the end, or to now; zero before the first run."""
-        row = self.experiment
-        return (row.finished_at or datetime.now(UTC)) - row.started_at if row.started_at else timedelta()
+        """What its runs took together, the one under way up to now; zero before the first."""
+        return took(self.experiment)
 
     @property
     def left(self) -> timedelta | None:
@@ -98,7 +97,8 @@ class Progress:
             yield f"{self.points_done:,} of {self.points_total:,} points"
         if self.rate and self.left is not None:
             yield f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
-            yield f"{duration(self.left)} left"
+            if self.left >= timedelta(seconds=1):
+                yield f"{duration(self.left)} left"
         if self.points_failed:
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, TypedDict
 
 from rich.console import Group, JustifyMethod, RenderableType
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ems.base.console import Text
 from ems.databases import Experiment
-from ems.lab.line import duration
+from ems.lab.line import duration, took
 from ems.node.agent.platform import RunPlatform
 
 DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
@@ -126,18 +126,12 @@ def _cells(experiment: Experiment) -> dict[str, str]:
         "failed": f"{experiment.points_failed:,}",
         "rows": f"{experiment.rows_stored:,}",
         "attempt": str(experiment.attempt),
-        "took": _took(experiment),
+        "took": duration(took(experiment)) if experiment.started_at else "",
         "cluster": row.cluster,
         "machines": str(experiment.machines),
         "cost": f"${experiment.cost_usd:,.2f}",
         "project": row.project,
     }
-
-
-def _took(experiment: Experiment) -> str:
-    if experiment.started_at is None:
-        return ""
-    return duration((experiment.finished_at or datetime.now(UTC)) - experiment.started_at)
 
 
 def _iso(moment: datetime | None) -> str | None:

@@ -68,6 +68,7 @@ COLUMNS = {
     "rows_stored": "Rows stored.",
     "machines": "Machines that the experiment holds now.",
     "cost_usd": "Cost so far, in US dollars.",
+    "used_s": "Seconds that the runs before the newest took, each from its start to its last heartbeat.",
     "cancel_requested": "Whether somebody has asked to stop it.",
     "registered_at": "When it was registered.",
     "deadline_at": "When it expires.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +30,7 @@ from ems.databases import (
     State,
     connect,
 )
+from ems.databases.migrations import MIGRATIONS
 from ems.spool.batch import Batch, Column, Mark
 
 Address = tuple[str, Path]
@@ -53,6 +55,7 @@ REGISTRATION = Registration(
     points_total=8,
 )
 LONG_S = 3600.0
+VERSION = len(MIGRATIONS) + 1  # of the tables of SQL databases
 SHARED = [HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]  # one contract, many databases
 PROCESSES = get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -73,6 +76,14 @@ def claimed(database: Database, id: str = "5f0c", agent: str = "a", lease_s: flo
     claim = database.claim(id, agent=agent, lease_s=lease_s)
     assert claim is not None
     return claim
+
+
+def claimed_twice(database: Database) -> Claim:
+    """A running experiment whose first run took a while."""
+    first = claimed(database)
+    time.sleep(0.1)
+    database.release(first, Outcome(State.LOST, 0, 0))
+    return claimed(database)
 
 
 def batch(

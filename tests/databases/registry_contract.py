@@ -316,6 +316,16 @@ class RegistryContract(DatabaseCase):
         started = now(database).heartbeat_at
         assert timedelta(minutes=55) < second.deadline_at - started <= timedelta(hours=1) - timedelta(seconds=0.04)
 
+    def test_the_time_between_two_runs_is_nobodys(self, database):
+        database.release(claimed(database), Outcome(State.LOST, 0, 0))
+        time.sleep(1)
+        claim = claimed(database)
+        database.beat(claim, LONG_S)
+        found = now(database)
+        runs = [run["heartbeat_at"] - run["claimed_at"] for run in database.rows("run")]
+        assert found.took_s == pytest.approx(sum(runs, timedelta()).total_seconds(), abs=0.01)
+        assert found.took_s <= (found.heartbeat_at - found.started_at).total_seconds() - 0.9
+
     # Claims
 
     def test_claim_starts_a_run(self, database):

@@ -24,8 +24,20 @@ from ems.databases.bigquery.service import EMULATOR, Address
 from ems.databases.columns import RESERVED
 from tests.databases.bigquery_gate import everybody, gate
 from tests.databases.bigquery_server import PROJECT, BigqueryServer
+from tests.databases.cases import (
+    VERSION,
+    batch,
+    claimed,
+    claimed_twice,
+    failed,
+    fill_lab,
+    floats,
+    ints,
+    now,
+    states,
+    table,
+)
 from tests.databases.cases import Address as Place
-from tests.databases.cases import batch, claimed, failed, fill_lab, floats, ints, now, states, table
 from tests.databases.contract import DatabaseContract
 from tests.databases.results_contract import batches
 from tests.node.bench import ROWS, bench_of, half
@@ -213,17 +225,22 @@ def test_a_newer_schema_is_named(made, bigquery_url):
 
 
 def test_runs_of_an_older_schema_have_no_platform(made, bigquery_url):
-    claim = claimed(made)
-    for statement in ("ALTER TABLE run DROP COLUMN platform", "UPDATE schema_version SET version = 2 WHERE TRUE"):
+    claim, took_s = claimed_twice(made), now(made).took_s
+    for statement in (
+        "ALTER TABLE run DROP COLUMN platform",
+        "ALTER TABLE experiment DROP COLUMN used_s",
+        "UPDATE schema_version SET version = 2 WHERE TRUE",
+    ):
         made._bigquery.query(statement)
     with closing(BigqueryDatabase(bigquery_url)) as newer:
-        with pytest.raises(DatabaseError, match="version 2; this EMS needs version 4"):
+        with pytest.raises(DatabaseError, match=f"version 2; this EMS needs version {VERSION}"):
             newer.experiments()
         newer.create()
         newer.create()
         assert now(newer).platform == ""
         newer.describe(claim, "{}")
         assert now(newer).platform == "{}"
+        assert now(newer).took_s == pytest.approx(took_s)
 
 
 def test_what_a_check_finds(made):

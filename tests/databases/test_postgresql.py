@@ -25,10 +25,12 @@ from ems.databases.postgresql.errors import explained
 from ems.spool.batch import Column
 from tests.databases.cases import (
     REGISTRATION,
+    VERSION,
     Address,
     at_once,
     batch,
     claimed,
+    claimed_twice,
     failed,
     fill_lab,
     floats,
@@ -172,21 +174,23 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, postgresql_u
 
     made.register(REGISTRATION)
     with closing(PostgresqlDatabase(postgresql_url, migrations=[*MIGRATIONS, add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"this EMS needs version 5(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=rf"needs version {VERSION + 1}(.|\n)*ems up lab"):
             newer.experiments()
         at_once([newer.create, newer.create])
         assert now(newer).registration == REGISTRATION
     with closing(PostgresqlDatabase(postgresql_url)) as older:
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 5; this EMS knows versions up to 4(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=rf"knows versions up to {VERSION}(.|\n)*Upgrade EMS"):
                 call()
-    assert sql("SELECT version, note FROM schema_version, experiment") == [(5, None)]
+    assert sql("SELECT version, note FROM schema_version, experiment") == [(VERSION + 1, None)]
 
 
 def test_runs_of_an_older_schema_have_no_platform(made, sql, tmp_path, postgresql_url):
-    claim = claimed(made)
+    claim = claimed_twice(made)
+    used = sql("SELECT used_s FROM experiment")
     for statement in (
         "ALTER TABLE run DROP COLUMN platform",
+        "ALTER TABLE experiment DROP COLUMN used_s",
         "DROP INDEX ix_experiment_newest",
         "CREATE INDEX ix_experiment_stack ON experiment (stack)",
         "UPDATE schema_version SET version = 2",
@@ -197,6 +201,7 @@ def test_runs_of_an_older_schema_have_no_platform(made, sql, tmp_path, postgresq
         assert now(newer).platform == ""
         newer.describe(claim, "{}")
         assert now(newer).platform == "{}"
+    assert sql("SELECT used_s FROM experiment") == [pytest.approx(used[0])]
     indexes = {name for (name,) in sql("SELECT indexname FROM pg_indexes WHERE tablename = 'experiment'")}
     assert indexes == {"experiment_pkey", "ix_experiment_newest"}
 
@@ -414,7 +419,7 @@ def test_what_would_be_set_up_can_be_run_by_psql(postgresql_server, postgresql_u
             fill_lab(database)
             claimed(clients["agent"])
             found = clients["agent"].check()
-    assert (found.role, found.tables_version, found.may) == (f"{name}_agent", 4, MAY[:2])
+    assert (found.role, found.tables_version, found.may) == (f"{name}_agent", VERSION, MAY[:2])
 
 
 def test_a_check_measures_and_names_faults(made, sql):
@@ -431,7 +436,7 @@ def test_a_check_measures_and_names_faults(made, sql):
 def test_a_check_before_there_are_tables(postgresql_url):
     with closing(connect(postgresql_url, HERE)) as database:
         found = database.check()
-    assert (found.tables_version, found.needed_version, found.may) == (None, 4, ())
+    assert (found.tables_version, found.needed_version, found.may) == (None, VERSION, ())
     assert "no tables yet" in found.faults[0]
 
 

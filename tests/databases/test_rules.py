@@ -57,7 +57,7 @@ class Memory(Rows):
         if row is None:
             raise DatabaseError(f"no experiment {experiment_id!r}.")
         untouched = deepcopy(row)
-        change = decide(Found(row, self.used_s, self.released_as))
+        change = decide(Found(row, self.released_as))
         assert row == untouched  # a decision changes nothing itself
         if change is None:
             return row, None
@@ -74,9 +74,6 @@ class Memory(Rows):
         if change.new_run:
             assert change.new_run["attempt"] == len(self.runs) + 1
             self.runs.append(change.new_run)
-
-    def used_s(self) -> float:
-        return sum(map(states.took_s, self.runs[:-1]))
 
     def released_as(self, attempt: int) -> State | None:
         return self.runs[attempt - 1]["state"] if attempt in self.charges else None
@@ -377,6 +374,12 @@ class Histories(RuleBasedStateMachine):
             assert self.row["cost_usd"] == sum(charge["usd"] for charge in self.memory.charges.values())
 
     @invariant()
+    def what_the_runs_took_is_known_from_the_row(self) -> None:
+        if self.memory.experiment:
+            each = [max(run["heartbeat_at"] - run["claimed_at"], timedelta()) for run in self.memory.runs]
+            assert states.took_s(self.row) == pytest.approx(sum(each, timedelta()).total_seconds())
+
+    @invariant()
     def a_run_that_is_due_has_no_deadline(self) -> None:
         if self.memory.experiment and self.row["state"] == State.REGISTERED:
             assert self.row["deadline_at"] is None
@@ -395,7 +398,7 @@ def spec_of(**job: object) -> str:
 def test_what_is_computed_stays_as_it_was_recorded_first(key: str) -> None:
     first = replace(REGISTRATION, spec=spec_of(**{key: [1], "retries": 0}), points_total=17)
     again = replace(first, spec=spec_of(**{key: [1.0], "retries": 2}), points_total=11)
-    change = rules.registered_again(rules.registered(first, NOON), again, used_s=0.0)
+    change = rules.registered_again(rules.registered(first, NOON), again)
     assert change.experiment["spec"] == spec_of(**{key: [1], "retries": 2})
     assert change.experiment["points_total"] == 17
 
@@ -403,15 +406,16 @@ def test_what_is_computed_stays_as_it_was_recorded_first(key: str) -> None:
 def test_a_spec_that_is_recorded_again_stays_canonical() -> None:
     first = replace(REGISTRATION, spec=spec_of(sweep=[1]))
     unordered = replace(first, spec='{"job": {"sweep": [2], "function": "f"}, "a": 1}')
-    change = rules.registered_again(rules.registered(first, NOON), unordered, used_s=0.0)
+    change = rules.registered_again(rules.registered(first, NOON), unordered)
     assert change.experiment["spec"] == '{"a":1,"job":{"function":"f","sweep":[1]}}'
     with pytest.raises(ValueError, match="Out of range float values"):
-        rules.registered_again(rules.registered(first, NOON), replace(first, spec='{"job": {"x": NaN}}'), used_s=0.0)
+        rules.registered_again(rules.registered(first, NOON), replace(first, spec='{"job": {"x": NaN}}'))
 
 
 def test_hours_that_are_used_up_leave_no_machines() -> None:
-    row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3}
-    change = rules.claimed(row, "a", 1.0, 3600.0)
+    row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3, "used_s": 1800.0}
+    row |= {"claimed_at": NOON - timedelta(hours=0.5), "heartbeat_at": NOON}
+    change = rules.claimed(row, "a", 1.0)
     expired = {"state": State.EXPIRED, "machines": 0, "finished_at": NOON, "error": states.used_up_error(row)}
     assert change and change.experiment == expired
 

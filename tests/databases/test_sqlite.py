@@ -23,7 +23,20 @@ from ems.databases.sqlite.backend import filesystem
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
 from ems.views.status import status_object
-from tests.databases.cases import REGISTRATION, Address, batch, claimed, failed, fill_lab, floats, now, states, table
+from tests.databases.cases import (
+    REGISTRATION,
+    VERSION,
+    Address,
+    batch,
+    claimed,
+    claimed_twice,
+    failed,
+    fill_lab,
+    floats,
+    now,
+    states,
+    table,
+)
 from tests.databases.contract import DatabaseContract
 
 URL = "sqlite:///data/ems.db"
@@ -236,15 +249,15 @@ def test_an_older_schema_is_named_and_then_brought_up_to_date(made, file):
 
     made.register(REGISTRATION)
     with closing(SqliteDatabase(file, migrations=[*MIGRATIONS, add_note])) as newer:
-        with pytest.raises(DatabaseError, match=r"version 4; this EMS needs version 5(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=rf"needs version {VERSION + 1}(.|\n)*ems up lab"):
             newer.experiments()
         newer.create()
         newer.create()
         assert now(newer).registration == REGISTRATION
     with closing(SqliteDatabase(file)) as older, closing(sqlite3.connect(file)) as raw:
-        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(5, None)]
+        assert raw.execute("SELECT version, note FROM schema_version, experiment").fetchall() == [(VERSION + 1, None)]
         for call in (older.experiments, older.create):
-            with pytest.raises(DatabaseError, match=r"version 5; this EMS knows versions up to 4(.|\n)*Upgrade EMS"):
+            with pytest.raises(DatabaseError, match=rf"knows versions up to {VERSION}(.|\n)*Upgrade EMS"):
                 call()
 
 
@@ -263,6 +276,19 @@ def test_a_migration_that_fails_changes_nothing(made, file):
         assert "note" not in [row[1] for row in raw.execute("PRAGMA table_info(experiment)")]
 
 
+def test_what_runs_took_is_found_from_an_older_schema(made, file):
+    claimed_twice(made)
+    with closing(sqlite3.connect(file)) as raw:
+        ((used_s,),) = raw.execute("SELECT used_s FROM experiment")
+        raw.execute("ALTER TABLE experiment DROP COLUMN used_s")
+        raw.execute("UPDATE schema_version SET version = 4")
+        raw.commit()
+        made.close()
+        with closing(SqliteDatabase(file)) as newer:
+            newer.create()
+        assert raw.execute("SELECT used_s FROM experiment").fetchone() == (pytest.approx(used_s, abs=1e-3),)
+
+
 @pytest.fixture
 def version_1(file) -> Path:
     """A lab's database that the first version of EMS made."""
@@ -276,7 +302,7 @@ def version_1(file) -> Path:
 
 def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
     with closing(connect(URL, tmp_path)) as database:
-        with pytest.raises(DatabaseError, match=r"version 1; this EMS needs version 4(.|\n)*ems up lab"):
+        with pytest.raises(DatabaseError, match=rf"version 1; this EMS needs version {VERSION}(.|\n)*ems up lab"):
             database.experiments()
         database.create()
         assert now(database).registration == replace(REGISTRATION, points_total=4, max_hours=2.0)

@@ -143,7 +143,16 @@ def test_a_batch_that_comes_twice_and_a_point_that_failed_before_count_once() ->
 
 def test_what_a_row_said_counts_until_it_is_known_better() -> None:
     count = PointCount(20, done=7, failed=2)
-    assert (count.done, count.failed, count.bits) == (7, 2, bytearray(3))
+    assert (count.done, count.failed, count.given_up, count.bits) == (7, 2, 2, bytearray(3))
+
+
+def test_points_that_are_due_again_are_not_given_up() -> None:
+    count = PointCount(20)
+    count.know(range(3), "failed")
+    count.know(range(3, 8), "due")
+    assert (count.failed, count.given_up) == (8, 3)
+    count.add(Batch(array("q", []), array("q", []), (), (3, 4), (Mark(4, "failed", {}, ""),)))
+    assert (count.done, count.failed, count.given_up) == (1, 7, 4)
 
 
 @pytest.mark.parametrize(
@@ -203,14 +212,17 @@ def test_another_attempt_knows_that_a_column_has_integers_beyond_the_doubles(ben
     assert failure.point == 3 and "Column 'k' was int64 beyond the exact doubles so far" in failure.error
 
 
-def test_a_cancelled_second_attempt_still_knows_what_failed_in_the_first(bench: Bench) -> None:
+def test_a_second_attempt_counts_what_fails_in_it_and_still_knows_what_failed_in_the_first(bench: Bench) -> None:
     sweep = Sweeping(bench, "trouble", job={"max_failures": 0})
     state, done, failed = sweep.run()
     assert state is State.FAILED and failed
     sweep.make("wait")
     bench.database.reopen("e1")
     agent = bench.start(sweep.run_dir)
-    eventually(lambda: bench.row().points_done == done and bench.row().points_failed == failed)
+    eventually(lambda: having("driver", family(sweep.run_dir)))
+    seen = bench.row()
+    eventually(lambda: bench.row().heartbeat_at > seen.heartbeat_at)  # it has counted
+    assert (bench.row().points_done, bench.row().points_failed) == (done, 0)
     bench.database.request_cancel("e1")
     assert agent.wait(PATIENCE_S) == 0
     row = bench.row()

@@ -51,6 +51,7 @@ def experiment(stack: str = "svd", total: int = 1000, **changes) -> Experiment:
         cancel_requested=False,
         registered_at=began,
         started_at=began,
+        heartbeat_at=began,
     )
     return replace(running, **changes)
 

@@ -19,7 +19,7 @@ from ems.databases.dynamodb.registry import Registry, assignments, collection_of
 from ems.databases.dynamodb.results import Results, Writer
 from ems.databases.dynamodb.runs import OWN, entries_of, run_key
 from ems.databases.dynamodb.service import AT_ONCE_CALLS
-from ems.databases.states import RUN, took_s
+from ems.databases.states import RUN
 from ems.databases.states import Values as Row
 from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 
@@ -111,11 +111,9 @@ class Copying:
 
     def _note_runs(self, experiment_id: str) -> None:
         """In the experiment's item, what it says of its runs."""
-        found = self._registry.collection(collection_of(experiment_id), "run/")
-        runs = {run["attempt"]: run for run in found}
-        newest = runs.pop(max(runs))
-        used = {"used_s": sum(map(took_s, runs.values()), 0.0), "run_state": newest["state"]}
-        self._assign(experiment_id, "experiment", used | {name: newest.get(name) for name in RUN})
+        newest = self._registry.collection(collection_of(experiment_id), "run/")[-1]
+        of_run = {name: newest.get(name) for name in RUN}
+        self._assign(experiment_id, "experiment", of_run | {"run_state": newest["state"]})
 
     def _put_charges(self, rows: list[Row]) -> None:
         _at_once(self._put_charge, rows)

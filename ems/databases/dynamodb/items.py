@@ -29,7 +29,7 @@ PIECE_CHARACTERS = 90_000
 NUMBER_BYTES = 24
 KEY_LENGTH = 19 + 1 + 19 + 1 + 10
 LEAST, MOST = 1e-130, 1e126  # of a number's magnitude
-KINDS: dict[str, type[Any]] = {"used_s": float} | {
+KINDS: dict[str, type[Any]] = {
     column.name: datetime if isinstance(column.type, tables.UtcTime) else column.type.python_type
     for table in (tables.experiment, tables.run, tables.charge, tables.funding)
     for column in table.c

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import asdict
+from functools import partial
 
 from ems.databases import LONG, Experiment, Long, Registration, State, rules
 from ems.databases.dynamodb.errors import Changed
@@ -17,10 +18,10 @@ from ems.databases.dynamodb.items import Item, item_of
 from ems.databases.dynamodb.registry import EMPTY, Registry, collection_of
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
-from ems.databases.states import RUN, Row, Values, experiment_of, took_s
+from ems.databases.states import RUN, Row, Values, experiment_of
 
-OWN: Values = {"batches": 0, "last_batch": 0, "revision": 0, "used_s": 0.0}
-"""What an experiment's item has besides the row: of batches, of writes, and what the runs before the newest took."""
+OWN: Values = {"batches": 0, "last_batch": 0, "revision": 0}
+"""What an experiment's item has besides the row: of batches and of writes."""
 REUSE = ("tree", "environment_digest", "python", "job_digest")
 
 
@@ -59,7 +60,7 @@ class DynamodbRows(Rows):
     def _changed(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
         for _ in self._registry.service.tries():
             row = self._registry.row(experiment_id)
-            change = decide(self._found(row))
+            change = decide(Found(row, released_as=partial(self._released_as, experiment_id)))
             if change is None:
                 return row, None
             written = change.experiment | rules.newest_run(change) | _own(row, change)
@@ -70,13 +71,6 @@ class DynamodbRows(Rows):
                 continue
             return row | written | {"revision": row["revision"] + 1}, change
         raise AssertionError("tries end with an error")
-
-    def _found(self, row: Row) -> Found:
-        return Found(
-            row,
-            used_s=lambda: float(row["used_s"]),
-            released_as=lambda attempt: self._released_as(row["id"], attempt),
-        )
 
     def _released_as(self, experiment_id: str, attempt: int) -> State | None:
         item = self._registry.service.get(collection_of(experiment_id), run_key(attempt)) or {}
@@ -138,7 +132,7 @@ def _own(row: Row, change: Change) -> Values:
         return {}
     unfinished = frozenset(range(row["last_batch"] + 1, row["batches"] + 1))
     voided = {name: row[name] | unfinished for name in ("void_batches", "unclean_batches")}
-    return {"used_s": row["used_s"] + took_s(row), "last_batch": row["batches"], **voided}
+    return {"last_batch": row["batches"], **voided}
 
 
 def _items(row: Row, change: Change) -> list[Item]:

@@ -20,6 +20,7 @@ from ems.spool.gathering import GATHERED_MB, gathered
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_FAILED_RELEASES = 12  # about 45 s
 BEATS_A_LEASE = 5  # at least
+SOON_S = 0.5  # as often as views look
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Courier(threading.Thread):
         super().__init__(name="courier", daemon=True)
         self._connect, self._claim, self._spools = connect, claim, spools
         self._lease_s, self._beat_s = lease_s, beat_s
-        self._next_beat = self._next_store = 0.0
+        self._last_beat = self._next_beat = self._next_store = 0.0
         self._told = 0  # how often to listen
         self._began = time.monotonic()
         self._hurried = False
@@ -129,9 +130,10 @@ class Courier(threading.Thread):
         if time.monotonic() < self._next_beat:
             return
         told = self._told
-        counts = (self.count.done, self.count.failed) if self.count else (0, 0)
+        counts = (self.count.done, self.count.given_up) if self.count else (0, 0)
         self.orders = database.beat(self._claim, self._lease_s, *counts)
-        self._next_beat = time.monotonic() + self._beat_s
+        self._last_beat = time.monotonic()
+        self._next_beat = self._last_beat + self._beat_s
         if told != self._told:  # meanwhile
             self._next_beat = 0.0
         self._describe(database)
@@ -161,8 +163,8 @@ class Courier(threading.Thread):
                 self._next_store = time.monotonic() + pause_s
                 for path in paths:
                     path.unlink()  # at last: who finds the spool empty may rely on the count
-                if pause_s:
-                    self._next_beat = 0.0  # who sees new rows is to see the points counted
+                soon = 0.0 if pause_s else self._last_beat + SOON_S
+                self._next_beat = min(self._next_beat, soon)  # who sees new rows is to see the points counted
                 self._beat(database)
         self._hurried = False
 

@@ -21,12 +21,12 @@ class PointCount:
     @property
     def failed(self) -> int:
         """How many points failed, those that are due again included."""
-        return len(self._failed) + self._more_failed
+        return self.given_up + len(self._due)
 
     @property
     def given_up(self) -> int:
         """How many failed and are not to be computed again."""
-        return len(self._failed) - len(self._due)
+        return len(self._failed) - len(self._due) + self._more_failed
 
     def know(self, points: range, state: PointState) -> None:
         """So it is with points of which nothing was known."""
