@@ -19,6 +19,7 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.style import Style
+from rich.theme import Theme
 
 from ems.base.errors import EmsError
 from ems.base.messages import CONTROL, visible
@@ -26,6 +27,7 @@ from ems.base.messages import CONTROL, visible
 T = TypeVar("T")
 PATIENCE_S = 1.0  # before a line of progress is worth it
 BAR_WIDTH = 16
+COLOURS = Theme({"bar.complete": "cyan", "bar.finished": "green", "bar.pulse": "cyan"})  # rich's bars are red
 SIGNS = {"v": "✓", "x": "✗", ">": "▸▶", "-": "·–—─╸╺━", "~": "…", "|": "│", "+": "├└", "*": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"}
 STAND_INS = {ord(sign): letter for letter, signs in SIGNS.items() for sign in signs}  # each as wide as the sign
 
@@ -57,7 +59,7 @@ class Plain(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(emoji=False, markup=False, highlight=False, **options)
+        super().__init__(emoji=False, markup=False, highlight=False, theme=COLOURS, **options)
 
     def render_str(self, text: str, **options: Any) -> rich.text.Text:
         """Text that is given as a `str`: printed, or in a table's cell."""

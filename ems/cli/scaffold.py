@@ -17,6 +17,7 @@ from ems.base.errors import UserError
 from ems.base.process import run
 from ems.engine import install as engine
 from ems.lab import Lab
+from ems.lab.person import setting
 from ems.stack import stackfile
 from ems.stack.fields import RESERVED_TABLES
 from ems.stack.models import LabSpec
@@ -47,7 +48,7 @@ def init(directory: Path, name: str = "") -> Lab:
     if not empty:
         raise UserError(f"{root} is not empty.", "Choose another: ems init DIR")
     run(["git", "init", "--quiet", "--initial-branch", "main", root])
-    person = _setting(root, "user.name"), _setting(root, "user.email")
+    person = setting(root, "user.name"), setting(root, "user.email")
     values = {
         "lab": name,
         "lab_id": str(uuid.uuid4()),
@@ -59,11 +60,6 @@ def init(directory: Path, name: str = "") -> Lab:
     new(made, FIRST)
     _commit(root, person)
     return made
-
-
-def _setting(root: Path, name: str) -> str:
-    """Of git itself; "" where it is not set."""
-    return run(["git", "-C", root, "config", "--default", "", "--get", name]).removesuffix("\n")
 
 
 def _yaml(text: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated
 
@@ -13,10 +14,13 @@ from ems import databases
 from ems import lab as laboratory
 from ems.base.console import counting, err, out, print_json, say, text_out, working
 from ems.base.errors import UserError
+from ems.base.messages import counted
 from ems.cli.options import CLEAN_UP, LOOK, RUN, START, Json, Stack, Stacks
+from ems.lab import Lab
 from ems.lab import experiments as recorded
 
 stacks_commands = typer.Typer()
+ON_TERMINAL = 50  # experiments, unless more are asked for
 
 
 @stacks_commands.command(rich_help_panel=START, epilog="[bold]Examples[/]  ems check · ems check digits --json")
@@ -91,28 +95,63 @@ def stop(stack: Stack, as_json: Json = False) -> None:
             experiment = lifecycle.stop(lab, experiment)
         if not experiment.state.finished:
             say(f"{stack} has been asked to stop; it is still {experiment.state}. See: ems status {stack}")
-    show_status([experiment], as_json)
+    show_status(lab, [experiment], as_json)
 
 
-@stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems status · ems status digits --json")
-def status(stacks: Stacks = None, as_json: Json = False) -> None:
-    """Show where the newest experiment of each stack stands."""
+@stacks_commands.command(
+    rich_help_panel=LOOK,
+    epilog="[bold]Examples[/]  ems status · ems status --mine --since 2d · ems status --state failed --json",
+)
+def status(
+    stacks: Stacks = None,
+    states: Annotated[
+        list[databases.State] | None, typer.Option("--state", help="Only those in this state; may be repeated.")
+    ] = None,
+    project: Annotated[str, typer.Option(metavar="ID", help="Only those of this project.")] = "",
+    experimenter: Annotated[str, typer.Option(metavar="ID", help="Only those of this experimenter.")] = "",
+    mine: Annotated[bool, typer.Option("--mine", help="Only yours, by git's user.email.")] = False,
+    since: Annotated[
+        str, typer.Option(metavar="WHEN", help="Only what changed since: 30min, 12h, 2d, 3w, or a date.")
+    ] = "",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="At most so many; default: 50 on a terminal.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where the newest experiment of each stack stands: first what is under way, then what changed last."""
+    from ems.lab import person, selection
 
     lab = laboratory.find()
-    experiments = recorded.newest(lab, stacks, also=["platform"] if as_json else [])
-    if not experiments:
+    if mine and experimenter:
+        raise UserError("--mine and --experimenter are two answers to one question.", "Give one of them.")
+    chosen = selection.Selection(
+        states=states or (),
+        project=project,
+        experimenter=person.experimenter(lab) if mine else experimenter,
+        since=selection.since(since, datetime.now(UTC)) if since else None,
+    )
+    newest = recorded.newest(lab, stacks, also=["platform"] if as_json else [], remark=say)
+    found = chosen.of(newest)
+    if not newest:
         say("No experiment yet. Run what is described: ems up")
-    show_status(experiments, as_json)
+    elif not found:
+        say(f"Of {counted(len(newest), 'experiment')} none is such. All of them: ems status")
+    most = limit or (ON_TERMINAL if out.is_terminal and not as_json else len(found))
+    show_status(lab, found[:most], as_json, total=len(found))
 
 
-def show_status(experiments: list[databases.Experiment], as_json: bool) -> None:
+def show_status(lab: Lab, experiments: Sequence[databases.Experiment], as_json: bool, total: int = 0) -> None:
     """Print experiments as JSON or as a table; without any, an empty JSON list or nothing."""
+    from ems.engine.converged import declaring
+    from ems.engine.runner import Pulumi
     from ems.views.status import status_object, status_page
 
+    held = declaring(Pulumi(lab), experiments)
     if as_json:
-        print_json([status_object(experiment) for experiment in experiments])
+        print_json([status_object(each, declares=each.registration.stack in held) for each in experiments])
     elif experiments:
-        out.print(status_page(experiments, out.width))
+        out.print(status_page(experiments, out.width, total=total, declaring=held))
 
 
 @stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")
@@ -144,7 +183,7 @@ def watch(stacks: Stacks = None) -> None:
     from ems.views.progress import Looking, Progress
 
     lab = laboratory.find()
-    if not recorded.newest(lab, stacks):
+    if not recorded.newest(lab, stacks, remark=say):
         say("No experiment yet. Run what is described: ems up")
         return
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ems.base import plugins
 from ems.base.errors import EngineError
 from ems.databases import Experiment, Registration, rules
+from ems.engine import manners
 from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.engine.runner import Pulumi, export
 from ems.lab.described import rows_of
@@ -20,6 +22,25 @@ def declared_clusters(deployment: Mapping[str, Any]) -> int:
     tokens = set(map(token, plugins.names("clusters")))
     pending = [operation["resource"] for operation in deployment.get("pending_operations") or []]
     return sum(resource["type"] in tokens for resource in [*(deployment.get("resources") or []), *pending])
+
+
+def declaring(pulumi: Pulumi, experiments: Iterable[Experiment]) -> list[str]:
+    """The stacks of those finished whose state still has a cluster, as after a run that nobody waited for.
+
+    Asked only where states are files: others take a second each.
+    """
+    if not (backend := pulumi.backend()):
+        return []
+    finished = (each.registration.stack for each in experiments if each.state.finished)
+    states = ((stack, manners.state(backend, pulumi.lab.name, stack)) for stack in finished)
+    return [stack for stack, state in states if _declares(state)]
+
+
+def _declares(state: Path) -> bool:
+    try:
+        return declared_clusters(manners.deployment(state) or {}) > 0
+    except EngineError:  # `ems up` and `ems teardown` tell
+        return False
 
 
 def is_converged(pulumi: Pulumi, stack: str, experiment: Experiment, row: Registration) -> bool:

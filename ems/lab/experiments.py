@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from ems.base.errors import DatabaseError, StackFileError, UserError
+from ems.base.messages import Say, quiet
 from ems.databases import Database, Experiment, Long
 from ems.lab import Lab
 from ems.lab.line import under_way
@@ -27,13 +28,16 @@ def find(lab: Lab, experiment_id: str) -> Experiment | None:
         return database.experiment(experiment_id)
 
 
-def newest(lab: Lab, stacks: list[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
+def newest(
+    lab: Lab, stacks: list[str] | None = None, also: Collection[Long] = (), remark: Say = quiet
+) -> list[Experiment]:
     """The newest experiment of each stack that has one, sorted by the stack's name; `also` as of `Database.newest`.
 
-    Of `stacks` alone, if there are any: then DatabaseError if one of them has none, UserError if one is not a stack.
+    Of `stacks` alone, if there are any: then DatabaseError if none of them has one, UserError if one is not a stack of
+    an experiment. `remark` is told those that have none, where others have.
     """
     with lab.database() as database:
-        return _newest(lab, database, stacks, also)
+        return _newest(lab, database, stacks, also, remark)
 
 
 def follow(lab: Lab, stacks: list[str] | None, patience: Patience) -> Iterator[list[Experiment]]:
@@ -62,16 +66,20 @@ def latest(lab: Lab, stack: str, also: Collection[Long] = ()) -> Experiment:
     return experiment
 
 
-def _newest(lab: Lab, database: Database, stacks: list[str] | None, also: Collection[Long] = ()) -> list[Experiment]:
+def _newest(
+    lab: Lab, database: Database, stacks: list[str] | None, also: Collection[Long] = (), remark: Say = quiet
+) -> list[Experiment]:
     """Where the database cannot say, a name that is not a stack is reported first."""
     try:
         found = _by_stack(database.newest(stacks or None, also))
     except DatabaseError:
         lab.known(stacks or [])
         raise
-    for stack in stacks or []:
-        if stack not in found:
-            raise _without_experiment(lab, stack)
+    missing = [_without_experiment(lab, stack) for stack in dict.fromkeys(stacks or []) if stack not in found]
+    if missing and not found:
+        raise missing[0]
+    for error in missing:
+        remark(f"{error.message} {error.hint}")
     return [found[stack] for stack in sorted(found)]
 
 

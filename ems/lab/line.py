@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 
+NOW_S = 5  # between two beats, and a little more
+DAY_S = 86_400
+
 
 def under_way(experiment: Experiment) -> bool:
     """Whether it is worth waiting for: neither finished nor lost."""
@@ -37,11 +40,28 @@ def took(experiment: Experiment) -> timedelta:
     return timedelta(seconds=experiment.took_s) + max(since, timedelta())
 
 
+def ago(delta: timedelta) -> str:
+    """As `now`, `14 s ago`, `3 min ago`, `2 h ago`, `5 days ago`, `8 months ago` or `3 years ago`."""
+    seconds = int(delta.total_seconds())
+    if seconds < NOW_S:
+        return "now"
+    for unit_s, unit in ((1, "s"), (60, "min"), (3600, "h")):
+        if seconds < 60 * unit_s and seconds < DAY_S:
+            return f"{seconds // unit_s} {unit} ago"
+    days = seconds // DAY_S
+    for unit_days, unit in ((365.25, "year"), (30.44, "month"), (1, "day")):
+        if days >= 2 * unit_days:
+            return f"{counted(int(days / unit_days), unit)} ago"
+    return "1 day ago"
+
+
 def duration(delta: timedelta) -> str:
-    """As `14 s`, `3 min 05 s` or `2 h 07 min`."""
+    """As `14 s`, `3 min 05 s`, `2 h 07 min` or `3 d 04 h`."""
     seconds = max(int(delta.total_seconds()), 0)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+    if seconds < 3 * DAY_S:
+        return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+    return f"{seconds // DAY_S:,} d {seconds % DAY_S // 3600:02} h"

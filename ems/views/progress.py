@@ -16,7 +16,10 @@ from ems.views.failures import parameters, reason
 
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384
-CSS_COLOURS = {State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "orange"}
+CSS_COLOURS = {
+    **{State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red"},
+    **{State.LOST: "orange", State.CANCELLED: "purple"},
+}
 
 
 @dataclass(frozen=True, repr=False)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, TypedDict
 
+from rich.cells import cell_len
 from rich.console import Group, JustifyMethod, RenderableType
 from rich.table import Table
 
 from ems.base.console import Text
-from ems.databases import Experiment
-from ems.lab.line import duration, took
+from ems.base.messages import counted, some
+from ems.databases import Experiment, State
+from ems.lab.line import ago, duration, took
+from ems.lab.selection import changed_at
 from ems.node.agent.platform import RunPlatform
 
 DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
-NAMES, FOLDED = ("stack", "cluster", "project"), 14
+NAMES, FOLDED = frozenset({"stack", "cluster", "project"}), 14
 NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
-LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows")
+LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows", "changed")
 NOT_RECORDED = "not recorded"
-COLOURS = {"succeeded": "green", "running": "cyan", "failed": "red", "lost": "yellow", "expired": "red"}
+COLOURS = {
+    **{State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "yellow"},
+    **{State.CANCELLED: "magenta", State.RUNNING: "cyan", State.PROVISIONING: "cyan", State.QUEUED: "cyan"},
+}
+MOST_NAMED = 10
+HELD = "Ended, and still declared as clusters: "
 
 
 class StatusObject(TypedDict):
@@ -44,6 +54,7 @@ class StatusObject(TypedDict):
     funding: Annotated[str, "Who pays: a funding account of the lab."]
     cluster: Annotated[str, "Kind of place, or the stack of a persistent place."]
     machines_left: Annotated[int, "How many machines the experiment holds now."]
+    cluster_declared: Annotated[bool, "Whether it has ended, and its stack still has a cluster: see `ems teardown`."]
     cost_usd: Annotated[float, "Cost so far, in US dollars."]
     started_at: Annotated[str | None, "When the first run began, ISO 8601 in UTC; null before."]
     finished_at: Annotated[str | None, "When the experiment finished, ISO 8601 in UTC; null before."]
@@ -54,8 +65,8 @@ class StatusObject(TypedDict):
     ]
 
 
-def status_object(experiment: Experiment) -> StatusObject:
-    """The shape of `ems status --json`; times are ISO 8601 in UTC."""
+def status_object(experiment: Experiment, *, declares: bool = False) -> StatusObject:
+    """The shape of `ems status --json`; times are ISO 8601 in UTC. `declares`: its stack still has a cluster."""
     row = experiment.registration
     return {
         "stack": row.stack,
@@ -72,6 +83,7 @@ def status_object(experiment: Experiment) -> StatusObject:
         "funding": row.funding,
         "cluster": row.cluster,
         "machines_left": experiment.machines,
+        "cluster_declared": declares,
         "cost_usd": experiment.cost_usd,
         "started_at": _iso(experiment.started_at),
         "finished_at": _iso(experiment.finished_at),
@@ -80,41 +92,78 @@ def status_object(experiment: Experiment) -> StatusObject:
     }
 
 
-def status_page(experiments: Sequence[Experiment], width: int) -> RenderableType:
-    """The table, and below it the errors in full; `experiments` has at least one, `width` is in characters."""
-    errors = [
-        Text(f"{experiment.registration.stack}: {experiment.error}", "red")
-        for experiment in experiments
-        if experiment.error
-    ]
-    return Group(status_table(experiments, width), *errors)
+def status_page(
+    experiments: Sequence[Experiment], width: int, *, total: int = 0, declaring: Sequence[str] = ()
+) -> RenderableType:
+    """The table, and below it the errors, how many stand where, and what is still held.
+
+    `experiments` has at least one, `width` is in characters. `total`: how many there are, of which these come first.
+    `declaring`: the stacks among them that have ended and still have a cluster. Of one experiment the error is in full,
+    of several its first line.
+    """
+    several = len(experiments) > 1
+    errors = (_error(experiment, several=several) for experiment in experiments if experiment.error)
+    below = [_summary(experiments, total)] if several else []
+    if declaring:
+        below.append(
+            Text(f"{HELD}{some(declaring)}. Release: ems teardown {' '.join(declaring[:MOST_NAMED])}", "yellow")
+        )
+    return Group(status_table(experiments, width), *errors, *below)
 
 
 def status_table(experiments: Sequence[Experiment], width: int) -> Table:
     """A row each, of at least one experiment, in `width` characters; cost is in US dollars.
 
-    Numbers stay whole, names are folded; what says nothing, and what does not fit, is left out.
+    Numbers stay whole, names are folded where a word of them ends; what says nothing, and what does not fit, is left
+    out.
     """
     rows = [_cells(experiment) for experiment in experiments]
     columns = [name for name in rows[0] if any(row[name] != DULL.get(name) for row in rows)]
-    widths = {name: _width(name, rows) for name in columns}
+    longest = {name: max(len(name), *(cell_len(row[name]) for row in rows)) for name in columns}
+    widths = {name: min(longest[name], FOLDED) if name in NAMES else longest[name] for name in columns}
     for name in LEAST_FIRST:
         if sum(widths.values()) + 2 * len(widths) > width:
             widths.pop(name, None)
+    for name in NAMES & widths.keys():
+        free = width - sum(widths.values()) - 2 * len(widths)
+        widths[name] = max(widths[name], min(longest[name], widths[name] + free))
     table = Table(title="Experiments", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name, needed in widths.items():
         justify: JustifyMethod = "right" if name in NUMBERS else "left"
-        fixed = None if name in NAMES else needed  # only names give way
-        table.add_column(name, overflow="fold", min_width=needed, width=fixed, justify=justify)
+        table.add_column(name, overflow="fold", width=needed, justify=justify)
     for row in rows:
-        table.add_row(*(Text(row[name], COLOURS.get(row[name], "") if name == "state" else "") for name in widths))
+        table.add_row(*(_cell(name, row[name], widths[name]) for name in widths))
     return table
 
 
-def _width(name: str, rows: Sequence[Mapping[str, str]]) -> int:
-    """What a column needs."""
-    longest = max(len(name), *(len(row[name]) for row in rows))
-    return min(longest, FOLDED) if name in NAMES else longest
+def _cell(name: str, value: str, width: int) -> Text:
+    text = "\n".join(folded(value, width)) if name in NAMES else value
+    return Text(text, COLOURS.get(State(value), "") if name == "state" else "")
+
+
+def folded(name: str, width: int) -> Iterator[str]:
+    """Lines of at most `width` characters, broken after `-`, `_`, `.` or `/` where that can be."""
+    line = ""
+    for part in re.findall(r"[^-_./]+[-_./]?|[-_./]", name):
+        if line and cell_len(line + part) > width:
+            yield line
+            line = ""
+        line += part
+    yield line
+
+
+def _error(experiment: Experiment, *, several: bool) -> Text:
+    error = experiment.error.splitlines()[0] if several else experiment.error
+    return Text(f"{experiment.registration.stack}: {error}", COLOURS.get(experiment.state, ""))
+
+
+def _summary(experiments: Sequence[Experiment], total: int) -> Text:
+    """Such as `3 experiments: 1 running · 2 succeeded`."""
+    numbers = Counter(experiment.state for experiment in experiments)
+    parts = [Text(f"{number:,} {state}", COLOURS.get(state, "")) for state, number in numbers.items()]
+    text = Text(f"{counted(len(experiments), 'experiment')}: ").append(Text(" · ").join(parts))
+    older = total - len(experiments)
+    return text.append(f" · {older:,} older not shown: --limit {total}") if older > 0 else text
 
 
 def _cells(experiment: Experiment) -> dict[str, str]:
@@ -126,6 +175,7 @@ def _cells(experiment: Experiment) -> dict[str, str]:
         "failed": f"{experiment.points_failed:,}",
         "rows": f"{experiment.rows_stored:,}",
         "attempt": str(experiment.attempt),
+        "changed": ago(datetime.now(UTC) - changed_at(experiment)),
         "took": duration(took(experiment)) if experiment.started_at else "",
         "cluster": row.cluster,
         "machines": str(experiment.machines),

@@ -15,6 +15,7 @@ import ems
 from ems import databases
 from ems.base import errors
 from ems.cli import app as cli
+from ems.cli import scaffold
 from ems.databases import State
 from ems.lab import Lab
 from tests.cli.running import execute, files, run
@@ -23,8 +24,8 @@ from tests.databases.cases import batch, floats, ints, texts
 
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
-    *["environment", "experimenter", "project", "funding", "cluster", "machines_left", "cost_usd", "started_at"],
-    *["finished_at", "error", "platform"],
+    *["environment", "experimenter", "project", "funding", "cluster", "machines_left", "cluster_declared"],
+    *["cost_usd", "started_at", "finished_at", "error", "platform"],
 ]
 
 
@@ -236,6 +237,54 @@ def test_status_tells_what_failed(here: Lab) -> None:
     ran(here, state=State.FAILED, error="exit code 1: [red] was there")
     shown = run("status").stdout
     assert "pi: exit code 1: [red] was there" in shown and "\x1b" not in shown
+
+
+@pytest.mark.parametrize(
+    "words, shows",
+    [
+        ("--state failed --state running", False),
+        ("--state succeeded --project first --experimenter me --since 1h --limit 1", True),
+        ("--since 2020-01-31", True),
+        ("--since 2999-01-31T14:00", False),
+        ("--mine", True),
+    ],
+)
+def test_status_of_some(here: Lab, words: str, shows: bool) -> None:
+    experiment = ran(here)
+    person = databases.Experimenter(experiment.registration.experimenter, "Me", email="Ems@localhost")
+    subprocess.run(["git", "config", "user.email", "ems@localhost"], cwd=here.root, check=True)
+    with closing(databases.connect(here.database_url, here.root)) as database:
+        database.upsert(person)
+    done = run("status", *words.split())
+    assert ("succeeded" in done.stdout, "Of 1 experiment none is such" in done.stderr) == (shows, not shows)
+    assert len(json.loads(run("status", "--json", *words.split()).stdout)) == shows
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ("--project fist", 'No experiment is of the project "fist": did you mean first?'),
+        ("--experimenter you", 'No experiment is of the experimenter "you": allowed are me'),
+        ("--since yesterday", '--since is "yesterday": neither a time span nor a date.'),
+        ("--mine", 'No experimenter of the lab has the e-mail address "nobody@localhost"'),
+        ("--mine --experimenter me", "two answers to one question"),
+        ("--state finished", "'finished' is not one of 'registered'"),
+        ("--limit 0", "greater than or equal to 1"),
+    ],
+)
+def test_status_of_what_cannot_be_is_refused(here: Lab, words: str, says: str) -> None:
+    ran(here)
+    subprocess.run(["git", "config", "user.email", "nobody@localhost"], cwd=here.root, check=True)
+    assert says in " ".join(run("status", *words.split(), expect=2).stderr.replace("│", "").split())
+
+
+def test_status_of_several_shows_those_that_have_run(here: Lab) -> None:
+    ran(here)
+    scaffold.new(here, "other")
+    done = run("status", "pi", "other")
+    assert "succeeded" in done.stdout and "Stack 'other' has no experiment" in done.stderr
+    assert "There is no stack 'nosuch'" in run("status", "pi", "nosuch", expect=2).stderr
+    assert "runs nothing" in run("status", "pi", "lab", expect=2).stderr
 
 
 def test_stop_of_a_finished_one_says_so(here: Lab) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +19,7 @@ from rich.console import Console
 import ems
 from ems.base.errors import UserError
 from ems.databases import Experiment, State
-from ems.lab.line import duration, progress_line
+from ems.lab.line import ago, duration, progress_line
 from ems.node.job.results_reader import ResultsReader
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, doctor, failures, results, status, teardown
@@ -79,11 +80,11 @@ def test_status_leaves_out_what_says_nothing() -> None:
     one = replace(FINISHED, registration=replace(REGISTRATION, points_total=1), cost_usd=0.0)
 
     def columns(*experiments: Experiment) -> list[str]:
-        return drawn(status.status_table(experiments, 99), 99).splitlines()[1].split()
+        return drawn(status.status_table(experiments, 120), 120).splitlines()[1].split()
 
-    assert columns(one) == ["stack", "state", "rows", "took", "cluster", "project"]
+    assert columns(one) == ["stack", "state", "rows", "changed", "took", "cluster", "project"]
     assert columns(one, replace(one, attempt=2, machines=1, cost_usd=0.1, points_failed=1)) == [
-        *["stack", "state", "failed", "rows", "attempt", "took", "cluster", "machines", "cost", "project"]
+        *["stack", "state", "failed", "rows", "attempt", "changed", "took", "cluster", "machines", "cost", "project"]
     ]
 
 
@@ -92,8 +93,54 @@ def test_errors_stand_below_the_table_as_they_are() -> None:
     assert drawn(status.status_page([failed], 80)).splitlines()[-1] == "digits: [bold]KeyError[/]: 'x'"
 
 
+def test_several_are_summed_up_with_the_first_line_of_each_error() -> None:
+    failed = replace(FINISHED, state=State.FAILED, error="no memory\nat line 3")
+    lines = drawn(status.status_page([failed, FINISHED, FINISHED], 80, total=9, declaring=["digits"])).splitlines()
+    assert lines[-3:] == [
+        "digits: no memory",
+        "3 experiments: 1 failed · 2 succeeded · 6 older not shown: --limit 9",
+        "Ended, and still declared as clusters: digits. Release: ems teardown digits",
+    ]
+
+
+@given(st.text("ab-_.", min_size=1), st.integers(1, 12))
+def test_a_name_is_folded_where_a_word_of_it_ends(name: str, width: int) -> None:
+    lines = list(status.folded(name, width))
+    assert "".join(lines) == name and all(lines)
+    assert all(len(line) <= width or not re.search("[-_.]", line[:-1]) for line in lines)
+    assert all(line[-1] in "-_." for line in lines[:-1])
+
+
 @pytest.mark.parametrize(
-    "seconds, shown", [(-1, "0 s"), (59.9, "59 s"), (60, "1 min 00 s"), (3599, "59 min 59 s"), (7620, "2 h 07 min")]
+    "seconds, shown",
+    [
+        (-1, "now"),
+        (4.9, "now"),
+        (5, "5 s ago"),
+        (119, "1 min ago"),
+        (7199, "1 h ago"),
+        (86_400, "1 day ago"),
+        (86_399, "23 h ago"),
+        (2 * 86_400, "2 days ago"),
+        (60 * 86_400, "60 days ago"),
+        (61 * 86_400, "2 months ago"),
+        (1e8, "3 years ago"),
+    ],
+)
+def test_how_long_ago(seconds: float, shown: str) -> None:
+    assert ago(timedelta(seconds=seconds)) == shown
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [
+        (-1, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (7620, "2 h 07 min"),
+        (273_600, "3 d 04 h"),
+    ],
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(timedelta(seconds=seconds)) == shown
