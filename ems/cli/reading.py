@@ -9,6 +9,7 @@ import typer
 
 from ems import lab as laboratory
 from ems.base.console import out, print_json, say
+from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
 from ems.databases.snippets import Language
 
@@ -44,12 +45,13 @@ def results(
     lab = laboratory.find()
     experiment = latest(lab, stack)
     with lab.database() as connected:
-        batches = connected.results(experiment.id, names, conditions)
         if wanted:
-            rows = view.export(batches, wanted, to)
-            say(f"{rows:,} rows" + (f" in {to}" if to else "") + view.missing(experiment))
-        else:
-            out.print(view.table(batches, experiment, conditions))
+            rows = view.export(connected.results(experiment.id, names, conditions), wanted, to)
+            say(counted(rows, "row") + (f" in {to}" if to else "") + view.missing(experiment))
+            return
+        first = connected.results(experiment.id, names, conditions, chunk_rows=view.MOST_ROWS)
+        count = view.count_of(connected.results(experiment.id, [], conditions)) if conditions else ""
+        out.print(view.table(first, experiment, view.Asked(where or (), columns), count))
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,14 +20,16 @@ from rich.table import Table
 from ems.base import aside
 from ems.base.console import Text, text_out
 from ems.base.errors import UserError
-from ems.databases import Condition, Experiment
+from ems.base.messages import counted
+from ems.databases import Experiment
 from ems.spool.batch import Batch, Column, Value
-from ems.views.where import show
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_ROWS, MOST_COLUMNS = 20, 8  # on a terminal
+MOST_ROWS, MOST_COLUMNS, MOST_LETTERS = 20, 8, 200  # on a terminal
+MOST_COUNTED = 100_000
+DIGITS = (6, 9, 12, 15, 17)
 GROUP_CELLS = 1_000_000
 FORMATS = ("csv", "json", "parquet")
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)  # names that stand in CSV as they are
@@ -107,7 +111,7 @@ def _write_parquet(batches: Iterable[Batch], file: IO[bytes]) -> int:
         return 0
     rows = 0
     with pq.ParquetWriter(file, first.schema) as writer:
-        for table in itertools.chain([first], tables):
+        for table in chain([first], tables):
             writer.write_table(table)
             rows += table.num_rows
     return rows
@@ -137,38 +141,81 @@ def to_arrow(batch: Batch) -> pa.Table:
     return pa.table(columns)
 
 
-def table(batches: Iterable[Batch], experiment: Experiment, where: Sequence[Condition] = ()) -> RenderableType:
-    """The first rows and columns, for a terminal; floats with 6 digits."""
-    first = next(iter(batches), None)
-    if first is None and where:
-        return Text(f"{experiment.registration.stack}: no row fulfils {_shown(where)}{missing(experiment)}.")
+@dataclass(frozen=True)
+class Asked:
+    """Which rows and columns somebody asked for, as they were written."""
+
+    where: Sequence[str] = ()
+    columns: str = ""
+
+    def way(self, stack: str) -> str:
+        """The command that gives all of them."""
+        columns = ["--columns", self.columns] if self.columns else []
+        conditions = [word for condition in self.where for word in ("--where", condition)]
+        return shlex.join(["ems", "results", stack, *columns, *conditions, "--out", f"{stack}.csv"])
+
+
+def table(batches: Iterable[Batch], experiment: Experiment, asked: Asked = Asked(), count: str = "") -> RenderableType:
+    """The first rows and columns, for a terminal, and how to get all of them.
+
+    `count`: how many rows there are, as it is to be shown; without it, all that the experiment has.
+    """
+    first, row = next(iter(batches), None), experiment.registration
+    such = f" with {' and '.join(asked.where)}" if asked.where else ""
+    if first is None and such:
+        return Text(f"{row.stack}: no rows{such}{missing(experiment)}.")
     if first is None:
-        return Text(f"{experiment.registration.stack}: no rows yet, its state is {experiment.state}.")
+        return Text(f"{row.stack}: no rows yet, its state is {experiment.state}.")
+    names, rows = header(first), list(islice(records(first), MOST_ROWS))
+    of_rows = _of(len(rows), count or f"{max(experiment.rows_stored, len(rows)):,}", "row")
+    of_columns = _of(min(len(names), MOST_COLUMNS), f"{len(names):,}", "column")
+    title = f"{row.stack}: {of_rows}{such}, {of_columns} in {row.results_table}{missing(experiment)}"
+    ways = [Text(f"All of them: {asked.way(row.stack)}", "dim")] if " of " in of_rows + of_columns else []
+    return Group(Text(title), _grid(names, rows), *ways)
+
+
+def _of(shown: int, there: str, noun: str) -> str:
+    """As `1 row`, `3 rows` or `20 of 1,000 rows`."""
+    return counted(shown, noun) if there == f"{shown:,}" else f"{shown:,} of {there} {noun}s"
+
+
+def _grid(names: Sequence[str], rows: Sequence[tuple[Value, ...]]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in header(first)[:MOST_COLUMNS]:
-        shown.add_column(Text(name), overflow="fold")
-    for record in itertools.islice(records(first), MOST_ROWS):
-        shown.add_row(*map(_cell, record[:MOST_COLUMNS]))
-    return Group(_title(first, experiment, where), shown)
+    columns = list(zip(*rows, strict=True))[:MOST_COLUMNS]
+    for name in names[: len(columns)]:
+        shown.add_column(Text(_short(name)), overflow="fold")
+    for cells in zip(*map(_cells, columns), strict=True):
+        shown.add_row(*cells)
+    return shown
 
 
-def _title(first: Batch, experiment: Experiment, where: Sequence[Condition]) -> Text:
-    row, names = experiment.registration, header(first)
-    rows = f"rows with {_shown(where)};" if where else f"{experiment.rows_stored:,} rows and"
-    title = f"{row.stack}: {rows} {len(names):,} columns in {row.results_table}"
-    cut = len(names) > MOST_COLUMNS or len(first) > MOST_ROWS
-    return Text(f"{title}, the first of them" if cut else title)
+def _cells(values: Sequence[Value]) -> list[Text]:
+    """Of one column. Floats have as many digits as tell them apart, 6 at least."""
+    floats = {value for value in values if isinstance(value, float)}
+    digits = next((few for few in DIGITS if len({f"{value:.{few}g}" for value in floats}) == len(floats)), DIGITS[-1])
+    return [_cell(value, digits) for value in values]
 
 
-def _shown(where: Sequence[Condition]) -> str:
-    return " and ".join(map(show, where))
-
-
-def _cell(value: Value) -> Text:
+def _cell(value: Value, digits: int) -> Text:
     if value is None:
         return Text("")
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return Text(text, justify="left" if isinstance(value, str) else "right")
+    if isinstance(value, str):
+        return Text(_short(value))
+    return Text(f"{value:.{digits}g}" if isinstance(value, float) else str(value), justify="right")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
+
+
+def count_of(batches: Iterable[Batch]) -> str:
+    """How many rows there are; as it takes long to count more, `more than 100,000`."""
+    rows = 0
+    for batch in batches:
+        rows += len(batch)
+        if rows > MOST_COUNTED:
+            return f"more than {MOST_COUNTED:,}"
+    return f"{rows:,}"
 
 
 def format_of(format: str, path: Path | None) -> str:

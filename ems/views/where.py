@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import cast
 
@@ -58,10 +57,3 @@ def _value(text: str, value: str) -> Value:
 def _unquoted(text: str) -> str:
     quote = text[0]
     return text[1:-1].replace(quote * 2, quote) if quote in "\"'" else text
-
-
-def show(condition: Condition) -> str:
-    """As it is written: `theta >= 1.5`."""
-    if condition.value is None:
-        return f"{condition.column} is {'' if condition.operator == '=' else 'not '}null"
-    return f"{condition.column} {condition.operator} {json.dumps(condition.value, ensure_ascii=False)}"

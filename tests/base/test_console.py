@@ -44,7 +44,7 @@ def views(value: str):
     batch = Batch(array("q", [0]), array("q", [0]), (Column(value, "text", [value]),))
     look = progress.Progress(experiment(value), 1.0, 1, (mark,), (value,))
     yield status.status_page([experiment(value)], 300)
-    yield results.table(iter([batch]), experiment(value), [])
+    yield results.table(iter([batch]), experiment(value))
     yield failures.page([mark], value)
     yield teardown.certificate([Leftover(value, experiment(value), 1, value)])
     yield check.page([Report(value, value, (value,), (value,), 2)])

@@ -41,10 +41,9 @@ def test_results_of_some_rows(here: Lab) -> None:
     csv = ["results", "pi", "--format", "csv"]
     assert run(*csv, "--where", "x >= 1").stdout == "point,row,m,x\n1,0,120,1.5\n2,0,60,2.5\n"
     assert run(*csv, "--where", "x >= 1", "--where", "m=60", "--columns", "x").stdout == "point,row,x\n2,0,2.5\n"
-    assert (
-        "rows with m = 60 and x < 1.0; 4 columns" in run("results", "pi", "--where", "m=60", "--where", "x<1.").stdout
-    )
-    assert "no row fulfils x is null" in run("results", "pi", "--where", "x is null").stdout
+    some = run("results", "pi", "--where", "m=60", "--where", "x<1.").stdout
+    assert "pi: 1 row with m=60 and x<1., 4 columns in pi" in some
+    assert "pi: no rows with x is null" in run("results", "pi", "--where", "x is null").stdout
     assert "COLUMN OPERATOR VALUE" in run("results", "pi", "--where", "x => 1", expect=2).stderr
     assert "no column 'y'" in run("results", "pi", "--where", "y = 1", expect=2).stderr
     assert "'x' is float64" in run("results", "pi", "--where", "x = 'a'", expect=2).stderr

@@ -249,10 +249,33 @@ def test_results_of_python_are_those_of_the_newest_experiment(here) -> None:
 def test_the_table_shows_the_first_rows_and_columns() -> None:
     columns = [floats(f"c{number}", *[number + 1 / 3] * 30) for number in range(1000)]
     shown = drawn(results.table([batch([0] * 30, *columns, rows=list(range(30)))], FINISHED))
-    assert "1,002 columns" in shown and "the first of them" in shown and "c5" in shown and "c6" not in shown
+    assert "digits: 20 of 1,234 rows, 8 of 1,002 columns in digits" in shown and "c5" in shown and "c6" not in shown
+    assert shown.endswith("All of them: ems results digits --out digits.csv\n")
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert shown.count("5.33333") == results.MOST_ROWS
     assert "no rows yet" in drawn(results.table([], FINISHED))
+
+
+def test_a_small_table_is_whole_and_floats_are_told_apart() -> None:
+    two = batch(
+        [0, 1], floats("x", 0.1234567891, 0.1234567892), floats("y", 1 / 3, math.nan), texts("t", "a" * 900, "b")
+    )
+    shown = drawn(results.table([two], replace(FINISHED, rows_stored=2)), 200)
+    assert shown.startswith("digits: 2 rows, 5 columns in digits\n") and "All of them" not in shown
+    assert "0.1234567891" in shown and "0.1234567892" in shown and " 0.333333 " in shown and "nan" in shown
+    assert shown.count("a") < 220 and "a…" in shown
+
+
+def test_the_rows_asked_for_are_counted_up_to_a_limit() -> None:
+    asked = results.Asked(["m = 60", "t = 'a b'"], "x,y")
+    shown = drawn(
+        results.table([batch([0] * 20, floats("x", *[0.5] * 20), rows=list(range(20)))], FINISHED, asked, "21"), 200
+    )
+    assert shown.startswith("digits: 20 of 21 rows with m = 60 and t = 'a b', 3 columns in digits\n")
+    assert """ems results digits --columns x,y --where 'm = 60' --where 't = '"'"'a b'"'"'' --out digits.csv""" in shown
+    assert results.count_of([batch([0, 1]), batch([2])]) == "3"
+    many = batch(list(range(1000)))
+    assert results.count_of(many for _ in range(10**9)) == "more than 100,000"
 
 
 def test_a_format_by_name_or_by_the_end_of_the_file(tmp_path) -> None:
