@@ -223,15 +223,19 @@ def teardown(
     with working("surveying") as step:
         pulumi = Pulumi.of(lab, step)
         leftovers = releasing.survey(pulumi, stacks or ())
+    planned = releasing.foreseen(leftovers, force=force)
     if asks and any(leftover.clusters for leftover in leftovers):
-        out.print(view.table(leftovers))
+        out.print(view.table(planned))
         if not typer.confirm("Release what finished experiments hold?"):
             raise typer.Exit
     if not dry_run:
         with working("releasing") as step:
             leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
     if as_json:
-        print_json(view.as_object(leftovers))
+        print_json(view.as_object(planned if dry_run else leftovers))
+    elif dry_run:
+        words = ["ems", "teardown", *(stacks or ["--all"]), *(["--force"] if force else [])]
+        out.print(view.plan(planned, " ".join(words)))
     else:
         out.print(view.certificate(leftovers))
     raise typer.Exit(0 if dry_run else view.exit_code(leftovers))

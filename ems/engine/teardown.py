@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ems.base.errors import EmsError
@@ -24,7 +24,7 @@ class Leftover:
     """What one stack still declares, and what became of it.
 
     `experiment`: its newest one, None if no row knows it; `clusters`: how many its state has; `result`: "", `nothing
-    left`, `released`, `kept: …` or `failed: …`.
+    left`, `released`, `kept: …` or `failed: …`; foreseen, also `to be released` or `to be stopped and released`.
     """
 
     stack: str
@@ -53,6 +53,27 @@ def survey(pulumi: Pulumi, named: Sequence[str] = ()) -> list[Leftover]:
     return [leftover for leftover in found if leftover.experiment or leftover.clusters]
 
 
+def foreseen(leftovers: Sequence[Leftover], *, force: bool) -> list[Leftover]:
+    """What `teardown` would do with each."""
+    return [replace(leftover, result=_refusal(leftover, force) or _plan(leftover)) for leftover in leftovers]
+
+
+def _refusal(leftover: Leftover, force: bool) -> str:
+    """Why it is not released; "" if it is."""
+    if leftover.experiment is None:
+        why = "the lab's database has no experiment of this stack"
+        return f"failed: {why}; `ems pulumi destroy --stack {leftover.stack}` releases it"
+    if not (leftover.experiment.state.finished or force):
+        return f"kept: {leftover.experiment.state} (--force stops it)"
+    return ""
+
+
+def _plan(leftover: Leftover) -> str:
+    if leftover.experiment and not leftover.experiment.state.finished:
+        return "to be stopped and released"
+    return "to be released" if leftover.clusters else "nothing left"
+
+
 def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say) -> list[Leftover]:
     """Release what finished stacks still hold, in parallel; a running one only with `force`, after a stop.
 
@@ -71,13 +92,10 @@ def teardown(pulumi: Pulumi, leftovers: list[Leftover], *, force: bool, say: Say
 
 
 def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, str]:
-    experiment = leftover.experiment
-    if experiment is None:
-        why = "the lab's database has no experiment of this stack"
-        return leftover.clusters, f"failed: {why}; `ems pulumi destroy --stack {leftover.stack}` releases it"
+    experiment, refusal = leftover.experiment, _refusal(leftover, force)
+    if refusal or experiment is None:
+        return leftover.clusters, refusal
     if not experiment.state.finished:
-        if not force:
-            return leftover.clusters, f"kept: {experiment.state} (--force stops it)"
         experiment = stop(pulumi.lab, experiment)
     if not leftover.clusters:
         return 0, "nothing left"

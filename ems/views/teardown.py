@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ems.base.errors import EngineError
+from ems.base.messages import counted
 from ems.engine.teardown import Leftover
 
 
@@ -39,18 +40,33 @@ def _cost_usd(leftover: Leftover) -> float:
 
 def certificate(leftovers: Sequence[Leftover]) -> RenderableType:
     """What each stack holds, and below it one line: what is left in all, when, at what cost."""
-    moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    left = sum(leftover.clusters for leftover in leftovers)
-    machines = sum(map(_machines, leftovers))
+    held = _held(leftovers)
+    holds = f"{held} left" if held else "nothing is left"
     cost = sum(map(_cost_usd, leftovers))
-    held = f"{_count(left, 'cluster')} and {_count(machines, 'machine')} left"
-    holds = held if left or machines else "nothing is left"
-    spent = f"{moment}: {holds}; spent ${cost:,.2f} by {_count(len(leftovers), 'experiment')}."
-    return Group(table(leftovers), spent) if leftovers else Group(spent)
+    spent = f"{_moment()}: {holds}; spent ${cost:,.2f} by {counted(len(leftovers), 'experiment')}."
+    return Group(*_table_of(leftovers), spent)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def plan(leftovers: Sequence[Leftover], command: str) -> RenderableType:
+    """What `command` would do with each stack, which this did not."""
+    held = f"{_held(leftovers) or 'nothing'} held"
+    goes = any(leftover.result.startswith("to be") for leftover in leftovers)
+    what = f"nothing was changed. Do it: {command}" if goes else "nothing would be released."
+    return Group(*_table_of(leftovers), f"{_moment()}: {held}; {what}")
+
+
+def _moment() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _table_of(leftovers: Sequence[Leftover]) -> list[Table]:
+    return [table(leftovers)] if leftovers else []
+
+
+def _held(leftovers: Sequence[Leftover]) -> str:
+    """As `1 cluster and 2 machines`; "" if there is neither."""
+    clusters, machines = sum(leftover.clusters for leftover in leftovers), sum(map(_machines, leftovers))
+    return f"{counted(clusters, 'cluster')} and {counted(machines, 'machine')}" if clusters or machines else ""
 
 
 class StackLeft(TypedDict):

@@ -39,6 +39,7 @@ def test_finished_stacks_are_released_at_once_and_nothing_starts(user: User) -> 
     hold_clusters(user, "a", "b", "c")
     foreseen = teardown(user, "--all", "--dry-run")
     assert foreseen["clusters_left"] == 3 and foreseen["machines_left"] == 0
+    assert results(foreseen) == dict.fromkeys("abc", "to be released")
     user.ems("teardown", "--all", expect=2)  # nobody says yes
     with ThreadPoolExecutor(3) as pool:
         assert all(CLUSTER in types for types in pool.map(user.resources, "abc"))
@@ -94,7 +95,7 @@ def test_an_experiment_that_its_stack_file_reopens_ends_with_its_own_exit_code_a
 
 def test_the_certificate_names_time_cost_and_what_is_left(user: User) -> None:
     hold_clusters(user, "a")
-    assert "1 cluster" in user.ems("teardown", "a", "--dry-run").stdout
+    assert "1 cluster and 0 machines held; nothing was changed" in user.ems("teardown", "a", "--dry-run").stdout
     shown = user.ems("teardown", "a", "--yes").stdout
     assert "released" in shown and "UTC: nothing is left; spent $0.00" in shown
     assert set(teardown(user, "a")["stacks"][0]) == {"stack", "experiment_id", "state", "clusters_left", "result"}
@@ -105,6 +106,8 @@ def test_a_running_experiment_is_kept_unless_forced(user: User) -> None:
     user.experiment(rows=600, pause_s=0.3)
     user.ems("up", "e", "--detach")
     user.wait(lambda: user.stored() > 1)
+    assert results(teardown(user, "e", "--dry-run"))["e"].startswith("kept: running")
+    assert results(teardown(user, "e", "--dry-run", "--force")) == {"e": "to be stopped and released"}
     kept = teardown(user, "e")
     assert results(kept)["e"].startswith("kept: running") and kept["clusters_left"] == 1 and kept["machines_left"] == 1
     assert user.state() == "running" and user.agents()

@@ -316,6 +316,17 @@ def test_the_certificate_says_what_is_left_when_and_at_what_cost() -> None:
     assert "nothing is left; spent $0.00 by 0 experiments" in drawn(teardown.certificate([]), 200)
 
 
+def test_what_teardown_would_do() -> None:
+    command = "ems teardown --all"
+    shown = drawn(
+        teardown.plan([leftover(1, "to be released"), leftover(1, "kept: running", machines=2)], command), 200
+    )
+    assert "UTC: 2 clusters and 2 machines held; nothing was changed. Do it: ems teardown --all" in shown
+    kept = drawn(teardown.plan([leftover(1, "kept: running", machines=1)], command), 200)
+    assert "UTC: 1 cluster and 1 machine held; nothing would be released." in kept
+    assert "UTC: nothing held; nothing would be released." in drawn(teardown.plan([], command), 200)
+
+
 def test_the_shape_of_teardown() -> None:
     shown = teardown.as_object([leftover(1, "kept: running", machines=2)])
     assert list(shown) == ["at", "clusters_left", "machines_left", "cost_usd", "stacks"]
