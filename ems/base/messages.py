@@ -12,6 +12,8 @@ Say = Callable[[str], None]
 """How library code speaks to whoever called it: one sentence at a time."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FRAME = re.compile(r'\s+File ".*", line \d+')  # of a traceback of Python's
+ERROR = re.compile(r"Error( in .+)? ?:|error: (?!called from)")  # in R and Octave
+AFTERWARDS = re.compile(r"Execution halted|error: called from")
 MOST_COMPARED, MOST_LISTED = 2_000, 30  # names in one message: a lab may have thousands
 
 
@@ -75,12 +77,22 @@ def raised(text: str) -> str:
     """The line of a log's end or of an error that says what went wrong; "" if there is none.
 
     It is the first below the frames of the last traceback, which is seldom the last one: messages have several lines,
-    and a program's buffered output comes after its traceback. Without a traceback, it is the last line.
+    and a program's buffered output comes after its traceback. Without a traceback, it is the last line, but for what R
+    and Octave print after an error.
     """
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
     below = (line for line in lines[frames[-1] :] if not line.startswith(" ")) if frames else iter(())
-    return next(below, lines[-1] if lines else "").strip()
+    return next(below, _last(lines)).strip()
+
+
+def _last(lines: Sequence[str]) -> str:
+    """The last line, or that of an error above what R and Octave say of the calls that led to it."""
+    errors = [number for number, line in enumerate(lines) if ERROR.match(line)]
+    if not (errors and any(map(AFTERWARDS.match, lines[errors[-1] :]))):
+        return lines[-1] if lines else ""
+    line, *rest = lines[errors[-1] :]
+    return f"{line} {rest[0].strip()}" if line.endswith(":") else line
 
 
 def quiet(_sentence: str) -> None:

@@ -17,7 +17,7 @@ from ems.engine.runner import Pulumi, has_state, make_ready
 from ems.engine.turn import refuse, turn
 from ems.lab import Lab
 from ems.lab.experiments import POLL_S, find
-from ems.lab.line import progress_line
+from ems.lab.line import progress_line, way_on
 from ems.lab.patience import Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
 from ems.lab.telling import Telling, Unheard
@@ -218,9 +218,7 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
         return
     names = [experiment.registration.stack for experiment in failed]
     if len(failed) == 1:
-        why = f"{names[0]} {failed[0].state}: {failed[0].error}".rstrip(": ")
-        go_on = "" if failed[0].state is State.EXPIRED else f"; go on with `ems up {names[0]} --retry`"
-        raise ExperimentFailed(why, f"See `ems logs {names[0]}`{go_on}.")
+        raise ExperimentFailed(f"{names[0]} {failed[0].state}: {failed[0].error}".rstrip(": "), way_on(failed[0]))
     raise ExperimentFailed(
         f"{len(failed)} of {len(experiments)} experiments did not succeed: {some(names)}.",
         f"See why: ems status {' '.join(names[:MOST_NAMED])}; go on with: ems up --retry",

@@ -32,6 +32,14 @@ def progress_line(experiment: Experiment) -> str:
     return " · ".join(parts)
 
 
+def way_on(experiment: Experiment) -> str:
+    """Where to look at one that did not succeed, and how to go on."""
+    stack, of_points = experiment.registration.stack, experiment.registration.points_total > 1
+    look = "failures" if of_points and experiment.points_failed else "logs"
+    go_on = "" if experiment.state is State.EXPIRED else f"; go on with `ems up {stack} --retry`"
+    return f"See `ems {look} {stack}`{go_on}."
+
+
 def took(experiment: Experiment) -> timedelta:
     """What its runs took together, the one under way up to now; zero before the first."""
     since = timedelta()

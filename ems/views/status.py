@@ -15,8 +15,8 @@ from rich.table import Table
 
 from ems.base.console import Text
 from ems.base.messages import counted, some
-from ems.databases import Experiment, State
-from ems.lab.line import ago, duration, took
+from ems.databases import RETRYABLE, Experiment, State
+from ems.lab.line import ago, duration, took, way_on
 from ems.lab.selection import changed_at
 from ems.node.agent.platform import RunPlatform
 
@@ -104,6 +104,8 @@ def status_page(
     several = len(experiments) > 1
     errors = (_error(experiment, several=several) for experiment in experiments if experiment.error)
     below = [_summary(experiments, total)] if several else []
+    if not several and experiments[0].state in RETRYABLE:
+        below.append(Text(way_on(experiments[0]), "dim"))
     if declaring:
         below.append(
             Text(f"{HELD}{some(declaring)}. Release: ems teardown {' '.join(declaring[:MOST_NAMED])}", "yellow")

@@ -90,7 +90,12 @@ def test_status_leaves_out_what_says_nothing() -> None:
 
 def test_errors_stand_below_the_table_as_they_are() -> None:
     failed = replace(FINISHED, state=State.FAILED, error="[bold]KeyError[/]: 'x'")
-    assert drawn(status.status_page([failed], 80)).splitlines()[-1] == "digits: [bold]KeyError[/]: 'x'"
+    assert drawn(status.status_page([failed], 80)).splitlines()[-2:] == [
+        "digits: [bold]KeyError[/]: 'x'",
+        "See `ems logs digits`; go on with `ems up digits --retry`.",
+    ]
+    some = replace(FINISHED, state=State.EXPIRED, points_failed=1)
+    assert drawn(status.status_page([some], 80)).splitlines()[-1] == "See `ems failures digits`."
 
 
 def test_several_are_summed_up_with_the_first_line_of_each_error() -> None:
