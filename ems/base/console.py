@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from ems.base.messages import CONTROL, visible
 
 T = TypeVar("T")
 PATIENCE_S = 1.0  # before a line of progress is worth it
-BAR_WIDTH = 16
+BAR_WIDTH, PIPE_WIDTH = 16, 10_000
 COLOURS = Theme({"bar.complete": "cyan", "bar.finished": "green", "bar.pulse": "cyan"})  # rich's bars are red
 SIGNS = {"v": "✓", "x": "✗", ">": "▸▶", "-": "·–—─╸╺━", "~": "…", "|": "│", "+": "├└", "*": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"}
 STAND_INS = {ord(sign): letter for letter, signs in SIGNS.items() for sign in signs}  # each as wide as the sign
@@ -60,6 +61,8 @@ class Plain(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(emoji=False, markup=False, highlight=False, theme=COLOURS, **options)
+        if "width" not in options and "COLUMNS" not in os.environ and not self.is_terminal:
+            self.width = PIPE_WIDTH  # rows for other programs are not folded
 
     def render_str(self, text: str, **options: Any) -> rich.text.Text:
         """Text that is given as a `str`: printed, or in a table's cell."""
@@ -77,7 +80,9 @@ class Plain(Console):
         """Print sentences: on a terminal in lines broken between words. A longer word, such as a path, stays whole."""
         whole = self.render_str(text) if isinstance(text, str) else text
         for line in whole.split("\n", allow_blank=True):
-            parts = line.divide(_breaks(line.plain, self.width)) if self.is_terminal else [line]
+            parts = list(line.divide(_breaks(line.plain, self.width))) if self.is_terminal else [line]
+            for part in parts[:-1]:
+                part.rstrip()  # else a space could stand alone on a line
             for part in parts:
                 self.print(part, style=style, soft_wrap=True)
 

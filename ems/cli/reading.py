@@ -51,7 +51,9 @@ def results(
             return
         first = connected.results(experiment.id, names, conditions, chunk_rows=view.MOST_ROWS)
         count = view.count_of(connected.results(experiment.id, [], conditions)) if conditions else ""
-        out.print(view.table(first, experiment, view.Asked(where or (), columns), count))
+        out.print(
+            view.table(first, experiment, view.Asked(where or (), columns), count, out.height if out.is_terminal else 0)
+        )
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems failures svd · ems failures svd --json")

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ems import databases
 from ems import lab as laboratory
@@ -18,6 +19,9 @@ from ems.base.messages import counted
 from ems.cli.options import CLEAN_UP, LOOK, RUN, START, Json, Stack, Stacks
 from ems.lab import Lab
 from ems.lab import experiments as recorded
+
+if TYPE_CHECKING:
+    from ems.engine.teardown import Leftover
 
 stacks_commands = typer.Typer()
 ON_TERMINAL = 50  # experiments, unless more are asked for
@@ -224,18 +228,24 @@ def teardown(
         pulumi = Pulumi.of(lab, step)
         leftovers = releasing.survey(pulumi, stacks or ())
     planned = releasing.foreseen(leftovers, force=force)
+    if dry_run:
+        words = ["ems", "teardown", *(stacks or ["--all"]), *(["--force"] if force else [])]
+        _show(planned, as_json, view.plan(planned, " ".join(words)))
+        return
     if asks and any(leftover.clusters for leftover in leftovers):
         out.print(view.table(planned))
         if not typer.confirm("Release what finished experiments hold?"):
             raise typer.Exit
-    if not dry_run:
-        with working("releasing") as step:
-            leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
+    with working("releasing") as step:
+        leftovers = releasing.teardown(pulumi, leftovers, force=force, say=step)
+    _show(leftovers, as_json, view.certificate(leftovers))
+    raise typer.Exit(view.exit_code(leftovers))
+
+
+def _show(leftovers: list[Leftover], as_json: bool, page: RenderableType) -> None:
+    from ems.views.teardown import as_object
+
     if as_json:
-        print_json(view.as_object(planned if dry_run else leftovers))
-    elif dry_run:
-        words = ["ems", "teardown", *(stacks or ["--all"]), *(["--force"] if force else [])]
-        out.print(view.plan(planned, " ".join(words)))
+        print_json(as_object(leftovers))
     else:
-        out.print(view.certificate(leftovers))
-    raise typer.Exit(0 if dry_run else view.exit_code(leftovers))
+        out.print(page)

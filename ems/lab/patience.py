@@ -62,7 +62,7 @@ class Patience:
         self._pauses.reset()
 
 
-FASTEST_S, SLOWEST_S = 0.5, 60.0
+FASTEST_S, SLOWEST_S = 2.0, 60.0
 
 
 class Pace:
@@ -76,11 +76,11 @@ class Pace:
     def shows(self, line: str) -> bool:
         """Whether `line` is to be shown now, and then counts as shown.
 
-        It must differ from the last one, which must have been shown long enough ago: a hundredth of the time since the
-        beginning, 0.5 s at least and 60 s at most.
+        It must differ from the last one, which must have been shown long enough ago: a twentieth of the time since the
+        beginning, 2 s at least and 60 s at most.
         """
         now = time.monotonic()
-        pause_s = min(max((now - self._began) / 100, FASTEST_S), SLOWEST_S)
+        pause_s = min(max((now - self._began) / 20, FASTEST_S), SLOWEST_S)
         if line == self._line or now - self._shown_at < pause_s:
             return False
         self._line, self._shown_at = line, now

@@ -63,7 +63,7 @@ class Board:
 
     def end(self, name: str, experiment: Experiment | None, *, ran: bool) -> None:
         """How a stack has ended, in a line that stays. `ran`: whether there was anything to do."""
-        self._count(ended(name, experiment, ran=ran))
+        self._count(ended(name, experiment, ran=ran, why=self._total > 1))
 
     def fail(self, name: str, error: str) -> None:
         """Why a stack could not be brought to an end."""
@@ -147,12 +147,15 @@ def _kind(step: str) -> str:
     return re.sub(r"\d", "", step)
 
 
-def ended(stack: str, experiment: Experiment | None, *, ran: bool) -> Text:
-    """Such as `✓ pi succeeded · 20 rows · 1 s`; of what is not an experiment, without an `experiment`, `✓ lab`."""
+def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = True) -> Text:
+    """Such as `✓ pi succeeded · 20 rows · 1 s`; of what is not an experiment, without an `experiment`, `✓ lab`.
+
+    `why`: with the error, if there is one.
+    """
     if experiment is None:
         return Text(f"✓ {stack}", "green")
     if experiment.state is State.SUCCEEDED and not ran:
         return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", "green")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
-    return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error else line
+    return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error and why else line

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
 import rich.text
 
 from ems.base.console import Text
-from ems.base.messages import counted, raised
+from ems.base.messages import counted
 from ems.spool.batch import Mark, jsonable
+from ems.spool.failures import Group, grouped
 
-FEW, MOST_SHOWN, MOST_GROUPS = 3, 10, 1_000
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
+MOST_SHOWN = 10
 
 
 class FailureObject(TypedDict):
@@ -28,35 +26,6 @@ class FailureObject(TypedDict):
 def as_object(mark: Mark) -> FailureObject:
     """The shape of one entry of `ems failures --json`; `error` has the traceback."""
     return {"point": mark.point, "parameters": jsonable(mark.parameters), "error": mark.error}
-
-
-@dataclass
-class Group:
-    """Points that failed with the same error: how many, and the first few of them."""
-
-    error: str
-    count: int = 0
-    first: list[Mark] = field(default_factory=list)
-
-    def add(self, mark: Mark) -> None:
-        """One point more."""
-        self.count += 1
-        self.first += [mark] if self.count <= FEW else []
-
-
-def grouped(marks: Iterable[Mark]) -> list[Group]:
-    """The points by their errors, the commonest first. Numbers do not make errors different: they are often values.
-
-    More than MOST_GROUPS kinds of errors are not kept apart: the rest is one group, without a point.
-    """
-    groups: dict[str, Group] = {}
-    for mark in marks:
-        line = reason(mark)
-        kind = NUMBER.sub("#", line)
-        if kind not in groups and len(groups) >= MOST_GROUPS:
-            kind, line = "", "other errors"
-        groups.setdefault(kind, Group(line)).add(mark)
-    return sorted(groups.values(), key=lambda group: -group.count)
 
 
 def page(marks: Iterable[Mark], stack: str) -> rich.text.Text:
@@ -87,9 +56,3 @@ def _lines(group: Group) -> Iterator[Text]:
 def parameters(mark: Mark) -> str:
     """A point's parameters in one line, as `n=10, seed=3`."""
     return ", ".join(f"{name}={value}" for name, value in mark.parameters.items())
-
-
-def reason(mark: Mark) -> str:
-    """The line of its error that says what went wrong; of EMS's own errors, which have no traceback, the first."""
-    own = not mark.error.startswith("Traceback")
-    return mark.error.strip().partition("\n")[0] if own else raised(mark.error)

@@ -12,7 +12,8 @@ from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, took, under_way
 from ems.spool.batch import Mark
-from ems.views.failures import parameters, reason
+from ems.spool.failures import reason
+from ems.views.failures import parameters
 
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_ROWS, MOST_COLUMNS, MOST_LETTERS = 20, 8, 200  # on a terminal
+LEAST_ROWS, LINES_BESIDE = 5, 7
 MOST_COUNTED = 100_000
 DIGITS = (6, 9, 12, 15, 17)
 GROUP_CELLS = 1_000_000
@@ -155,8 +156,10 @@ class Asked:
         return shlex.join(["ems", "results", stack, *columns, *conditions, "--out", f"{stack}.csv"])
 
 
-def table(batches: Iterable[Batch], experiment: Experiment, asked: Asked = Asked(), count: str = "") -> RenderableType:
-    """The first rows and columns, for a terminal, and how to get all of them.
+def table(
+    batches: Iterable[Batch], experiment: Experiment, asked: Asked = Asked(), count: str = "", height: int = 0
+) -> RenderableType:
+    """The first rows and columns, for a terminal of `height` lines if it has any, and how to get all of them.
 
     `count`: how many rows there are, as it is to be shown; without it, all that the experiment has.
     """
@@ -166,12 +169,17 @@ def table(batches: Iterable[Batch], experiment: Experiment, asked: Asked = Asked
         return Text(f"{row.stack}: no rows{such}{missing(experiment)}.")
     if first is None:
         return Text(f"{row.stack}: no rows yet, its state is {experiment.state}.")
-    names, rows = header(first), list(islice(records(first), MOST_ROWS))
+    names, rows = header(first), list(islice(records(first), _fitting(height)))
     of_rows = _of(len(rows), count or f"{max(experiment.rows_stored, len(rows)):,}", "row")
     of_columns = _of(min(len(names), MOST_COLUMNS), f"{len(names):,}", "column")
     title = f"{row.stack}: {of_rows}{such}, {of_columns} in {row.results_table}{missing(experiment)}"
     ways = [Text(f"All of them: {asked.way(row.stack)}", "dim")] if " of " in of_rows + of_columns else []
     return Group(Text(title), _grid(names, rows), *ways)
+
+
+def _fitting(height: int) -> int:
+    """So many rows that title, header and the way to all of them are seen, too."""
+    return min(MOST_ROWS, max(height - LINES_BESIDE, LEAST_ROWS)) if height else MOST_ROWS
 
 
 def _of(shown: int, there: str, noun: str) -> str:

@@ -18,7 +18,7 @@ def table(leftovers: Sequence[Leftover]) -> Table:
     """One line for each stack."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("stack", "state", "clusters", "machines", "cost", "result"):
-        shown.add_column(name)
+        shown.add_column(name, overflow="fold")
     for leftover in leftovers:
         state, cost = _state(leftover), f"${_cost_usd(leftover):,.2f}"
         clusters, machines = str(leftover.clusters), str(_machines(leftover))

@@ -376,14 +376,6 @@ def test_each_error_is_shown_once_with_how_many_points_and_a_few_of_them() -> No
     assert drawn(failures.page([], "svd")) == "svd: no point failed\n"
 
 
-def test_errors_that_all_differ_are_counted_in_flat_memory() -> None:
-    kinds = 2 * failures.MOST_GROUPS
-    words = (f"{'a' * (n // 40)}b{'c' * (n % 40)}" for n in range(kinds))
-    groups = failures.grouped(Mark(n, "failed", {}, word) for n, word in enumerate(words))
-    assert len(groups) == failures.MOST_GROUPS + 1 and sum(group.count for group in groups) == kinds
-    assert groups[0].error == "other errors"
-
-
 def test_the_json_of_a_failure_has_the_whole_error() -> None:
     assert failures.as_object(Mark(1, "failed", {"x": float("inf")}, "e")) == {
         "point": 1,
@@ -396,20 +388,3 @@ def test_missing_points_are_told() -> None:
     sweep = replace(REGISTRATION, points_total=3120)
     assert results.missing(replace(FINISHED, registration=sweep)) == "; 3,112 of 3,120 points are still missing"
     assert results.missing(replace(FINISHED, registration=replace(sweep, points_total=8))) == ""
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (
-            'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    raise E\nValueError: no\ngood',
-            "ValueError: no",
-        ),
-        ("Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nKeyError: 'x'", "KeyError: 'x'"),
-        ("killed: exit code 7", "killed: exit code 7"),
-        ("two columns differ by case\nRename one", "two columns differ by case"),
-        ("", ""),
-    ],
-)
-def test_the_line_of_an_error_that_says_what_was_raised(error: str, line: str) -> None:
-    assert failures.reason(Mark(1, "failed", {}, error)) == line

@@ -17,7 +17,7 @@ from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.base.messages import counted
 from ems.databases import Database, Experiment, Outcome, State, reuse
-from ems.node.agent.attempt import POLL_S, Attempt
+from ems.node.agent.attempt import POLL_S, SAID_CHARACTERS, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.point_count import PointCount
 from ems.node.agent.spools import Spools
@@ -25,11 +25,13 @@ from ems.node.driver.points import Order
 from ems.node.driver.ranges import count_open
 from ems.node.job.keeper import Ended, Job
 from ems.node.job.results_reader import ResultsReader
+from ems.spool.failures import grouped
 from ems.spool.kinds import Kind, settled
 from ems.sweep import Sweep
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
+MOST_FAILURES = 10_000  # that are looked at for the commonest error
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -217,9 +219,22 @@ class SweepAttempt(Attempt):
             return Outcome(State.FAILED, 0, 0, ended.code, self._said(f"the sweep's driver: {ended}"), self._log_tail())
         if ended.code == 0 and failed <= (self._max_failures or 0):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
-        stopped = "" if ended.code == 0 else " It was stopped, as more than max_failures failed."
-        said = f"{counted(failed, 'point')} failed: see `ems failures`.{stopped}"
-        return Outcome(State.FAILED, 0, 0, ended.code, said)
+        stopped = "" if ended.code == 0 else ". It was stopped, as more than max_failures failed."
+        return Outcome(State.FAILED, 0, 0, ended.code, f"{self._patiently(self._why)}{stopped}")
+
+    def _why(self, database: Database) -> str:
+        """How many points failed, and the commonest error; of very many points, that of the last ones."""
+        failed = self._count.failed
+        looked_at = min(failed, MOST_FAILURES)
+        groups = grouped(database.failures(self._claim.experiment_id, looked_at))
+        said = f"{counted(failed, 'point')} failed"
+        if not groups:
+            return said
+        error = groups[0].error[:SAID_CHARACTERS]
+        if len(groups) == 1 and looked_at == failed:
+            return f"{said}: {error}"
+        of = "them" if looked_at == failed else f"the last {looked_at:,}"
+        return f"{said}, {groups[0].count:,} of {of} with {error}"
 
     @property
     def _count(self) -> PointCount:
