@@ -156,6 +156,8 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
         return Text(f"✓ {stack}", "green")
     if experiment.state is State.SUCCEEDED and not ran:
         return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", "green")
+    if experiment.state is State.SUCCEEDED and not experiment.rows_stored:
+        return Text(f"✓ {stack} {progress_line(experiment)}: nothing was stored, see `ems logs {stack}`", "yellow")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
     return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error and why else line

@@ -325,6 +325,7 @@ def asked(wait_s: float) -> list[tuple]:
         fault(400, "invalidQuery", "Transaction is aborted due to concurrent update against table p:lab.experiment."),
         fault(409, "duplicate", "Already Exists: Job p:US.j"),
         fault(404, "notFound", "Not found: Job p:US.j"),
+        fault(400, "invalidQuery", 'Failed to alter table "t" because it was reverted by a concurrent transaction.'),
         fault(400, "invalidQuery", "Could not serialize access to table p:lab.run due to concurrent update"),
     ],
 )

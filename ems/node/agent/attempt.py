@@ -36,6 +36,7 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
+NOTHING_WRITTEN = "the job wrote none into the folder that EMS_RESULTS_DIR names"
 SAID_CHARACTERS = 300  # of the line that says what went wrong, in an error
 CANCELLED = "Cancelled on request."
 EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
@@ -267,11 +268,11 @@ class Attempt:
             yield from reader.verified()
 
     def _told_unread(self, reader: ResultsReader) -> str:
-        """Says in the log which files are not read; returns it."""
+        """Says in the log which files are not read, or that there are no rows; returns it."""
         unread = reader.unread()
-        if not unread:
+        if not unread and reader.rows:
             return ""
-        said = f"{reader.rows:,} rows; not read: {some([*map(plain, unread)])}"
+        said = f"{reader.rows:,} rows; {f'not read: {some([*map(plain, unread)])}' if unread else NOTHING_WRITTEN}"
         with (self._dir / "job.log").open("a", encoding="utf-8") as file:
             file.write(f"--- {said} ---\n")
         return said
