@@ -91,7 +91,11 @@ class Faulty(Sweeping):
 
     def assert_whole(self, failed: frozenset[int] = frozenset(), attempts: int = 1) -> None:
         """Each point once, stored or failed; all that ran has ended."""
-        assert self.agent.wait(PATIENCE_S) == 0
+        try:
+            assert self.agent.wait(PATIENCE_S) == 0
+        except subprocess.TimeoutExpired as error:
+            tree = [(one.pid, one.status(), one.cmdline()) for one in self.tree()]
+            raise AssertionError(f"{tree}\n{self.log()}\n{(self.run_dir / 'agent.log').read_text()}") from error
         row = self.bench.row()
         state = State.FAILED if failed else State.SUCCEEDED
         counters = (row.state, row.points_done, row.points_failed, row.rows_stored, row.machines, row.attempt)
