@@ -62,13 +62,14 @@ class Patience:
         self._pauses.reset()
 
 
-FASTEST_S, SLOWEST_S = 2.0, 60.0
+SLOWEST_S = 60.0
 
 
 class Pace:
     """How often a progress line is shown: only on change, the longer it goes on the more seldom."""
 
-    def __init__(self) -> None:
+    def __init__(self, fastest_s: float = 2.0) -> None:
+        self._fastest_s = fastest_s
         self._began = time.monotonic()
         self._shown_at = 0.0
         self._line = ""
@@ -76,11 +77,11 @@ class Pace:
     def shows(self, line: str) -> bool:
         """Whether `line` is to be shown now, and then counts as shown.
 
-        It must differ from the last one, which must have been shown long enough ago: a twentieth of the time since the
-        beginning, 2 s at least and 60 s at most.
+        It must differ from the last one, which must have been shown long enough ago: a hundredth of the time since the
+        beginning, `fastest_s` at least and 60 s at most.
         """
         now = time.monotonic()
-        pause_s = min(max((now - self._began) / 20, FASTEST_S), SLOWEST_S)
+        pause_s = min(max((now - self._began) / 100, self._fastest_s), SLOWEST_S)
         if line == self._line or now - self._shown_at < pause_s:
             return False
         self._line, self._shown_at = line, now

@@ -3,7 +3,8 @@
 from tests.databases.points_contract import PointsContract
 from tests.databases.registry_contract import RegistryContract
 from tests.databases.results_contract import ResultsContract
+from tests.databases.runs_contract import RunsContract
 
 
-class DatabaseContract(RegistryContract, ResultsContract, PointsContract):
+class DatabaseContract(RegistryContract, RunsContract, ResultsContract, PointsContract):
     """A backend's tests give `address`: the URL and root of a database that does not exist yet."""

@@ -29,6 +29,7 @@ from ems.lab.telling import Telling
 
 T = TypeVar("T")
 
+FASTEST_S = 0.5  # of progress lines: the engine shows the last one in place
 DIFF = provider_pb2.DiffResponse
 AWAY_S = 120.0  # that a call waits for the database
 LINE_LIMIT = 2000  # the engine keeps 2 KB of a line
@@ -197,7 +198,7 @@ class _AtResource:
 
     def __init__(self, engine: Any, urn: str) -> None:
         self._engine, self._urn = engine, urn
-        self._pace = Pace()
+        self._pace = Pace(FASTEST_S)
 
     def say(self, line: str) -> None:
         self._log(line, engine_pb2.INFO, ephemeral=True)
