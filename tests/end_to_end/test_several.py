@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 from ems.engine import manners
 from tests.end_to_end.conftest import User, expected
+from tests.engine.test_growth import asked
 from tests.processes import PATIENCE_S
 
 
@@ -38,6 +40,21 @@ def test_where_nothing_has_to_be_done_no_update_is_made_unless_it_is_asked_for(u
     assert updates_made(user) == before
     user.ems("up", "lab", "e", "--refresh")
     assert updates_made(user) > before and user.query("SELECT count(*) FROM run") == [(1,)]
+
+
+def test_what_is_done_already_is_found_out_without_the_engine_and_of_git_once_for_all(
+    user: User, tmp_path: Path
+) -> None:
+    user.experiment()
+    others = ["f", "g", "h", "i"]
+    for stack in others:
+        also(user, stack)
+    user.ems("up", "e", *others)
+    few, opened, _, _ = asked(user.root, tmp_path / "few", "up", "e")
+    many, opened_more, _, started = asked(user.root, tmp_path / "many", "up", "e", *others)
+    assert few == many and set(started) == {"git"}
+    ours = {name: number for name, number in opened_more.items() if name in opened}
+    assert max(ours.values()) <= max(opened.values()) + len(others)  # the database, once for each
 
 
 def test_whoever_waited_makes_no_update_of_its_own(user: User) -> None:
