@@ -173,7 +173,9 @@ EVERYWHERE: list[
 
 
 @pytest.mark.parametrize(
-    ("value", "stored", "spared"), EVERYWHERE, ids=[f"{value!r:.40}" for value, _, _ in EVERYWHERE]
+    ("value", "stored", "spared"),
+    EVERYWHERE,
+    ids=[f"{type(value).__name__}-{number}" for number, (value, _, _) in enumerate(EVERYWHERE)],
 )
 def test_a_value_is_stored_or_refused_alike_in_all_containers(value: Any, stored: Any, spared: set[str]) -> None:
     for name, contain in CONTAINERS.items():
