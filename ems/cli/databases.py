@@ -78,6 +78,7 @@ def database_copy(
     from ems.views import database as view
 
     root = laboratory.find().root
+    copying.refuse_same(source, target, root)
     with (
         closing(databases.connect(source, root)) as here,
         closing(databases.connect(target, root)) as there,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ems.base.errors import UserError
@@ -14,6 +15,14 @@ from ems.spool.batch import Batch
 from ems.spool.gathering import joined
 
 ROWS_TOGETHER = 20_000  # of results, whosever they are, in one transaction
+
+
+def refuse_same(source: str, target: str, root: Path) -> None:
+    """UserError if both URLs name one database; files are taken from `root`, the lab's folder."""
+    prefix = "sqlite:///"
+    files = [(root / url.removeprefix(prefix)).resolve() for url in (source, target) if url.startswith(prefix)]
+    if source == target or (len(files) == 2 and files[0] == files[1]):
+        raise UserError(f"{source} and {target} are the same database.", "Name another one to copy into.")
 
 
 def copy(source: Database, target: Database, say: Say) -> list[Compared]:

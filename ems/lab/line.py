@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 
+GOES_ON = "it goes on by itself: ems status"
 NOW_S = 5  # between two beats, and a little more
 DAY_S = 86_400
 
@@ -21,7 +22,7 @@ def progress_line(experiment: Experiment) -> str:
     parts = [str(experiment.state)]
     if experiment.registration.points_total > 1:
         parts.append(f"{experiment.points_done:,} of {experiment.registration.points_total:,} points")
-    if experiment.points_failed:
+    if failed_points(experiment):
         parts.append(f"{experiment.points_failed:,} failed")
     if experiment.state is not State.REGISTERED:
         parts.append(counted(experiment.rows_stored, "row"))
@@ -32,10 +33,14 @@ def progress_line(experiment: Experiment) -> str:
     return " · ".join(parts)
 
 
+def failed_points(experiment: Experiment) -> int:
+    """How many points of its grid failed; a program has none."""
+    return experiment.points_failed if experiment.registration.points_total > 1 else 0
+
+
 def way_on(experiment: Experiment) -> str:
     """Where to look at one that did not succeed, and how to go on."""
-    stack, of_points = experiment.registration.stack, experiment.registration.points_total > 1
-    look = "failures" if of_points and experiment.points_failed else "logs"
+    stack, look = experiment.registration.stack, "failures" if failed_points(experiment) else "logs"
     go_on = "" if experiment.state is State.EXPIRED else f"; go on with `ems up {stack} --retry`"
     return f"See `ems {look} {stack}`{go_on}."
 

@@ -20,7 +20,7 @@ from ems.base.console import Plain, Text
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
-from ems.lab.line import progress_line
+from ems.lab.line import GOES_ON, progress_line, under_way
 from ems.lab.patience import Pace
 from ems.views.progress import Progress, glance
 from ems.views.status import COLOURS
@@ -160,4 +160,6 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
         return Text(f"✓ {stack} {progress_line(experiment)}: nothing was stored, see `ems logs {stack}`", "yellow")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
+    if under_way(experiment):
+        return line.append(f"; {GOES_ON}")
     return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error and why else line

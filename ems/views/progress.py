@@ -10,7 +10,7 @@ from html import escape
 from ems import clusters
 from ems.databases import Experiment, State
 from ems.lab import Lab
-from ems.lab.line import duration, took, under_way
+from ems.lab.line import duration, failed_points, took, under_way
 from ems.spool.batch import Mark
 from ems.spool.failures import reason
 from ems.views.failures import parameters
@@ -103,7 +103,7 @@ class Progress:
             yield f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:.2g}/s"
             if self.left >= timedelta(seconds=1):
                 yield f"{duration(self.left)} left"
-        if self.points_failed:
+        if failed_points(self.experiment):
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:
             yield "1 worker" if self.workers == 1 else f"{self.workers} workers"

@@ -16,11 +16,11 @@ from rich.table import Table
 from ems.base.console import Text
 from ems.base.messages import counted, some
 from ems.databases import RETRYABLE, Experiment, State
-from ems.lab.line import ago, duration, took, way_on
+from ems.lab.line import ago, duration, failed_points, took, way_on
 from ems.lab.selection import changed_at
 from ems.node.agent.platform import RunPlatform
 
-DULL = {"points": "", "failed": "0", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
+DULL = {"points": "", "failed": "", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
 NAMES, FOLDED = frozenset({"stack", "cluster", "project"}), 14
 NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
 LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows", "changed")
@@ -174,7 +174,7 @@ def _cells(experiment: Experiment) -> dict[str, str]:
         "stack": row.stack,
         "state": str(experiment.state),
         "points": f"{experiment.points_done:,}/{row.points_total:,}" if row.points_total > 1 else "",
-        "failed": f"{experiment.points_failed:,}",
+        "failed": f"{failed:,}" if (failed := failed_points(experiment)) else "",
         "rows": f"{experiment.rows_stored:,}",
         "attempt": str(experiment.attempt),
         "changed": ago(datetime.now(UTC) - changed_at(experiment)),

@@ -160,6 +160,15 @@ def test_all_results_that_are_the_same_are_one_line() -> None:
         comparing.raise_if_different(replace(each, same=False) for each in same)
 
 
+@pytest.mark.parametrize(
+    "same", ["sqlite:///.ems/ems.db", "sqlite:///x/../.ems/ems.db", "sqlite:///{root}/.ems/ems.db"]
+)
+def test_a_database_is_not_copied_onto_itself(here: Lab, same: str) -> None:
+    ran(here, batch([0], floats("x", 1.0)))
+    done = CliRunner().invoke(cli.app, ["database", "copy", here.database_url, same.format(root=here.root)])
+    assert done.exit_code == 2 and "are the same database" in done.stderr
+
+
 def test_the_command_copies_and_says_what_to_do_next(here: Lab) -> None:
     ran(here, batch([0], ints("n", 1)))
     command = ["database", "copy", here.database_url, "sqlite:///other/copy.db"]

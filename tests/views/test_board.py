@@ -73,7 +73,7 @@ def test_ends_are_counted_where_there_are_several(here: Lab, experiment: Experim
     [
         (State.SUCCEEDED, "", "✓ pi succeeded · 1 row"),
         (State.FAILED, "exit code 1: ValueError: no\nSee the log.", "✗ pi failed · 1 row: exit code 1: ValueError: no"),
-        (State.RUNNING, "", "▸ pi running · 1 row"),
+        (State.RUNNING, "", "▸ pi running · 1 row; it goes on by itself: ems status"),
     ],
 )
 def test_an_end_says_what_happened_and_why(experiment: Experiment, state: State, error: str, said: str) -> None:

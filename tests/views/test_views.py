@@ -83,8 +83,22 @@ def test_status_leaves_out_what_says_nothing() -> None:
         return drawn(status.status_table(experiments, 120), 120).splitlines()[1].split()
 
     assert columns(one) == ["stack", "state", "rows", "changed", "took", "cluster", "project"]
-    assert columns(one, replace(one, attempt=2, machines=1, cost_usd=0.1, points_failed=1)) == [
-        *["stack", "state", "failed", "rows", "attempt", "changed", "took", "cluster", "machines", "cost", "project"]
+    sweep = replace(one, registration=replace(REGISTRATION, points_total=9), points_failed=1)
+    assert columns(replace(one, points_failed=1), replace(sweep, attempt=2, machines=1, cost_usd=0.1)) == [
+        *[
+            "stack",
+            "state",
+            "points",
+            "failed",
+            "rows",
+            "attempt",
+            "changed",
+            "took",
+            "cluster",
+            "machines",
+            "cost",
+            "project",
+        ]
     ]
 
 

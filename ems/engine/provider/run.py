@@ -9,7 +9,7 @@ from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.databases import Experiment, State
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
 from ems.engine.provider.tokens import RUN
-from ems.lab.line import progress_line
+from ems.lab.line import GOES_ON, progress_line
 from ems.lab.patience import Patience, look_s, stop_s
 
 POLL_S = 0.25
@@ -93,7 +93,7 @@ def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experime
         if is_news and (said := place.ensure_running(operation.lab, experiment)):
             operation.note(said)
         if operation.detach and experiment.state is State.RUNNING:
-            operation.note(f"{progress_line(experiment)}; it goes on by itself: ems status")
+            operation.telling.conclude(f"{progress_line(experiment)}; {GOES_ON}", failed=False)
             return experiment
         operation.telling.look(experiment)
         operation.cancelled.wait(pause_s)
