@@ -17,7 +17,7 @@ from local_bigquery import cli
 from local_bigquery.engine import database, results
 from local_bigquery.jobs import query
 
-MOST_ANSWERS = 200
+MOST_ANSWERS = 2_000  # some are read page by page, while others ask
 ONE = (
     "(SELECT $1 AS database_name, $2 AS schema_name, $3 AS table_name, name AS column_name, "
     "NOT \"notnull\" AS is_nullable FROM pragma_table_info('{}'))"
@@ -53,8 +53,8 @@ def fetch(sql, values=None):
         numbered = numbered.replace("?", f"${number}", 1)
     try:
         return fetch_any(numbered, values)
-    except duckdb.CatalogException:
-        return []
+    except duckdb.CatalogException:  # no such table, or one that is just being changed
+        return fetch_any(sql, values)
 
 
 def run_alone(cursor, tree, *rest):
