@@ -36,7 +36,6 @@ class TestDynamodb(VolumeContract):
 @pytest.mark.timeout(3600)
 class TestBigquery(VolumeContract):
     rows_at_once = 100_000
-    look_s = 2.0  # a look is a query
 
     @pytest.fixture
     def address(self, bigquery_url) -> Address:
