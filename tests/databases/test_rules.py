@@ -412,6 +412,38 @@ def test_a_spec_that_is_recorded_again_stays_canonical() -> None:
         rules.registered_again(rules.registered(first, NOON), replace(first, spec='{"job": {"x": NaN}}'))
 
 
+def running(**changes: Any) -> dict[str, Any]:
+    """The row of an experiment whose first run began half an hour ago and beats."""
+    row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON)
+    began = NOON - timedelta(hours=0.5)
+    run = {"agent": "a", "claimed_at": began, "heartbeat_at": NOON, "lease_until": NOON + timedelta(seconds=9)}
+    return row | run | {"run_state": State.RUNNING, "state": State.RUNNING, "attempt": 1, "used_s": 600.0} | changes
+
+
+@pytest.mark.parametrize(
+    "changes, moves",
+    [
+        ({}, True),
+        ({"wanted_attempt": 2}, False),  # a run is due, which has its own deadline
+        ({"state": State.FAILED, "run_state": State.FAILED, "finished_at": NOON}, False),
+        ({"claimed_at": None, "run_state": None, "attempt": 0, "state": State.PROVISIONING}, False),
+    ],
+)
+def test_changed_hours_move_the_deadline_of_a_run_that_is_under_way(changes: dict[str, Any], moves: bool) -> None:
+    row = running(**changes)
+    change = rules.registered_again(row, replace(REGISTRATION, max_hours=3.0))
+    expected = {"deadline_at": NOON + timedelta(hours=3 - 0.5, seconds=-600)} if moves else {}
+    assert {name: value for name, value in change.experiment.items() if name == "deadline_at"} == expected
+    assert "deadline_at" not in rules.registered_again(row, replace(REGISTRATION, max_hours=1.0)).experiment
+
+
+def test_a_run_describes_itself_while_its_claim_holds() -> None:
+    row = running()
+    assert rules.described(row, rules.claim_of(row), "{}") == rules.Change({"state": State.RUNNING}, {"platform": "{}"})
+    with pytest.raises(FencedOut):
+        rules.described(running(attempt=2), rules.claim_of(row), "{}")
+
+
 def test_hours_that_are_used_up_leave_no_machines() -> None:
     row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3, "used_s": 1800.0}
     row |= {"claimed_at": NOON - timedelta(hours=0.5), "heartbeat_at": NOON}

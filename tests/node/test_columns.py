@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ems.base.messages import show
 from ems.node.job.columns import WORDS, KnownTypes, Misfit, stacked
 from ems.spool.batch import Column, ColumnType
 
@@ -94,7 +95,7 @@ def test_declared_types_take_their_values_alone(type_: ColumnType, fit: list[Any
         assert list(column.values) == [float(value) if type_ == "float64" and value is not None else value]
     for value in unfit:
         row, said = refusal(types, [None, fit[0], value])
-        assert row == 2 and said.startswith(f"column 'x' is of type {WORDS[type_]}, and ")
+        assert (row, said) == (2, f"column 'x' is of type {WORDS[type_]}, and {show(value)} is not")
     assert content(types.typed("x", [None])) == ("x", type_, [None], False)
     assert content(types.typed("other", [1])) == ("other", "int64", [1], True)
 

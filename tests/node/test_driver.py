@@ -293,7 +293,7 @@ def test_a_missing_function_is_no_fault_of_the_points(start: Start) -> None:
     assert "function 'jobs:absent' cannot be imported" in run.log
     other = start("constant", numbers(10))
     assert other.wait() == 1
-    assert "is a int, which cannot be called" in other.log
+    assert "is of type int, which cannot be called" in other.log
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ems.node.driver.ranges import BATCH_POINTS, Backlog, BatchSize, count_open, cut, open_ranges, size, split
+from ems.node.driver.ranges import BATCH_POINTS, Backlog, BatchSize, count_open, cut, open_ranges, size, split, without
 
 
 def bitmap(done: set[int], total: int) -> bytes:
@@ -38,6 +38,15 @@ def test_any_bitmap_may_be_shorter_or_longer_than_the_points(total: int, done: b
     assert points(ranges) == expected
     assert all(first < last for first, last in ranges)
     assert count_open(done, total) == len(expected)
+
+
+@given(st.integers(0, 70), st.sets(st.integers(0, 69)), st.integers(-1, 70))
+def test_all_points_but_one(total: int, done: set[int], point: int) -> None:
+    done = {each for each in done if each < total}
+    ranges = list(open_ranges(bitmap(done, total), total))
+    left = without(ranges, point)
+    assert points(left) == [each for each in points(ranges) if each != point]
+    assert all(first < last for first, last in left)
 
 
 def test_a_bitmap_that_is_too_short_says_nothing_of_the_rest() -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from ems.node.driver.rows import BadResult, rows_of
+from ems.node.driver.rows import ALLOWED, BadResult, rows_of
 from ems.node.driver.typed_rows import Gathered, Typed
 from ems.spool.kinds import Kind
 
@@ -182,7 +182,7 @@ def test_a_value_is_stored_or_refused_alike_in_all_containers(value: Any, stored
         if name in spared:
             continue
         if stored == REFUSED:
-            with pytest.raises(BadResult, match=r"Column 'a' is a "):
+            with pytest.raises(BadResult, match=r"Column 'a' is an? "):
                 rows_of(contain(value))
             continue
         ((cell,),) = (row.values() for row in rows_of(contain(value)))
@@ -241,30 +241,107 @@ def test_nan_stays_in_columns_of_floats_and_is_null_in_others() -> None:
     assert row["o"] is None
 
 
+class Odd:
+    ndim = 0
+
+
+A_DURATION = "a duration.\nGive its seconds, as a number."
+NO_NAME = "cannot be the name of a column.\nAny name but an empty one and experiment_id, point, row, rowid."
+
+
 @pytest.mark.parametrize(
     ("result", "problem"),
     [
-        (3, "returned a int: 3"),
-        ([1, 2], "returned a list"),
-        ({"a": [1, 2]}, r"'a' is a list: \[1, 2\]"),
-        ({"a": np.zeros((2, 2))}, "'a' is a numpy.ndarray"),
-        ({"a": pd.Timedelta(5)}, "'a' is a pandas.*Timedelta"),
-        ({"a": np.timedelta64(5, "ns")}, "(?s)'a' is .*a duration.*seconds"),
-        ({"a": np.array([5], "m8[ns]")}, "(?s)'a' is .*a duration.*seconds"),
-        (pl.DataFrame({"a": [timedelta(1)]}), "'a' is a datetime.timedelta"),
-        ({"a": 1 + 2j}, "'a' is a complex"),
-        ({"v0": 1, "v": np.arange(2)}, "'v0' comes twice"),
-        (pd.DataFrame([[1, 2]], columns=["a", "a"]), "column twice"),
-        (pd.DataFrame([[1, 2]]), "name of a column is a int: 0"),
-        ({"": 1}, "'' cannot be the name"),
-        ({"Point": 1}, "'Point' cannot be the name"),
-        ({"P": 1}, "'P' of the result is named like a parameter"),
-        ({"a": 1, "A": 1}, "'a' and 'A' differ only by case"),
+        (3, f"The function returned an int: 3.\n{ALLOWED}"),
+        ([1, 2], f"The function returned a list: [1, 2].\n{ALLOWED}"),
+        ({"a": [1, 2]}, f"Column 'a' is a list: [1, 2].\n{ALLOWED}"),
+        ({"a": np.zeros((1, 1))}, f"Column 'a' is a numpy.ndarray: array([[0.]]).\n{ALLOWED}"),
+        ({"a": 1 + 2j}, f"Column 'a' is a complex: (1+2j).\n{ALLOWED}"),
+        ({"a": np.timedelta64(5, "ns")}, f"Column 'a' is a numpy.timedelta64: np.timedelta64(5,'ns'), {A_DURATION}"),
+        (
+            {"a": np.array([5], "m8[ns]")},
+            f"Column 'a' is a numpy.ndarray: array([5], dtype='timedelta64[ns]'), {A_DURATION}",
+        ),
+        (pl.DataFrame({"a": [timedelta(1)]}), f"Column 'a' is a datetime.timedelta: {timedelta(1)!r}.\n{ALLOWED}"),
+        (
+            {"a": 1, "v1": 1, "v": np.arange(2)},
+            "Column 'v1' comes twice: an array has a column per element.\nRename one.",
+        ),
+        (
+            pd.DataFrame([[1, 2]], columns=["a", "a"]),
+            "The frame has a column twice: ['a', 'a'].\nRename one of the two.",
+        ),
+        (
+            pd.DataFrame([[1, 2]]),
+            "The name of a column is an int: 0.\nAllowed: text, as in df.columns = ['a'].",
+        ),
+        ({"": 1}, f"'' {NO_NAME}"),
+        ({"Point": 1}, f"'Point' {NO_NAME}"),
+        ({"x\0": 1}, f"'x\\x00' {NO_NAME}"),
+        (
+            {"P": 1},
+            "Column 'P' of the result is named like a parameter.\n"
+            "Parameters are stored beside each row anyway: leave it out, or rename it.",
+        ),
+        ({"a": 1, "A": 1}, "Columns 'a' and 'A' differ only by case.\nRename one of the two."),
     ],
 )
 def test_what_it_may_not(result: object, problem: str) -> None:
-    with pytest.raises(BadResult, match=problem):
+    with pytest.raises(BadResult) as refused:
         gathered(result)
+    assert str(refused.value) == problem
+
+
+def test_what_only_looks_like_a_scalar_of_numpy_is_refused_like_anything_else() -> None:
+    with pytest.raises(BadResult, match=r"Column 'a' is a .*Odd: <.*Odd object"):
+        gathered({"a": Odd()})
+
+
+def test_a_name_is_spelled_as_in_earlier_batches_and_results() -> None:
+    with pytest.raises(BadResult, match="Columns 'Ab' and 'aB' differ only by case"):
+        gathered({"aB": 1}, known={"Ab": "int64"})
+    with pytest.raises(BadResult, match="Columns 'Ab' and 'aB' differ only by case"):
+        gathered({"Ab": 1}, {"aB": 1})
+
+
+def test_cells_count_and_long_text_counts_for_several() -> None:
+    collected = Gathered(["p"], {})
+    assert collected.cells == 0
+    collected.add(0, {"p": 0}, [{"a": 1, "t": "x" * 15}, {"a": 2, "t": "x" * 9}])
+    assert collected.cells == (3 + 1) + (3 + 1)
+    collected.add(1, {"p": 1}, {"a": 1, "t": "x" * 71, "u": "y"})
+    assert collected.cells == 8 + 4 + 9
+
+
+def test_what_each_column_is_and_whose_rows_are_left() -> None:
+    collected = Gathered([], {})
+    for point, result in ((7, {"x": 1}), (8, [{"x": 2}, {"x": "a"}]), (9, [{"x": 3}, {"x": 2**53 + 1}])):
+        collected.add(point, {}, result)
+    typed = collected.typed()
+    assert typed.kinds == {"x": "giant"} and list(typed.refused) == [8]
+    assert (collected.points, collected.rows) == (array("q", [7, 9, 9]), array("q", [0, 0, 1]))
+    assert collected.points.typecode == collected.rows.typecode == "q"
+    empty = Gathered([], {})
+    assert empty.points.typecode == empty.rows.typecode == "q" and empty.typed().columns == ()
+
+
+ONE_TYPE = "Allowed: one type in the whole run, or whole numbers that are exact doubles among doubles."
+
+
+@pytest.mark.parametrize(
+    ("known", "value", "problem"),
+    [
+        ("int64", "a", f"Column 'x' was int64 so far and is a str: 'a' here.\n{ONE_TYPE}"),
+        ("giant", 0.5, f"Column 'x' was int64 beyond the exact doubles so far and is a float: 0.5 here.\n{ONE_TYPE}"),
+        (
+            None,
+            "\ud800",
+            "Column 'x' is a str: '\\ud800'.\nAllowed: integers of 64 bits or that are exact doubles, valid Unicode.",
+        ),
+    ],
+)
+def test_why_a_point_had_to_go(known: Kind | None, value: object, problem: str) -> None:
+    assert gathered({"x": value}, known={"x": known} if known else None).refused == {0: problem}
 
 
 def test_columns_are_typed_arrays_where_nothing_is_null() -> None:

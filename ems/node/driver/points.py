@@ -108,7 +108,7 @@ def _function(name: str) -> Callable[..., Any]:
             "It is `package.module:name` in the declared code, with its needs in the experiment's environment.",
         ) from None
     if not callable(found):
-        raise EmsError(f"function {name!r} is a {type(found).__name__}, which cannot be called.")
+        raise EmsError(f"function {name!r} is of type {type(found).__name__}, which cannot be called.")
     return found  # type: ignore[no-any-return]
 
 

@@ -102,7 +102,7 @@ def _plain_row(row: Mapping[str, Any]) -> dict[str, Value]:
         cells = _cells(name, value)
         if not plain.keys().isdisjoint(cells):
             twice = sorted(plain.keys() & cells)[0]
-            raise BadResult(f"Column {twice!r} comes twice: {name!r} is an array of that many elements.", "Rename one.")
+            raise BadResult(f"Column {twice!r} comes twice: an array has a column per element.", "Rename one.")
         plain.update(cells)
     return plain
 
@@ -190,4 +190,4 @@ def _number(name: str, value: Any) -> int | float:
 def shown(value: Any) -> str:
     """A value and its type for a message, such as `a numpy.ndarray: array([[1, 2]…`."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
-    return f"a {kind}: {_REPR.repr(value)}"
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}: {_REPR.repr(value)}"
