@@ -44,8 +44,8 @@ def test_the_effective_state(stored, lease, deadline, expected):
 
 
 def test_the_deadline_is_what_earlier_runs_left():
-    assert states.deadline(None, timedelta(), NOON) is None
-    assert states.deadline(2.0, timedelta(minutes=30), NOON) == NOON + timedelta(minutes=90)
+    assert states.deadline(None, 0.0, NOON) is None
+    assert states.deadline(2.0, 1800.0, NOON) == NOON + timedelta(minutes=90)
 
 
 def test_hours_that_are_lifted_reopen_but_lowered_ones_do_not():
