@@ -29,6 +29,7 @@ RECORD = ROOT / "tests" / "records" / "terminal.txt"
 WIDTHS = (60, 80, 120)
 ROWS = 24
 LIMIT_S = 120.0
+SERVER = f"captures-{os.getpid()}"
 PERSON = ("-c", "user.name=EMS", "-c", "user.email=ems@localhost")
 SWEEP = """config:
   ems:experiment:
@@ -55,6 +56,12 @@ def distance(x, label):
 """
 
 
+def tmux(*words: str) -> str:
+    """What a server of our own answers."""
+    done = subprocess.run(["tmux", "-L", SERVER, *words], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 @dataclass
 class Terminal:
     """A command in tmux."""
@@ -71,35 +78,31 @@ class Terminal:
         words = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         line = f"env {' '.join(words)} sh -c {shlex.quote(self.command)}; echo; echo '--- end'; sleep 600"
         size = ["-x", str(self.columns), "-y", str(ROWS)]
-        self._tmux("new-session", "-d", "-s", self.name, *size, "-c", str(self.lab), line)
+        tmux("new-session", "-d", "-s", self.name, *size, "-c", str(self.lab), line)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tmux("kill-session", "-t", self.name)
+        tmux("kill-session", "-t", self.name)
 
     @property
     def name(self) -> str:
         """Of the session."""
-        return f"captures-{os.getpid()}-{self.number}"
-
-    def _tmux(self, *words: str) -> str:
-        done = subprocess.run(["tmux", "-L", "captures", *words], capture_output=True, text=True, check=True)
-        return done.stdout
+        return f"terminal-{self.number}"
 
     def screen(self) -> str:
         """What is drawn now, without empty lines at the end."""
-        return self._tmux("capture-pane", "-p", "-t", self.name).rstrip().removesuffix("--- end").rstrip() + "\n"
+        return tmux("capture-pane", "-p", "-t", self.name).rstrip().removesuffix("--- end").rstrip() + "\n"
 
     def resize(self, columns: int) -> None:
         """Wait until it is drawn anew."""
-        self._tmux("resize-window", "-t", self.name, "-x", str(columns), "-y", str(ROWS))
+        tmux("resize-window", "-t", self.name, "-x", str(columns), "-y", str(ROWS))
         time.sleep(2)
 
     def until(self, seen: Callable[[str], bool]) -> str:
         """The screen of which this is so; TimeoutError after two minutes."""
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
-            screen = self._tmux("capture-pane", "-p", "-t", self.name)
+            screen = tmux("capture-pane", "-p", "-t", self.name)
             if seen(screen):
                 return self.screen()
             time.sleep(0.2)
@@ -166,9 +169,13 @@ def main(file: Path) -> None:
         lab = Path(folder, "mylab")
         make_lab(lab)
         parts = []
-        for title, screen in captures(lab):
-            say(title)
-            parts.append(f"=== {title}\n\n{screen}\n")
+        tmux("start-server", ";", "set-option", "-g", "exit-empty", "off")  # it stays between two sessions
+        try:
+            for title, screen in captures(lab):
+                say(title)
+                parts.append(f"=== {title}\n\n{screen}\n")
+        finally:
+            tmux("kill-server")
     file.write_text("".join(parts), encoding="utf-8")
 
 
