@@ -268,7 +268,7 @@ class Attempt:
             yield from reader.verified()
 
     def _told_unread(self, reader: ResultsReader) -> str:
-        """Says in the log which files are not read, or that there are no rows; returns it."""
+        """Says in the log which files are not read, or that none gave a row; returns it."""
         unread = reader.unread()
         if not unread and reader.rows:
             return ""
