@@ -75,6 +75,7 @@ def _experiment(n: int, stacks: int, experiments: int, rows: int, alive: range) 
         "rows_stored": rows,
         "machines": int(is_alive),
         "cost_usd": 0.0,
+        "used_s": 0.0,
         "cancel_requested": False,
         "registered_at": registered,
         "deadline_at": None,
