@@ -113,7 +113,7 @@ def test_whatever_points_do_their_neighbours_are_stored(bench: Bench) -> None:
     bad = frozenset(range(5, 85, 10))
     sweep.assert_whole(failed=bad)
     errors = {mark.point: mark.error for mark in bench.database.failures("e1")}
-    said = ["no five", "point_timeout_s: 6", "exit code 7", "memory_mb: 500", "returned a object", "float64 so far"]
+    said = ["no five", "point_timeout_s: 6", "exit code 7", "memory_mb: 500", "returned an object", "float64 so far"]
     for point, words in zip(sorted(bad), [*said, "SIGSEGV", "SystemExit: leaving"], strict=True):
         assert words in errors[point]
 
