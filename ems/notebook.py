@@ -30,7 +30,7 @@ LEAST_PAUSE_S = 1.0
 _answered: set[tuple[Path, str]] = set()
 
 
-def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None = None) -> pd.DataFrame:
+def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence[str] | None = None) -> pd.DataFrame:
     """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
 
     Only those that fulfil each of `where`, as ["theta >= 1.5", "m = 60"]; point, row, and all columns or `columns`.
@@ -39,7 +39,8 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
     its type; DatabaseUnavailable if the database does not answer the first call.
     """
     here = lab.find()
-    conditions = [parse(text) for text in where]
+    conditions = [parse(text) for text in _listed(where)]
+    columns = columns if columns is None else _listed(columns)
 
     def read() -> pd.DataFrame:
         experiment = latest(here, stack)
@@ -50,6 +51,11 @@ def results(stack: str, where: Sequence[str] = (), columns: Sequence[str] | None
             return frame
 
     return _patiently(here, read)
+
+
+def _listed(texts: str | Sequence[str]) -> Sequence[str]:
+    """One text is a list of one."""
+    return [texts] if isinstance(texts, str) else texts
 
 
 def progress(stack: str) -> Progress:

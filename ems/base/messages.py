@@ -86,6 +86,11 @@ def raised(text: str) -> str:
     return next(below, _last(lines)).strip()
 
 
+def last_line(text: str) -> str:
+    """The last line that has something in it; "" if none has."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
 def _last(lines: Sequence[str]) -> str:
     """The last line, or that of an error above what R and Octave say of the calls that led to it."""
     errors = [number for number, line in enumerate(lines) if ERROR.match(line)]

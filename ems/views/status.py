@@ -21,7 +21,7 @@ from ems.lab.selection import changed_at
 from ems.node.agent.platform import RunPlatform
 
 DULL = {"points": "", "failed": "", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
-NAMES, FOLDED = frozenset({"stack", "cluster", "project"}), 14
+NAMES, FOLDED = ("stack", "cluster", "project"), 14
 NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
 LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows", "changed")
 NOT_RECORDED = "not recorded"
@@ -126,7 +126,7 @@ def status_table(experiments: Sequence[Experiment], width: int) -> Table:
     for name in LEAST_FIRST:
         if sum(widths.values()) + 2 * len(widths) > width:
             widths.pop(name, None)
-    for name in NAMES & widths.keys():
+    for name in (name for name in NAMES if name in widths):  # the stack's name first
         free = width - sum(widths.values()) - 2 * len(widths)
         widths[name] = max(widths[name], min(longest[name], widths[name] + free))
     table = Table(title="Experiments", title_justify="left", box=None, pad_edge=False, header_style="bold")

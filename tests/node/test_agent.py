@@ -77,6 +77,15 @@ def test_a_failed_job_keeps_its_rows_and_last_words_and_can_be_repeated(bench: B
 @pytest.mark.parametrize(
     ("code", "problem"),
     [
+        (
+            "import sys, traceback\ntry: {}['caught']\nexcept KeyError: traceback.print_exc()\n"
+            "print('giving up', file=sys.stderr); sys.exit(3)",
+            r"^giving up \(exit code 3\)$",
+        ),
+        (
+            "import os; print('all well', flush=True); os.kill(os.getpid(), 9)",
+            r"^killed.*; the last line of its log: all",
+        ),
         ("import os; os.kill(os.getpid(), 9)", r"killed by signal 9 \(SIGKILL\): often the machine ran out of memory"),
         ("import os; open(os.environ['EMS_RESULTS_DIR'] + '/a.csv', 'w').write('n,m\\n1\\n')", r"a\.csv:2: 1 fields"),
         (

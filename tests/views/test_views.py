@@ -257,6 +257,7 @@ def test_results_of_python_are_those_of_the_newest_experiment(here) -> None:
         "row": [1],
         "x": [2.5],
     }
+    assert ems.results("pi", where="x > 1e9", columns="x").equals(ems.results("pi", where=["x > 1e9"], columns=["x"]))
     with pytest.raises(UserError, match="is not a condition"):
         ems.results("pi", where=["x"])
     with pytest.raises(UserError, match="describes the lab, and runs nothing"):

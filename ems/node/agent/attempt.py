@@ -16,7 +16,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
-from ems.base.messages import plain, raised, some
+from ems.base.messages import last_line, plain, raised, some
 from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import noted, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
@@ -204,12 +204,19 @@ class Attempt:
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
             return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0, log_tail=self._told_unread(reader))
-        return _failed(self._said(str(ended)), ended.code, self._log_tail())
+        return _failed(self._said(ended), ended.code, self._log_tail())
 
-    def _said(self, ended: str) -> str:
-        """What the job said of its error, before how it ended."""
-        said = raised(self._log_end())[:SAID_CHARACTERS]
-        return f"{said} ({ended})" if said else ended
+    def _said(self, ended: Ended, of: str = "") -> str:
+        """What the job said of its error, before how it ended.
+
+        What dies of an exception ends with exit code 1, in Python, R and Octave: one that ends otherwise had caught
+        those in its log.
+        """
+        text = self._log_end()
+        said = (raised(text) if ended.code == 1 else last_line(text))[:SAID_CHARACTERS]
+        if not said:
+            return f"{of}{ended}"
+        return f"{said} ({of}{ended})" if ended.code > 0 else f"{of}{ended}; the last line of its log: {said}"
 
     def _halted(self) -> Outcome | None:
         if is_told_to_listen(self._dir):

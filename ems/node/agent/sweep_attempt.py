@@ -216,7 +216,7 @@ class SweepAttempt(Attempt):
     def _judged(self, ended: Ended) -> Outcome:
         failed = self._count.failed
         if ended.code not in {0, TOO_MANY_FAILURES}:
-            return Outcome(State.FAILED, 0, 0, ended.code, self._said(f"the sweep's driver: {ended}"), self._log_tail())
+            return Outcome(State.FAILED, 0, 0, ended.code, self._said(ended, "the sweep's driver: "), self._log_tail())
         if ended.code == 0 and failed <= (self._max_failures or 0):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
         stopped = "" if ended.code == 0 else ". It was stopped, as more than max_failures failed."
