@@ -29,6 +29,7 @@ T = TypeVar("T")
 PATIENCE_S = 1.0  # before a line of progress is worth it
 BAR_WIDTH, PIPE_WIDTH = 16, 10_000
 COLOURS = Theme({"bar.complete": "cyan", "bar.finished": "green", "bar.pulse": "cyan"})  # rich's bars are red
+COMMAND = re.compile("(ems|git|uv|cp|mv|rm|cd|export) ")
 SIGNS = {"v": "✓", "x": "✗", ">": "▸▶", "-": "·–—─╸╺━", "~": "…", "|": "│", "+": "├└", "*": "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"}
 STAND_INS = {ord(sign): letter for letter, signs in SIGNS.items() for sign in signs}  # each as wide as the sign
 
@@ -77,10 +78,14 @@ class Plain(Console):
                 yield Segment(visible(segment.text), segment.style)
 
     def flow(self, text: str | rich.text.Text, style: str | Style | None = None) -> None:
-        """Print sentences: on a terminal in lines broken between words. A longer word, such as a path, stays whole."""
+        """Print sentences: on a terminal in lines broken between words.
+
+        A longer word, such as a path, stays whole, and so does a line that is a command, to be copied.
+        """
         whole = self.render_str(text) if isinstance(text, str) else text
         for line in whole.split("\n", allow_blank=True):
-            parts = list(line.divide(_breaks(line.plain, self.width))) if self.is_terminal else [line]
+            breaks = self.is_terminal and not COMMAND.match(line.plain)
+            parts = list(line.divide(_breaks(line.plain, self.width))) if breaks else [line]
             for part in parts[:-1]:
                 part.rstrip()  # else a space could stand alone on a line
             for part in parts:

@@ -73,6 +73,11 @@ class WorkTree:
         here = file.parent.resolve() / file.name  # git knows a symbolic link by its own path
         return posixpath.normpath(self.prefix + Path(os.path.relpath(here, self.root.resolve())).as_posix())
 
+    def as_seen(self, path: str) -> str:
+        """The path of a file, from the repository's top, for a command that is typed in the working directory."""
+        seen = os.path.relpath(Path(str(self.repo.working_tree_dir)).resolve() / path)
+        return f"./{seen}" if seen.startswith("-") else seen
+
 
 @contextmanager
 def opened(root: Path) -> Iterator[WorkTree]:

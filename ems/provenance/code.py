@@ -40,6 +40,7 @@ LEFT_OUT = re.compile(  # where nothing is declared: what is EMS's, what people 
     re.IGNORECASE | re.DOTALL,
 )
 SHOWN = 10
+NOT_CODE = "What of it is not code, list in .gitignore."
 MADE = re.compile(r"(^|/)(\.[^/]*|__pycache__|node_modules|[^/]+\.egg-info)/?$|\.(pyc|pyo|o|so|aux|log)$")
 CONFLICTS = {"DD", "AU", "UD", "UA", "DU", "AA", "UU"}  # git's letters of files that a merge left open
 
@@ -118,7 +119,7 @@ def stack_file_commit(lab: WorkTree, stack_file: Path) -> str:
     else:
         commits = repository.changed_by(lab, 1, path, content_path)
     if not commits:
-        raise _refusal([Problem(f"{path} is not committed.", _commit_command([path]))])
+        raise _refusal([Problem(f"{path} is not committed.", _commit_command(lab, [path]))])
     return commits[0]
 
 
@@ -145,7 +146,7 @@ def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem], stack_file: Pa
     source = _source(lab, code)
     paths = tuple(posixpath.normpath(path) for path in code.paths)
     declared = lab.once(("declared", source, paths), lambda: _examined(lab, source, paths))
-    if problems := [*problems, *declared.problems]:
+    if problems := [*problems, *_absent(lab, code, source), *declared.problems]:
         raise _refusal(_located(problem, stack_file) for problem in problems)
     tree = lab.once(("tree", source, paths), lambda: _tree(declared.files))
     url = code.repo or repository.remote_url(lab)
@@ -153,9 +154,8 @@ def _code(lab: WorkTree, code: CodeSpec, problems: list[Problem], stack_file: Pa
 
 
 def _examined(lab: WorkTree, source: Source, paths: tuple[str, ...]) -> _Declared:
-    listing = _listing(lab, source)
-    files = _declared(listing, source.prefix, paths)
-    return _Declared(files, (*_absent(source, listing, paths), *_unshippable(lab, source, files)))
+    files = _declared(_listing(lab, source), source.prefix, paths)
+    return _Declared(files, tuple(_unshippable(lab, source, files)))
 
 
 def _listing(lab: WorkTree, source: Source) -> Listing:
@@ -228,7 +228,9 @@ def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) 
         fix = "Resolve the conflicts of your merge first, as `git status` lists them; git merge --abort takes it back."
         yield Problem(_changed_listing(lab.head, changed or [("UU", path) for path in conflicts]), fix)
     elif changed:
-        yield Problem(_changed_listing(lab.head, changed), _commit_command([path for _, path in changed]))
+        others = any(letters == "??" and path != content_path for letters, path in changed)
+        fix = _commit_command(lab, [path for _, path in changed])
+        yield Problem(_changed_listing(lab.head, changed), f"{fix}\n{NOT_CODE}" if others else fix)
 
 
 def _watched(code: CodeSpec, environment: str) -> list[str]:
@@ -253,7 +255,7 @@ def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple
     """[] if commit, index and file say the same but for what Pulumi writes by itself."""
     committed = lab.objects().listing(lab.head).file(path)
     if committed is None:
-        return [("??", path)]
+        return [("A " if repository.staged(lab, path) else "??", path)]
     if not stack_file.is_file():
         return [(" D", path)]
     blobs = [committed.blob, repository.staged(lab, path)]
@@ -269,23 +271,29 @@ def _changed_listing(head: str, changed: list[tuple[str, str]]) -> str:
     return "\n".join([f"Not as in the last commit ({head[:12]}), so nobody else could run this:", *lines])
 
 
-def _commit_command(paths: list[str]) -> str:
-    """Names the files while they are few, else their folders; `:/` starts at the repository's top."""
+def _commit_command(lab: WorkTree, paths: list[str]) -> str:
+    """Names the files while they are few, else their folders; as seen from the working directory."""
     named = paths if len(paths) <= SHOWN else sorted({path.partition("/")[0] for path in paths})
-    words = " ".join(shlex.quote(f":/{path}") for path in named)
-    return f"git add -A -- {words} && git commit   (or list in .gitignore what is not code)"
+    words = (shlex.quote(lab.as_seen(path)) for path in named)
+    return f"git add {' '.join(words)} && git commit"
 
 
-def _absent(source: Source, listing: Listing, paths: tuple[str, ...]) -> Iterator[Problem]:
-    for index, path in enumerate(paths):
-        if path and not listing.places(source.prefix + path):
-            near = difflib.get_close_matches(path, _known(source, listing), n=3, cutoff=0.5)
-            hint = f"Nearest: {', '.join(near)}." if near else "Commit it, or correct code.paths in the stack file."
-            key = f"ems:experiment.code.paths[{index}]"
-            yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint, key)
+def _absent(lab: WorkTree, code: CodeSpec, source: Source) -> Iterator[Problem]:
+    """Paths that the commit does not have; of those that only wait to be committed, `_unclean` speaks."""
+    listing = _listing(lab, source)
+    for index, declared in enumerate(code.paths):
+        path = posixpath.normpath(declared)
+        if listing.places(source.prefix + path):
+            continue
+        if code.repo is None and code.commit == "HEAD" and repository.changes(lab, [source.prefix + path]):
+            continue
+        near = difflib.get_close_matches(path, _known_files(source, listing), n=3, cutoff=0.5)
+        hint = f"Nearest: {', '.join(near)}." if near else "Commit it, or correct code.paths in the stack file."
+        key = f"ems:experiment.code.paths[{index}]"
+        yield Problem(f"code.paths has {path!r}: not in commit {source.commit[:12]}.", hint, key)
 
 
-def _known(source: Source, listing: Listing) -> set[str]:
+def _known_files(source: Source, listing: Listing) -> set[str]:
     """All files and folders that code may have."""
     known = set[str]()
     for place in listing.places(source.prefix.rstrip("/")):

@@ -45,7 +45,7 @@ def views(value: str):
     look = progress.Progress(experiment(value), 1.0, 1, (mark,), (value,))
     yield status.status_page([experiment(value)], 300)
     yield results.table(iter([batch]), experiment(value))
-    yield failures.page([mark], value)
+    yield failures.page([mark], experiment(value))
     yield teardown.certificate([Leftover(value, experiment(value), 1, value)])
     yield check.page([Report(value, value, (value,), (value,), 2)])
     yield doctor.page([Finding(value, False, value, value)])
@@ -86,6 +86,16 @@ def test_sentences_are_broken_between_words_and_a_long_word_stays_whole(width):
     assert any(path in line for line in lines)
     assert all(len(line.rstrip()) <= width for line in lines if path not in line)
     assert " ".join(" ".join(lines).split()).endswith(f"{path} as it is not there. Make it: mkdir -p /a")
+
+
+def test_a_command_is_never_broken_as_it_is_to_be_copied():
+    terminal = console.Plain(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    command = "git add stacks/Pulumi.a-long-name.yaml experiments/a-long-name.py && git commit"
+    terminal.flow(
+        f"Nobody else could run this as it is here now.\n{command}\nWhat is not code, list in .gitignore now."
+    )
+    lines = [line.rstrip() for line in terminal.file.getvalue().splitlines()]
+    assert command in lines and len(lines) == 5
 
 
 def test_in_a_pipe_a_sentence_is_one_line(capsys):

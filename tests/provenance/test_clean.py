@@ -22,16 +22,19 @@ pytestmark = pytest.mark.usefixtures("own_git_and_cache")
         ({"stacks/Pulumi.fit.yaml": "config:\n  ems:experiment:\n    title: Other\n"}, " M stacks/Pulumi.fit.yaml"),
     ],
 )
-def test_a_change_that_others_would_lack_is_refused(lab, change, shown):
+def test_a_change_that_others_would_lack_is_refused(lab, change, shown, monkeypatch):
+    monkeypatch.chdir(lab / "experiments")
     write(lab, change)
     text = refusal(lab, paths=["experiments"])
     assert shown in text
-    assert f"git add -A -- :/{next(iter(change))} && git commit" in text
+    assert f"git add {os.path.relpath(next(iter(change)), 'experiments')} && git commit" in text.splitlines()
+    assert ("list in .gitignore" in text) == shown.startswith("??")
 
 
-def test_the_offered_command_mends_it(lab):
-    write(lab, {"experiments/a b.py": "", "experiments/fit.py": "print(2)\n"})
-    command = next(line for line in refusal(lab).splitlines() if line.startswith("git add")).partition("   (")[0]
+def test_the_offered_command_mends_it(lab, monkeypatch):
+    monkeypatch.chdir(lab)
+    write(lab, {"experiments/a b.py": "", "experiments/fit.py": "print(2)\n", "-f/data.csv": "1\n"})
+    command = next(line for line in refusal(lab).splitlines() if line.startswith("git add"))
     subprocess.run(command + " -q -m Mended", shell=True, cwd=lab, check=True, env={**os.environ, "GIT_EDITOR": "true"})
     assert "experiments/a b.py" in names(resolve(lab))
 
@@ -49,6 +52,27 @@ def test_a_change_elsewhere_is_nobodys_business(lab, change):
     before = resolve(lab)
     write(lab, change)
     assert resolve(lab) == before
+
+
+def test_what_waits_to_be_committed_is_told_once(lab):
+    write(lab, {"more/new.py": "", "experiment/fit.py": ""})
+    git(lab, "add", "more")
+    text = refusal(lab, paths=["experiments", "more", "experiment"])
+    assert "A  more/new.py" in text and "?? experiment/fit.py" in text
+    assert "code.paths" not in text and "Nearest" not in text
+    commit(lab)
+    git(lab, "rm", "-q", "-r", "--cached", "experiment")
+    git(lab, "commit", "-q", "-m", "Without")
+    write(lab, {".git/info/exclude": "experiment/\n"})
+    assert "code.paths has 'experiment': not in commit" in refusal(lab, paths=["experiment"])
+
+
+def test_a_new_stack_file_that_is_staged_is_told_as_that(lab):
+    new = lab / "stacks/Pulumi.new.yaml"
+    write(lab, {"stacks/Pulumi.new.yaml": "config: {}\n"})
+    assert "?? stacks/Pulumi.new.yaml" in refusal(lab, stack_file=new)
+    git(lab, "add", ".")
+    assert "A  stacks/Pulumi.new.yaml" in refusal(lab, stack_file=new)
 
 
 def test_staged_and_deleted_files_count_as_changes(lab):
