@@ -32,6 +32,6 @@ def load(package: str, name: str, module: str) -> ModuleType:
         return importlib.import_module(f"ems.{package}.{name}.{module}")
     except ImportError as error:
         raise UserError(
-            f"{name} of ems.{package} needs a package that is not installed: {error}.",
+            f"{package.removesuffix('s').capitalize()} {name!r} needs a package that is not installed: {error}.",
             f"pip install 'ems-experiments[{name}]'",
         ) from error

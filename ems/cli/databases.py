@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Annotated
 
 import typer
@@ -78,13 +78,15 @@ def database_copy(
     from ems.views import database as view
 
     root = laboratory.find().root
-    copying.refuse_same(source, target, root)
-    with (
-        closing(databases.connect(source, root)) as here,
-        closing(databases.connect(target, root)) as there,
-        working("copying") as step,
-    ):
-        compared = copying.copy(here, there, step)
+    copying.refuse_target(source, target, root)
+    with ExitStack() as opened:
+        with copying.speaking_of("FROM", source):
+            here = opened.enter_context(closing(databases.connect(source, root)))
+            here.experiment("")  # asked at once, so that what is wrong is told of FROM
+        with copying.speaking_of("TO", target):
+            there = opened.enter_context(closing(databases.connect(target, root)))
+            there.create()
+        compared = copying.copy(here, there, opened.enter_context(working("copying")))
     if as_json:
         print_json([view.compared_object(each) for each in compared])
     else:

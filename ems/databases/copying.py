@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-from ems.base.errors import UserError
+from ems.base.errors import EmsError, NoTables, UserError
 from ems.base.messages import Say
 from ems.databases import Database, Experiment
 from ems.databases.comparing import TABLES, Compared, compare
@@ -17,12 +19,40 @@ from ems.spool.gathering import joined
 ROWS_TOGETHER = 20_000  # of results, whosever they are, in one transaction
 
 
-def refuse_same(source: str, target: str, root: Path) -> None:
-    """UserError if both URLs name one database; files are taken from `root`, the lab's folder."""
-    prefix = "sqlite:///"
-    files = [(root / url.removeprefix(prefix)).resolve() for url in (source, target) if url.startswith(prefix)]
-    if source == target or (len(files) == 2 and files[0] == files[1]):
+SQLITE = "sqlite:///"
+
+
+def refuse_target(source: str, target: str, root: Path) -> None:
+    """UserError if both URLs name one database, or `target` a file in a folder that is not there.
+
+    Relative files are taken from `root`, the lab's folder.
+    """
+    here, there = (_file(url, root) for url in (source, target))
+    if source == target or (here and here == there):
         raise UserError(f"{source} and {target} are the same database.", "Name another one to copy into.")
+    if there and not there.parent.is_dir():
+        raise UserError(f"TO is in a folder that is not there: {there.parent}.", f"mkdir -p {quote(str(there.parent))}")
+
+
+def _file(url: str, root: Path) -> Path | None:
+    return (root / url.removeprefix(SQLITE)).resolve() if url.startswith(SQLITE) else None
+
+
+@contextmanager
+def speaking_of(argument: str, url: str) -> Iterator[None]:
+    """What is wrong with this database is told of the argument that names it, not of the lab's `ems:database`."""
+    try:
+        yield
+    except NoTables as error:
+        hint = "Name the one that has the lab, as ems:database in Pulumi.yaml does."
+        raise NoTables(f"{argument} is {url}, which has no tables of EMS.", hint) from error
+    except EmsError as error:
+        error.message, error.hint = (_said_of(argument, text) for text in (error.message, error.hint))
+        raise
+
+
+def _said_of(argument: str, text: str) -> str:
+    return text.replace("ems:database in Pulumi.yaml", argument).replace("ems:database", argument)
 
 
 def copy(source: Database, target: Database, say: Say) -> list[Compared]:

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from ems.base.console import err
 from ems.base.errors import DatabaseError, UserError
 from ems.cli import app as cli
 from ems.databases import Database, Outcome, Project, State, comparing, connect, copying
@@ -169,12 +170,33 @@ def test_a_database_is_not_copied_onto_itself(here: Lab, same: str) -> None:
     assert done.exit_code == 2 and "are the same database" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "shown"),
+    [
+        ("sqlite:///no.db", "sqlite:///copy.db", "FROM is sqlite:///no.db, which has no tables of EMS.\nName the one"),
+        (None, "sqlite:///typo/copy.db", "TO is in a folder that is not there: {root}/typo.\nmkdir -p {root}/typo"),
+        ("sqlite://", "sqlite:///copy.db", "FROM is 'sqlite://': that names no file"),
+        (None, "postgres://h/lab", "TO is 'postgres://h/lab': no database of that kind.\nDid you mean postgresql:"),
+        (None, "sqlite:///Pulumi.yaml", "is not an SQLite database (file is not a database).\nGive TO another path."),
+    ],
+)
+def test_what_cannot_be_copied_is_told_of_the_argument(
+    here: Lab, source: str | None, target: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(err, "width", 10_000)
+    ran(here, batch([0], ints("n", 1)))
+    files = sorted(here.root.rglob("*"))
+    done = CliRunner().invoke(cli.app, ["database", "copy", source or here.database_url, target])
+    assert done.exit_code in {2, 4} and shown.format(root=here.root) in done.stderr, done.stderr
+    assert sorted(here.root.rglob("*")) == files, "nothing is made"
+
+
 def test_the_command_copies_and_says_what_to_do_next(here: Lab) -> None:
     ran(here, batch([0], ints("n", 1)))
-    command = ["database", "copy", here.database_url, "sqlite:///other/copy.db"]
+    command = ["database", "copy", here.database_url, "sqlite:///copy.db"]
     result = CliRunner().invoke(cli.app, command)
     assert result.exit_code == 0, result.output
-    assert "results of 1 experiment " in result.output and "sqlite:///other/copy.db, and commit" in result.output
+    assert "results of 1 experiment " in result.output and "sqlite:///copy.db, and commit" in result.output
     assert "different" not in result.output
     found = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
     assert {each["name"]: each["rows"] for each in found}["experiment"] == 1

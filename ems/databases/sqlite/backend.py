@@ -89,7 +89,7 @@ class SqliteBackend(SqlBackend):
         if kind in NETWORK_FILESYSTEMS:
             raise DatabaseError(
                 f"{self._path} lies on a network file system ({kind}), where SQLite loses data.",
-                "Put it on a local disk: `ems:database: sqlite:////local/path` in Pulumi.yaml.",
+                "Put it on a local disk: sqlite:////local/path as ems:database in Pulumi.yaml.",
             )
 
     def create(self) -> None:
