@@ -30,7 +30,7 @@ COLOURS = {
     **{State.CANCELLED: "magenta", State.RUNNING: "cyan", State.PROVISIONING: "cyan", State.QUEUED: "cyan"},
 }
 MOST_NAMED = 10
-HELD = "Ended, and still declared as clusters: "
+HELD = "Clusters that ended runs still declare: "
 
 
 class StatusObject(TypedDict):
@@ -107,9 +107,8 @@ def status_page(
     if not several and experiments[0].state in RETRYABLE:
         below.append(Text(way_on(experiments[0]), "dim"))
     if declaring:
-        below.append(
-            Text(f"{HELD}{some(declaring)}. Release: ems teardown {' '.join(declaring[:MOST_NAMED])}", "yellow")
-        )
+        release = f"Release: ems teardown {' '.join(declaring[:MOST_NAMED])}"
+        below.append(Text(f"{HELD}{some(declaring)}. {release}", "yellow"))
     return Group(status_table(experiments, width), *errors, *below)
 
 

@@ -42,9 +42,10 @@ def certificate(leftovers: Sequence[Leftover]) -> RenderableType:
     """What each stack holds, and below it one line: what is left in all, when, at what cost."""
     held = _held(leftovers)
     holds = f"{held} left" if held else "nothing is left"
-    cost = sum(map(_cost_usd, leftovers))
-    spent = f"{_moment()}: {holds}; spent ${cost:,.2f} by {counted(len(leftovers), 'experiment')}."
-    return Group(*_table_of(leftovers), spent)
+    known = sum(leftover.experiment is not None for leftover in leftovers)
+    which = ", the newest of each stack" if known > 1 else ""
+    spent = f"spent ${sum(map(_cost_usd, leftovers)):,.2f} by {counted(known, 'experiment')}{which}"
+    return Group(*_table_of(leftovers), f"{_moment()}: {holds}; {spent}.")
 
 
 def plan(leftovers: Sequence[Leftover], command: str) -> RenderableType:
@@ -84,8 +85,8 @@ class TeardownObject(TypedDict):
 
     at: Annotated[str, "When the certificate was made, ISO 8601 in UTC."]
     clusters_left: Annotated[int, "How many clusters all these stacks still declare."]
-    machines_left: Annotated[int, "How many machines their experiments hold."]
-    cost_usd: Annotated[float, "What their experiments have cost, in US dollars."]
+    machines_left: Annotated[int, "How many machines their newest experiments hold."]
+    cost_usd: Annotated[float, "What the newest experiment of each stack has cost, in US dollars."]
     stacks: Annotated[list[StackLeft], "One object for each stack."]
 
 

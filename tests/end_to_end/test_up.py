@@ -131,7 +131,7 @@ def test_what_runs_is_the_commit_not_the_working_tree(user: User) -> None:
     user.write("experiments/e/job.py", "raise SystemExit('edited')")
     user.wait(lambda: user.state() == "succeeded")
     assert user.rows() == expected(12)
-    assert "still declared as clusters: e. Release: ems teardown e" in user.ems("status").stdout
+    assert "ended runs still declare: e. Release: ems teardown e" in user.ems("status").stdout
     assert json.loads(user.ems("status", "--json").stdout)[0]["cluster_declared"] is True
     done = user.ems("up", "e", expect=3)
     assert "experiments/e/job.py" in done.stderr and "git commit" in done.stderr
