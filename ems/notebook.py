@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from ems import lab
 from ems.base.console import say
+from ems.base.errors import UserError
 from ems.databases import LONG
 from ems.lab import Lab
 from ems.lab.experiments import follow, latest, newest
@@ -38,7 +39,7 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
     for what is not a condition; DatabaseError without experiment, for an unknown column, or a value that does not fit
     its type; DatabaseUnavailable if the database does not answer the first call.
     """
-    here = lab.find()
+    here = _lab_of(stack)
     conditions = [parse(text) for text in _listed(where)]
     columns = columns if columns is None else _listed(columns)
 
@@ -53,6 +54,14 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
     return _patiently(here, read)
 
 
+def _lab_of(*stacks: object) -> Lab:
+    """The lab that the working directory lies in."""
+    for stack in stacks:
+        if not isinstance(stack, str):
+            raise UserError(f"{stack!r} is not the name of a stack.", "Give names as texts, as ems.results('digits').")
+    return lab.find()
+
+
 def _listed(texts: str | Sequence[str]) -> Sequence[str]:
     """One text is a list of one."""
     return [texts] if isinstance(texts, str) else texts
@@ -64,7 +73,7 @@ def progress(stack: str) -> Progress:
     UserError outside a lab, or for a name that is not a stack; DatabaseError without experiment, and
     DatabaseUnavailable if the database does not answer the first call.
     """
-    here = lab.find()
+    here = _lab_of(stack)
     return _patiently(here, lambda: look(here, latest(here, stack, also=LONG)))
 
 
@@ -93,7 +102,7 @@ def watch(*stacks: str) -> Watch[Any]:
     While the database is away it waits, and so do `results` and `progress`, once it has answered: they say so.
     Errors as of `progress`, at the call: before the first turn.
     """
-    here = lab.find()
+    here = _lab_of(*stacks)
     newest(here, list(stacks))  # what is wrong with a name is told here, not at the first turn
     _answered.add((here.root, here.database_url))
     return Watch(here, stacks)
@@ -120,13 +129,15 @@ class Watch(Generic[Seen]):
             display(seen)
 
     def _with_lines(self) -> Iterator[Seen]:
-        pace, last = Pace(), None
+        pace, last, shown = Pace(), "", False
         for seen in self._turns():
             yield seen
-            last = seen
-            if pace.shows(repr(seen)):
-                say(repr(seen))
-        say(repr(last))
+            last = repr(seen)
+            shown = pace.shows(last)
+            if shown:
+                say(last)
+        if not shown:
+            say(last)
 
     def _turns(self) -> Iterator[Any]:
         due, patience, looks = 0.0, Patience(say), Looking(self._lab)

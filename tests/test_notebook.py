@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -75,7 +76,13 @@ def test_in_a_script_without_ipython_it_says_lines(here: Lab) -> None:
     ran(here, batch([0], floats("x", 1.5)))
     done = subprocess.run([sys.executable, "-c", LOOP], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "succeeded 1\n"), done.stderr
-    assert done.stderr.startswith("pi: succeeded · 1 rows")
+    assert done.stderr.startswith("pi: succeeded · 1 row ·") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("ask", [ems.results, ems.progress, ems.watch])
+def test_a_name_that_is_no_text_is_refused(here: Lab, ask: Callable[[object], object]) -> None:
+    with pytest.raises(UserError, match="3 is not the name of a stack"):
+        ask(3)
 
 
 def test_importing_ems_imports_little() -> None:

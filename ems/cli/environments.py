@@ -9,6 +9,7 @@ import typer
 from ems import lab as laboratory
 from ems.base.console import out, working
 from ems.base.errors import ProvenanceError
+from ems.base.messages import counted
 
 environments = typer.Typer(
     help="Lock, check and build pinned environments.",
@@ -41,10 +42,12 @@ def env_check(name: EnvironmentName) -> None:
     folder = environment.folder(laboratory.find().root, name)
     pinned = environment.from_folder(folder)
     findings = pins.check(pinned)
-    for finding in (*findings.errors, *findings.warnings, *pins.hints(folder, pinned)):
+    warnings = [*findings.warnings, *pins.hints(folder, pinned)]
+    for finding in (*findings.errors, *(f"warning: {each}" for each in warnings)):
         out.flow(str(finding))
     if not findings.errors:
-        out.flow(f"✓ {name} is fully pinned: {len(pins.pinned(pinned.lock))} packages for Python {pinned.python}")
+        packages = counted(len(pins.pinned(pinned.lock)), "package")
+        out.flow(f"{'' if warnings else '✓ '}{name} is fully pinned: {packages} for Python {pinned.python}")
     raise typer.Exit(ProvenanceError.exit_code if findings.errors else 0)
 
 

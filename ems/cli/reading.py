@@ -33,13 +33,14 @@ def results(
             help="""Only such rows, as 'm = 60', 'label = "a b"', 'x is not null'; repeat it: all must hold."""
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show or export the rows of a stack's newest experiment, also while it runs."""
     from ems.lab.experiments import latest
     from ems.views import results as view
     from ems.views.where import parse
 
-    wanted = view.format_of(format, to)
+    wanted = view.format_of(format or ("json" if as_json else ""), to)
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
     lab = laboratory.find()
@@ -71,7 +72,7 @@ def failures(stack: Stack, as_json: Json = False) -> None:
         if as_json:
             print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
         else:
-            out.flow(view.page(connected.failures(experiment.id), stack))
+            out.flow(view.page(connected.failures(experiment.id), experiment))
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")

@@ -83,6 +83,6 @@ def _compile(sources: Path, package: str, version: str, target: Path, env: Mappi
         lines = []
         for number, line in enumerate(go.stderr or ()):
             lines.append(line)
-            say(f"Building {name}: {number} of {parts} packages")
+            say(f"Building {name}: package {number} of {parts}")
     if go.returncode:
         raise CommandFailed(command, go.returncode, "", "".join(lines[-20:]))

@@ -14,10 +14,12 @@ from ems.base.errors import EmsError, UserError
 from ems.base.process import run, uv
 from ems.engine import install as engine
 from ems.lab import Lab, project
+from ems.lab.person import setting
 
 Check = Callable[[], str | tuple[str, str]]  # the detail, and maybe what is to be said of it
 
 FREE_GB = 2.0
+IDENTITY = {"user.name": "'Your Name'", "user.email": "you@lab.edu"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def examine() -> list[Finding]:
     """
     machine: dict[str, Check] = {
         "python": _python,
-        "git": lambda: run(["git", "--version"]).strip(),
+        "git": _git,
         "uv": lambda: uv("--version").strip(),
         "pulumi": _pulumi,
         "disk": _disk,
@@ -65,6 +67,14 @@ def _finding(name: str, check: Check) -> Finding:
 
 def _python() -> str:
     return f"{sys.version.split()[0]} at {sys.executable}"
+
+
+def _git() -> tuple[str, str]:
+    """Its version; and how to tell it who you are, if it does not know, as it commits nothing until then."""
+    here = Path.cwd()
+    unknown = [name for name in ("user.name", "user.email") if not setting(here, name)]
+    remedy = " && ".join(f"git config --global {name} {IDENTITY[name]}" for name in unknown)
+    return run(["git", "--version"]).strip(), f"It does not know who you are: {remedy}" if remedy else ""
 
 
 def _pulumi() -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ems.base.errors import UserError
-from ems.base.messages import quoted
+from ems.base.messages import quoted, some
 from ems.base.process import run
 from ems.lab import Lab
 
@@ -17,11 +17,12 @@ def setting(root: Path, name: str) -> str:
 
 def experimenter(lab: Lab) -> str:
     """The id of the experimenter whose e-mail address git has as `user.email`; UserError if there is none."""
-    email, hint = setting(lab.root, "user.email"), "Name yourself: --experimenter ID"
-    if not email:
-        raise UserError("Who you are is not known: git has no user.email.", hint)
+    email = setting(lab.root, "user.email")
     with lab.database() as database:
         people = {row["email"].casefold(): row["id"] for row in database.rows("experimenter")}
+    hint = f"Name yourself: --experimenter ID, of {some(sorted(map(str, people.values())))}"
+    if not email:
+        raise UserError("Who you are is not known: git has no user.email.", hint)
     if email.casefold() not in people:
         raise UserError(f"No experimenter of the lab has the e-mail address {quoted(email)}, git's user.email.", hint)
     return str(people[email.casefold()])

@@ -13,7 +13,7 @@ from ems.databases import Experiment, State
 from ems.lab.line import under_way
 
 UNITS = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-SPAN = re.compile(r"(\d{1,6}) ?(min|h|d|w)")
+SPAN = re.compile(r"(\d{1,9}) ?(min|h|d|w)")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def since(text: str, now: datetime) -> datetime:
             return now - timedelta(**{UNITS[span[2]]: int(span[1])})
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
+        what = "longer ago than any date" if SPAN.fullmatch(text.strip()) else "neither a time span nor a date"
         raise UserError(
-            f"--since is {quoted(text)}: neither a time span nor a date.",
+            f"--since is {quoted(text)}: {what}.",
             "Allowed are a number of min, h, d or w, as 2d, and dates, as 2026-01-31 or 2026-01-31T14:00.",
         ) from None

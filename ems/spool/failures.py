@@ -10,20 +10,25 @@ from ems.base.messages import raised
 from ems.spool.batch import Mark
 
 FEW, MOST_GROUPS = 3, 1_000
-NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
+NUMBER = re.compile(r"0x[0-9a-f]+|\d+(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)
 
 
 @dataclass
 class Group:
-    """Points that failed with the same error: how many, and the first few of them."""
+    """Points that failed with the same error: how many, and the first few of them.
+
+    `error`: that of the first; `differs`: whether others have other numbers in it.
+    """
 
     error: str
+    differs: bool = False
     count: int = 0
     first: list[Mark] = field(default_factory=list)
 
-    def add(self, mark: Mark) -> None:
+    def add(self, mark: Mark, error: str) -> None:
         """One point more."""
         self.count += 1
+        self.differs |= error != self.error
         self.first += [mark] if self.count <= FEW else []
 
 
@@ -38,7 +43,7 @@ def grouped(marks: Iterable[Mark]) -> list[Group]:
         kind = NUMBER.sub("#", line)
         if kind not in groups and len(groups) >= MOST_GROUPS:
             kind, line = "", "other errors"
-        groups.setdefault(kind, Group(line)).add(mark)
+        groups.setdefault(kind, Group(line)).add(mark, line)
     return sorted(groups.values(), key=lambda group: -group.count)
 
 

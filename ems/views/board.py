@@ -137,7 +137,7 @@ class Line:
             grid.add_column(width=5, justify="right")
             cells += [ProgressBar(total=1, completed=seen.share), seen.percent]
         grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-        words = [str(seen.state), *seen.details()] if seen else [self._step or "looking"]
+        words = [str(seen.state), *seen.details()] if seen else [self._step or "checking"]
         grid.add_row(*cells, Text(" · ".join(words)))
         return grid
 
@@ -155,7 +155,8 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
     if experiment is None:
         return Text(f"✓ {stack}", "green")
     if experiment.state is State.SUCCEEDED and not ran:
-        return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", "green")
+        colour = "green" if experiment.rows_stored else "yellow"
+        return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", colour)
     if experiment.state is State.SUCCEEDED and not experiment.rows_stored:
         return Text(f"✓ {stack} {progress_line(experiment)}: nothing was stored, see `ems logs {stack}`", "yellow")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"

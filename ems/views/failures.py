@@ -9,6 +9,8 @@ import rich.text
 
 from ems.base.console import Text
 from ems.base.messages import counted
+from ems.databases import RETRYABLE, Experiment
+from ems.lab.line import way_on
 from ems.spool.batch import Mark, jsonable
 from ems.spool.failures import Group, grouped
 
@@ -28,9 +30,12 @@ def as_object(mark: Mark) -> FailureObject:
     return {"point": mark.point, "parameters": jsonable(mark.parameters), "error": mark.error}
 
 
-def page(marks: Iterable[Mark], stack: str) -> rich.text.Text:
+def page(marks: Iterable[Mark], experiment: Experiment) -> rich.text.Text:
     """Each error once, with how many points and a few of them, the commonest first; then where to read on."""
-    groups = grouped(marks)
+    stack, groups = experiment.registration.stack, grouped(marks)
+    if not groups and experiment.state in RETRYABLE:
+        why = f": {experiment.error}" if experiment.error else ""
+        return Text(f"{stack}: no point failed; the run is {experiment.state}{why}\n{way_on(experiment)}")
     if not groups:
         return Text(f"{stack}: no point failed")
     failed = sum(group.count for group in groups)
@@ -46,7 +51,9 @@ def page(marks: Iterable[Mark], stack: str) -> rich.text.Text:
 
 def _lines(group: Group) -> Iterator[Text]:
     yield Text("")
-    yield Text.assemble((group.error or "no error was recorded", "bold"), f"  × {counted(group.count, 'point')}")
+    such_as = "such as " if group.differs else ""
+    error = group.error or "no error was recorded"
+    yield Text.assemble((such_as, "dim"), (error, "bold"), f"  × {counted(group.count, 'point')}")
     for mark in group.first:
         yield Text.assemble((f"  point {mark.point:,}  ", "dim"), parameters(mark))
     if group.count > len(group.first):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from html import escape
 
 from ems import clusters
+from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, failed_points, took, under_way
@@ -107,12 +108,13 @@ class Progress:
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:
             yield "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        yield f"{self.rows:,} rows"
+        yield counted(self.rows, "row")
         if self.experiment.attempt > 1:
             yield f"attempt {self.experiment.attempt}"
 
     def __repr__(self) -> str:
-        return " · ".join([f"{self.stack}: {self.state}", *self.details(), duration(self.took)])
+        error = f": {self.experiment.error.splitlines()[0]}" if self.finished and self.experiment.error else ""
+        return " · ".join([f"{self.stack}: {self.state}", *self.details(), duration(self.took)]) + error
 
     def _repr_html_(self) -> str:
         return f'<div style="max-width: 60em; line-height: 1.5">{"".join(self._html())}</div>'

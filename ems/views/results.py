@@ -22,6 +22,7 @@ from ems.base.console import Text, text_out
 from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.databases import Experiment
+from ems.lab.line import failed_points
 from ems.spool.batch import Batch, Column, Value
 
 if TYPE_CHECKING:
@@ -168,10 +169,13 @@ def table(
     if first is None and such:
         return Text(f"{row.stack}: no rows{such}{missing(experiment)}.")
     if first is None:
-        return Text(f"{row.stack}: no rows yet, its state is {experiment.state}.")
+        yet = "" if experiment.state.finished else " yet"
+        return Text(f"{row.stack}: no rows{yet}, its state is {experiment.state}{missing(experiment)}.")
     names, rows = header(first), list(islice(records(first), _fitting(height)))
     of_rows = _of(len(rows), count or f"{max(experiment.rows_stored, len(rows)):,}", "row")
     of_columns = _of(min(len(names), MOST_COLUMNS), f"{len(names):,}", "column")
+    if asked.columns:  # nobody has counted the others
+        of_columns = of_columns.replace("column", "chosen column")
     title = f"{row.stack}: {of_rows}{such}, {of_columns} in {row.results_table}{missing(experiment)}"
     ways = [Text(f"All of them: {asked.way(row.stack)}", "dim")] if " of " in of_rows + of_columns else []
     return Group(Text(title), _grid(names, rows), *ways)
@@ -239,10 +243,14 @@ def format_of(format: str, path: Path | None) -> str:
 
 
 def missing(experiment: Experiment) -> str:
-    """Such as `; 12 of 3,120 points are still missing`; "" where none is."""
-    total = experiment.registration.points_total
-    left = total - experiment.points_done
-    return f"; {left:,} of {total:,} points are still missing" if left > 0 else ""
+    """Such as `; of 3,120 points 2 failed, 12 not computed yet`; "" where none is missing, and of a program."""
+    total, failed = experiment.registration.points_total, failed_points(experiment)
+    left = total - experiment.points_done - failed
+    if total == 1 or not (failed or left > 0):
+        return ""
+    yet = "" if experiment.state.finished else " yet"
+    parts = [f"{failed:,} failed" if failed else "", f"{left:,} not computed{yet}" if left > 0 else ""]
+    return f"; of {total:,} points {', '.join(filter(None, parts))}"
 
 
 def _opened(path: Path, format: str) -> IO[Any]:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from ems.base.console import Text
+from ems.base.console import Plain, Text
 from ems.base.messages import Say
 from ems.lab.line import duration
 from ems.lab.patience import Pace
@@ -27,7 +27,7 @@ LEAVE = "Ctrl-C leaves; the runs go on."
 Looks = Sequence[Progress]
 
 
-def show(console: Console, lab_name: str, follow: Callable[[Say], Iterable[Looks]], remark: Say) -> None:
+def show(console: Plain, lab_name: str, follow: Callable[[Say], Iterable[Looks]], remark: Say) -> None:
     """Show what `follow` gives until there is no more; what was seen last stays.
 
     `follow` is given a way to make remarks: on the screen, else `remark`.
@@ -38,7 +38,7 @@ def show(console: Console, lab_name: str, follow: Callable[[Say], Iterable[Looks
         _show_as_lines(console, follow(remark))
 
 
-def _show_on_screen(console: Console, lab_name: str, follow: Callable[[Say], Iterable[Looks]]) -> None:
+def _show_on_screen(console: Plain, lab_name: str, follow: Callable[[Say], Iterable[Looks]]) -> None:
     page = Page(lab_name)
     looks = iter(follow(page.say))
     page.looks = next(looks)
@@ -52,7 +52,7 @@ def _show_on_screen(console: Console, lab_name: str, follow: Callable[[Say], Ite
             _print(console, look)
 
 
-def _show_as_lines(console: Console, looks: Iterable[Looks]) -> None:
+def _show_as_lines(console: Plain, looks: Iterable[Looks]) -> None:
     paces: dict[str, Pace] = {}
     ended: set[str] = set()
     for current in looks:
@@ -64,8 +64,8 @@ def _show_as_lines(console: Console, looks: Iterable[Looks]) -> None:
                 ended.add(look.stack)
 
 
-def _print(console: Console, look: Progress) -> None:
-    console.print(Text(repr(look)), soft_wrap=True)
+def _print(console: Plain, look: Progress) -> None:
+    console.flow(Text(repr(look)))
 
 
 class Page:

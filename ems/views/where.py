@@ -29,7 +29,7 @@ Give several conditions one by one: all of them must hold. In a shell each needs
 
 
 def parse(text: str) -> Condition:
-    """The condition that `text` says. UserError, with the grammar, if it is not one, or asks for an order with null."""
+    """The condition that `text` says. UserError, with the grammar, if it is not one, or compares with null."""
     found = CONDITION.fullmatch(text)
     if found is None:
         raise UserError(f"{text!r} is not a condition.", GRAMMAR)
@@ -37,8 +37,8 @@ def parse(text: str) -> Condition:
     if operator is None:
         return Condition(_unquoted(column), "!=" if negated else "=", None)
     parsed = _value(text, value)
-    if parsed is None and operator not in {"=", "!="}:
-        raise UserError(f"{text!r}: null is not in any order.", GRAMMAR)
+    if parsed is None:
+        raise UserError(f"{text!r}: nothing equals null, or is in any order with it.", GRAMMAR)
     return Condition(_unquoted(column), cast(Operator, operator), parsed)
 
 

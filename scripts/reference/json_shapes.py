@@ -16,7 +16,7 @@ INTRODUCTION = """# JSON shapes
 These commands print one JSON value on standard output with `--json`; messages go to standard error. Keys may be added
 at any time, so a script should ignore keys that it does not know: see [Releases](../releases.md).
 
-`ems results STACK --format json` prints a list of rows instead: see [Results](../results.md). `ems schema` prints the
+`ems results STACK --json` prints a list of rows instead: see [Results](../results.md). `ems schema` prints the
 JSON Schema of stack files: see [Stack-file keys](stack-file.md).
 """
 NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any value"}

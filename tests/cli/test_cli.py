@@ -267,6 +267,7 @@ def test_status_of_some(here: Lab, words: str, shows: bool) -> None:
         ("--experimenter you", 'No experiment is of the experimenter "you": allowed are me'),
         ("--since yesterday", '--since is "yesterday": neither a time span nor a date.'),
         ("--mine", 'No experimenter of the lab has the e-mail address "nobody@localhost"'),
+        ("--mine", "git's user.email. Name yourself: --experimenter ID, of me"),
         ("--mine --experimenter me", "two answers to one question"),
         ("--state finished", "'finished' is not one of 'registered'"),
         ("--limit 0", "greater than or equal to 1"),
@@ -334,6 +335,11 @@ def test_doctor_outside_and_inside_a_lab(here: Lab, monkeypatch) -> None:
     monkeypatch.chdir("/")
     shown = run("doctor", expect=1).stdout
     assert shown.count("not in a lab") == 1 and "ems init DIR" in shown and "✓ git" in shown
+    assert "who you are" not in shown
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    assert (
+        "git config --global user.name 'Your Name' && git config --global user.email" in run("doctor", expect=1).stdout
+    )
 
 
 def test_env_commands(here: Lab, monkeypatch, tmp_path: Path) -> None:
@@ -346,7 +352,12 @@ def test_env_commands(here: Lab, monkeypatch, tmp_path: Path) -> None:
     (folder / "requirements.txt").write_text("numpy\nmatplotlib==3.9.0\n")
     done = run("env", "check", "pi", expect=3)
     assert "requirements.txt:1: 'numpy' is not pinned" in done.stdout and "matplotlib renders" in done.stdout
+    assert "warning: environments/pi" in done.stdout
     assert "ems env lock pi" in run("env", "build", "pi", expect=3).stderr
+    (folder / "requirements.txt").write_text("")
+    (folder / "requirements.in").write_text("numpy\n")
+    shown = run("env", "check", "pi").stdout
+    assert "wishes numpy, which the lock does not have" in shown and "✓" not in shown
     (folder / "requirements.in").unlink()
     assert "requirements.in is missing" in run("env", "lock", "pi", expect=3).stderr
 

@@ -23,7 +23,8 @@ def test_results_of_an_experiment_without_rows(here: Lab) -> None:
     assert "no rows yet" in run("results", "pi").stdout
     done = run("results", "pi", "--format", "csv")
     assert done.stdout == "" and "0 rows" in done.stderr
-    assert json.loads(run("results", "pi", "--format", "json").stdout) == []
+    for option in (["--format", "json"], ["--json"]):
+        assert json.loads(run("results", "pi", *option).stdout) == []
 
 
 def test_results_on_standard_output(here: Lab) -> None:

@@ -195,7 +195,7 @@ def keep() -> None:
     try:
         process = _start(order, lock)
     except OSError as error:
-        _report(127, f"{order['command'][0]!r} could not be started: {error}")
+        _report(127, _not_started(order["command"][0], error))
         return
     ended = threading.Event()
     threading.Thread(target=_stop_with_agent, args=(process.pid, ended, order["grace_s"]), daemon=True).start()
@@ -204,6 +204,11 @@ def keep() -> None:
     _end_group(process.pid, order["grace_s"])
     _kill_strays(order["env"][MARKER])
     _report(code, "")
+
+
+def _not_started(program: str, error: OSError) -> str:
+    why = f"{error.strerror}: {error.filename!r}" if error.filename != program else error.strerror
+    return f"{program!r} could not be started: {why}"
 
 
 def _start(order: dict[str, Any], lock: int) -> subprocess.Popen[bytes]:
