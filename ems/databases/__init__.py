@@ -279,9 +279,8 @@ class Database(ABC):
         chunk_rows: int = 10_000,
     ) -> Iterator[Batch]:
         """Rows that fulfil all of `where`, in (point, row) order, streamed from one snapshot; nothing if none were
-        stored yet. Batches have `chunk_rows`, or fewer where the table is wide. All columns of the table, or those
-        named; `point` and `row` come always. DatabaseError: unknown column or experiment, or a value that does not
-        fit the column's type."""
+        stored yet. Batches have at most `chunk_rows`. All columns of the table, or those named; `point` and `row` come
+        always. DatabaseError: unknown column or experiment, or a value that does not fit the column's type."""
 
     # Copies of a whole lab (`ems.databases.copying`)
 

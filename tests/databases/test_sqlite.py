@@ -1,3 +1,4 @@
+import gc
 import random
 import resource
 import sqlite3
@@ -19,6 +20,7 @@ from ems.databases import Outcome, State, connect
 from ems.databases.sqlite.backend import filesystem
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
+from ems.views.frames import to_frame
 from tests.databases.cases import (
     Address,
     batch,
@@ -333,6 +335,20 @@ def test_memory_is_flat_when_reading(made):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000
+
+
+def test_reading_does_not_wake_the_collector_of_cycles(made):
+    """Which looks at all objects of a notebook, again and again."""
+    points = list(range(100_000))
+    made.store(claimed(made), batch(points, floats("x", *map(float, points))))
+    woken = []
+    gc.collect()
+    gc.callbacks.append(lambda phase, info: woken.append(info["generation"]) if phase == "start" else None)
+    try:
+        assert to_frame(made.results("5f0c")).x.sum() == sum(points)
+    finally:
+        gc.callbacks.pop()
+    assert len(woken) < 20, "one for each thousand rows would be 100"
 
 
 @pytest.mark.parametrize(("rows", "limit"), [(1, 10_000_000), (100, 25_000_000)])

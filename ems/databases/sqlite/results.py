@@ -22,6 +22,7 @@ KEY_TYPES: dict[str, ColumnType] = {"experiment_id": "text", "point": "int64", "
 KEY = "experiment_id = ? AND point = ? AND row = ?"
 MANY_ROWS = 20  # of a point: from here on, looking for the next point is quicker than reading all rows
 DIALECT = dialect()
+FETCHED = 400  # rows at once: more tuples alive wake Python's collector of cycles, which takes as long as reading
 
 
 def store(connection: sqlite3.Connection, table: str, experiment_id: str, batch: Batch) -> int:
@@ -168,7 +169,7 @@ def read(
     selected = ", ".join(["point", "row", *map(_quoted, names)])
     mine = f"FROM {_quoted(table)} WHERE experiment_id = ? AND {conditions} ORDER BY point, row"
     cursor = connection.execute(f"SELECT {selected} {mine}", [experiment_id, *values])
-    while rows := cursor.fetchmany(selection.chunk(chunk_rows, len(names))):
+    while rows := cursor.fetchmany(min(selection.chunk(chunk_rows, len(names)), FETCHED)):
         yield selection.batch_of(rows, [(name, stored[name]) for name in names])
 
 
