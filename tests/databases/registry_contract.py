@@ -20,6 +20,7 @@ from ems.databases import (
     Outcome,
     Project,
     State,
+    rules,
 )
 from tests.databases.cases import (
     LONG_S,
@@ -126,6 +127,12 @@ class RegistryContract(DatabaseCase):
         assert (found.state, found.attempt, found.wanted_attempt, found.machines) == (State.REGISTERED, 0, 1, 0)
         assert before < found.registered_at < before + timedelta(minutes=2)
         assert found.registered_at.utcoffset() == timedelta(0)
+
+    def test_a_new_one_is_not_taken_for_one_that_is_registered_again(self, database, monkeypatch):
+        again = []
+        monkeypatch.setattr(rules, "registered_again", lambda *given: again.append(given))
+        database.register(REGISTRATION)
+        assert not again
 
     def test_register_again_updates_but_keeps_state(self, database):
         claimed(database)

@@ -175,7 +175,7 @@ class SqliteBackend(SqlBackend):
 
     def put_new(self, connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
         statement = insert(table).values(**values).on_conflict_do_nothing()
-        return connection.execute(statement).rowcount == 1
+        return connection.execute(statement.execution_options(preserve_rowcount=True)).rowcount == 1
 
     def has_table(self, connection: Connection, name: str) -> bool:
         found = "SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
