@@ -36,9 +36,10 @@ NAME_BYTES = 63
 SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 KEY = sql.SQL("experiment_id, point, row")
 CATALOG = """
-    SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_class c LEFT JOIN pg_attribute a
-        ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE pg_table_is_visible(c.oid) AND c.relname = ANY(%s) ORDER BY c.relname, a.attnum
+    SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum),
+        array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum)
+    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE pg_table_is_visible(c.oid) AND c.relname = ANY(%s) GROUP BY c.oid ORDER BY c.relname
 """
 
 ColumnTypes = dict[str, ColumnType]
@@ -74,10 +75,8 @@ def relation_names(name: str) -> list[str]:
 
 def find(connection: Connection[Any], name: str) -> Layout:
     """DatabaseError if the table is not one of EMS."""
-    relations: dict[str, dict[str, str]] = {}
-    for relation, column, type in connection.execute(CATALOG, (relation_names(name),)):
-        relations.setdefault(relation, {})[column] = type
-    types = {relation: _types(name, described) for relation, described in relations.items()}
+    found = connection.execute(CATALOG, (relation_names(name),))
+    types = {part: _types(name, dict(zip(names, described, strict=True))) for part, names, described in found}
     parts = {part: types[part] for part in types if part != name}
     return Layout(name, parts or types)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import compress, repeat
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg.errors import UniqueViolation
 from ems.base.errors import DatabaseError
 from ems.databases import columns
 from ems.databases.postgresql import layout as postgresql_layout
-from ems.databases.postgresql.layout import KEY, ColumnTypes, Layout
+from ems.databases.postgresql.layout import ColumnTypes, Layout
 from ems.spool.batch import Batch, Column, ColumnType
 
 COPIED_AS: dict[ColumnType, str] = {"int64": "int8", "float64": "float8", "text": "text", "bool": "bool"}
@@ -119,9 +120,18 @@ def _copy(connection: Connection[Any], layout: Layout, experiment_id: str, batch
                 ) from error
 
 
+@lru_cache(maxsize=64)
+def _copying(part: str, names: tuple[str, ...]) -> str:
+    """Of wide tables, this is thousands of names, for each batch the same."""
+    return f"COPY {_quoted(part)} ({', '.join([*columns.KEYS, *map(_quoted, names)])}) FROM STDIN (FORMAT BINARY)"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _copy_rows(connection: Connection[Any], part: str, types: ColumnTypes, experiment_id: str, batch: Batch) -> None:
-    names = sql.SQL(", ").join([KEY, *(sql.Identifier(column.name) for column in batch.columns)])
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(sql.Identifier(part), names)
+    statement = _copying(part, tuple(column.name for column in batch.columns))
     values = (column.values for column in batch.columns)
     with connection.cursor().copy(statement) as copy:
         copy.set_types(["text", "int8", "int8", *(COPIED_AS[types[column.name]] for column in batch.columns)])
