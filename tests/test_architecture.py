@@ -166,6 +166,12 @@ def test_importing_ems_is_light():
     assert not loaded("import ems") & {"pandas", "sqlalchemy", "pydantic", "yaml", "rich", "pyarrow"}
 
 
+def test_a_command_that_reads_no_stack_file_loads_no_schema_of_them():
+    shown = "import ems.cli.app, sys; print([name for name in sys.modules if name == 'ems.stack.models'])"
+    done = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("start", ["ems.node.driver.driver", "ems.sweep", "ems.spool.folder"])
 def test_what_is_imported_in_a_jobs_environment_is_python_3_9_with_the_standard_library_and_dask(start):
     for module in reached(start):

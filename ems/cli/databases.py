@@ -80,12 +80,10 @@ def database_copy(
     root = laboratory.find().root
     copying.refuse_target(source, target, root)
     with ExitStack() as opened:
-        with copying.speaking_of("FROM", source):
+        with copying.speaking_of("FROM"):
             here = opened.enter_context(closing(databases.connect(source, root)))
-            here.experiment("")  # asked at once, so that what is wrong is told of FROM
-        with copying.speaking_of("TO", target):
+        with copying.speaking_of("TO"):
             there = opened.enter_context(closing(databases.connect(target, root)))
-            there.create()
         compared = copying.copy(here, there, opened.enter_context(working("copying")))
     if as_json:
         print_json([view.compared_object(each) for each in compared])

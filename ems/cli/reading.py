@@ -9,6 +9,7 @@ import typer
 
 from ems import lab as laboratory
 from ems.base.console import out, print_json, say
+from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
 from ems.databases.snippets import Language
@@ -40,7 +41,9 @@ def results(
     from ems.views import results as view
     from ems.views.where import parse
 
-    wanted = view.format_of(format or ("json" if as_json else ""), to)
+    if as_json and format not in {"", "json"}:
+        raise UserError(f"--json and --format {format} are two answers to one question.", "Give one of them.")
+    wanted = view.format_of("json" if as_json else format, to)
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
     lab = laboratory.find()

@@ -17,8 +17,6 @@ from ems.spool.batch import Batch
 from ems.spool.gathering import joined
 
 ROWS_TOGETHER = 20_000  # of results, whosever they are, in one transaction
-
-
 SQLITE = "sqlite:///"
 
 
@@ -39,20 +37,21 @@ def _file(url: str, root: Path) -> Path | None:
 
 
 @contextmanager
-def speaking_of(argument: str, url: str) -> Iterator[None]:
+def speaking_of(argument: str) -> Iterator[None]:
     """What is wrong with this database is told of the argument that names it, not of the lab's `ems:database`."""
     try:
         yield
-    except NoTables as error:
-        hint = "Name the one that has the lab, as ems:database in Pulumi.yaml does."
-        raise NoTables(f"{argument} is {url}, which has no tables of EMS.", hint) from error
     except EmsError as error:
         error.message, error.hint = (_said_of(argument, text) for text in (error.message, error.hint))
+        if isinstance(error, NoTables):
+            error.hint = "Name the one that has the lab, as ems:database in Pulumi.yaml does."
         raise
 
 
 def _said_of(argument: str, text: str) -> str:
-    return text.replace("ems:database in Pulumi.yaml", argument).replace("ems:database", argument)
+    for name in ("The lab's database", "ems:database in Pulumi.yaml", "ems:database"):
+        text = text.replace(name, argument)
+    return text
 
 
 def copy(source: Database, target: Database, say: Say) -> list[Compared]:
@@ -60,10 +59,13 @@ def copy(source: Database, target: Database, say: Say) -> list[Compared]:
 
     UserError if an experiment is under way in `source`, or `target` knows others.
     """
-    experiments = source.experiments()
+    with speaking_of("FROM"):
+        experiments = source.experiments()
     _refuse_running(experiments)
-    target.create()
-    _refuse_others(experiments, target.experiments())
+    with speaking_of("TO"):
+        target.create()
+        there = target.experiments()
+    _refuse_others(experiments, there)
     for table in TABLES:
         say(f"table {table}")
         target.put_rows(table, _parents_first(table, source.rows(table)))

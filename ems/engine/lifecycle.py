@@ -219,7 +219,8 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
     names = [experiment.registration.stack for experiment in failed]
     if len(failed) == 1:
         raise ExperimentFailed(f"{names[0]} {failed[0].state}: {failed[0].error}".rstrip(": "), way_on(failed[0]))
-    look = f"ems status {' '.join(names)}" if len(names) <= MOST_NAMED else "ems status --state failed"
+    states = sorted({f"--state {experiment.state}" for experiment in failed})
+    look = f"ems status {' '.join(names if len(names) <= MOST_NAMED else states)}"
     raise ExperimentFailed(
         f"{len(failed)} of {len(experiments)} experiments did not succeed: {some(names)}.",
         f"See why: {look}; go on with: ems up --retry",

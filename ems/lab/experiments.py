@@ -16,7 +16,6 @@ from ems.databases import Database, Experiment, Long
 from ems.lab import Lab
 from ems.lab.line import under_way
 from ems.lab.patience import Patience, look_s
-from ems.stack import stackfile
 
 POLL_S = 0.5
 ALL_S = 30.0  # how often `follow` looks at what is not under way
@@ -88,6 +87,8 @@ def _by_stack(experiments: list[Experiment]) -> dict[str, Experiment]:
 
 
 def _without_experiment(lab: Lab, stack: str) -> DatabaseError:
+    from ems.stack import stackfile  # whose models take as long to load as all else that `ems --help` needs
+
     lab.known([stack])
     with suppress(StackFileError):  # what is wrong with it, `ems check` says
         kind = stackfile.read(lab.stack_file(stack)).kind

@@ -20,7 +20,8 @@ def experimenter(lab: Lab) -> str:
     email = setting(lab.root, "user.email")
     with lab.database() as database:
         people = {row["email"].casefold(): row["id"] for row in database.rows("experimenter")}
-    hint = f"Name yourself: --experimenter ID, of {some(sorted(map(str, people.values())))}"
+    known = some(sorted(map(str, people.values()))) or "those in stacks/Pulumi.lab.yaml"
+    hint = f"Name yourself: --experimenter ID, of {known}"
     if not email:
         raise UserError("Who you are is not known: git has no user.email.", hint)
     if email.casefold() not in people:

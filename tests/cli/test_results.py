@@ -23,8 +23,9 @@ def test_results_of_an_experiment_without_rows(here: Lab) -> None:
     assert "no rows yet" in run("results", "pi").stdout
     done = run("results", "pi", "--format", "csv")
     assert done.stdout == "" and "0 rows" in done.stderr
-    for option in (["--format", "json"], ["--json"]):
+    for option in (["--format", "json"], ["--json"], ["--json", "--format", "json"]):
         assert json.loads(run("results", "pi", *option).stdout) == []
+    assert "two answers" in run("results", "pi", "--json", "--format", "csv", expect=2).stderr
 
 
 def test_results_on_standard_output(here: Lab) -> None:

@@ -321,6 +321,7 @@ class RegistryContract(DatabaseCase):
         claim = claimed(database)
         database.beat(claim, LONG_S)
         found = now(database)
-        runs = [run["heartbeat_at"] - run["claimed_at"] for run in database.rows("run")]
-        assert found.took_s == pytest.approx(sum(runs, timedelta()).total_seconds(), abs=0.01)
+        first, second = sorted(database.rows("run"), key=lambda run: run["attempt"])
+        took = (first["heartbeat_at"] - first["claimed_at"]) + (found.heartbeat_at - second["claimed_at"])
+        assert found.took_s == pytest.approx(took.total_seconds(), abs=0.001)
         assert found.took_s <= (found.heartbeat_at - found.started_at).total_seconds() - 0.9

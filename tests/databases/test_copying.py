@@ -173,7 +173,7 @@ def test_a_database_is_not_copied_onto_itself(here: Lab, same: str) -> None:
 @pytest.mark.parametrize(
     ("source", "target", "shown"),
     [
-        ("sqlite:///no.db", "sqlite:///copy.db", "FROM is sqlite:///no.db, which has no tables of EMS.\nName the one"),
+        ("sqlite:///no.db", "sqlite:///copy.db", "FROM has no tables yet: {root}/no.db.\nName the one"),
         (None, "sqlite:///typo/copy.db", "TO is in a folder that is not there: {root}/typo.\nmkdir -p {root}/typo"),
         ("sqlite://", "sqlite:///copy.db", "FROM is 'sqlite://': that names no file"),
         (None, "postgres://h/lab", "TO is 'postgres://h/lab': no database of that kind.\nDid you mean postgresql:"),
@@ -189,6 +189,13 @@ def test_what_cannot_be_copied_is_told_of_the_argument(
     done = CliRunner().invoke(cli.app, ["database", "copy", source or here.database_url, target])
     assert done.exit_code in {2, 4} and shown.format(root=here.root) in done.stderr, done.stderr
     assert sorted(here.root.rglob("*")) == files, "nothing is made"
+
+
+def test_where_a_run_is_under_way_nothing_is_made(here: Lab) -> None:
+    ran(here, batch([0], ints("n", 1)), state=None)
+    done = CliRunner().invoke(cli.app, ["database", "copy", here.database_url, "sqlite:///copy.db"])
+    assert done.exit_code == 2 and "Under way" in done.stderr
+    assert not (here.root / "copy.db").exists()
 
 
 def test_the_command_copies_and_says_what_to_do_next(here: Lab) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
-from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError
-from ems.engine import manners, together
+from ems.base.errors import EmsError, ExperimentFailed, Fault, ProvenanceError, StackFileError
+from ems.databases import State
+from ems.engine import lifecycle, manners, together
 from ems.lab.telling import Unheard
+from tests.views.test_views import FINISHED
 
 
 class Board(Unheard):
@@ -47,3 +50,20 @@ def test_signals_end_the_wait_for_what_no_engine_works_at() -> None:
     signals.heard.append(2)
     with pytest.raises(KeyboardInterrupt):
         together._results({"a": Future()}, Board(), signals)
+
+
+@pytest.mark.parametrize(
+    "states, look",
+    [
+        ([State.FAILED] * 2, "ems status s0 s1"),
+        ([State.FAILED, State.EXPIRED] * 3, "ems status --state expired --state failed"),
+    ],
+)
+def test_of_several_that_did_not_succeed_it_is_said_how_to_see_all(states: list[State], look: str) -> None:
+    ended = [
+        replace(FINISHED, state=state, registration=replace(FINISHED.registration, stack=f"s{n}"))
+        for n, state in enumerate(states)
+    ]
+    with pytest.raises(ExperimentFailed) as caught:
+        lifecycle.raise_if_failed([*ended, FINISHED])
+    assert caught.value.hint == f"See why: {look}; go on with: ems up --retry"

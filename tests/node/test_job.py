@@ -71,7 +71,7 @@ def test_how_a_command_ended_is_said(tmp_path: Path, command: str, expected: str
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
     ended = finish(start(tmp_path, "no-such-program", PATH="/usr/bin:/bin"))
     assert ended.code == 127
-    assert "'no-such-program' could not be started" in str(ended)
+    assert str(ended) == "'no-such-program' could not be started: No such file or directory"
 
 
 def test_both_streams_are_appended_to_the_log_and_the_input_is_empty(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_on_a_terminal_it_takes_the_screen_and_ctrl_c_gives_it_back(here: Lab) -
     seen.process.send_signal(signal.SIGINT)
     assert seen.end() == 130
     after = seen.said.rpartition("\x1b[?1049l")[2]
-    assert "pi: running · 1 row" in after and "Traceback" not in seen.said
+    assert "pi: running · 1 row ·" in after and "Traceback" not in seen.said
 
 
 @pytest.mark.usefixtures("terminal")
@@ -227,7 +227,7 @@ def test_where_nothing_is_under_way_it_says_so_without_a_screen(here: Lab) -> No
     ran(here, batch([0], floats("x", 1.0)))
     seen = Terminal(80, 24)
     assert seen.end() == 0
-    assert "\x1b[?1049h" not in seen.said and "pi: succeeded · 1 row" in seen.said
+    assert "\x1b[?1049h" not in seen.said and "pi: succeeded · 1 row ·" in seen.said
 
 
 def end(here: Lab, running: Experiment) -> None:
@@ -241,8 +241,8 @@ def test_in_a_pipe_it_prints_lines(here: Lab) -> None:
     environment = {**os.environ, "FORCE_COLOR": "1"}
     process = subprocess.Popen(WATCH, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("pi: running · 1 row")
+    assert process.stdout.readline().startswith("pi: running · 1 row ·")
     end(here, running)
     lines = process.communicate(timeout=PATIENCE_S)[0].splitlines()
-    assert process.returncode == 0 and lines[-1].startswith("pi: succeeded · 1 row")
+    assert process.returncode == 0 and lines[-1].startswith("pi: succeeded · 1 row ·")
     assert "\x1b[?1049h" not in "".join(lines)
