@@ -1,9 +1,11 @@
-"""Waiting for what processes do, and looking at processes that vanish meanwhile."""
+"""Waiting for what processes do, and looking at processes and files that vanish meanwhile."""
 
 from __future__ import annotations
 
+import glob
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import psutil
 
@@ -23,6 +25,11 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """The files below `folder`, as `Path.glob` gives them, which stumbles over a folder that vanishes as it looks."""
+    return [folder / name for name in sorted(glob.glob(pattern, root_dir=folder))]  # noqa: PTH207
 
 
 def having(word: str, processes: Iterable[psutil.Process]) -> list[psutil.Process]:

@@ -23,7 +23,7 @@ class GrowthContract(DatabaseCase):
     row_bytes = 2_500
     """Of an experiment on its way, without what is long."""
     slack = 0
-    """By how many exchanges two equal calls may differ, where a service is asked again until it is done."""
+    """By how many exchanges two equal calls may differ: services are asked until they are done, or answer in pieces."""
 
     def new(self) -> AbstractContextManager[tuple[Database, Traffic]]:
         raise NotImplementedError

@@ -51,6 +51,7 @@ def _count(engine: Any, traffic: Traffic) -> None:
 
 class TestPostgresql(GrowthContract):
     exchanges_of_puts = 10  # the pieces of a pipeline
+    slack = 2  # as the server answers those one by one or together
 
     @pytest.fixture(autouse=True)
     def server(self, postgresql_server: PostgresqlServer) -> None:

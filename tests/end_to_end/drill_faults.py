@@ -19,7 +19,7 @@ from tests.end_to_end.test_kills import DEAR, database_locked, runs
 from tests.end_to_end.test_sweep_faults import SLOW, Faulty
 from tests.end_to_end.test_sweeps import POINTS, Sweeper
 from tests.node.bench import Bench, bench, locked, pause
-from tests.processes import PATIENCE_S, eventually
+from tests.processes import PATIENCE_S, eventually, matching
 
 __all__ = ["bench"]
 
@@ -148,7 +148,7 @@ def between_batches(sweep: Faulty, bench: Bench) -> list[psutil.Process]:
         with locked(bench):
             for process in tree:
                 process.suspend()
-        if not list(sweep.run_dir.glob("spool-1/*.tmp")):
+        if not list(matching(sweep.run_dir, "spool-1/*.tmp")):
             return tree
         for process in tree:
             process.resume()

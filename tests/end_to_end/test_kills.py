@@ -21,7 +21,7 @@ from ems.engine import install as engine
 from tests import tally
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, matching
 
 ROWS = 24
 UP = ("pulumi", "up", "--yes", "--skip-preview", "--stack", "e")
@@ -65,7 +65,7 @@ PHASES: dict[str, Callable[[User], bool]] = {
     "provisioning": lambda user: user.query("SELECT state FROM experiment") == [("provisioning",)],
     "claimed": lambda user: runs(user) == 1 and user.stored() < 2,
     "mid_run": lambda user: 2 < user.stored() < ROWS // 2,
-    "flushing": lambda user: any((user.root / ".ems/runs").glob("*/exit.json")),
+    "flushing": lambda user: any(matching(user.root / ".ems/runs", "*/exit.json")),
     "finished": lambda user: user.query("SELECT state FROM experiment") == [("succeeded",)],
 }
 
@@ -196,7 +196,7 @@ def test_up_stores_what_a_killed_agent_left_when_the_deadline_passed(user: User)
     sweeper.start("up", "e")
     sweeper.wait(lambda: sweeper.stored() >= 2)
     with database_locked(sweeper):
-        sweeper.wait(lambda: len(list((sweeper.root / ".ems/runs").glob("*/spool-*/*.batch"))) >= 2)
+        sweeper.wait(lambda: len(list(matching(sweeper.root / ".ems/runs", "*/spool-*/*.batch"))) >= 2)
         kill_all(sweeper, sweeper.processes(), "all")
     kept = sweeper.kept()
     sweeper.wait(lambda: "expired" in sweeper.ems("status").stdout)

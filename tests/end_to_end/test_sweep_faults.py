@@ -16,7 +16,7 @@ from ems.databases import State
 from tests import tally
 from tests.node.bench import Bench, bench, family, locked
 from tests.node.test_sweep_attempt import Sweeping
-from tests.processes import PATIENCE_S, eventually, having
+from tests.processes import PATIENCE_S, eventually, having, matching
 
 __all__ = ["bench"]
 
@@ -125,7 +125,7 @@ def test_large_results_stay_out_of_memory(bench: Bench) -> None:
     agent, driver = psutil.Process(sweep.agent.pid), sweep.process("ems.node.driver.driver")
     largest_bytes, memory_bytes = 0, {agent: 0, driver: 0}
     while sweep.agent.poll() is None:
-        for path in sweep.run_dir.glob("spool-*/*.batch"):
+        for path in matching(sweep.run_dir, "spool-*/*.batch"):
             with contextlib.suppress(FileNotFoundError):  # stored meanwhile
                 largest_bytes = max(largest_bytes, path.stat().st_size)
         for process, most in memory_bytes.items():
@@ -195,7 +195,7 @@ def test_a_disk_that_is_full_for_a_while_is_waited_for(bench: Bench) -> None:
             with contextlib.suppress(FileExistsError):  # a batch is being written, or nothing has tried to
                 (sweep.run_dir / name).symlink_to("/dev/full")
         time.sleep(0.05)
-    for path in [sweep.run_dir / "progress.json.tmp", *sweep.run_dir.glob("spool-*/*.tmp")]:
+    for path in [sweep.run_dir / "progress.json.tmp", *matching(sweep.run_dir, "spool-*/*.tmp")]:
         if path.is_symlink():
             path.unlink(missing_ok=True)
     sweep.assert_whole()

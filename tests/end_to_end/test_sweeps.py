@@ -18,7 +18,7 @@ import yaml
 from ems.spool.folder import read
 from tests import tally
 from tests.end_to_end.conftest import User
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, matching
 
 ROOT = Path(__file__).parents[2]
 POINTS = [(a, x) for a in (1, 2) for x in range(30)]  # in the order of their numbers
@@ -76,7 +76,7 @@ class Sweeper(User):
 
     def kept(self) -> set[tuple[int, int]]:
         """The points that are stored, or on their way to it."""
-        files = (self.root / ".ems/runs").glob("*/spool-*/*.batch")
+        files = matching(self.root / ".ems/runs", "*/spool-*/*.batch")
         waiting = [number for path in files for number in read(path).replaces]
         return {*self.points(), *(POINTS[number] for number in waiting)}
 

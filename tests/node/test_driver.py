@@ -26,7 +26,7 @@ from ems.provenance import bundle
 from ems.spool import folder as spool
 from ems.spool.batch import Batch, Mark
 from ems.sweep import Sweep
-from tests.processes import PATIENCE_S, having
+from tests.processes import PATIENCE_S, having, matching
 
 DIES_GATHERING = """
 import os
@@ -427,7 +427,7 @@ def test_a_grid_of_three_million_begins_at_once(start: Start) -> None:
     began = time.monotonic()
     grid = {"n": {"range": [1, 1560, 1]}, "m": {"range": [1, 2002, 1]}}
     run = start("cheap", grid)
-    eventually(lambda: any((run.folder / "spool").glob("*.batch")), run)
+    eventually(lambda: any(matching(run.folder / "spool", "*.batch")), run)
     first_s = time.monotonic() - began
     eventually(lambda: run.progress().get("done", 0) > 100_000, run)
     assert psutil.Process(run.process.pid).memory_info().rss < 600 * 10**6

@@ -20,7 +20,7 @@ from ems.spool.batch import Batch, Column
 from ems.spool.folder import read
 from ems.stack.models import ExperimentSpec
 from tests.node.bench import Bench, bench, family, lapse, locked
-from tests.processes import PATIENCE_S, eventually, having
+from tests.processes import PATIENCE_S, eventually, having, matching
 
 __all__ = ["bench"]
 
@@ -102,7 +102,7 @@ class Sweeping:
 
     def spooled(self) -> list[int]:
         """Not by a `Spool`: that would take away what the driver is just writing."""
-        files = sorted(self.run_dir.glob("spool-*/*.batch"))
+        files = sorted(matching(self.run_dir, "spool-*/*.batch"))
         return [point for path in files for point in read(path).replaces]
 
     def process(self, word: str) -> psutil.Process:
