@@ -3,6 +3,7 @@
 What a database's own clients do better stands beside the database; this goes through `ems results`. Each keeps any text
 as it is: in CSV, text stands in quotes; the readers of R and Octave would change `"01"` and carriage returns. In Python
 no whole number loses digits: pandas makes doubles of those beside nulls, unless it is asked for its types with `<NA>`.
+Arrow's threads now and then abort a script as it ends (apache/arrow, issue 34314), so that none are used.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import pandas
 
 command = ["ems", "results", "$stack", "--format", "parquet"]
 done = subprocess.run(command, cwd=$root, stdout=subprocess.PIPE, check=True)
-frame = pandas.read_parquet(io.BytesIO(done.stdout), dtype_backend="numpy_nullable")
+parquet = io.BytesIO(done.stdout)
+frame = pandas.read_parquet(parquet, "pyarrow", dtype_backend="numpy_nullable", use_threads=False)
 print(frame)
 """)
 R = Template(r"""setwd($root)
