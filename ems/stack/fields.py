@@ -346,5 +346,10 @@ def _split(line: str, example: str) -> tuple[str, ...]:
 
 COMMAND = Checked(
     _check_command,
-    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1}]},
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "number"}]}, "minItems": 1},
+        ]
+    },
 )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 from ems.databases import State
 from ems.node.agent.agent import AgentConfig
 from ems.provenance import bundle
 from ems.stack.models import ExperimentSpec
 from tests.node.bench import Bench, bench, family
-from tests.processes import PATIENCE_S
 
 __all__ = ["bench"]
 

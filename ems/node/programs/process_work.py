@@ -65,7 +65,7 @@ class ProcessWork(Work):
             if site.is_one_program:
                 raise
             error = str(problem)
-        site.clear(point, read.read, has_rows=bool(found))
+        site.clear(f"point-{point}", read.read, has_rows=bool(found))
         return found, error, was_killed
 
     def _program(self, parameters: dict[str, Value], stdout: Any, stderr: Any) -> Program:

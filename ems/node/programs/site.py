@@ -76,9 +76,9 @@ class Site:
         line = raised(text)[:SAID_CHARACTERS]
         return f"{line} ({end})\n\n" + "\n".join(text.rstrip().splitlines()[-LOG_LINES:])
 
-    def clear(self, point: int, read: Sequence[Path], *, has_rows: bool) -> None:
-        """Be as at first, after the program of `point`. What it left is kept aside, but for files that were `read`."""
-        keep = Path(self.order.left) / f"point-{point}"
+    def clear(self, name: str, read: Sequence[Path], *, has_rows: bool) -> None:
+        """Be as at first. What the program left is kept as `left/NAME`, but for the files that were `read`."""
+        keep = Path(self.order.left) / name
         for path in read:
             path.unlink(missing_ok=True)
         self._work.renew(keep)

@@ -15,8 +15,10 @@ from ems.node.driver.ranges import Range
 from ems.node.driver.worker import end_with
 from ems.node.programs import order as orders
 from ems.node.programs import orphans
+from ems.node.programs.lines_work import LinesWork
 from ems.node.programs.process_work import ProcessWork
 from ems.node.programs.site import Site
+from ems.node.programs.talk import Talk
 from ems.spool.kinds import Kind
 from ems.sweep import Sweep
 
@@ -49,26 +51,34 @@ def serve(order_file: str, requests: int, answers: int, position: int, driver: i
 
 
 def _answer_all(order_file: str, position: Position, asked: BinaryIO, answered: BinaryIO) -> None:
-    compute = _computing(order_file, position)
-    while True:
-        position.set(IDLE)
-        ranges, known = pickle.load(asked)
-        pickle.dump(compute(ranges, known), answered)
-        answered.flush()
+    compute, close = _computing(order_file, position)
+    try:
+        while True:
+            position.set(IDLE)
+            ranges, known = pickle.load(asked)
+            pickle.dump(compute(ranges, known), answered)
+            answered.flush()
+    finally:
+        close()
 
 
-def _computing(order_file: str, position: Position) -> Compute:
+def _computing(order_file: str, position: Position) -> tuple[Compute, Callable[[], None]]:
+    """What computes points, and what is to be done at last."""
     order = orders.read(order_file)
     site = Site(order, f"worker-{os.getpid()}")
     folder = os.open(site.work, os.O_RDONLY)
     task = Task(_nothing, Sweep.of(order.grids), order.retries, folder)
 
+    talk = Talk(site)
+    stays = order.protocol == "lines"
+
     def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned:
-        work = ProcessWork(task, site, position, ranges, known)
+        arguments = position, ranges, known
+        work = LinesWork(task, site, talk, *arguments) if stays else ProcessWork(task, site, *arguments)
         work.run()
         return work.returned()
 
-    return compute
+    return compute, talk.close
 
 
 def _nothing() -> None:
