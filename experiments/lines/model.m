@@ -1,8 +1,9 @@
-% Answers points, in Octave or Matlab: jsondecode and jsonencode are built in.
+% Answers points, in Octave or Matlab: jsondecode and jsonencode are built in. `fgetl` would wait for a line more.
 while true
-  line = fgetl(stdin);
-  if ~ischar(line)
-    break
+  try
+    line = input("", "s");
+  catch
+    break  % there are no more points
   end
   p = jsondecode(line);
   answer = struct("point", p.point);

@@ -21,8 +21,8 @@ from ems.node.programs.talk import Talk, answer_of
 from ems.spool.batch import Value
 from ems.spool.kinds import Kind
 
-AHEAD_S = 0.05  # of work that the program has before it
-MOST_AHEAD = 512
+AHEAD_S = 0.25  # of work that the program has before it
+LEAST_AHEAD, MOST_AHEAD = 2, 512  # points
 ALLOWED = (
     'Each answer is one line, as {"point": 7, "loss": 0.5}, {"point": 7, "rows": [{…}, {…}]} or '
     '{"point": 7, "error": "why"}; print everything else to standard error.'
@@ -50,29 +50,37 @@ class LinesWork(Work):
 
     def run(self) -> None:
         """Until all points are answered, or no more are asked as the batch is full. NotStarted: it cannot be run."""
-        self._next = self._todo()
+        self._next, self._heard_at = self._todo(), time.perf_counter()
         while self._ask() or self._asked:
             heard = self._talk.hear()
             if isinstance(heard, End):
                 self._blame(self._why(heard), heard)
                 continue
+            self._pace(len(heard))
             for line in heard:
                 self._hear(line)
 
+    def _pace(self, answers: int) -> None:
+        """More points ahead while those that are asked take less than AHEAD_S, by what the last answers took; or fewer."""
+        if not answers:
+            return
+        now = time.perf_counter()
+        needed_s = (now - self._heard_at) / answers * self._talk.ahead
+        self._heard_at = now
+        ahead = 2 * self._talk.ahead if needed_s < AHEAD_S / 2 else self._talk.ahead // 2
+        if not AHEAD_S / 2 <= needed_s <= AHEAD_S:
+            self._talk.ahead = max(LEAST_AHEAD, min(MOST_AHEAD, ahead))
+
     def _ask(self) -> bool:
         """Ask some points ahead; whether there was one to ask."""
-        is_idle, most = not self._asked, self._ahead()
-        while len(self._asked) < most and (found := self._due()):
+        is_idle = not self._asked
+        while len(self._asked) < self._talk.ahead and (found := self._due()):
             point, parameters = found
             self._asked[point] = parameters
             self._talk.ask(point, parameters)
         if is_idle:
             self._begin()
         return bool(self._asked)
-
-    def _ahead(self) -> int:
-        elapsed_s = time.perf_counter() - self._began
-        return max(2, min(MOST_AHEAD, int(AHEAD_S * len(self._points) / max(elapsed_s, 1e-3))))
 
     def _due(self) -> tuple[int, dict[str, Value]] | None:
         if self._again:

@@ -27,7 +27,7 @@ class Talk:
         self._site = site
         self._program: Program | None = None
         self._to_write, self._unfinished = bytearray(), bytearray()
-        self.is_new = True  # it has not answered yet
+        self.ahead = 2  # how many points are asked before one is answered
 
     def ask(self, point: int, parameters: Mapping[str, Value]) -> None:
         """Send a point, as soon as the program reads it."""
@@ -62,7 +62,7 @@ class Talk:
         os.set_blocking(self._stdin, False)
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
-        self._is_writing, self.is_new = False, True
+        self._is_writing = False
         self._unfinished.clear()
         self._listen()
         return program
