@@ -6,7 +6,7 @@ has the file. So numbers are read from the last commit, or from the one before i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ems.lab import repository
 from ems.lab.repository import WorkTree
 from ems.stack import sweep_forms, yamlfile
 from ems.stack.fields import as_hashed
-from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.models import AnyJob, CommandJob, ExperimentSpec, SweepJob
 from ems.stack.schema import WRITTEN_BY_PULUMI
 
 
@@ -37,11 +37,17 @@ def as_written(lab: WorkTree, stack_file: Path, experiment: ExperimentSpec) -> E
     return experiment.model_copy(update={"job": _numbered(experiment.job, jobs[-1])})
 
 
-def hashed(job: CommandJob | SweepJob) -> Any:
-    """A sweep's grids or a command's parameters as ids are computed from them: 2.0 as 2."""
-    if isinstance(job, SweepJob):
-        return sweep_forms.hashed(job.sweep)
-    return {name: _hashed(value) for name, value in job.parameters.items()}
+def hashed(job: AnyJob) -> Any:
+    """A sweep's grids and a command's parameters as ids are computed from them: 2.0 as 2."""
+    if isinstance(job, CommandJob):
+        return hashed_values(job.parameters)
+    grids = sweep_forms.hashed(job.sweep)
+    return grids if isinstance(job, SweepJob) else (grids, hashed_values(job.parameters))
+
+
+def hashed_values(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Parameters of a command as ids are computed from them."""
+    return {name: _hashed(value) for name, value in parameters.items()}
 
 
 def _hashed(value: object) -> object:
@@ -50,10 +56,10 @@ def _hashed(value: object) -> object:
     return as_hashed(value)
 
 
-def _numbered(job: CommandJob | SweepJob, written: CommandJob | SweepJob) -> CommandJob | SweepJob:
+def _numbered(job: AnyJob, written: AnyJob) -> AnyJob:
     """The job with the numbers of another version."""
-    name = "sweep" if isinstance(job, SweepJob) else "parameters"
-    return job.model_copy(update={name: getattr(written, name)})
+    names = [name for name in ("sweep", "parameters") if name in type(job).model_fields]
+    return job.model_copy(update={name: getattr(written, name) for name in names})
 
 
 def _content(lab: WorkTree, blob: str, path: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ems.provenance import environment, identity, inputs, numbers, pins
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
 from ems.stack import spec, sweep_forms
-from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.models import AnyJob, CommandJob, CommandSweepJob, ExperimentSpec, SweepJob
 from ems.stack.scalars import rewritten
 from ems.sweep import Sweep
 
@@ -112,7 +112,8 @@ def _row(
 
 def shared_points(experiment: ExperimentSpec, row: Registration) -> int:
     """How many points of a stack file's grids are those of other ones above, which its new experiment has once."""
-    return len(Sweep.of(experiment.job.sweep)) - row.points_total if isinstance(experiment.job, SweepJob) else 0
+    job = experiment.job
+    return 0 if isinstance(job, CommandJob) else len(Sweep.of(job.sweep)) - row.points_total
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,27 @@ class _Job:
     `recorded`: the job as the experiment computes it.
     """
 
-    recorded: CommandJob | SweepJob
+    recorded: AnyJob
     described: Mapping[str, Any]
     grids: Mapping[str, Any] = field(default_factory=dict)
     points: int = 1
 
 
-def _job(job: CommandJob | SweepJob) -> _Job:
+def _job(job: AnyJob) -> _Job:
     if isinstance(job, CommandJob):
-        return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed(job)})
-    described = {"function": job.function, "threads": job.threads}
-    grids = Sweep.of(numbers.hashed(job)).identity()
+        return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed_values(job.parameters)})
+    grids = Sweep.of(sweep_forms.hashed(job.sweep)).identity()
     recorded = sweep_forms.recorded(job.sweep)
+    described = _described(job)
     return _Job(job.model_copy(update={"sweep": recorded}), described, {"grids": grids}, len(Sweep.of(recorded)))
+
+
+def _described(job: SweepJob | CommandSweepJob) -> Mapping[str, Any]:
+    """What computes the points of a sweep."""
+    if isinstance(job, SweepJob):
+        return {"function": job.function, "threads": job.threads}
+    parameters = numbers.hashed_values(job.parameters)
+    return {"command": [*job.command], "parameters": parameters, "protocol": job.protocol, "threads": job.threads}
 
 
 def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpec) -> str:
@@ -153,4 +162,5 @@ def _job_digest(job: _Job, experiment: ExperimentSpec) -> str:
     """Of what a point's rows depend on beside its parameters, the code and the environment; a command has no points."""
     if not job.grids:
         return ""
-    return identity.job_digest(job=job.described, inputs=inputs.content(experiment), env=experiment.env)
+    columns = {"columns": dict(experiment.results.columns)} if experiment.results.columns else {}
+    return identity.job_digest(job={**job.described, **columns}, inputs=inputs.content(experiment), env=experiment.env)

@@ -20,7 +20,7 @@ from ems.base.messages import nearest, show, some
 from ems.lab.objects import SUBMODULE, SYMLINK, CommittedFile, Objects
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
-from ems.stack.models import CommandJob, ExperimentSpec, SweepJob
+from ems.stack.models import CommandJob, CommandSweepJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
 INTERPRETER = re.compile(r"(.*/)?(python[\d.]*|Rscript|julia|octave|perl|ruby|node|bash|sh|zsh)")
@@ -46,7 +46,7 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
     if links := list(_broken_links(objects, code)):
         problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
-    if isinstance(job, CommandJob):
+    if not isinstance(job, SweepJob):
         faults = list(_program_faults(code, job))
     else:
         faults = list(_function_faults(objects, code, job, environment))
@@ -69,14 +69,14 @@ def _broken_links(objects: Objects, code: Code) -> Iterator[str]:
             yield f"{path} -> {target}" + (" (kept by git-annex)" if ".git/annex/" in target else "")
 
 
-def _program_faults(code: Code, job: CommandJob) -> Iterator[Fault]:
+def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[Fault]:
     program, *arguments = job.command
     is_script = bool(INTERPRETER.fullmatch(program)) and bool(arguments) and not arguments[0].startswith("-")
     script = arguments[0] if is_script else program
     if not is_script and "/" not in script:
         return  # a program of the environment or of the machine
     path = posixpath.normpath(script)
-    if path.startswith(("/", "../")):
+    if path.startswith(("/", "../")) or "{" in path:
         return
     there = {file.path: file for file in code.files}
     if path not in there:

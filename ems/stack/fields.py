@@ -13,6 +13,7 @@ from typing import Annotated
 from ems.base.messages import nearest, quoted, show
 from ems.spool.kinds import DECLARED
 from ems.stack.checks import Checked, finite, matching, one_line, text_of
+from ems.sweep import placeholders
 
 Scalar = bool | int | float | str | None
 
@@ -81,6 +82,15 @@ def _check_column_type(value: object) -> str:
     return text
 
 
+def _check_protocol(value: object) -> str:
+    text = one_line(value, " or ".join(PROTOCOLS))
+    if text not in PROTOCOLS:
+        raise ValueError(f"is {show(text)}: {nearest(text, PROTOCOLS)}")
+    return text
+
+
+PROTOCOLS = ("process", "lines")
+PROTOCOL = Checked(_check_protocol, {"type": "string", "enum": [*PROTOCOLS]})
 COLUMN_TYPE = Checked(_check_column_type, {"type": "string", "enum": [*DECLARED]})
 
 
@@ -250,7 +260,7 @@ def check_scalar(value: object, allowed: str) -> Scalar:
     if value is None or isinstance(value, bool):
         return value
     if not isinstance(value, int | float):
-        return one_line(value, allowed)
+        return one_line(value, allowed, "\n\t")
     kept = finite(value)
     if kept is None:
         raise ValueError(f"is {show(value)}: allowed is {allowed} (numbers are finite)")
@@ -303,10 +313,18 @@ def _check_command(value: object) -> tuple[str, ...]:
         return _split(one_line(value, "a command"), example)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"is {show(value)}: allowed is a list of words, {example}, or one line of text")
-    kept = tuple(one_line(word, f"a list of words, {example}") for word in value)
+    kept = tuple(_word(word, f"a list of words, {example}") for word in value)
     if not kept[0].strip():
         raise ValueError(f"starts with {show(kept[0])}: allowed is the name of a program first, {example}")
     return kept
+
+
+def _word(value: object, allowed: str) -> str:
+    """A word of a command, which may have several lines; a number in its shortest digits, as Pulumi hands it over."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        check_scalar(value, allowed)
+        return placeholders.text_of(as_pulumi_writes(value))
+    return one_line(value, allowed, "\n\t")
 
 
 def _split(line: str, example: str) -> tuple[str, ...]:
@@ -328,5 +346,10 @@ def _split(line: str, example: str) -> tuple[str, ...]:
 
 COMMAND = Checked(
     _check_command,
-    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "number"}]}, "minItems": 1},
+        ]
+    },
 )

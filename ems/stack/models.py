@@ -113,6 +113,13 @@ class CommandJob(Strict):
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each process.")
 
 
+Grids = Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP]
+Retries = Annotated[int, checks.number(low=0, high=100, whole=True)]
+Failures = Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)]
+Timeout = Annotated[float, checks.number(low=0, high=31_536_000, above=True)]
+Megabytes = Annotated[int, checks.number(low=128, high=100_000_000, whole=True)]
+
+
 class SweepJob(Strict):
     """A function, called once for each point of a grid of parameters; what it returns becomes the point's rows."""
 
@@ -120,39 +127,81 @@ class SweepJob(Strict):
         description="What is called with a point's parameters by name, as package.module:name; it returns a dict, "
         "a list of dicts or a data frame."
     )
-    sweep: Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP] = Field(
+    sweep: Grids = Field(
         description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
         "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it (with 1.0 for 1: "
         "doubles), {linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names "
         "whose values move together. The last name in the order of the alphabet varies fastest."
     )
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
-    retries: Annotated[int, checks.number(low=0, high=100, whole=True)] = Field(
-        0, description="How often a point that raises is tried again before it counts as failed."
-    )
-    max_failures: Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)] | None = Field(
+    retries: Retries = Field(0, description="How often a point that raises is tried again before it counts as failed.")
+    max_failures: Failures | None = Field(
         None, description="With more failed points the run stops; left out: it goes on, but ends as failed if any did."
     )
-    point_timeout_s: Annotated[float, checks.number(low=0, high=31_536_000, above=True)] | None = Field(
+    point_timeout_s: Timeout | None = Field(
         None, description="Seconds after which a point is stopped and counts as failed; left out: no limit."
     )
-    memory_mb: Annotated[int, checks.number(low=128, high=100_000_000, whole=True)] | None = Field(
+    memory_mb: Megabytes | None = Field(
         None, description="Memory of each worker in MB (10^6 bytes), beyond which it is ended; left out: no limit."
     )
 
 
-JOBS: Mapping[str, type[CommandJob] | type[SweepJob]] = {"command": CommandJob, "function": SweepJob}
+class CommandSweepJob(Strict):
+    """A program, run once for each point of a grid of parameters; what it writes becomes the point's rows."""
+
+    command: Annotated[tuple[str, ...], fields.COMMAND] = Field(
+        description="Program and arguments, as a list of words or as one line that is split as a shell would; "
+        'no shell runs it. "{lr}" stands for the parameter lr of the point, {results} for its folder of results; '
+        "braces are doubled. Values of `env` are filled in alike."
+    )
+    sweep: Grids = Field(description="The grid, {name: values}, or a list of grids, as of a function's sweep.")
+    parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
+        default={}, description="Values beside the grid that are the same for all points."
+    )
+    protocol: Annotated[str, fields.PROTOCOL] = Field(
+        "process",
+        description="process: the program is started for each point. lines: a program for each worker stays, reads a "
+        "point as one line of JSON from standard input and answers with one on standard output.",
+    )
+    threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each program.")
+    retries: Retries = Field(0, description="How often a point whose program fails is tried again.")
+    max_failures: Failures | None = Field(
+        None, description="With more failed points the run stops; left out: it goes on, but ends as failed if any did."
+    )
+    point_timeout_s: Timeout | None = Field(
+        None, description="Seconds after which a point's program is ended and the point counts as failed."
+    )
+    memory_mb: Megabytes | None = Field(
+        None, description="Memory of a program and all that it starts, in MB (10^6 bytes), beyond which it is ended."
+    )
+
+
+AnyJob = CommandJob | SweepJob | CommandSweepJob
+COMMAND_SWEEP = "command with sweep"
+JOBS: Mapping[str, type[AnyJob]] = {
+    "command": CommandJob,
+    "function": SweepJob,
+    COMMAND_SWEEP: CommandSweepJob,
+}
+JOB_KEYS = ("command", "function")
 
 
 def _job_kind(job: object) -> str | None:
-    """The key that decides a job's kind; None if it has both or neither."""
+    """The kind of a job by its keys; None if it has both of JOB_KEYS or neither."""
     if not isinstance(job, dict):
         return next((key for key, model in JOBS.items() if isinstance(job, model)), None)
-    given = [key for key in JOBS if key in job]
-    return given[0] if len(given) == 1 else None
+    given = [key for key in JOB_KEYS if key in job]
+    if len(given) != 1:
+        return None
+    return COMMAND_SWEEP if given == ["command"] and "sweep" in job else given[0]
 
 
-Job = Annotated[Annotated[CommandJob, Tag("command")] | Annotated[SweepJob, Tag("function")], Discriminator(_job_kind)]
+Job = Annotated[
+    Annotated[CommandJob, Tag("command")]
+    | Annotated[SweepJob, Tag("function")]
+    | Annotated[CommandSweepJob, Tag(COMMAND_SWEEP)],
+    Discriminator(_job_kind),
+]
 
 
 class ResultsSpec(Strict):
@@ -216,15 +265,20 @@ class ExperimentSpec(Strict):
     funding: Name = Field(description="Who pays, a funding account of the lab.")
     code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
     environment: Name = Field(description="Folder under environments/ with the pinned packages.")
-    job: Job = Field(description="What runs: a program (`command`) or a function over a grid (`function`).")
+    job: Job = Field(
+        description="What runs: a program (`command`), a program over a grid (`command` and `sweep`), or a function "
+        "over a grid (`function` and `sweep`)."
+    )
     inputs: dict[Annotated[str, fields.INPUT_NAME], InputSpec] = Field(
         default={}, description="Files that the job reads, each under the name that it has in $EMS_INPUT_DIR."
     )
     results: ResultsSpec = Field(description="Where the rows go.")
     cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
-    env: dict[Annotated[str, fields.VARIABLE], Title] = Field(
-        default={}, description="Environment variables of the job, as text; another value makes another experiment."
+    env: dict[Annotated[str, fields.VARIABLE], Lines] = Field(
+        default={},
+        description="Environment variables of the job, as text; another value makes another experiment. Of a program "
+        "over a grid they may have placeholders, and braces are doubled.",
     )
     attempt: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] = Field(
         1, description="Raise it to go on with a failed, cancelled or expired experiment."

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 from ems.stack.keys import Location, Problem, Problems, dotted
-from ems.stack.models import JOBS, ExperimentSpec, Strict
+from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec, Strict
 
 
 def faults(where: Location, model: type[Strict], error: ValidationError, also: Collection[str] = ()) -> Iterator[Fault]:
@@ -73,7 +73,7 @@ def _no_job(value: object) -> str:
         return f"is {show(value)}: allowed is {allowed}"
     if "command" in value:
         return f"has both command and function: allowed is {allowed}"
-    close = [(key, match[0]) for key in value if (match := get_close_matches(str(key), JOBS, n=1))]
+    close = [(key, match[0]) for key in value if (match := get_close_matches(str(key), JOB_KEYS, n=1))]
     if close:
         return (
             f"has {plain(str(close[0][0]))}, which is not a key here: did you mean {close[0][1]}? allowed is {allowed}"

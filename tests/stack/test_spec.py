@@ -118,12 +118,15 @@ def test_numbers_and_truths_as_text_are_to_be_quoted():
     assert problem("title", 1.5).endswith('quote it: "1.5"')
     assert problem("title", True).endswith('quote it: "true"')
     assert problem("env", {"SEED": 3}, "env.SEED").endswith('quote it: "3"')
-    assert problem("job/command", ["python", 3], "job.command").endswith('quote it: "3"')
+    assert problem("job/command", ["python", True], "job.command").endswith('quote it: "true"')
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\x1b[31m", "a\nb", "a\x7f", "\ud800", "a\u2028b"])
 @pytest.mark.parametrize("path", ["title", "env/NAME", "job/parameters/a"])
 def test_control_characters_are_refused(path, text):
+    if text == "a\nb" and path != "title":
+        assert experiment(path, text)
+        return
     said = problem(path, text)
     assert "control character" in said
     assert said.isprintable()

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
@@ -25,6 +25,7 @@ from ems.node.agent.attempt import Attempt, seconds_left
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.lock import agent_name, take_lock
+from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
 from ems.node.agent.unpack import verify
 
@@ -81,9 +82,7 @@ class Agent:
             verify(Path(self._config.bundle))
 
     def _attempt(self, claim: Claim, row: Experiment, deadline_s: float) -> Attempt:
-        is_sweep = "function" in json.loads(row.registration.spec)["job"]
-        kind = SweepAttempt if is_sweep else Attempt
-        return kind(
+        return _kind(json.loads(row.registration.spec)["job"])(
             self._dir,
             self._config,
             claim,
@@ -118,6 +117,13 @@ class Agent:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._stopping = True
+
+
+def _kind(job: Mapping[str, Any]) -> type[Attempt]:
+    """What runs a job of a spec."""
+    if "function" in job:
+        return SweepAttempt
+    return ProgramsAttempt if "sweep" in job else Attempt
 
 
 def _go_on(number: int, frame: FrameType | None) -> None:

@@ -31,6 +31,7 @@ from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
 from ems.spool.batch import Batch, ColumnType
 from ems.spool.kinds import DECLARED
+from ems.sweep import placeholders
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
@@ -162,21 +163,28 @@ class Attempt:
                 lay_out_inputs(self._config.inputs, self._dir / "inputs")
             self._begin()
             job = self._spec["job"]
+            variables = self._variables(job)
             command = self._command(job, unpacked)
             with (self._dir / "job.log").open("a", encoding="utf-8") as file:
                 file.write(self._mark)
+        log.info("Attempt %d: %s", self._claim.attempt, command)
+        platform.forget(self._dir)
+        started = self._process(command, unpacked / "code", variables)
+        self._probe = self._ask(unpacked / "ems.zip", variables)
+        return started
+
+    def _variables(self, job: Mapping[str, Any]) -> dict[str, str]:
+        """What programs of the experiment's environment see."""
         ems = {
             "EMS_EXPERIMENT_ID": self._config.experiment_id,
             "EMS_PARAMETERS": str(self._parameters),
             "EMS_RESULTS_DIR": str(self._results),
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
-        variables = job_environment(Path(self._config.environment), os.environ, job["threads"], ems, self._spec["env"])
-        log.info("Attempt %d: %s", self._claim.attempt, command)
-        platform.forget(self._dir)
-        job = Job(command, unpacked / "code", variables, self._dir, self._config.grace_s)
-        self._probe = self._ask(unpacked / "ems.zip", variables)
-        return job
+        return job_environment(Path(self._config.environment), os.environ, job["threads"], ems, self._spec["env"])
+
+    def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
+        return Job(command, folder, variables, self._dir, self._config.grace_s)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> platform.Probe | None:
         """Have it found out what the job runs on."""
@@ -185,7 +193,7 @@ class Attempt:
     def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:  # noqa: ARG002
         """The words of the command, and the files that it needs."""
         self._parameters.write_text(json.dumps(job["parameters"]), encoding="utf-8")
-        return list(job["command"])
+        return [placeholders.in_plain(word, str(self._results)) for word in job["command"]]
 
     def _follow(self, job: Job, reader: ResultsReader) -> Outcome:
         while True:

@@ -19,6 +19,7 @@ from ems.base.messages import counted
 from ems.databases import Database, Experiment, Outcome, State, reuse
 from ems.node.agent.attempt import POLL_S, SAID_CHARACTERS, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from ems.node.agent.platform import Probe
 from ems.node.agent.point_count import PointCount
 from ems.node.agent.spools import Spools
 from ems.node.driver.points import Order
@@ -107,27 +108,35 @@ class SweepAttempt(Attempt):
     def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:
         order = self._dir / "order.json"
         order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
+        return self._boot(unpacked, order)
+
+    def _boot(self, unpacked: Path, order: Path) -> list[str]:
+        """Starts the driver."""
         return ["python", "-c", BOOT, str(unpacked / "ems.zip"), str(order)]
 
-    def _ask(self, ems: Path, variables: Mapping[str, str]) -> None:
+    def _ask(self, ems: Path, variables: Mapping[str, str]) -> Probe | None:  # noqa: ARG002
         """The workers say it by themselves."""
+        return None
 
     def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
-        return Order(
-            function=job["function"],
-            grids=job["sweep"],
-            code=str(unpacked / "code"),
-            spool=str(self._spools.own.folder),
-            done=str(self._write_done()),
-            progress=str(self._dir / "progress.json"),
-            workers=self._spec["cluster"].get("workers") or os.cpu_count() or 1,
-            threads=job["threads"],
-            retries=job["retries"],
-            max_failures=None if self._max_failures is None else self._max_failures - self._count.given_up,
-            memory_mb=job["memory_mb"],
-            point_timeout_s=job["point_timeout_s"],
-            types=self._patiently(self._stored_kinds),
-        )
+        return Order(function=job["function"], **self._ordered(job, unpacked))
+
+    def _ordered(self, job: Mapping[str, Any], unpacked: Path) -> dict[str, Any]:
+        """Of an order, what does not depend on what computes the points."""
+        return {
+            "grids": job["sweep"],
+            "code": str(unpacked / "code"),
+            "spool": str(self._spools.own.folder),
+            "done": str(self._write_done()),
+            "progress": str(self._dir / "progress.json"),
+            "workers": self._spec["cluster"].get("workers") or os.cpu_count() or 1,
+            "threads": job["threads"],
+            "retries": job["retries"],
+            "max_failures": None if self._max_failures is None else self._max_failures - self._count.given_up,
+            "memory_mb": job["memory_mb"],
+            "point_timeout_s": job["point_timeout_s"],
+            "types": self._patiently(self._stored_kinds),
+        }
 
     def _count_stored(self) -> Outcome | None:
         """Count exactly, once the database has what an earlier agent had spooled; an outcome if that is halted."""

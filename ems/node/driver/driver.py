@@ -20,9 +20,10 @@ import threading
 import time
 from array import array
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from ems.base import aside
 from ems.base.errors import EmsError
@@ -38,7 +39,6 @@ from ems.sweep import Sweep
 
 if TYPE_CHECKING:
     from ems.node.driver.worker_process import Death
-    from ems.node.driver.workers import Workers
 
 DONE, TOO_MANY_FAILURES, TERMINATED = 0, 3, 128 + signal.SIGTERM
 SPOOL_BYTES = 256 * 10**6
@@ -61,6 +61,27 @@ class Part:
 
     ranges: list[Range]
     deaths: int = 0
+
+
+class Team(Protocol):
+    """Workers, each of which computes a part at a time: those of `ems.node.driver.workers`, or ones like them."""
+
+    @property
+    def count(self) -> int:
+        """How many workers there are."""
+
+    @property
+    def tasks(self) -> list[Part]:
+        """Those that are being worked on."""
+
+    def free(self) -> list[str]:
+        """Addresses of the workers that have nothing to do."""
+
+    def give(self, address: str, task: Part, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
+        """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
+
+    def ended(self, timeout_s: float) -> Iterator[tuple[str, Part, Returned | Death]]:
+        """What has come back by now; waits for the first."""
 
 
 class Kinds:
@@ -117,7 +138,7 @@ class ProgressFile:
 class Driver:
     """`stopping` is set by SIGTERM."""
 
-    def __init__(self, order: Order, workers: Workers[Part], stopping: threading.Event) -> None:
+    def __init__(self, order: Order, workers: Team, stopping: threading.Event) -> None:
         self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
@@ -256,13 +277,16 @@ class Driver:
         self._progress.write(self._workers.count, 0, now=True)
 
 
-def main(order_file: str) -> NoReturn:
-    """Carry out the order in `order_file`, and exit with the code that the module's docstring lists."""
+def main(order_file: str, drive: Callable[[str, threading.Event], int] | None = None) -> NoReturn:
+    """Carry out the order in `order_file`, and exit with the code that the module's docstring lists.
+
+    `drive`: what does it, if the order is not one of a function.
+    """
     _log_to_stderr()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     try:
-        code = _drive(order_file, stopping)
+        code = (drive or _drive)(order_file, stopping)
     except EmsError as error:
         log.error("%s", error)
         code = 1

@@ -37,7 +37,7 @@ def serve(order_file: str, requests: int, answers: int, position: int, driver: i
     os.setpgid(0, 0)  # a signal to the job is for the driver, which ends this group: the function's own processes too
     for descriptor in (requests, answers, position, driver):
         os.set_inheritable(descriptor, False)
-    _end_with(driver)
+    end_with(driver)
     with os.fdopen(requests, "rb") as asked, os.fdopen(answers, "wb") as answered, suppress(EOFError, BrokenPipeError):
         _answer_all(order_file, Position(position), asked, answered)  # until the driver closes the pipe
 
@@ -59,7 +59,7 @@ def _computed(work: Work) -> Returned:
     return work.returned()
 
 
-def _end_with(driver: int) -> None:
+def end_with(driver: int) -> None:
     """End this process when the pipe closes, without a thread or a handler that its function would meet.
 
     Where the system cannot do that, the job's keeper ends what a killed driver leaves.

@@ -55,9 +55,9 @@ class Death:
 class WorkerProcess:
     """A process that computes points, until it dies. `compute` and `end` are for one thread, the rest for any."""
 
-    def __init__(self, order_file: str, limits: Limits, scratch: Path) -> None:
-        """Start it. EmsError if the system has no process to give."""
-        self._limits = limits
+    def __init__(self, order_file: str, limits: Limits, scratch: Path, boot: str = BOOT) -> None:
+        """Start it; `boot`: the script that serves. EmsError if the system has no process to give."""
+        self._limits, self._boot = limits, boot
         self._tick_s = min(TICK_S, (limits.point_timeout_s or 1.0) / 4)
         self._cause, self._reason = "", _DIED  # why it was ended, if it was
         self._late = self._seen = (LOADING, 0)
@@ -79,11 +79,16 @@ class WorkerProcess:
             self._position = Position(memory.fileno())
             self._position.set(LOADING)
             theirs = (asked, answered, memory.fileno(), driver)
-            command = [sys.executable, "-c", BOOT, SOURCE, order_file, *map(str, theirs)]
+            command = [sys.executable, "-c", self._boot, SOURCE, order_file, *map(str, theirs)]
             self._process = subprocess.Popen(command, pass_fds=theirs)
         for descriptor in (asked, answered, driver):
             os.close(descriptor)
         self._requests, self._answers = os.fdopen(requests, "wb"), os.fdopen(answers, "rb")
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
 
     def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
         """What became of the points, or of the process. EmsError if the order's function cannot be imported."""

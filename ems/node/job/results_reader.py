@@ -52,6 +52,10 @@ class ResultsReader:
         for file in self._folder.files:
             yield from file.verified()
 
+    def read(self) -> list[Path]:
+        """The files that rows were read from."""
+        return [file.path for file in self._folder.files]
+
     def unread(self) -> list[str]:
         """The names of what else is in the folder, those of folders with a slash at their end."""
         return self._folder.others()

@@ -1,0 +1,32 @@
+"""The driver of a command's sweep: as that of a function's, in EMS's own Python and without Dask.
+
+    python -c "import sys; sys.path[0] = SOURCE; from ems.node.programs.driver import main; main(ORDER)"
+
+ORDER is a JSON file, whose keys are the fields of `ems.node.programs.order.ProgramOrder`. Exit codes are those of
+`ems.node.driver.driver`.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import NoReturn
+
+from ems.node.driver import driver
+from ems.node.driver.driver import Driver, Part
+from ems.node.programs import order as orders
+from ems.node.programs.pool import Pool
+
+
+def main(order_file: str) -> NoReturn:
+    """Carry out the order in `order_file`, and exit with the driver's code."""
+    driver.main(order_file, _drive)
+
+
+def _drive(order_file: str, stopping: threading.Event) -> int:
+    order = orders.read(order_file)
+    workers = Pool[Part](order.workers, order_file, Path(order.folder))
+    try:
+        return Driver(order, workers, stopping).run()
+    finally:
+        workers.close()

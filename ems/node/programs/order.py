@@ -1,0 +1,29 @@
+"""What the driver of a command's sweep is told: an order as of a function's, and the program."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ems.node.driver.points import Order
+from ems.spool.batch import ColumnType, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramOrder(Order):
+    """`code`: the folder that working folders are copies of; `function` is empty."""
+
+    command: list[str]  # with placeholders, as all values of `env`
+    env: dict[str, str]
+    variables: dict[str, str]  # all others that the program sees, but for those of its point
+    parameters: dict[str, Value | list[Value]]  # beside the grid
+    protocol: str  # process or lines
+    folder: str  # in which workers have theirs
+    left: str  # folder to which files go that no rows were read from
+    declared: dict[str, ColumnType] = field(default_factory=dict)
+
+
+def read(file: str) -> ProgramOrder:
+    """The order in a JSON file."""
+    return ProgramOrder(**json.loads(Path(file).read_text(encoding="utf-8")))

@@ -1,0 +1,121 @@
+"""The folder in which a worker's programs run: a copy of the code, made once and as new for each point.
+
+Whatever a program changed, added or removed is found by what the system notes of files and folders, so that a point
+costs no copy of the whole code. What was changed once is not trusted again: it is copied anew after each point.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ems.base import aside
+
+KEPT = "__pycache__"  # Python makes them, and checks by itself that they are up to date
+CLOCK_S = 0.02  # file systems note times to some milliseconds
+Signature = tuple[int, int, int, int, int]
+
+
+class WorkingFolder:
+    """`path`: the folder. It is as `source` at first and after each `renew`."""
+
+    def __init__(self, source: Path, path: Path) -> None:
+        """Make it, in place of what is there. OSError: no room, no right."""
+        self.path, self._source, self._top = path, source, str(path)
+        aside.remove(path)
+        shutil.copytree(source, path, symlinks=True)
+        self._folders = {name: _names(source / name) for name in _folders(source)}  # parents first
+        files = [_below(folder, name) for folder, names in self._folders.items() for name in names]
+        self._files = [name for name in files if name not in self._folders]
+        self._seen = {name: self._signature(name) for name in (*self._folders, *self._files)}
+        self._changed: set[str] = set()  # since the beginning
+        time.sleep(CLOCK_S)
+
+    def renew(self, keep: Path) -> bool:
+        """Make it as at first; what a program has left in it goes to the folder `keep`. Whether there was anything."""
+        found = [self._renewed(name, keep) for name in self._folders]
+        found += [self._copied(name, keep) for name in self._files]
+        return any(found)
+
+    def _renewed(self, folder: str, keep: Path) -> bool:
+        """A folder has what it is to have, and nothing else."""
+        path = self.path / folder
+        if not self._is_suspect(folder):
+            return False
+        left = False
+        if not stat.S_ISDIR(_mode(path)):
+            left = self._move(folder, keep)
+            path.mkdir()
+        path.chmod(0o700 | stat.S_IMODE(_mode(self._source / folder)))
+        for name in sorted(_names(path) - self._folders[folder] - {KEPT}):
+            left |= self._move(_below(folder, name), keep)
+        self._seen[folder] = self._signature(folder)
+        return left
+
+    def _copied(self, file: str, keep: Path) -> bool:
+        """A file is as it is in the source."""
+        if not self._is_suspect(file):
+            return False
+        left = not self._is_same(file) and self._move(file, keep)
+        with suppress(FileNotFoundError):
+            (self.path / file).unlink()
+        shutil.copy2(self._source / file, self.path / file, follow_symlinks=False)
+        self._seen[file] = self._signature(file)
+        return left
+
+    def _is_suspect(self, name: str) -> bool:
+        if name not in self._changed and self._signature(name) != self._seen[name]:
+            self._changed.add(name)
+        return name in self._changed
+
+    def _is_same(self, file: str) -> bool:
+        """Whether nothing was written to it: then there is nothing in it to be kept."""
+        now, before = self._signature(file), self._seen[file]
+        return now is not None and before is not None and now[:4] == before[:4]
+
+    def _move(self, name: str, keep: Path) -> bool:
+        path = self.path / name
+        if not os.path.lexists(path):
+            return False
+        target = keep / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_movable(path)
+        aside.remove(target)
+        path.rename(target)
+        return True
+
+    def _signature(self, name: str) -> Signature | None:
+        with suppress(OSError):
+            found = os.lstat(f"{self._top}/{name}")
+            return found.st_mode, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return None
+
+
+def _folders(source: Path) -> Iterator[str]:
+    for folder, _, _ in os.walk(source):
+        yield os.path.relpath(folder, source)
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(folder)}
+
+
+def _below(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def _mode(path: Path) -> int:
+    with suppress(OSError):
+        return os.lstat(path).st_mode
+    return 0
+
+
+def _make_movable(path: Path) -> None:
+    """A folder that its program has made read-only cannot be moved into another one."""
+    if path.is_dir() and not path.is_symlink():
+        path.chmod(0o700 | stat.S_IMODE(path.stat().st_mode))

@@ -1,0 +1,116 @@
+"""A command over a grid, as an agent runs it: a process for each point."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ems.databases import State
+from ems.node.agent.agent import AgentConfig
+from ems.provenance import bundle
+from ems.stack.models import ExperimentSpec
+from tests.node.bench import Bench, bench, family
+
+__all__ = ["bench"]
+
+PROGRAM = """
+import csv, os, pathlib, sys
+run_dir = pathlib.Path(os.environ["EMS_RESULTS_DIR"]).parents[2]
+x, folder = int(sys.argv[1]), sys.argv[2]
+with open(run_dir / "calls", "a") as calls:
+    calls.write(f"{x}\\n")
+if x % 10 == 3 and (run_dir / "trouble").exists():
+    print("a line before", file=sys.stderr)
+    raise ValueError(f"trouble at {x}")
+if x != 5:
+    with open(folder + "/rows.csv", "w") as file:
+        file.write(f"y,label\\n{x / 7!r},a{x}")
+"""
+
+
+class Programs:
+    """A command's sweep on a bench, not yet begun."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        command: list[str] | None = None,
+        code: Mapping[str, str] | str = PROGRAM,
+        points: int = 20,
+        sweep: Mapping[str, object] | None = None,
+        workers: int = 1,
+        env: Mapping[str, str] = {},
+        columns: Mapping[str, str] = {},
+        **job: object,
+    ) -> None:
+        self.bench = bench
+        described = {
+            "command": command or ["python", "job.py", "{x}", "{results}"],
+            "sweep": sweep or {"x": {"range": [0, points - 1, 1]}},
+            **job,
+        }
+        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": env}
+        place = {"cluster": {"kind": "laptop", "workers": workers}}
+        results = {"results": {"table": "r", "columns": columns}}
+        spec = ExperimentSpec.model_validate({**fields, **place, **results, "job": described})
+        self.run_dir = bench.register(points=points, spec=spec)
+        self.run_dir.mkdir(parents=True)
+        files = {"job.py": code} if isinstance(code, str) else code
+        self.package = _bundle(self.run_dir, files)
+        AgentConfig("e1", bench.url, str(bench.root), str(self.package), sys.prefix, beat_s=0.1, grace_s=3.0).write(
+            self.run_dir
+        )
+
+    def run(self) -> tuple[State, int, int]:
+        row = self.bench.run(self.run_dir)
+        return row.state, row.points_done, row.points_failed
+
+    def errors(self) -> dict[int, str]:
+        return {mark.point: mark.error for mark in self.bench.database.failures("e1")}
+
+    def calls(self) -> list[int]:
+        return [int(line) for line in (self.run_dir / "calls").read_text().split()]
+
+    def log(self) -> str:
+        return (self.run_dir / "agent.log").read_text() + (self.run_dir / "job.log").read_text()
+
+
+def _bundle(folder: Path, files: Mapping[str, str]) -> Path:
+    aside = folder / "aside.zip"
+    with zipfile.ZipFile(aside, "w") as archive:
+        for name, text in files.items():
+            about = zipfile.ZipInfo(f"code/{name}")
+            about.external_attr = 0o100755 << 16
+            archive.writestr(about, text)
+        archive.writestr("ems.zip", bundle._node_code())
+    return aside.rename(folder / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
+
+
+def test_each_point_is_a_process_whose_files_become_its_rows(bench: Bench) -> None:
+    programs = Programs(bench, workers=2)
+    assert programs.run() == (State.SUCCEEDED, 20, 0), programs.log()
+    found = bench.values()
+    expected = [x for x in range(20) if x != 5]
+    assert (found["x"], found["y"]) == (expected, [x / 7 for x in expected])
+    assert found["label"] == [f"a{x}" for x in expected]
+    assert sorted(programs.calls()) == list(range(20))
+    assert family(programs.run_dir) == []
+
+
+def test_failures_have_their_last_lines_and_a_retry_computes_just_those(bench: Bench) -> None:
+    programs = Programs(bench)
+    (programs.run_dir / "trouble").touch()
+    assert programs.run() == (State.FAILED, 18, 2)
+    errors = programs.errors()
+    assert list(errors) == [3, 13]
+    first, *lines = errors[3].splitlines()
+    assert first == "ValueError: trouble at 3 (exit code 1)"
+    assert lines[:2] == ["", "a line before"] and "Traceback" in lines[2]
+    assert "2 points failed: ValueError: trouble at 3 (exit code 1)" in bench.row().error
+    (programs.run_dir / "trouble").unlink()
+    bench.database.reopen("e1")
+    assert programs.run() == (State.SUCCEEDED, 20, 0)
+    assert sorted(programs.calls()) == sorted([*range(20), 3, 13])
