@@ -36,6 +36,7 @@ from ems.databases.records import (
     R,
     Record,
     Registration,
+    Round,
     State,
 )
 from ems.databases.snippets import Language, through_csv
@@ -64,6 +65,7 @@ __all__ = [
     "R",
     "Record",
     "Registration",
+    "Round",
     "State",
     "connect",
 ]
@@ -74,7 +76,7 @@ class Database(ABC):
 
     - Durable: a call that returned has survived a crash of client and server.
     - Idempotent: any call may be repeated; the same key twice is one row.
-    - Fenced: `beat`, `describe`, `store`, `release` raise FencedOut, and change nothing, once a later attempt holds the
+    - Fenced: `beat`, `describe`, `store`, `propose`, `release` raise FencedOut, and change nothing, once a later attempt holds the
       claim or the experiment is finished.
     - Live: what is committed is readable at once by other clients, while writes go on.
     - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
@@ -151,7 +153,8 @@ class Database(ABC):
         """Write an experiment's row, or what may change of it; clears `destroyed_at`.
 
         A `registration.attempt` above the row's attempt reopens a failed, cancelled or expired experiment, and so
-        does a raised `max_hours` an expired one: the state becomes `registered`, `wanted_attempt` the next number.
+        does a raised `max_hours` an expired one, and a raised `max_points` or `max_rounds` one with `job.propose` that
+        has succeeded: the state becomes `registered`, `wanted_attempt` the next number.
         "The row's attempt" is the greater of `attempt` and `wanted_attempt`, so that a cancelled experiment stays so.
         A changed `max_hours` moves the deadline of a run that is under way. Once it has run, the commit stays the one
         that did: a later one with the same tree is the same experiment. While it runs, its results table stays.
@@ -229,6 +232,19 @@ class Database(ABC):
         1.5 million stored points take some 2 s at most; the key (experiment_id, point, row) makes it a scan of keys
         on every service (BigQuery: clustering; DynamoDB: a query of the sort key alone).
         """
+
+    @abstractmethod
+    def propose(self, claim: Claim, wanted: Round) -> Round:
+        """Record a round before any of its points is computed, and count its points in `points_total`; what is recorded.
+
+        Each number is recorded once: a second call of the same number changes nothing and returns what the first one
+        recorded, whatever the second one wants. DatabaseError, and nothing changed, if its points do not follow all
+        others that there are, or if its grids take more than 3,000,000 characters of JSON.
+        """
+
+    @abstractmethod
+    def rounds(self, experiment_id: str) -> list[Round]:
+        """The rounds that were proposed, in order of their numbers; DatabaseError without such an experiment."""
 
     @abstractmethod
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:

@@ -76,4 +76,53 @@ def _used(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used)  # the n-th brings version n to n + 1
+PROPOSED = {
+    "sqlite": """CREATE TABLE proposed (
+        experiment_id TEXT NOT NULL REFERENCES experiment (id),
+        round BIGINT NOT NULL,
+        part BIGINT NOT NULL,
+        first_point BIGINT NOT NULL,
+        points BIGINT NOT NULL,
+        grids TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        attempt BIGINT NOT NULL,
+        at DATETIME NOT NULL,
+        PRIMARY KEY (experiment_id, round, part)
+    )""",
+    "bigquery": """CREATE TABLE IF NOT EXISTS proposed (
+        experiment_id STRING NOT NULL,
+        round INT64 NOT NULL,
+        part INT64 NOT NULL,
+        first_point INT64 NOT NULL,
+        points INT64 NOT NULL,
+        grids STRING NOT NULL,
+        digest STRING NOT NULL,
+        attempt INT64 NOT NULL,
+        at TIMESTAMP NOT NULL
+    ) CLUSTER BY experiment_id""",
+}
+PROPOSED["postgresql"] = PROPOSED["sqlite"].replace("DATETIME", "TIMESTAMP WITH TIME ZONE")
+SHARE_PROPOSED = """DO $$
+DECLARE
+    agent name := current_database() || '_agent';
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = agent) THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE ON proposed TO %I', agent);
+        EXECUTE format('GRANT SELECT ON proposed TO %I', current_database() || '_reader');
+    END IF;
+END $$"""
+
+
+def _proposed(connection: Connection) -> None:
+    connection.execute(text(PROPOSED[connection.dialect.name]))
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(SHARE_PROPOSED, execution_options={"no_parameters": True})
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _points,
+    _platform,
+    _newest,
+    _used,
+    _proposed,
+)  # the n-th brings version n to n + 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from ems.spool.batch import Value
 
@@ -181,6 +182,22 @@ class Outcome:
     error: str = ""
     log_tail: str = ""
     cost_usd: float = 0.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """Points that were proposed together; they follow those of the rounds before.
+
+    The grids of a stack file are round 1, where it has any; others are numbered on. `digest`: of the rows and failures
+    that it was proposed from. Without points it says that there are no more rounds.
+    """
+
+    number: int
+    first_point: int
+    points: int
+    grids: tuple[Mapping[str, Any], ...]  # as `Sweep.extended` takes them
+    digest: str
+    attempt: int = 0  # the run that proposed it
 
 
 PointState = Literal["stored", "empty", "failed", "due"]  # due: failed, and to be computed again

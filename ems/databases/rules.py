@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ems.base.errors import DatabaseError, FencedOut
-from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Project, Registration, State
+from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Project, Registration, Round, State, rounds
 from ems.databases.states import (
     RUN,
     Row,
@@ -26,19 +26,24 @@ from ems.databases.states import (
     used_up_error,
 )
 
-FOLLOWS = frozenset({"commit", "stack_file_commit", "repository"})  # of a registration: recorded; alone, no change
+FOLLOWS = frozenset({"commit", "stack_file_commit", "repository", "points_total"})
+"""What a registration records and, alone, is no change: points grow with each round that is proposed."""
 UNSET = ("deadline_at", "started_at", "finished_at", "destroyed_at", "run_state", *RUN)
 COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a decision writes, by column. `charge` is of the newest run; `new_run` becomes the newest one."""
+    """What a decision writes, by column. `charge` is of the newest run; `new_run` becomes the newest one.
+
+    `proposed`: rows of that table.
+    """
 
     experiment: Values
     run: Values = field(default_factory=dict)
     new_run: Values = field(default_factory=dict)
     charge: Values = field(default_factory=dict)
+    proposed: Sequence[Values] = ()
 
 
 def newest_run(change: Change) -> Values:
@@ -89,7 +94,7 @@ def _as_computed(old: Registration, wanted: Registration) -> Values:
     before, spec = json.loads(old.spec), json.loads(wanted.spec)
     kept = {key: value for key, value in before.get("job", {}).items() if key in ("sweep", "parameters")}
     if not kept:
-        return {}
+        return {"points_total": old.points_total} if rounds.is_proposing(old) else {}
     spec["job"].update(kept)
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return {"spec": text, "points_total": old.points_total}
@@ -126,6 +131,8 @@ def reopened_by(found: Experiment, wanted: Registration) -> bool:
     hours = found.registration.max_hours
     raised = hours is not None and (wanted.max_hours is None or wanted.max_hours > hours)
     again = wanted.attempt > max(found.attempt, found.wanted_attempt)
+    if found.state is State.SUCCEEDED:
+        return rounds.are_raised(found.registration, wanted)
     return found.state in RETRYABLE and (again or (found.state is State.EXPIRED and raised))
 
 
@@ -220,6 +227,20 @@ def orders(row: Row, claim: Claim) -> Orders:
     until = row["deadline_at"]
     expired = _is_reopened(row, claim) or (until is not None and until <= row["now"])
     return Orders(row["cancel_requested"], expired, until)
+
+
+def proposed(row: Row, claim: Claim, wanted: Round, recorded: Round | None) -> Change | None:
+    """A round is recorded, unless one of its number is; FencedOut unless the claim holds."""
+    check_fence(row, claim)
+    if recorded:
+        return None
+    if wanted.first_point != row["points_total"]:
+        raise DatabaseError(
+            f"round {wanted.number} of experiment {row['id']} begins with point {wanted.first_point:,}, but there are "
+            f"{row['points_total']:,} points.",
+            "This is a fault of EMS: report it, please.",
+        )
+    return Change({"points_total": row["points_total"] + wanted.points}, proposed=rounds.rows_of(row, claim, wanted))
 
 
 def described(row: Row, claim: Claim, platform: str) -> Change:

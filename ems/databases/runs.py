@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ems.base.errors import DatabaseError
-from ems.databases import Claim, Database, Experiment, Orders, Outcome, Registration, State, rules, tables
+from ems.databases import Claim, Database, Experiment, Orders, Outcome, Registration, Round, State, rules, tables
 from ems.databases.rules import Change
 from ems.databases.states import Row, Values, experiment_of
 
@@ -19,6 +19,8 @@ class Found:
     row: Row
     released_as: Callable[[int], State | None]
     """How the run of this attempt was released, if it was; it is asked for only where `rules` need it."""
+    round: Callable[[int], Round | None]
+    """The round of this number, if it was proposed; so is it."""
 
 
 Decide = Callable[[Found], Change | None]
@@ -96,6 +98,16 @@ class Runs(Database):
 
     def describe(self, claim: Claim, platform: str) -> None:
         self._changed(claim.experiment_id, lambda found: rules.described(found.row, claim, platform))
+
+    def propose(self, claim: Claim, wanted: Round) -> Round:
+        recorded: list[Round | None] = []
+
+        def decide(found: Found) -> Change | None:
+            recorded.append(found.round(wanted.number))
+            return rules.proposed(found.row, claim, wanted, recorded[-1])
+
+        self._changed(claim.experiment_id, decide)
+        return recorded[-1] or replace(wanted, attempt=claim.attempt)
 
     def release(self, claim: Claim, outcome: Outcome) -> None:
         def decide(found: Found) -> Change | None:

@@ -23,6 +23,7 @@ from ems.databases import (
     R,
     Record,
     Registration,
+    Round,
     columns,
     points,
     rules,
@@ -156,6 +157,11 @@ class SqlDatabase(Runs):
             for found in columns.ranges(self._backend.stored_points(connection, row)):
                 yield "stored", found
             yield from sql_marks.marked(connection, experiment_id, row["wanted_attempt"])
+
+    def rounds(self, experiment_id: str) -> list[Round]:
+        with self._backend.reading() as connection:
+            self._rows.row(connection, experiment_id)
+            return self._rows.rounds(connection, experiment_id)
 
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         with self._backend.reading() as connection:

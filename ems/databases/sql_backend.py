@@ -15,7 +15,7 @@ from ems.databases import Claim, Condition, tables
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.rules import Change
 from ems.databases.states import Row
-from ems.databases.tables import charge, experiment, run
+from ems.databases.tables import charge, experiment, proposed, run
 from ems.spool.batch import Batch
 
 Write = tuple[Executable, Sequence[Mapping[str, Any]]]
@@ -230,4 +230,5 @@ def run_statements(row: Row, change: Change) -> list[Executable]:
     newest = run.c.experiment_id == row["id"], run.c.attempt == row["attempt"]
     written: list[Executable] = [update(run).where(*newest).values(**change.run)] if change.run else []
     written += [insert(run).values(**change.new_run)] if change.new_run else []
+    written += [insert(proposed).values(**part) for part in change.proposed]
     return written + ([insert(charge).values(**change.charge)] if change.charge else [])

@@ -12,12 +12,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, func, literal_column, select
 
 from ems.base.errors import DatabaseError
-from ems.databases import LONG, Long, Registration, State, rules
+from ems.databases import LONG, Long, Registration, Round, State, rules
+from ems.databases.rounds import rounds_of
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
 from ems.databases.sql_backend import SqlBackend
 from ems.databases.states import RUN, Row, Values
-from ems.databases.tables import charge, experiment, run
+from ems.databases.tables import charge, experiment, proposed, run
 
 ORDER = (experiment.c.destroyed_at.is_not(None), experiment.c.registered_at.desc(), experiment.c.id)
 
@@ -41,13 +42,25 @@ class SqlRows(Rows):
     def change(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
         with self._backend.writing() as connection:
             row = self.row(connection, experiment_id)
-            change = decide(Found(row, released_as=lambda attempt: _released_as(connection, row, attempt)))
+            change = decide(
+                Found(
+                    row,
+                    released_as=lambda attempt: _released_as(connection, row, attempt),
+                    round=lambda number: next(iter(self.rounds(connection, experiment_id, number)), None),
+                )
+            )
             if change is None:
                 return dict(row), None
             self._backend.write(connection, row, change)
         return rules.after(row, change), change
 
     # In a transaction
+
+    def rounds(self, connection: Connection, experiment_id: str, number: int | None = None) -> list[Round]:
+        """The rounds that were proposed, or the one of this number."""
+        mine = select(proposed).where(proposed.c.experiment_id == experiment_id)
+        wanted = mine if number is None else mine.where(proposed.c.round == number)
+        return rounds_of(connection.execute(wanted.order_by(proposed.c.round, proposed.c.part)).mappings())
 
     def select(self, also: Collection[Long]) -> Select[Any]:
         """A query of all experiments with their newest runs and the time, to be narrowed and ordered.

@@ -2,8 +2,9 @@
 
 `experiment` points to its `experimenter`, `project` and `funding`; a `run` is one attempt at an experiment; a
 `charge` is what a run cost; a `point` is one without rows, empty or failed; `copied` says which points (from
-`first_point` to `last_point`) were taken from another experiment (there from `source_point` on). Results are in
-tables of their own, named by `experiment.results_table`.
+`first_point` to `last_point`) were taken from another experiment (there from `source_point` on); `proposed` has the
+points of rounds that results decided, as grids in JSON, the text in parts. Results are in tables of their own, named
+by `experiment.results_table`.
 """
 
 from __future__ import annotations
@@ -187,6 +188,18 @@ copied = Table(
     _text("source", ForeignKey("experiment.id")),
     _number("source_point"),
     _number("attempt"),
+)
+
+proposed = Table(
+    "proposed",
+    metadata,
+    Column("experiment_id", Text, ForeignKey("experiment.id"), primary_key=True),
+    Column("round", BigInteger, primary_key=True, autoincrement=False),
+    Column("part", BigInteger, primary_key=True, autoincrement=False),
+    *(_number(name) for name in ("first_point", "points")),
+    *(_text(name) for name in ("grids", "digest")),
+    _number("attempt"),
+    _time("at", required=True),
 )
 
 charge = Table(

@@ -118,7 +118,7 @@ def shared_points(experiment: ExperimentSpec, row: Registration) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """What decides a job's results: a sweep's grids apart from the rest, and no retries, limits and memory.
+    """What decides a job's results: a sweep's grids, and what proposes more, apart from the rest, and no retries, limits and memory.
 
     `recorded`: the job as the experiment computes it.
     """
@@ -132,10 +132,11 @@ class _Job:
 def _job(job: AnyJob) -> _Job:
     if isinstance(job, CommandJob):
         return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed_values(job.parameters)})
-    grids = Sweep.of(sweep_forms.hashed(job.sweep)).identity()
+    proposing = {"propose": job.propose} if isinstance(job, SweepJob) and job.propose else {}
+    grids = {"grids": Sweep.of(sweep_forms.hashed(job.sweep)).identity(), **proposing}
     recorded = sweep_forms.recorded(job.sweep)
     described = _described(job)
-    return _Job(job.model_copy(update={"sweep": recorded}), described, {"grids": grids}, len(Sweep.of(recorded)))
+    return _Job(job.model_copy(update={"sweep": recorded}), described, grids, len(Sweep.of(recorded)))
 
 
 def _described(job: SweepJob | CommandSweepJob) -> Mapping[str, Any]:

@@ -49,7 +49,9 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
     if not isinstance(job, SweepJob):
         faults = list(_program_faults(code, job))
     else:
-        faults = list(_function_faults(objects, code, job, environment))
+        faults = [*_function_faults(objects, code, "function", job.function, environment, job)]
+        if job.propose:
+            faults += _function_faults(objects, code, "propose", job.propose, environment)
     if faults:
         raise StackFileError(faults)
 
@@ -90,9 +92,12 @@ def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[F
         yield Fault(f"{JOB}.command", f"starts {show(script)}, which is not executable: {fix}")
 
 
-def _function_faults(objects: Objects, code: Code, job: SweepJob, environment: Environment) -> Iterator[Fault]:
-    module, _, name = job.function.partition(":")
-    key = f"{JOB}.function"
+def _function_faults(
+    objects: Objects, code: Code, key: str, function: str, environment: Environment, job: SweepJob | None = None
+) -> Iterator[Fault]:
+    """Of the function that the job's `key` names; `job`: whose parameters it has to take."""
+    module, _, name = function.partition(":")
+    key = f"{JOB}.{key}"
     top = module.partition(".")[0]
     in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
     if top not in in_code:
@@ -108,7 +113,7 @@ def _function_faults(objects: Objects, code: Code, job: SweepJob, environment: E
             known = [found for file in code.files if (found := _module(file.path))]
             yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
         return
-    yield from _definition_faults(_source(objects, source), name, job, environment)
+    yield from _definition_faults(_source(objects, source), key, name, environment, job)
 
 
 def _is_code(path: str) -> bool:
@@ -146,20 +151,22 @@ def _source(objects: Objects, file: CommittedFile) -> _Source:
     return _Source(file.path, objects.read(file.blob).decode("utf-8", "replace"))
 
 
-def _definition_faults(source: _Source, name: str, job: SweepJob, environment: Environment) -> Iterator[Fault]:
+def _definition_faults(
+    source: _Source, key: str, name: str, environment: Environment, job: SweepJob | None
+) -> Iterator[Fault]:
     try:
         tree = ast.parse(source.text.removeprefix("\ufeff"))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None) or 0
         if environment.python.startswith(f"{sys.version_info.major}.{sys.version_info.minor}"):
-            yield Fault(f"{JOB}.function", f"is in {source.path}, which is not Python: line {line}: {error}")
+            yield Fault(key, f"is in {source.path}, which is not Python: line {line}: {error}")
         return
     found = list(_bindings(tree.body))
     meant = [binding for bound, binding in found if bound == name]
     if not meant and not _is_open(source.text):
         known = [bound for bound, binding in found if isinstance(binding, Function) and not bound.startswith("_")]
-        yield Fault(f"{JOB}.function", f"is {show(name)}, which {source.path} does not have: {nearest(name, known)}")
-    elif len(meant) == 1 and isinstance(meant[0], Function) and not meant[0].decorator_list:
+        yield Fault(key, f"is {show(name)}, which {source.path} does not have: {nearest(name, known)}")
+    elif job and len(meant) == 1 and isinstance(meant[0], Function) and not meant[0].decorator_list:
         yield from _parameter_faults(source, meant[0], job)
 
 

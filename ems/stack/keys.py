@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -109,6 +110,19 @@ def across(kind: str, data: object, kinds: list[str]) -> Iterator[Fault]:
         yield from _code_faults(_mapping(_mapping(data).get("code")))
         yield from _input_faults(_mapping(_mapping(data).get("inputs")))
         yield from _column_faults(_mapping(data))
+        yield from _round_faults(_mapping(_mapping(data).get("job")), _mapping(_mapping(data).get("limits")))
+
+
+def _round_faults(job: Mapping[Any, Any], limits: Mapping[Any, Any]) -> Iterator[Fault]:
+    """A sweep has a grid, or what proposes its rounds; only rounds have limits of their own."""
+    given = map(str, job)
+    if "function" in job and not any(get_close_matches(name, ("sweep", "propose"), cutoff=0.7) for name in given):
+        problem = "is missing: allowed is a grid, as {n: [1, 2]}, or `propose: package.module:name`, or both"
+        yield Fault(dotted(("ems:experiment", "job", "sweep")), problem)
+    for name in ("max_points", "max_rounds"):
+        if limits.get(name) is not None and job.get("propose") is None:
+            problem = "is for a job with `propose`: allowed is to leave it out"
+            yield Fault(dotted(("ems:experiment", "limits", name)), problem)
 
 
 def _code_faults(code: Mapping[Any, Any]) -> Iterator[Fault]:

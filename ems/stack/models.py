@@ -20,6 +20,11 @@ def _check_cluster_kind(kind: str) -> str:
     raise ValueError(f"is {show(kind)}: {nearest(kind, plugins.names('clusters'))}")
 
 
+def _is_left_out(value: object) -> bool:
+    """Of a key that came later: specs without it stay as they were recorded."""
+    return value is None or value == ()
+
+
 Title = Annotated[str, checks.words()]
 Said = Annotated[str, checks.words(required=True)]
 Lines = Annotated[str, checks.words(lines=True)]
@@ -123,15 +128,26 @@ Megabytes = Annotated[int, checks.number(low=128, high=100_000_000, whole=True)]
 class SweepJob(Strict):
     """A function, called once for each point of a grid of parameters; what it returns becomes the point's rows."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["sweep"]}, {"required": ["propose"]}]})
+
     function: Annotated[str, fields.FUNCTION] = Field(
         description="What is called with a point's parameters by name, as package.module:name; it returns a dict, "
         "a list of dicts or a data frame."
     )
     sweep: Grids = Field(
+        (),
+        exclude_if=_is_left_out,
         description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
         "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it (with 1.0 for 1: "
         "doubles), {linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names "
-        "whose values move together. The last name in the order of the alphabet varies fastest."
+        "whose values move together. The last name in the order of the alphabet varies fastest. With `propose` it is the "
+        "first round, and may be left out.",
+    )
+    propose: Annotated[str, fields.FUNCTION] | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="What gives the points of the next round, as package.module:name: it is called with the rows of "
+        "the rounds before, and returns a list of points, {name: value}, a grid as in `sweep`, or None to end.",
     )
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
     retries: Retries = Field(0, description="How often a point that raises is tried again before it counts as failed.")
@@ -252,6 +268,18 @@ class LimitsSpec(Strict):
     )
     limit_usd: Annotated[float, checks.number(low=0, above=True)] | None = Field(
         None, description="Cost over all attempts, in US dollars."
+    )
+    max_points: Annotated[int, checks.number(low=1, high=sweep_grids.MOST_POINTS, whole=True)] | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="With `job.propose`: no round begins with which there would be more points; raising it lets an "
+        "experiment that has succeeded go on.",
+    )
+    max_rounds: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="With `job.propose`: rounds at most, the first one included; raising it lets an experiment that "
+        "has succeeded go on.",
     )
 
 

@@ -26,6 +26,14 @@ from typing import Any
 from ems.sweep.axes import Scalar, ScalarType, Values, joined, spelled, type_of, typed, values_of
 
 
+class OtherType(ValueError):
+    """A parameter's type in a sweep, and another one that it would have in more grids."""
+
+    def __init__(self, name: str, known: ScalarType, found: ScalarType) -> None:
+        super().__init__(f"{name} is {found}, and was {known}")
+        self.name, self.known, self.found = name, known, found
+
+
 @dataclass(frozen=True)
 class Axis:
     """`values[i // stride % len(values)]` is the parameter `name` of a grid's point i."""
@@ -75,13 +83,30 @@ class Sweep:
     @classmethod
     def of(cls, grids: Sequence[Mapping[str, Any]]) -> Sweep:
         """The sweep of valid grids, as the JSON of a spec has them (`stack.sweep_grids` finds what is wrong)."""
+        return cls((), (0,), {}).extended(grids)
+
+    def extended(self, grids: Sequence[Mapping[str, Any]]) -> Sweep:
+        """With the points of more grids after its own, which stay as they are.
+
+        OtherType if a parameter would be of another type than in this sweep.
+        """
         grouped = [groups_of(grid) for grid in grids]
         found: dict[str, set[ScalarType]] = {}
         for name, values in chain.from_iterable(group.items() for groups in grouped for group in groups):
             found.setdefault(name, set()).add(type_of(values))
-        types = {name: joined(found[name]) for name in sorted(found)}
+        types = self._with({name: joined(kinds) for name, kinds in found.items()})
         made = tuple(_grid(groups, types) for groups in grouped)
-        return cls(made, tuple(accumulate((grid.size for grid in made), initial=0)), types)
+        starts = accumulate((grid.size for grid in made), initial=len(self))
+        return Sweep((*self.grids, *made), (*self.starts[:-1], *starts), types)
+
+    def _with(self, found: Mapping[str, ScalarType]) -> dict[str, ScalarType]:
+        """The types of all parameters, by name in order; numbers that are whole become doubles among doubles."""
+        for name, kind in found.items():
+            known = self.types.get(name, kind)
+            if kind != known and (known, kind) != ("float64", "int64"):
+                raise OtherType(name, known, kind)
+        types = {**found, **self.types}
+        return {name: types[name] for name in sorted(types)}
 
     def __len__(self) -> int:
         return self.starts[-1]

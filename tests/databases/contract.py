@@ -3,8 +3,9 @@
 from tests.databases.points_contract import PointsContract
 from tests.databases.registry_contract import RegistryContract
 from tests.databases.results_contract import ResultsContract
+from tests.databases.rounds_contract import RoundsContract
 from tests.databases.runs_contract import RunsContract
 
 
-class DatabaseContract(RegistryContract, RunsContract, ResultsContract, PointsContract):
+class DatabaseContract(RegistryContract, RunsContract, ResultsContract, PointsContract, RoundsContract):
     """A backend's tests give `address`: the URL and root of a database that does not exist yet."""

@@ -71,6 +71,7 @@ def test_what_runs_took_is_found_from_an_older_schema(made, file):
     with closing(sqlite3.connect(file)) as raw:
         ((used_s,),) = raw.execute("SELECT used_s FROM experiment")
         raw.execute("ALTER TABLE experiment DROP COLUMN used_s")
+        raw.execute("DROP TABLE proposed")
         raw.execute("UPDATE schema_version SET version = 4")
         raw.commit()
         made.close()

@@ -113,7 +113,7 @@ def test_a_sweep_has_all_its_faults_at_once_beside_others():
         f"ems:experiment.{key}"
         for key in ["title", *(f"job.{key}" for key in ["function", "sweep.a", "sweep.b[0]", "sweep.point", "retries"])]
     }
-    assert problem("job", {"function": "a:b"}, "job.sweep").startswith("is missing: The grid")
+    assert problem("job", {"function": "a:b"}, "job.sweep").startswith("is missing: allowed is a grid")
 
 
 def test_json_brings_the_same_sweep_back_and_knows_no_order_of_names():

@@ -41,7 +41,10 @@ from ems.databases.states import Row
 from ems.databases.tables import UtcTime, experiment, run
 from ems.spool.batch import Batch
 
-READ_FROM = ("state", "attempt", "wanted_attempt", "cancel_requested", "max_hours", "deadline_at", "results_table")
+READ_FROM = (
+    *("state", "attempt", "wanted_attempt", "cancel_requested", "max_hours", "deadline_at", "results_table"),
+    "points_total",  # which tells of a round that was proposed meanwhile
+)
 LOADED_BATCH = Table(
     LOADED,
     MetaData(),
@@ -92,7 +95,7 @@ class BigqueryBackend(SqlBackend):
         guard = self._guard(row, change.experiment)
         others = [compiled(statement, self.dialect) for statement in run_statements(row, change)]
         if others:
-            is_beat = not change.new_run and "state" not in change.run
+            is_beat = not change.new_run and not change.proposed and "state" not in change.run
             statements, parameters = script([guard, *others])
             ((done,),) = [found.values() for found in self.service.query(_guarded(statements, is_beat), parameters)]
         else:

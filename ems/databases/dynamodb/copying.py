@@ -17,7 +17,7 @@ from ems.databases.dynamodb.heads import Heads
 from ems.databases.dynamodb.items import item_of
 from ems.databases.dynamodb.registry import Registry, assignments, collection_of
 from ems.databases.dynamodb.results import Results, Writer
-from ems.databases.dynamodb.runs import OWN, entries_of, run_key
+from ems.databases.dynamodb.runs import OWN, ROUND, entries_of, round_item, run_key
 from ems.databases.dynamodb.service import AT_ONCE_CALLS
 from ems.databases.states import RUN
 from ems.databases.states import Values as Row
@@ -43,6 +43,7 @@ class Copying:
             "charge": self._charges,
             "point": self._marks,
             "copied": self._origins,
+            "proposed": self._rounds,
         }
         names = tables.metadata.tables[table].c.keys()
         for row in found[table]() if table in found else self._registry.collection(table):
@@ -72,6 +73,10 @@ class Copying:
                 values = {"first_point": first, "last_point": last, "source_point": there, "attempt": attempt}
                 yield {"experiment_id": row["id"], "source": origin.source, **values}
 
+    def _rounds(self) -> Iterator[Row]:
+        for row in self._experiment_rows():
+            yield from self._registry.collection(collection_of(row["id"]), ROUND)
+
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """As `Database.put_rows`, but for the transaction."""
         put: dict[str, Callable[[list[Row]], None]] = {
@@ -80,6 +85,7 @@ class Copying:
             "charge": self._put_charges,
             "point": self._put_marks,
             "copied": self._put_origins,
+            "proposed": self._put_rounds,
         }
         remaining = map(dict, rows)
         while part := list(islice(remaining, ROWS_AT_ONCE)):
@@ -131,6 +137,9 @@ class Copying:
                 Mark(row["point"], row["state"], from_jsonable(_plain(row["parameters"])), row["error"]) for row in same
             )
             self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), (), marks=tuple(found)))
+
+    def _put_rounds(self, rows: list[Row]) -> None:
+        self._registry.put_many(map(round_item, rows))
 
     def _put_origins(self, rows: list[Row]) -> None:
         def of(row: Row) -> tuple[str, int, str]:

@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from ems.base.errors import UserError
-from ems.databases import Checkup, Claim, Condition, Experiment, Long, Origin, PointState, R, Record, Registration
+from ems.databases import (
+    Checkup,
+    Claim,
+    Condition,
+    Experiment,
+    Long,
+    Origin,
+    PointState,
+    R,
+    Record,
+    Registration,
+    Round,
+)
 from ems.databases.dynamodb.copying import Copying
 from ems.databases.dynamodb.lab import Lab
 from ems.databases.dynamodb.registry import Registry
@@ -98,6 +110,9 @@ class DynamodbDatabase(Runs):
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         return self._results.points(experiment_id)
+
+    def rounds(self, experiment_id: str) -> list[Round]:
+        return self._rows.rounds(experiment_id)
 
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         return self._results.failures(experiment_id, last)

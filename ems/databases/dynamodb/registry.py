@@ -5,6 +5,7 @@ version           schema            the tables' `version`
 experimenter, …   ID                a row of `ems:lab`
 experiment/ID     experiment        the experiment with its newest run, and which batches of results count
 experiment/ID     run/ATTEMPT       each run, with what it cost; of the newest, the experiment knows more
+experiment/ID     round/NUMBER/PART  the points of each round that was proposed, as JSON in parts
 experiments       STACK/ID          a list of all, by stack
 newest            STACK             which of its experiments comes first
 job/DIGEST        ID                a list of those that can reuse one another's points

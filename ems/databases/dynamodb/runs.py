@@ -11,17 +11,19 @@ from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import partial
 
-from ems.databases import LONG, Experiment, Long, Registration, State, rules
+from ems.databases import LONG, Experiment, Long, Registration, Round, State, rules
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.heads import Heads, order
 from ems.databases.dynamodb.items import Item, item_of
 from ems.databases.dynamodb.registry import EMPTY, Registry, collection_of
+from ems.databases.rounds import rounds_of
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
 from ems.databases.states import RUN, Row, Values, experiment_of
 
 OWN: Values = {"batches": 0, "last_batch": 0, "revision": 0}
 """What an experiment's item has besides the row: of batches and of writes."""
+ROUND = "round/"
 REUSE = ("tree", "environment_digest", "python", "job_digest")
 
 
@@ -60,7 +62,13 @@ class DynamodbRows(Rows):
     def _changed(self, experiment_id: str, decide: Decide) -> tuple[Values, Change | None]:
         for _ in self._registry.service.tries():
             row = self._registry.row(experiment_id)
-            change = decide(Found(row, released_as=partial(self._released_as, experiment_id)))
+            change = decide(
+                Found(
+                    row,
+                    released_as=partial(self._released_as, experiment_id),
+                    round=lambda number: next(iter(self._rounds(experiment_id, round_key(number))), None),
+                )
+            )
             if change is None:
                 return row, None
             written = change.experiment | rules.newest_run(change) | _own(row, change)
@@ -75,6 +83,14 @@ class DynamodbRows(Rows):
     def _released_as(self, experiment_id: str, attempt: int) -> State | None:
         item = self._registry.service.get(collection_of(experiment_id), run_key(attempt)) or {}
         return State(item["state"]["S"]) if "usd" in item else None
+
+    def rounds(self, experiment_id: str) -> list[Round]:
+        """As `Database.rounds`."""
+        self._registry.row(experiment_id)
+        return self._rounds(experiment_id, ROUND)
+
+    def _rounds(self, experiment_id: str, beginning: str) -> list[Round]:
+        return rounds_of(self._registry.collection(collection_of(experiment_id), beginning))
 
     # Many
 
@@ -109,6 +125,16 @@ class DynamodbRows(Rows):
 def run_key(attempt: int) -> str:
     """The `sk` of a run's item; as text it sorts by attempt."""
     return f"run/{attempt:010d}"
+
+
+def round_key(number: int, part: int | None = None) -> str:
+    """The `sk` of a part of a round's points, or what those of all parts begin with."""
+    return f"{ROUND}{number:010d}/" + ("" if part is None else f"{part:06d}")
+
+
+def round_item(row: Row) -> Item:
+    """The item of a row of `proposed`."""
+    return item_of({"pk": collection_of(row["experiment_id"]), "sk": round_key(row["round"], row["part"]), **row})
 
 
 def _reuse_digest(row: Row) -> str:
@@ -155,6 +181,7 @@ def _items(row: Row, change: Change) -> list[Item]:
         )
     if change.new_run:
         items.append(_run_item(change.new_run))
+    items += map(round_item, change.proposed)
     after = rules.after(row, change)
     moved = any(row[name] != after[name] for name in ("stack", *REUSE))
     return items + (entries_of(after) if moved else [])

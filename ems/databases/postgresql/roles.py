@@ -61,7 +61,7 @@ MAY_SQL = """SELECT
     FROM pg_class
     CROSS JOIN LATERAL (SELECT has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')) AS w (writes)
     WHERE relname = ANY(%(tables)s) AND pg_table_is_visible(oid)"""
-RUNNING = ["experiment", "run", "charge", "point", "copied"]
+RUNNING = ["experiment", "run", "charge", "point", "copied", "proposed"]
 DESCRIBING = ["experimenter", "project", "funding", "cluster"]
 
 
