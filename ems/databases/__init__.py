@@ -76,8 +76,8 @@ class Database(ABC):
 
     - Durable: a call that returned has survived a crash of client and server.
     - Idempotent: any call may be repeated; the same key twice is one row.
-    - Fenced: `beat`, `describe`, `store`, `propose`, `release` raise FencedOut, and change nothing, once a later attempt holds the
-      claim or the experiment is finished.
+    - Fenced: `beat`, `describe`, `store`, `propose`, `release` raise FencedOut, and change nothing, once a later
+      attempt holds the claim or the experiment is finished.
     - Live: what is committed is readable at once by other clients, while writes go on.
     - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
       and the call may be repeated for ever.
@@ -235,11 +235,11 @@ class Database(ABC):
 
     @abstractmethod
     def propose(self, claim: Claim, wanted: Round) -> Round:
-        """Record a round before any of its points is computed, and count its points in `points_total`; what is recorded.
+        """Record a round before any of its points is computed, and count its points in `points_total`.
 
         Each number is recorded once: a second call of the same number changes nothing and returns what the first one
-        recorded, whatever the second one wants. DatabaseError, and nothing changed, if its points do not follow all
-        others that there are, or if its grids take more than 3,000,000 characters of JSON.
+        recorded, as the first one does, whatever the second one wants. DatabaseError, and nothing changed, if its
+        points do not follow all others that there are, or if its grids take more than 3,000,000 characters of JSON.
         """
 
     @abstractmethod

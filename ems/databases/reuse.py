@@ -7,14 +7,13 @@ time.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from ems.databases import Claim, Database, Experiment, Registration
+from ems.databases import Claim, Database, Experiment, Registration, rounds
 from ems.sweep import Axis, Grid, Sweep
 from ems.sweep.axes import Values, spelled
 
@@ -46,7 +45,7 @@ def count(database: Database, registration: Registration) -> int:
     """How many points of a new experiment are those of earlier ones."""
     found = 0
     if sources := database.reusable(registration):
-        sweep = sweep_of(registration)
+        sweep = Sweep.of(rounds.first_grids(registration))
         done = bytearray((len(sweep) + 7) // 8)
         found = sum(len(here) for source in sources for _, here in reusable_points(database, source, sweep, done))
     return found
@@ -59,12 +58,24 @@ def copy(
 
     `go_on` is called now and then, and raises to stop it: what was copied by then stays.
     """
-    found = 0
-    if sources := database.reusable(registration):
-        sweep = sweep_of(registration)
-        for source in sources:
-            found += database.copy_points(claim, source.id, _pairs(database, source, sweep, done, go_on))
-    return found
+    sources = database.reusable(registration)
+    sweep = rounds.sweep_of(database, registration) if sources else Sweep.of([])
+    return copy_from(database, claim, sources, sweep, done, go_on)
+
+
+def copy_from(
+    database: Database,
+    claim: Claim,
+    sources: Sequence[Experiment],
+    sweep: Sweep,
+    done: bytearray,
+    go_on: Callable[[], None],
+) -> int:
+    """The same of these experiments, for the points of `sweep`."""
+    copied = (
+        database.copy_points(claim, source.id, _pairs(database, source, sweep, done, go_on)) for source in sources
+    )
+    return sum(copied)
 
 
 def _pairs(
@@ -78,16 +89,11 @@ def _pairs(
 def reusable_points(database: Database, source: Experiment, sweep: Sweep, done: bytearray) -> Iterator[Pair]:
     """Points of `source` that are points of `sweep`, too, and whose bits in `done` (i % 8 of byte i // 8) are not set;
     they are set then."""
-    earlier = sweep_of(source.registration)
+    earlier = rounds.sweep_of(database, source.registration)
     stored = (points for state, points in database.points(source.id) if state in {"stored", "empty"})
     for there, here in shared(earlier, sweep, stored):
         for start, stop in _claimed(here, done):
             yield there[start:stop], here[start:stop]
-
-
-def sweep_of(registration: Registration) -> Sweep:
-    """The sweep in the registration's spec."""
-    return Sweep.of(json.loads(registration.spec)["job"]["sweep"])
 
 
 def _claimed(points: range, done: bytearray) -> Iterator[tuple[int, int]]:

@@ -39,7 +39,7 @@ def rows_of(row: Row, claim: Claim, wanted: Round) -> list[Values]:
     ]
 
 
-def rounds_of(rows: Iterable[Mapping[str, Any]]) -> list[Round]:
+def rounds_of(rows: Iterable[Mapping[Any, Any]]) -> list[Round]:
     """The rounds in rows of one experiment, in order of rounds and parts."""
     found = []
     for number, parts in groupby(rows, key=itemgetter("round")):

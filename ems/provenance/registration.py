@@ -118,7 +118,9 @@ def shared_points(experiment: ExperimentSpec, row: Registration) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """What decides a job's results: a sweep's grids, and what proposes more, apart from the rest, and no retries, limits and memory.
+    """What decides a job's results: a sweep's grids, and what proposes more, apart from the rest.
+
+    No retries, limits and memory.
 
     `recorded`: the job as the experiment computes it.
     """

@@ -140,8 +140,8 @@ class SweepJob(Strict):
         description="The grid, {name: values}, or a list of grids whose points follow one another. Values of a name: "
         "[1, 2, 3], {range: [start, stop, step]} in decimals with stop included if a step lands on it (with 1.0 for 1: "
         "doubles), {linspace: [start, stop, count]} or {count: 200} for independent seeds; under `zip` stand names "
-        "whose values move together. The last name in the order of the alphabet varies fastest. With `propose` it is the "
-        "first round, and may be left out.",
+        "whose values move together. The last name in the order of the alphabet varies fastest. With `propose` it is "
+        "the first round, and may be left out.",
     )
     propose: Annotated[str, fields.FUNCTION] | None = Field(
         None,

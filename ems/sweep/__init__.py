@@ -132,6 +132,10 @@ class Sweep:
         spans = ((self.grids[place], self.starts[place]) for place in places if self.starts[place] < stop)
         return chain.from_iterable(grid.iterate(max(start - at, 0), min(stop - at, grid.size)) for grid, at in spans)
 
+    def since(self, grid: int) -> Sweep:
+        """Only the points of the grids from the one of this number on, counted from 0; they keep their numbers."""
+        return Sweep(self.grids[grid:], self.starts[grid:], self.types)
+
     def identity(self) -> list[dict[str, Any]]:
         """JSON that is equal for sweeps of the same points in the same order, however their axes are written."""
         return [{axis.name: [axis.stride, spelled(axis.values)] for axis in grid.axes} for grid in self.grids]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ems.databases import Database, reuse
+from ems.databases import Database, reuse, rounds
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.sweep import Sweep
 from tests.databases.cases import REGISTRATION, batch, claimed, empty, failed, fill_lab, states
@@ -165,7 +165,7 @@ def test_points_that_are_done_are_left_alone_and_all_others_marked(database: Dat
     for point in known:
         done[point // 8] |= 1 << point % 8
     (source,) = database.reusable(registration)
-    found = list(reuse.reusable_points(database, source, reuse.sweep_of(registration), done))
+    found = list(reuse.reusable_points(database, source, rounds.sweep_of(database, registration), done))
     expected = {(n, n - shift) for n in (*range(3, 50), *range(55, LONG)) if n >= shift and n - shift not in known}
     assert pairs_of(found) == expected
     assert sum(len(here) for _, here in found) == len(expected)

@@ -48,6 +48,15 @@ class PointCount:
         self._due.difference_update(batch.replaces)
         self._failed |= failed
 
+    def grow(self, points: int) -> None:
+        """There are more points now, of which nothing is known yet."""
+        self.bits.extend(bytes((points + 7) // 8 - len(self.bits)))
+        self.points = points
+
+    def failed_since(self, first: int) -> int:
+        """How many of the points from `first` on failed."""
+        return sum(point >= first for point in self._failed)
+
     def settled(self) -> bytes:
         """As `bits`; those given up are set, too."""
         bits = bytearray(self.bits)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -180,7 +180,7 @@ class SweepAttempt(Attempt):
 
     def _stored_kinds(self, database: Database) -> dict[str, Kind]:
         """What each column is by the rows that are stored: of integers of the results, all are looked at."""
-        id, parameters = self._claim.experiment_id, Sweep.of(self._spec["job"]["sweep"]).names
+        id, parameters = self._claim.experiment_id, self._names
         first = next(iter(database.results(id, chunk_rows=1)), None)
         kinds: dict[str, Kind] = {column.name: column.type for column in first.columns} if first else {}
         integers = [name for name, kind in kinds.items() if kind == "int64" and name not in parameters]
@@ -189,9 +189,19 @@ class SweepAttempt(Attempt):
                 kinds[column.name] = settled(column.values, kinds[column.name])[0] or "int64"
         return kinds
 
+    @property
+    def _names(self) -> Sequence[str]:
+        """Of all parameters."""
+        return Sweep.of(self._spec["job"]["sweep"]).names
+
+    pause_s = POLL_S
+
+    def _attend(self, job: Job) -> None:
+        """What the driver waits for while it runs: nothing."""
+
     def _follow(self, job: Job, reader: ResultsReader) -> Outcome:  # noqa: ARG002
         while True:
-            ended = job.wait(POLL_S)
+            ended = job.wait(self.pause_s)
             if ended:
                 return self._wait_until_stored() or self._judged(ended)
             halted = self._halted()
@@ -199,6 +209,7 @@ class SweepAttempt(Attempt):
                 job.stop()  # the driver spools what comes back within seconds
                 return halted
             self._courier.wake()  # the driver may have spooled a batch
+            self._attend(job)
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""

@@ -5,7 +5,8 @@ It runs in the experiment's own environment: the standard library and dask.distr
     python -c "import sys; sys.path[0] = ZIP; from ems.node.driver.driver import main; main(ORDER)"
 
 ORDER is a JSON file, whose keys are the fields of `ems.node.driver.points.Order`. Exit codes: 0 when each point is in
-the spool, with rows or as a mark; 3 when more than `max_failures` points failed; 143 after SIGTERM; others are faults.
+the spool, with rows or as a mark, and the agent has no further round; 3 when more than `max_failures` points failed;
+143 after SIGTERM; others are faults.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, read_order
 from ems.node.driver.position import GATHERING, LOADING
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
+from ems.node.driver.rounds import Rounds
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
 from ems.spool.folder import Spool
@@ -138,7 +140,7 @@ class ProgressFile:
 class Driver:
     """`stopping` is set by SIGTERM."""
 
-    def __init__(self, order: Order, workers: Team, stopping: threading.Event) -> None:
+    def __init__(self, order: Order, workers: Team, stopping: threading.Event, order_file: str = "") -> None:
         self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
@@ -148,6 +150,7 @@ class Driver:
         self._batch_size = BatchSize()
         self._lost = 0  # workers since the last batch, by no point's fault
         self._progress = ProgressFile(order.progress)
+        self._rounds = Rounds(order_file, order) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
@@ -156,12 +159,27 @@ class Driver:
         while not self._halt_code():
             self._hand_out()
             if not self._is_open():
-                break
+                if not self._next_round():
+                    break
+                continue
             self._take_in(TICK_S)
         code = self._halt_code() or DONE
         self._take_last()
+        if self._rounds:
+            self._rounds.close()
         log.info("%d points done, %d of them failed", self._progress.done, self._progress.failed)
         return code
+
+    def _next_round(self) -> bool:
+        """Whether there is a further round, whose points are to be computed now."""
+        self._progress.write(self._workers.count, 0)
+        told = self._rounds and self._rounds.next(len(self._sweep), lambda: not self._stopping.is_set())
+        if not told:
+            return False
+        self._sweep = self._sweep.extended(told.grids)
+        self._backlog.add(told.open)
+        log.info("A further round: %d points to compute", self._backlog.left)
+        return True
 
     def _is_open(self) -> bool:
         return bool(self._backlog.left or self._suspects or self._workers.tasks)
@@ -318,6 +336,6 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     limits = Limits(order.memory_mb, order.point_timeout_s)
     workers = Workers[Part](order.workers, order_file, limits, Path(order.spool).with_name("dask"))
     try:
-        return Driver(order, workers, stopping).run()
+        return Driver(order, workers, stopping, order_file).run()
     finally:
         workers.close()

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ems.node.driver import platform
 from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
+from ems.node.driver.turns import Turns
 from ems.node.driver.typed_rows import Gathered
 from ems.spool.batch import Batch, Mark, Value
 from ems.spool.encoding import encode
@@ -48,6 +49,8 @@ class Order:
     memory_mb: int | None = None  # per worker
     point_timeout_s: float | None = None
     types: dict[str, Kind] = field(default_factory=dict)  # of the columns that the results table has already
+    propose: str | None = None  # package.module:name of what proposes further rounds
+    rounds: str = ""  # folder of what is told between them (`ems.node.driver.turns`)
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,20 @@ class Task:
     """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
 
     `folder`: a descriptor of the folder of the code, in which each call begins, wherever the last one had gone.
+    `rounds`: the folder that tells of points that the sweep does not have yet.
     """
 
     function: Callable[..., Any]
     sweep: Sweep
     retries: int
     folder: int
+    rounds: str = ""
+
+    def up_to(self, point: int) -> Task:
+        """With a sweep that has this point: rounds may have come since."""
+        if point < len(self.sweep):
+            return self
+        return replace(self, sweep=Turns(Path(self.rounds)).caught_up(self.sweep, point))
 
 
 def read_order(file: str) -> Order:
@@ -93,10 +104,10 @@ def load(order_file: str) -> Task:
     order = read_order(order_file)
     enter(order)
     folder = os.open(order.code, os.O_RDONLY)
-    return Task(_function(order.function), Sweep.of(order.grids), order.retries, folder)
+    return Task(imported(order.function), Sweep.of(order.grids), order.retries, folder, order.rounds)
 
 
-def _function(name: str) -> Callable[..., Any]:
+def imported(name: str) -> Callable[..., Any]:
     module, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module)

@@ -115,6 +115,11 @@ class Backlog:
             self.left -= middle - first
         return taken
 
+    def add(self, ranges: Sequence[Range]) -> None:
+        """More points, after those that are there."""
+        self._returned.extend(ranges)
+        self.left += size(ranges)
+
     def give_back(self, ranges: Sequence[Range]) -> None:
         """Have these points computed next: whoever took them did not."""
         self._returned.extendleft(reversed(ranges))
