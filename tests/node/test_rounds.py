@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
+import json
+import subprocess
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 
 import psutil
 import pytest
 
-from ems.databases import State
+from ems.databases import Claim, Round, State
 from ems.stack.models import ExperimentSpec
-from tests.node.bench import Bench, bench, family
+from tests.node.bench import Bench, bench, family, lapse
 from tests.node.test_sweep_attempt import Sweeping
 from tests.processes import PATIENCE_S, eventually, having
 
@@ -82,3 +83,169 @@ def test_rounds_go_on_until_nothing_is_proposed(bench):
     assert len({each.digest for each in recorded}) == 6
     assert sorted(map(float, rounds.noted("calls"))) == sorted(EXPECTED)
     assert len(rounds.noted("proposed")) == len(set(rounds.noted("proposed"))) == 6
+
+
+def test_the_first_round_may_be_proposed_too(bench):
+    """From no rows, by a function without further parameters; it may return grids."""
+    code = """
+def f(n, m):
+    return [] if n == 2 else [{"k": 1}, {"k": 2}]
+def propose(rows):
+    if len(rows) < 5:
+        return {"n": range(1, 4), "m": [rows.points()]}
+"""
+    rounds = Rounds(bench, code=code, sweep=None)
+    assert rounds.run() == (State.SUCCEEDED, 6, 0), rounds.log
+    assert bench.values() == {"m": [0] * 4 + [3] * 4, "n": [1, 1, 3, 3] * 2, "k": [1, 2] * 4}
+    assert [each.number for each in bench.database.rounds("e1")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "points", "said"),
+    [
+        ({"max_rounds": 3}, 4, "3 rounds, 4 points; limits.max_rounds is 3"),
+        (
+            {"max_points": 4},
+            4,
+            "3 rounds, 4 points; round 4 would make it 5, and limits.max_points is 4",
+        ),
+        ({"max_rounds": 1}, 2, "1 round, 2 points; limits.max_rounds is 1"),
+    ],
+)
+def test_limits_end_it_and_raised_ones_let_it_go_on(bench, limits, points, said):
+    rounds = Rounds(bench, limits=limits)
+    assert rounds.run() == (State.SUCCEEDED, points, 0), rounds.log
+    assert bench.row().log_tail == f"{said}: raise it to go on"
+    old = bench.row().registration
+    spec = json.loads(old.spec)
+    spec["limits"] |= dict.fromkeys(limits, 100)
+    assert bench.database.register(replace(old, spec=json.dumps(spec))).state is State.REGISTERED
+    assert rounds.run() == (State.SUCCEEDED, 7, 0), rounds.log
+    assert bench.values()["x"] == EXPECTED
+    assert max(Counter(rounds.noted("calls")).values()) == 1
+
+
+PROBLEMS = {
+    "raise ValueError('no idea')": "ValueError: no idea",
+    "import sys; sys.exit('leaving')": "SystemExit: leaving",
+    "import os; os._exit(3)": "The process that called it died, 3 times: exit code 3.",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "died, 3 times: signal 9 (SIGKILL).",
+    "return 7": "propose: The function returned an int: 7.",
+    "return [{'x': 1}, 7]": "propose returned a list with an int: 7.",
+    "return [{'x': 1.0}, {'x': [1.0]}]": "propose returned points and grids in one list.",
+    "return [{'x': float('nan')}]": "points[0].x is nan: allowed is text, a number, true or false (numbers are finite)",
+    "return [{'x': None}]": "points[0].x is empty (null): allowed is text, a number, true or false",
+    "return [{'x': 'a'}]": "x is text, but numbers in the rounds before: allowed is one type for a parameter",
+    "return [{'x': 1.0}, {'x': 'a'}]": 'points.x is 1.0 and "a" in one round: allowed is one type for a parameter',
+    "return [{'point': 1}]": 'points.point is "point": results tables keep that name',
+    "return {'x': []}": "grids[0].x is empty: allowed is one value or more",
+    "return {'x': {'range': [0, 10**12, 1]}}": "has 1,000,000,000,001 values: allowed are up to 100,000,000",
+    "return [{}]": "points[0] has no parameter",
+}
+
+
+@pytest.mark.parametrize("statement", PROBLEMS)
+def test_what_is_no_round_fails_the_run_and_is_not_recorded(bench, statement):
+    rounds = Rounds(bench, code=f"def f(**_): return {{}}\ndef propose(rows):\n    {statement}\n")
+    state, done, failed = rounds.run()
+    assert (state, done, failed) == (State.FAILED, 2, 0), rounds.log
+    error = bench.row().error
+    assert error.startswith("Round 2 was not proposed by job:propose: ") and PROBLEMS[statement] in error
+    assert bench.database.rounds("e1") == []
+
+
+def test_numbers_that_were_whole_stay_whole(bench):
+    code = "def f(x): return {'y': x}\ndef propose(rows): return [{'x': 1.5}]\n"
+    rounds = Rounds(bench, code=code, sweep={"x": [1, 2]})
+    assert rounds.run()[0] is State.FAILED
+    assert "x has numbers with a point, but whole ones in the rounds before: write its first" in bench.row().error
+
+
+def test_failed_points_are_told_and_the_run_goes_on(bench):
+    code = """
+def f(x):
+    if x < 0:
+        raise ValueError(f"no root of {x}")
+    return {"y": x ** 0.5}
+def propose(rows):
+    failed = [each["parameters"]["x"] for each in rows.failures() if "no root" in each["error"]]
+    return [{"x": -x} for x in failed if not any(row["x"] == -x for row in rows)]
+"""
+    rounds = Rounds(bench, code=code, sweep={"x": [-4.0, 9.0]}, max_failures=5)
+    assert rounds.run() == (State.SUCCEEDED, 2, 1), rounds.log
+    assert bench.values() == {"x": [9.0, 4.0], "y": [3.0, 2.0]}
+
+
+def test_max_failures_holds_over_all_rounds(bench):
+    code = """
+def f(x):
+    raise ValueError("never")
+def propose(rows, round):
+    return [{"x": float(round)}]
+"""
+    rounds = Rounds(bench, code=code, sweep={"x": [1.0]}, max_failures=3)
+    assert rounds.run() == (State.FAILED, 0, 4), rounds.log
+    assert len(bench.database.rounds("e1")) == 3
+    assert "more than max_failures failed" in bench.row().error
+
+
+def kill(process: subprocess.Popen[bytes] | psutil.Process) -> None:
+    process.kill()
+    process.wait(PATIENCE_S)
+
+
+def driver(rounds: Rounds) -> psutil.Process:
+    return next(each for each in having("ems.node.driver.driver", family(rounds.run_dir)) if each.ppid() != 1)
+
+
+def proposers(rounds: Rounds) -> list[psutil.Process]:
+    return having("ems.node.driver.propose", family(rounds.run_dir))
+
+
+@pytest.mark.parametrize("gate", ["gate-f", "gate-propose"])
+@pytest.mark.parametrize("whom", ["agent", "driver"])
+def test_a_killed_run_goes_on_and_proposes_nothing_twice(bench, gate, whom):
+    """While the first round is computed, and while the second one is proposed; then once more in a later round."""
+    rounds = Rounds(bench, gate)
+    agent = bench.start(rounds.run_dir)
+    for again in range(2):
+        eventually((rounds.run_dir / f"{gate}-reached").exists)
+        kill(agent if whom == "agent" else driver(rounds))
+        if whom == "agent":
+            eventually(lambda: not family(rounds.run_dir))
+            lapse(bench)
+        else:
+            assert agent.wait(PATIENCE_S) == 0 and bench.row().state is State.FAILED
+            bench.database.reopen("e1")
+        (rounds.run_dir / f"{gate}-reached").unlink()
+        if again:
+            (rounds.run_dir / gate).unlink()
+        agent = bench.start(rounds.run_dir)
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.row().state is State.SUCCEEDED, rounds.log
+    assert bench.values()["x"] == EXPECTED
+    assert [each.number for each in bench.database.rounds("e1")] == [*range(2, 8)]
+
+
+def test_a_killed_proposer_is_asked_again(bench):
+    rounds = Rounds(bench, "gate-propose")
+    agent = bench.start(rounds.run_dir)
+    eventually((rounds.run_dir / "gate-propose-reached").exists)
+    for process in proposers(rounds):
+        process.kill()
+    (rounds.run_dir / "gate-propose").unlink()
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.row().state is State.SUCCEEDED and bench.values()["x"] == EXPECTED, rounds.log
+
+
+def test_a_recorded_round_is_computed_and_not_proposed_again(bench):
+    """As after the death of a run between the record and the first of its points; also of the record of the end."""
+    rounds = Rounds(bench)
+    claim = bench.database.claim("e1", agent="elsewhere", lease_s=0.0)
+    assert isinstance(claim, Claim)
+    bench.database.propose(claim, Round(2, 2, 1, ({"x": [0.25]},), "d" * 64))
+    bench.database.propose(claim, Round(3, 3, 0, (), "d" * 64))
+    lapse(bench)
+    assert rounds.run() == (State.SUCCEEDED, 3, 0), rounds.log
+    assert sorted(bench.values()["x"]) == [0.0, 0.25, 1.0]
+    assert rounds.noted("proposed") == []
