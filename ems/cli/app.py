@@ -19,6 +19,7 @@ from ems.cli.environments import environments
 from ems.cli.making import making
 from ems.cli.options import PANELS, START
 from ems.cli.reading import reading
+from ems.cli.rounds import rounds_commands
 from ems.cli.stacks import stacks_commands
 
 EXIT_CODES = """
@@ -81,6 +82,7 @@ app = typer.Typer(
 app.add_typer(making)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
+app.add_typer(rounds_commands)
 app.add_typer(environments, name="env", rich_help_panel=START)
 app.add_typer(database_commands, name="database", rich_help_panel=START)
 

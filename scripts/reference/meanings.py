@@ -12,6 +12,7 @@ TABLES = {
     "run": "One row for each attempt at an experiment.",
     "point": "Points without rows: those that failed, and those that returned none.",
     "copied": "Points that were not computed but copied from another experiment: one row for each stretch of them.",
+    "proposed": "Rounds of points that `job.propose` gave: a row for each round, or several where it has many points.",
     "charge": "What each run cost, and who paid.",
 }
 COLUMNS = {
@@ -61,6 +62,14 @@ COLUMNS = {
     "attempt": "Number of the run, from 1.",
     "experiment.attempt": "Number of the newest run; 0 before the first.",
     "point.attempt": "Number of the run that wrote this row.",
+    "proposed.attempt": "Number of the run that proposed the round.",
+    "proposed.first_point": "Number of the round's first point.",
+    "proposed.digest": "SHA-256 of the rows and failures that it was proposed from.",
+    "proposed.at": "When the round was recorded, before it ran.",
+    "round": "Number of the round; the grid of the stack file, if there is one, is round 1 and has no row.",
+    "part": "Which part of the text in `grids` this is, from 0.",
+    "points": "How many points the round has; 0 where it says that no further one was proposed.",
+    "grids": "The points as a list of grids in JSON, as in `job.sweep`; of a long text a part.",
     "copied.attempt": "Number of the run that copied them.",
     "wanted_attempt": "The first run since the experiment was last opened; above `attempt` while that run is due.",
     "points_done": "Points stored.",

@@ -108,6 +108,7 @@ def load(order_file: str) -> Task:
 
 
 def imported(name: str) -> Callable[..., Any]:
+    """The function `package.module:name` of the code; EmsError if it cannot be imported, or called."""
     module, _, path = name.partition(":")
     try:
         found: Any = importlib.import_module(module)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,23 @@ TICK_S = 0.05
 END_S = 1.0  # from the end of a pipe to that of the process
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """In what the processes run: those of this one, where nothing else is said. `source`: where EMS's modules are."""
+
+    python: str = sys.executable
+    source: str = SOURCE
+    variables: Mapping[str, str] | None = None
+    output: int | None = None  # a descriptor
+
+
 class Proposer:
     """Answers questions of rounds, each by a process of its own."""
 
-    def __init__(self, order_file: str) -> None:
+    def __init__(self, order_file: str, here: Surroundings = Surroundings()) -> None:
         """Start the first process. EmsError if the system has none to give."""
-        self._order_file = order_file
-        self._next = _Process(order_file)
+        self._started = order_file, here
+        self._next = _Process(order_file, here)
 
     def answer(self, question: Path, go_on: Callable[[], bool]) -> Mapping[str, Any] | None:
         """What was proposed, as `told_of` says it, or {"error": why not}; None once `go_on` says no.
@@ -42,7 +53,7 @@ class Proposer:
         for _ in range(DEATHS):
             answer = self._next.answer(question, go_on)
             code = self._next.end(END_S if answer is None and go_on() else 0.0)
-            self._next = _Process(self._order_file)
+            self._next = _Process(*self._started)
             if answer is not None or not go_on():
                 return answer
             cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
@@ -54,19 +65,20 @@ class Proposer:
 
 
 class _Process:
-    def __init__(self, order_file: str) -> None:
+    def __init__(self, order_file: str, here: Surroundings) -> None:
         try:
-            self._start(order_file)
+            self._start(order_file, here)
         except OSError as error:
             raise EmsError(f"The process that proposes points could not be started: {error}") from error
 
-    def _start(self, order_file: str) -> None:
+    def _start(self, order_file: str, here: Surroundings) -> None:
         asked, self._questions = os.pipe()
         self._answers, answered = os.pipe()
         driver, self._alive = os.pipe()
         theirs = (asked, answered, driver)
+        command = [here.python, "-c", BOOT, here.source, order_file, *map(str, theirs)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", BOOT, SOURCE, order_file, *map(str, theirs)], pass_fds=theirs
+            command, pass_fds=theirs, env=here.variables, stdout=here.output, stderr=here.output
         )
         for descriptor in theirs:
             os.close(descriptor)

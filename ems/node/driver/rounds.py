@@ -45,5 +45,5 @@ class Rounds:
         return Told(heard[1]["grids"], [(first, last) for first, last in heard[1]["open"]])
 
     def close(self) -> None:
-        """There are no further rounds."""
+        """No further round will be asked for."""
         self._proposer.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -97,24 +98,21 @@ class Rows:
 
         ImportError unless the environment has pandas.
         """
-        import pandas
-
+        pandas: Any = import_module("pandas")
         found = self.to_dict(columns)
         kinds = {name: PANDAS[self._types[name]] if None in values else None for name, values in found.items()}
         return pandas.DataFrame({name: pandas.Series(found[name], dtype=kinds[name]) for name in found})
 
     def to_polars(self, columns: Sequence[str] | None = None) -> Any:
         """All rows as a polars DataFrame. ImportError unless the environment has polars."""
-        import polars
-
+        polars: Any = import_module("polars")
         kinds = {"int64": polars.Int64, "float64": polars.Float64, "text": polars.String, "bool": polars.Boolean}
         found = self.to_dict(columns)
         return polars.DataFrame(found, schema={name: kinds[self._types[name]] for name in found})
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> Any:
         """All rows as a pyarrow Table. ImportError unless the environment has pyarrow."""
-        import pyarrow
-
+        pyarrow: Any = import_module("pyarrow")
         kinds = {"int64": pyarrow.int64(), "float64": pyarrow.float64()}
         kinds |= {"text": pyarrow.string(), "bool": pyarrow.bool_()}
         schema = pyarrow.schema([(name, kinds[type_]) for name, type_ in self._wanted(columns).items()])

@@ -5,8 +5,8 @@ Each has the number of points N that there are until then, which names the turn:
     computed-N.json   the driver: all points below N are in the spool
     question-N.json   the agent: all is stored; what the next round is to be proposed from (`ems.node.driver.stored`)
     answer-N.json     the driver: what was proposed (`ems.node.driver.proposal`), or why nothing was
-    points-N.json     the agent: {"grids": those of the points from N on, "open": ranges of those to compute}; no grids
-                      where there are no further rounds
+    points-N.json     the agent: {"grids": those of the points from N on, "open": ranges of those to compute}; without
+                      grids where no further round comes
 
 A turn may be without question and answer. Standard library alone, Python 3.9 or newer.
 """
