@@ -55,7 +55,8 @@ def first_grids(registration: Registration) -> list[dict[str, Any]]:
 
 
 def _said(registration: Registration, key: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(registration.spec).get(key, {})
+    """What its spec says, where that was read."""
+    found: dict[str, Any] = json.loads(registration.spec or "{}").get(key, {})
     return found
 
 

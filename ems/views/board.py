@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ems.base.console import Plain, Text
 from ems.base.messages import counted
-from ems.databases import Experiment, State
+from ems.databases import Experiment, State, rounds
 from ems.lab import Lab
 from ems.lab.line import GOES_ON, progress_line, under_way
 from ems.lab.patience import Pace
@@ -163,4 +163,6 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
     if under_way(experiment):
         return line.append(f"; {GOES_ON}")
+    if experiment.state is State.SUCCEEDED and rounds.is_proposing(experiment.registration):
+        return line.append(f"; {experiment.log_tail}")
     return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error and why else line
