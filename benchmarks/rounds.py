@@ -2,7 +2,7 @@
 
     python benchmarks/rounds.py [rows]
 
-An agent runs as `ems up` starts it, and its driver and proposers with it. The proposer reads the rows of the last round.
+An agent runs as `ems up` starts it, with its driver and proposers. A proposer reads the rows of the last round.
 `whole_round_s` is from one call of it to the next: handing out, computing and storing 1,000 points, reading their rows,
 proposing. `asked_to_first_call_s` is from such a call to the first of the function in the new round. Some 30 s.
 """
@@ -19,6 +19,7 @@ import time
 import zipfile
 from array import array
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -99,7 +100,7 @@ def report(root: Path, rows: int, took_s: float, points: int) -> None:
     """From what the function and the proposer have noted, and from the recorded rounds."""
     asked, calls = (noted(root / "notes", word) for word in ("asked", "call"))
     gaps_s = [(call - ask) / 1e9 for ask, call in zip(asked, calls, strict=False)]
-    cycle_s = [(later - earlier) / 1e9 for earlier, later in zip(asked, asked[1:], strict=False)]
+    cycle_s = [(later - earlier) / 1e9 for earlier, later in pairwise(asked)]
     found = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "rows_before": rows,
@@ -109,7 +110,7 @@ def report(root: Path, rows: int, took_s: float, points: int) -> None:
         "whole_round_s": round(statistics.median(cycle_s), 3),
         "agent_s": round(took_s, 1),
     }
-    print(json.dumps(found, indent=2))  # noqa: T201
+    print(json.dumps(found, indent=2))
 
 
 def noted(folder: Path, word: str) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from ems.base.messages import nearest, show
+from ems.base.messages import show
 from ems.spool.kinds import is_exact
 from ems.stack import fields, sweep_grids
 from ems.stack.keys import Collector, Problem, dotted
@@ -47,11 +47,20 @@ def extended(sweep: Sweep, grids: Sequence[Grid]) -> Sweep:
     """
     try:
         grown = sweep.extended(grids)
+        _refuse_cases(grown)
     except OtherType as error:
         raise Unusable(_said_of(error)) from error
     if len(grown) > MOST_POINTS:
         raise Unusable(f"there would be {len(grown):,} points: allowed are up to {MOST_POINTS:,}")
     return grown
+
+
+def _refuse_cases(sweep: Sweep) -> None:
+    """Databases do not distinguish upper from lower case."""
+    spelled: dict[str, str] = {}
+    for name in sweep.names:
+        if (first := spelled.setdefault(name.lower(), name)) != name:
+            raise Unusable(f"{name} is there beside {first}: allowed is one way to write it")
 
 
 def _said_of(error: OtherType) -> str:
@@ -94,13 +103,10 @@ def _scalar(value: object) -> Any:
 
 
 def _mixed(types: Mapping[str, Mapping[ScalarType, Any]]) -> Iterator[Problem]:
-    spelled: dict[str, str] = {}
     for name, kinds in types.items():
         if len({SAID[kind] for kind in kinds}) > 1:
             values = " and ".join(map(show, kinds.values()))
             yield (name,), f"is {values} in one round: allowed is one type for a parameter"
-        if spelled.setdefault(name.lower(), name) != name:
-            yield (name,), f"is there beside {show(spelled[name.lower()])}: {nearest(name, [spelled[name.lower()]])}"
 
 
 def _inexact(points: Sequence[Point], doubles: set[str]) -> Iterator[Problem]:

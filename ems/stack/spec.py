@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ems.base import plugins
 from ems.base.errors import Fault, StackFileError
 from ems.base.messages import show
-from ems.stack import command_words, problems, settings
+from ems.stack import command_words, problems, rounds, settings
 from ems.stack.keys import across, below, dotted, secrets
 from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec, Strict
 from ems.stack.settings import NO_PLACES, Places
@@ -39,7 +39,7 @@ def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
         others = chain(others, problems.faults((f"ems:{kind}",), MODELS[kind], error))
     found = chain(secret, (fault for fault in others if not below(fault.key, secret)))
     faults = list(islice(found, MOST_FAULTS + 1))
-    if not faults:
+    if not faults and not (faults := list(rounds.faults(spec))):
         return _settled(spec, places)
     if len(faults) > MOST_FAULTS:
         faults[MOST_FAULTS] = Fault("", f"and more: these are the first {MOST_FAULTS} faults")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ems.base.console import err
 from ems.base.errors import DatabaseError, UserError
 from ems.cli import app as cli
-from ems.databases import Database, Outcome, Project, State, comparing, connect, copying
+from ems.databases import Database, Outcome, Project, Round, State, comparing, connect, copying
 from ems.databases.comparing import Compared
 from ems.lab import Lab
 from ems.spool.batch import Column
@@ -47,6 +47,8 @@ def full(tmp_path: Path) -> Iterator[Database]:
         second = claimed(database, id="second", project="a-part", results_table="wide")
         database.store(second, batch([0, 1], *VECTOR))
         database.copy_points(second, "first", [(7, 3), (2, 4)])
+        database.propose(second, Round(2, 8, 1, ({"n": [0.1], "t": ["é\n"]},), "d" * 64))
+        database.propose(second, Round(3, 9, 0, (), "e" * 64))
         database.release(second, Outcome(State.SUCCEEDED, 4, 0))
         database.release(claimed(database, id="third"), Outcome(State.CANCELLED, 0, 0))
         yield database
@@ -69,6 +71,7 @@ def test_to_postgresql_and_back_all_stays_the_same(full: Database, postgresql_ur
         assert all(each.same for each in compared)
         rows = {each.name: each.rows for each in compared}
         assert (rows["project"], rows["experiment"], rows["point"], rows["copied"]) == (3, 3, 3, 2)
+        assert rows["proposed"] == 2 and there.rounds("second") == full.rounds("second")
         assert rows["results of digits, first"] == 2
         assert table(there, "second") == table(full, "second")
         assert [found.platform for found in there.experiments()] == [found.platform for found in full.experiments()]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import ems
 from ems.stack import sweep_grids as grids
-from ems.sweep import Sweep
+from ems.sweep import OtherType, Sweep
 from ems.sweep.seeds import number_of, seed, wide_seed
 from tests.documentation import Page
 
@@ -319,3 +319,24 @@ def test_the_standard_library_is_enough():
         "ems.base.version",
         *(f"ems.{name}" for name in MODULES),
     }
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True), min_size=1, max_size=5))
+def test_an_extended_sweep_has_the_points_of_all(lists):
+    grids = [{"n": values, "x": [0.5]} for values in lists]
+    sweep = Sweep.of([])
+    for grid in grids:
+        sweep = sweep.extended([grid])
+    assert sweep == Sweep.of(grids)
+    assert list(sweep.iterate(0, len(sweep))) == [{"n": n, "x": 0.5} for values in lists for n in values]
+    later = sweep.since(1)
+    assert (later.starts[0], len(later)) == (len(lists[0]), len(sweep))
+    assert later.grids == sweep.grids[1:]
+
+
+def test_a_sweep_is_not_extended_by_another_type():
+    sweep = Sweep.of([{"n": [1, 2], "x": [1.0]}])
+    assert repr(sweep.extended([{"x": [3], "m": ["a"]}]).parameters(2)) == "{'m': 'a', 'x': 3.0}"
+    for other in ([1.5], ["a"], [True], {"linspace": [0, 1, 3]}):
+        with pytest.raises(OtherType, match=r"n is (float64|text|bool), and was int64"):
+            sweep.extended([{"n": other}])

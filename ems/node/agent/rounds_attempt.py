@@ -178,6 +178,12 @@ class RoundsAttempt(SweepAttempt):
 
     # The end
 
+    def _release(self) -> bool:
+        is_released = super()._release()
+        if is_released:
+            aside.remove(self._folder)
+        return is_released
+
     _passed = ""  # why there is no further round, if only what was proposed has shown it
 
     def _judged(self, ended: Ended) -> Outcome:
