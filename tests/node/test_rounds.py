@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +12,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from ems.databases import Claim, Round, State
+from ems.databases import Claim, Round, State, reuse
 from ems.stack.models import ExperimentSpec
-from tests.node.bench import Bench, bench, family, lapse
+from tests.databases.cases import batch, floats, ints
+from tests.node.bench import Bench, bench, family, lapse, locked
 from tests.node.test_sweep_attempt import Sweeping
 from tests.processes import PATIENCE_S, eventually, having
 
@@ -249,3 +251,64 @@ def test_a_recorded_round_is_computed_and_not_proposed_again(bench):
     assert rounds.run() == (State.SUCCEEDED, 3, 0), rounds.log
     assert sorted(bench.values()["x"]) == [0.0, 0.25, 1.0]
     assert rounds.noted("proposed") == []
+
+
+def test_points_that_an_earlier_experiment_computed_are_copied_in_each_round(bench):
+    rounds = Rounds(bench)
+    mine = replace(bench.row().registration, job_digest="j")
+    bench.database.register(mine)
+    spec = json.loads(mine.spec)
+    del spec["job"]["propose"]
+    spec["job"]["sweep"] = [{"x": [0.5, 0.0, 0.75, 9.0]}]
+    bench.database.register(replace(mine, id="e0", spec=json.dumps(spec), points_total=4))
+    earlier = bench.database.claim("e0", agent="elsewhere", lease_s=60.0)
+    assert earlier
+    known = batch([0, 1, 2, 3], floats("x", 0.5, 0.0, 0.75, 9.0), ints("y", 0, 0, 1, 1))
+    bench.database.store(earlier, known)
+    assert rounds.run() == (State.SUCCEEDED, 7, 0), rounds.log
+    assert bench.values()["x"] == EXPECTED
+    assert sorted(map(float, rounds.noted("calls"))) == [0.625, 0.6875, 0.71875, 1.0]
+    origins = [(origin.points, origin.source_points) for origin in bench.database.origins("e1")]
+    assert origins == [(range(1), range(1, 2)), (range(2, 3), range(1)), (range(3, 4), range(2, 3))]
+
+
+def test_what_was_computed_in_rounds_is_copied_by_a_grid(bench):
+    rounds = Rounds(bench)
+    mine = replace(bench.row().registration, job_digest="j")
+    bench.database.register(mine)
+    assert rounds.run()[0] is State.SUCCEEDED
+    spec = json.loads(mine.spec)
+    del spec["job"]["propose"]
+    spec["job"]["sweep"] = [{"x": [0.625, 0.1, 1.0]}]
+    grid = replace(mine, id="e2", spec=json.dumps(spec), points_total=3)
+    assert reuse.count(bench.database, grid) == 2
+
+
+def test_nothing_is_left_in_the_folder_but_what_runs_leave(bench):
+    rounds = Rounds(bench)
+    rounds.run()
+    assert not (rounds.run_dir / "rounds").exists() and not family(rounds.run_dir)
+
+
+def test_a_locked_database_is_waited_for_between_rounds(bench):
+    rounds = Rounds(bench, "gate-propose")
+    agent = bench.start(rounds.run_dir)
+    eventually((rounds.run_dir / "gate-propose-reached").exists)
+    with locked(bench):
+        (rounds.run_dir / "gate-propose").unlink()
+        time.sleep(1.0)
+        assert agent.poll() is None
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.values()["x"] == EXPECTED
+
+
+def test_a_run_that_is_cancelled_while_a_round_is_proposed_ends_and_may_go_on(bench):
+    rounds = Rounds(bench, "gate-propose")
+    agent = bench.start(rounds.run_dir)
+    eventually((rounds.run_dir / "gate-propose-reached").exists)
+    bench.database.request_cancel("e1")
+    assert agent.wait(PATIENCE_S) == 0
+    assert bench.row().state is State.CANCELLED and not family(rounds.run_dir)
+    (rounds.run_dir / "gate-propose").unlink()
+    bench.database.reopen("e1")
+    assert rounds.run() == (State.SUCCEEDED, 7, 0), rounds.log
