@@ -239,7 +239,7 @@ class Database(ABC):
 
         Each number is recorded once: a second call of the same number changes nothing and returns what the first one
         recorded, as the first one does, whatever the second one wants. DatabaseError, and nothing changed, if its
-        points do not follow all others that there are, or if its grids take more than 3,000,000 characters of JSON.
+        points do not follow those of the round before, or if its grids take more than 3,000,000 characters of JSON.
         """
 
     @abstractmethod

@@ -229,15 +229,19 @@ def orders(row: Row, claim: Claim) -> Orders:
     return Orders(row["cancel_requested"], expired, until)
 
 
-def proposed(row: Row, claim: Claim, wanted: Round, recorded: Round | None) -> Change | None:
-    """A round is recorded, unless one of its number is; FencedOut unless the claim holds."""
+def proposed(row: Row, claim: Claim, wanted: Round, recorded: Round | None, before: Round | None) -> Change | None:
+    """A round is recorded, unless one of its number is; FencedOut unless the claim holds. `before`: that before it."""
     check_fence(row, claim)
     if recorded:
         return None
-    if wanted.first_point != row["points_total"]:
+    if wanted.number > 2 and (before is None or before.first_point + before.points != wanted.first_point):
+        there = (
+            f"the round before it has {before.points:,} from {before.first_point:,} on"
+            if before
+            else "none is before it"
+        )
         raise DatabaseError(
-            f"round {wanted.number} of experiment {row['id']} begins with point {wanted.first_point:,}, but there are "
-            f"{row['points_total']:,} points.",
+            f"round {wanted.number} of experiment {row['id']} begins with point {wanted.first_point:,}, but {there}.",
             "This is a fault of EMS: report it, please.",
         )
     return Change({"points_total": row["points_total"] + wanted.points}, proposed=rounds.rows_of(row, claim, wanted))

@@ -104,7 +104,7 @@ class Runs(Database):
 
         def decide(found: Found) -> Change | None:
             recorded.append(found.round(wanted.number))
-            return rules.proposed(found.row, claim, wanted, recorded[-1])
+            return rules.proposed(found.row, claim, wanted, recorded[-1], found.round(wanted.number - 1))
 
         self._changed(claim.experiment_id, decide)
         return recorded[-1] or replace(wanted, attempt=claim.attempt)

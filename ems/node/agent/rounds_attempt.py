@@ -33,13 +33,16 @@ class RoundsAttempt(SweepAttempt):
 
     pause_s = 2 * POLL_S
 
-    def _work(self) -> Outcome:
+    def _make_ready(self) -> Outcome | None:
         self._recorded = self._patiently(lambda database: database.rounds(self._claim.experiment_id))
         self._first = rounds.first_grids(self._before.registration)
         self._sweep = Sweep.of(self._first)
-        self._exported = Exported(self._folder / "rows", self._claim.experiment_id)
         for each in self._recorded:
             self._sweep = self._sweep.extended(each.grids)
+        return super()._make_ready()
+
+    def _work(self) -> Outcome:
+        self._exported = Exported(self._folder / "rows", self._claim.experiment_id)
         self._sources = self._patiently(lambda database: database.reusable(self._before.registration))
         return super()._work()
 

@@ -140,7 +140,7 @@ class ProgressFile:
 class Driver:
     """`stopping` is set by SIGTERM."""
 
-    def __init__(self, order: Order, workers: Team, stopping: threading.Event, order_file: str = "") -> None:
+    def __init__(self, order: Order, workers: Team, stopping: threading.Event) -> None:
         self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
@@ -150,7 +150,7 @@ class Driver:
         self._batch_size = BatchSize()
         self._lost = 0  # workers since the last batch, by no point's fault
         self._progress = ProgressFile(order.progress)
-        self._rounds = Rounds(order_file, order) if order.propose else None
+        self._rounds = Rounds(order) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:
@@ -336,6 +336,6 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     limits = Limits(order.memory_mb, order.point_timeout_s)
     workers = Workers[Part](order.workers, order_file, limits, Path(order.spool).with_name("dask"))
     try:
-        return Driver(order, workers, stopping, order_file).run()
+        return Driver(order, workers, stopping).run()
     finally:
         workers.close()

@@ -51,6 +51,7 @@ class Order:
     types: dict[str, Kind] = field(default_factory=dict)  # of the columns that the results table has already
     propose: str | None = None  # package.module:name of what proposes further rounds
     rounds: str = ""  # folder of what is told between them (`ems.node.driver.turns`)
+    file: str = ""  # the JSON file itself
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Task:
 
 def read_order(file: str) -> Order:
     """The order in a JSON file."""
-    return Order(**json.loads(Path(file).read_text(encoding="utf-8")))
+    return replace(Order(**json.loads(Path(file).read_text(encoding="utf-8"))), file=file)
 
 
 def enter(order: Order) -> None:

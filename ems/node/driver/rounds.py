@@ -27,9 +27,9 @@ class Told:
 class Rounds:
     """For a driver whose order has `propose`."""
 
-    def __init__(self, order_file: str, order: Order) -> None:
+    def __init__(self, order: Order) -> None:
         self._turns = Turns(Path(order.rounds).absolute())
-        self._proposer = Proposer(order_file)
+        self._proposer = Proposer(order.file)
 
     def next(self, points: int, go_on: Callable[[], bool]) -> Told | None:
         """The round after so many points, all of which are in the spool; None if there is none, or `go_on` says no."""
