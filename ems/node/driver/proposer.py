@@ -42,7 +42,7 @@ class Proposer:
     def __init__(self, order_file: str, here: Surroundings = Surroundings()) -> None:
         """Start the first process. EmsError if the system has none to give."""
         self._started = order_file, here
-        self._next = _Process(order_file, here)
+        self._next: _Process | None = _Process(order_file, here)
 
     def answer(self, question: Path, go_on: Callable[[], bool]) -> Mapping[str, Any] | None:
         """What was proposed, as `told_of` says it, or {"error": why not}; None once `go_on` says no.
@@ -51,17 +51,21 @@ class Proposer:
         """
         cause = ""
         for _ in range(DEATHS):
-            answer = self._next.answer(question, go_on)
-            code = self._next.end(END_S if answer is None and go_on() else 0.0)
-            self._next = _Process(*self._started)
-            if answer is not None or not go_on():
+            asked, self._next = self._next or _Process(*self._started), None
+            answer = asked.answer(question, go_on)
+            code = asked.end(END_S if answer is None and go_on() else 0.0)
+            if not go_on():
+                return answer
+            self._next = _Process(*self._started)  # which loads the code meanwhile
+            if answer is not None:
                 return answer
             cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         return {"error": f"The process that called it died, {DEATHS} times: {cause}."}
 
     def close(self) -> None:
         """End the process that nobody asked."""
-        self._next.end(0.0)
+        if self._next:
+            self._next.end(0.0)
 
 
 class _Process:

@@ -34,7 +34,7 @@ class Turns:
         self.folder = folder
 
     def tell(self, word: Word, points: int, said: Said) -> None:
-        """Say it, for the other one to hear; OSError where there is no room."""
+        """Say it, for the other one to hear; OSError on a full disk."""
         aside.write(self.file(word, points), json.dumps(said), lasting=False)
 
     def heard(self, word: Word, points: int) -> Said | None:
