@@ -134,7 +134,7 @@ class _Job:
 def _job(job: AnyJob) -> _Job:
     if isinstance(job, CommandJob):
         return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed_values(job.parameters)})
-    proposing = {"propose": job.propose} if isinstance(job, SweepJob) and job.propose else {}
+    proposing = {"propose": job.propose} if job.propose else {}
     grids = {"grids": Sweep.of(sweep_forms.hashed(job.sweep)).identity(), **proposing}
     recorded = sweep_forms.recorded(job.sweep)
     described = _described(job)

@@ -50,8 +50,8 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
         faults = list(_program_faults(code, job))
     else:
         faults = [*_function_faults(objects, code, "function", job.function, environment, job)]
-        if job.propose:
-            faults += _function_faults(objects, code, "propose", job.propose, environment)
+    if not isinstance(job, CommandJob) and job.propose:
+        faults += _function_faults(objects, code, "propose", job.propose, environment)
     if faults:
         raise StackFileError(faults)
 

@@ -119,6 +119,7 @@ class CommandJob(Strict):
 
 
 Grids = Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP]
+Proposer = Annotated[str, fields.FUNCTION]
 Retries = Annotated[int, checks.number(low=0, high=100, whole=True)]
 Failures = Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)]
 Timeout = Annotated[float, checks.number(low=0, high=31_536_000, above=True)]
@@ -143,7 +144,7 @@ class SweepJob(Strict):
         "whose values move together. The last name in the order of the alphabet varies fastest. With `propose` it is "
         "the first round, and may be left out.",
     )
-    propose: Annotated[str, fields.FUNCTION] | None = Field(
+    propose: Proposer | None = Field(
         None,
         exclude_if=_is_left_out,
         description="What gives the points of the next round, as package.module:name: it is called with the rows of "
@@ -171,6 +172,12 @@ class CommandSweepJob(Strict):
         "braces are doubled. Values of `env` are filled in alike."
     )
     sweep: Grids = Field(description="The grid, {name: values}, or a list of grids, as of a function's sweep.")
+    propose: Proposer | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="A Python function that gives the points of the next round, as of a function's sweep; with it, "
+        "`sweep` is the first round.",
+    )
     parameters: dict[Name, Annotated[Scalar | list[Scalar], fields.PARAMETER]] = Field(
         default={}, description="Values beside the grid that are the same for all points."
     )

@@ -114,3 +114,18 @@ def test_failures_have_their_last_lines_and_a_retry_computes_just_those(bench: B
     bench.database.reopen("e1")
     assert programs.run() == (State.SUCCEEDED, 20, 0)
     assert sorted(programs.calls()) == sorted([*range(20), 3, 13])
+
+
+def test_results_decide_the_points_of_a_program(bench):
+    """A function in the experiment's environment proposes; `protocol: lines` and later workers know its points, too."""
+    rounds = """
+def propose(rows, round):
+    assert sorted(row["x"] for row in rows.of_round(-1)) and round == max(rows.rounds) + 1
+    return [{"x": max(row["x"] for row in rows) * 2}, {"x": 100 + round}] if round < 5 else None
+"""
+    code = {"job.py": PROGRAM, "study.py": rounds}
+    sweep = Programs(bench, code=code, points=2, sweep={"x": [1, 2]}, propose="study:propose")
+    assert sweep.run() == (State.SUCCEEDED, 8, 0), (sweep.run_dir / "job.log").read_text()
+    assert bench.values()["x"] == [1, 2, 4, 102, 204, 103, 408, 104]
+    assert bench.values()["label"] == [f"a{x}" for x in bench.values()["x"]]
+    assert [each.points for each in bench.database.rounds("e1")] == [2, 2, 2, 0]

@@ -26,7 +26,7 @@ from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
-from ems.node.agent.rounds_attempt import RoundsAttempt
+from ems.node.agent.rounds_attempt import ProgramRoundsAttempt, RoundsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
 from ems.node.agent.unpack import verify
 
@@ -124,7 +124,9 @@ def _kind(job: Mapping[str, Any]) -> type[Attempt]:
     """What runs a job of a spec."""
     if "function" in job:
         return RoundsAttempt if job.get("propose") else SweepAttempt
-    return ProgramsAttempt if "sweep" in job else Attempt
+    if "sweep" in job:
+        return ProgramRoundsAttempt if job.get("propose") else ProgramsAttempt
+    return Attempt
 
 
 def _go_on(number: int, frame: FrameType | None) -> None:

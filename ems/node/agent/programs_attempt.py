@@ -42,6 +42,8 @@ class ProgramsAttempt(SweepAttempt):
             protocol=job["protocol"],
             folder=str(self._dir / "work"),
             left=str(self._dir / "left"),
+            python=str(Path(self._config.environment) / "bin" / "python"),
+            source=str(unpacked / "ems.zip"),
             declared=self._declared(),
             **self._ordered(job, unpacked),
         )

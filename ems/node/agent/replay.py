@@ -83,7 +83,7 @@ def _started(config: AgentConfig, spec: Mapping[str, Any], folder: Path, output:
     }
     variables = job_environment(Path(config.environment), os.environ, job["threads"], ems, spec["env"])
     code, here = str(unpacked / "code"), str(folder)
-    order = Order(job["function"], [], code, here, here, here, 1, job["threads"], propose=job["propose"])
+    order = Order(job.get("function", ""), [], code, here, here, here, 1, job["threads"], propose=job["propose"])
     python = str(Path(config.environment) / "bin" / "python")
     where = Surroundings(python, str(unpacked / "ems.zip"), variables, output)
     return str(_written(folder / "order.json", asdict(order))), where

@@ -17,8 +17,8 @@ from ems.base.messages import counted, last_line
 from ems.databases import Database, Outcome, Round, State, reuse, rounds
 from ems.node.agent.attempt import SAID_CHARACTERS
 from ems.node.agent.exported import Exported
+from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import Halted, SweepAttempt
-from ems.node.driver.points import Order
 from ems.node.driver.ranges import open_ranges
 from ems.node.driver.turns import POLL_S, Said, Turns
 from ems.node.job.keeper import Ended, Job
@@ -85,9 +85,9 @@ class RoundsAttempt(SweepAttempt):
         (self._folder / "turns").mkdir(parents=True)
         self._turns = Turns(self._folder / "turns")
 
-    def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
-        order = super()._order({**job, "sweep": self._grids()}, unpacked)
-        return replace(order, propose=job["propose"], rounds=str(self._turns.folder))
+    def _ordered(self, job: Mapping[str, Any], unpacked: Path) -> dict[str, Any]:
+        order = super()._ordered({**job, "sweep": self._grids()}, unpacked)
+        return {**order, "propose": job["propose"], "rounds": str(self._turns.folder)}
 
     def _grids(self) -> list[Any]:
         return [*self._first, *(grid for each in self._recorded for grid in each.grids)]
@@ -195,3 +195,7 @@ class RoundsAttempt(SweepAttempt):
             return outcome
         counts = f"{counted(len(self._rounds()), 'round')}, {counted(len(self._sweep), 'point')}"
         return replace(outcome, log_tail=f"{counts}; {self._end() or self._passed}")
+
+
+class ProgramRoundsAttempt(RoundsAttempt, ProgramsAttempt):
+    """The same of a command's sweep: a function in the experiment's environment proposes the points of its programs."""

@@ -31,6 +31,7 @@ from ems.base.errors import EmsError
 from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, read_order
 from ems.node.driver.position import GATHERING, LOADING
+from ems.node.driver.proposer import SAME, Surroundings
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
 from ems.node.driver.rounds import Rounds
 from ems.spool.batch import Batch, Mark
@@ -140,7 +141,8 @@ class ProgressFile:
 class Driver:
     """`stopping` is set by SIGTERM."""
 
-    def __init__(self, order: Order, workers: Team, stopping: threading.Event) -> None:
+    def __init__(self, order: Order, workers: Team, stopping: threading.Event, proposers: Surroundings = SAME) -> None:
+        """`proposers`: in what the processes run that propose rounds."""
         self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
@@ -150,7 +152,7 @@ class Driver:
         self._batch_size = BatchSize()
         self._lost = 0  # workers since the last batch, by no point's fault
         self._progress = ProgressFile(order.progress)
-        self._rounds = Rounds(order) if order.propose else None
+        self._rounds = Rounds(order, proposers) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
 
     def run(self) -> int:

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +81,17 @@ class Task:
     folder: int
     rounds: str = ""
 
-    def up_to(self, point: int) -> Task:
-        """With a sweep that has this point: rounds may have come since."""
-        if point < len(self.sweep):
+    def reaching(self, ranges: Sequence[Range]) -> Task:
+        """With a sweep that has these points: rounds may have come since."""
+        if (point := max(last for _, last in ranges) - 1) < len(self.sweep):
             return self
         return replace(self, sweep=Turns(Path(self.rounds)).caught_up(self.sweep, point))
 
 
 def read_order(file: str) -> Order:
-    """The order in a JSON file."""
-    return replace(Order(**json.loads(Path(file).read_text(encoding="utf-8"))), file=file)
+    """The order in a JSON file, which may be of another kind and say more."""
+    said = json.loads(Path(file).read_text(encoding="utf-8"))
+    return Order(**{each.name: said[each.name] for each in fields(Order) if each.name in said} | {"file": file})
 
 
 def enter(order: Order) -> None:

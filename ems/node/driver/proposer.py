@@ -36,10 +36,13 @@ class Surroundings:
     output: int | None = None  # a descriptor
 
 
+SAME = Surroundings()
+
+
 class Proposer:
     """Answers questions of rounds, each by a process of its own."""
 
-    def __init__(self, order_file: str, here: Surroundings = Surroundings()) -> None:
+    def __init__(self, order_file: str, here: Surroundings = SAME) -> None:
         """Start the first process. EmsError if the system has none to give."""
         self._started = order_file, here
         self._next: _Process | None = _Process(order_file, here)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ems.node.driver.points import Order
-from ems.node.driver.proposer import Proposer
+from ems.node.driver.proposer import Proposer, Surroundings
 from ems.node.driver.ranges import Range
 from ems.node.driver.turns import Turns
 
@@ -27,9 +27,9 @@ class Told:
 class Rounds:
     """For a driver whose order has `propose`."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, proposers: Surroundings) -> None:
         self._turns = Turns(Path(order.rounds).absolute())
-        self._proposer = Proposer(order.file)
+        self._proposer = Proposer(order.file, proposers)
 
     def next(self, points: int, go_on: Callable[[], bool]) -> Told | None:
         """The round after so many points, all of which are in the spool; None if there is none, or `go_on` says no."""

@@ -50,7 +50,7 @@ def _answer_all(order_file: str, position: Position, asked: BinaryIO, answered: 
     while True:
         position.set(IDLE)
         ranges, known = pickle.load(asked)
-        task = task.up_to(max(last for _, last in ranges) - 1)
+        task = task.reaching(ranges)
         pickle.dump(_computed(Work(task, position, ranges, known)), answered)
         answered.flush()
 

@@ -8,13 +8,17 @@ ORDER is a JSON file, whose keys are the fields of `ems.node.programs.order.Prog
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import NoReturn
 
 from ems.node.driver import driver
 from ems.node.driver.driver import Driver, Part
+from ems.node.driver.proposer import Surroundings
+from ems.node.job.keeper import MARKER
 from ems.node.programs import order as orders
+from ems.node.programs.order import ProgramOrder
 from ems.node.programs.pool import Pool
 
 
@@ -27,6 +31,12 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     order = orders.read(order_file)
     workers = Pool[Part](order.workers, order_file, Path(order.folder))
     try:
-        return Driver(order, workers, stopping).run()
+        return Driver(order, workers, stopping, _proposers(order)).run()
     finally:
         workers.close()
+
+
+def _proposers(order: ProgramOrder) -> Surroundings:
+    """The experiment's environment, and the variables that its programs have."""
+    marked = {MARKER: os.environ[MARKER]} if MARKER in os.environ else {}
+    return Surroundings(order.python, order.source, {**order.variables, **marked})

@@ -21,9 +21,11 @@ class ProgramOrder(Order):
     protocol: str  # process or lines
     folder: str  # in which workers have theirs
     left: str  # folder to which files go that no rows were read from
+    python: str  # of the experiment's environment, which runs what proposes rounds
+    source: str  # where that finds EMS's modules: ems.zip of the bundle
     declared: dict[str, ColumnType] = field(default_factory=dict)
 
 
 def read(file: str) -> ProgramOrder:
     """The order in a JSON file."""
-    return ProgramOrder(**json.loads(Path(file).read_text(encoding="utf-8")))
+    return ProgramOrder(**json.loads(Path(file).read_text(encoding="utf-8")) | {"file": file})

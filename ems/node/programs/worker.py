@@ -67,12 +67,14 @@ def _computing(order_file: str, position: Position) -> tuple[Compute, Callable[[
     order = orders.read(order_file)
     site = Site(order, f"worker-{os.getpid()}")
     folder = os.open(site.work, os.O_RDONLY)
-    task = Task(_nothing, Sweep.of(order.grids), order.retries, folder)
+    task = Task(_nothing, Sweep.of(order.grids), order.retries, folder, order.rounds)
 
     talk = Talk(site)
     stays = order.protocol == "lines"
 
     def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned:
+        nonlocal task
+        task = task.reaching(ranges)
         arguments = position, ranges, known
         work = LinesWork(task, site, talk, *arguments) if stays else ProcessWork(task, site, *arguments)
         work.run()
