@@ -16,9 +16,11 @@ from ems.base import plugins
 from ems.base.errors import UserError
 from ems.databases.records import (
     FINISHED,
+    IMPORTED,
     LONG,
     MAY,
     RETRYABLE,
+    UNKNOWN,
     Checkup,
     Claim,
     ClusterRow,
@@ -44,9 +46,11 @@ from ems.spool.batch import Batch, Mark
 
 __all__ = [
     "FINISHED",
+    "IMPORTED",
     "LONG",
     "MAY",
     "RETRYABLE",
+    "UNKNOWN",
     "Checkup",
     "Claim",
     "ClusterRow",
@@ -219,6 +223,13 @@ class Database(ABC):
         and nothing changed: other conflicts of types, names that are empty, differ only by case or are those of the
         keys (`rowid` too), text that is not Unicode, more columns than the service allows, a point with both rows
         and a mark, or with two marks.
+        """
+
+    @abstractmethod
+    def check_columns(self, table: str, batch: Batch) -> None:
+        """DatabaseError, as of `store`, if results table `table` could not take the batch's columns and values.
+
+        Changes nothing; a table that is not there takes all columns that the service allows.
         """
 
     @abstractmethod

@@ -77,6 +77,13 @@ def as_stored(table: str, column: Column, stored: ColumnType) -> Column:
     return replace(column, type="float64", values=doubles)
 
 
+def check_fitting(table: str, stored: Mapping[str, ColumnType], change: TableChange, batch: Batch) -> None:
+    """DatabaseError if a value of the batch would not stay exact in the table that has these columns after `change`."""
+    types = {**stored, **change.added, **dict.fromkeys(change.widened, "float64")}
+    for column in batch.columns:
+        as_stored(table, column, types[column.name])  # type: ignore[arg-type]
+
+
 def _double(table: str, name: str, value: Value) -> float:
     if isinstance(value, float):
         return value

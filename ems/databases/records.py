@@ -83,6 +83,12 @@ Record = Experimenter | Project | Funding | ClusterRow
 R = TypeVar("R", bound=Record)
 
 
+IMPORTED = "imported"
+"""What stands for the place of an experiment that ran elsewhere."""
+UNKNOWN = "unknown"
+"""What stands for whatever nobody has said of such an experiment."""
+
+
 @dataclass(frozen=True)
 class Registration:
     """What is written about an experiment before it runs. Identity is `id` and `digest`; the rest may change."""
@@ -108,6 +114,11 @@ class Registration:
     limit_usd: float | None = None
     attempt: int = 1  # the spec's reviewed `attempt:`
     job_digest: str = ""  # of the job but its grid, with inputs and `env:`; "" where no point can be reused
+
+    @property
+    def imported(self) -> bool:
+        """Whether its rows were brought in by `ems import`, so that no run of EMS computed them."""
+        return self.cluster == IMPORTED and self.environment_digest == UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def registered_again(row: Row, wanted: Registration) -> Change:
     old = found.registration
     check_same_table(found, wanted)
     values = columns_of(wanted) | {"destroyed_at": None} | _as_computed(old, wanted)
-    if found.attempt:
+    if found.attempt and not old.imported:  # of what ran elsewhere, the commit may become known later
         values |= {"commit": old.commit, "repository": old.repository}
     if row["run_state"] == State.RUNNING:  # also of a lapsed lease, as that run may come back: it stores by its claim
         values["results_table"] = old.results_table

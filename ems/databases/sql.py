@@ -131,6 +131,10 @@ class SqlDatabase(Runs):
         with self._backend.writing() as connection:
             self._store(connection, claim, batch, claim.attempt if attempt is None else attempt)
 
+    def check_columns(self, table: str, batch: Batch) -> None:
+        with self._backend.reading() as connection:
+            self._backend.check_columns(connection, table, batch)
+
     def _store(
         self, connection: Connection, claim: Claim, batch: Batch, attempt: int, also: Sequence[Write] = ()
     ) -> None:

@@ -99,6 +99,10 @@ class SqlBackend(ABC):
         """Write the batch's rows into its results table; by how many rows the table grew."""
 
     @abstractmethod
+    def check_columns(self, connection: Connection, table: str, batch: Batch) -> None:
+        """As `Database.check_columns`."""
+
+    @abstractmethod
     def stored_points(self, connection: Connection, row: Row) -> Iterator[int]:
         """The points that have rows, ascending; `row`: the experiment's."""
 

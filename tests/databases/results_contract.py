@@ -132,6 +132,23 @@ class ResultsContract(DatabaseCase):
                 database.store(claim, batch([0], ints("new", 1), column, replaces=(0,)))
         assert (now(database), table(database)) == before
 
+    def test_what_could_not_be_stored_is_refused_before_and_changes_nothing(self, database):
+        database.check_columns("digits", batch([0], ints("i", 1), texts("größe 😀", "a")))
+        claim = claimed(database)
+        database.store(claim, batch([0], ints("i", 2**53 + 1), texts("t", "a"), ints("small", 1), floats("f", 0.5)))
+        before = now(database), table(database)
+        database.check_columns("digits", batch([0], ints("i", 5), texts("t", "b"), floats("small", 0.5), ints("f", 1)))
+        for column, problem in (
+            (texts("i", "x"), "column 'i' is int64 and cannot take text"),
+            (floats("i", 0.5), "9007199254740993"),
+            (ints("f", 2**53 + 1), "9007199254740993"),
+            (ints("T", 1), "differ only by case"),
+            (ints("row", 1), "cannot be the name of a column"),
+        ):
+            with pytest.raises(DatabaseError, match=problem):
+                database.check_columns("digits", batch([0], column))
+        assert (now(database), table(database)) == before
+
     def test_a_column_of_nulls_fits_every_type(self, database):
         claim = claimed(database)
         database.store(claim, batch([0], ints("i", 1)))

@@ -149,6 +149,9 @@ class BigqueryBackend(SqlBackend):
         ((done,),) = [found.values() for found in self.service.query(_storing(statements), parameters)]
         _check_done(row, done)
 
+    def check_columns(self, connection: Connection, table: str, batch: Batch) -> None:  # noqa: ARG002
+        bigquery_results.check_columns(self.service, table, batch)
+
     def stored_points(self, connection: Connection, row: Row) -> Iterator[int]:
         """Not asked for: `points` reads rows and marks by one query, so from one snapshot."""
         raise NotImplementedError

@@ -83,6 +83,17 @@ def _ready(service: Service, table: str, batch: Batch) -> Layout:
     return _ready(service, table, batch)
 
 
+def check_columns(service: Service, table: str, batch: Batch) -> None:
+    """As `Database.check_columns`."""
+    layout = find(service, table) or {}
+    types = {name: stored.type for name, stored in layout.items()}
+    change = columns.meet(table, types, batch.columns)
+    bigquery_columns.check_width(table, len(layout) + len(change.added))
+    columns.check_fitting(table, types, change, batch)
+    for name in change.widened:
+        _check_exact(service, table, name, layout[name].field)
+
+
 def _change(service: Service, name: str, found: Table | None, layout: Layout, change: columns.TableChange) -> None:
     """One step towards the columns that are needed; others may take steps at the same time."""
     fields = bigquery_columns.new_fields(layout, change.added)
@@ -106,11 +117,16 @@ def _new_table(service: Service, name: str, fields: Sequence[SchemaField]) -> Ta
 
 
 def _widen(service: Service, table: str, name: str, field: str) -> None:
+    _check_exact(service, table, name, field)
+    service.query(f"ALTER TABLE {quoted(table)} ALTER COLUMN {quoted(field)} SET DATA TYPE FLOAT64")
+
+
+def _check_exact(service: Service, table: str, name: str, field: str) -> None:
+    """DatabaseError if a stored integer is not an exact double."""
     as_double = f"SAFE_CAST(CAST({quoted(field)} AS FLOAT64) AS INT64)"
     inexact = f"{quoted(field)} IS NOT NULL AND IFNULL({as_double} != {quoted(field)}, TRUE)"
     for (value,) in service.query(f"SELECT {quoted(field)} FROM {quoted(table)} WHERE {inexact} LIMIT 1"):
         raise columns.inexact(table, name, value)
-    service.query(f"ALTER TABLE {quoted(table)} ALTER COLUMN {quoted(field)} SET DATA TYPE FLOAT64")
 
 
 def quoted(name: str) -> str:

@@ -56,6 +56,12 @@ def fitted(service: Service, table: str, batch: Batch) -> tuple[Column, ...]:
     raise AssertionError("tries end with an error")
 
 
+def check(service: Service, table: str, batch: Batch) -> None:
+    """As `Database.check_columns`."""
+    _, wanted = _meet(table, find(service, table), batch)
+    _check_room(table, wanted)
+
+
 def _meet(table: str, layout: Layout, batch: Batch) -> tuple[tuple[Column, ...], Layout]:
     change = columns.meet(table, layout.types, batch.columns)
     for name in change.widened:
@@ -73,13 +79,17 @@ def _inexact(column: Column) -> Iterator[int]:
     return (int(value) for value in great if int(float(value)) != value)
 
 
-def _save(service: Service, table: str, layout: Layout) -> None:
+def _check_room(table: str, layout: Layout) -> None:
     size = sum(len(name.encode()) + COLUMN_BYTES for name in layout.types)
     if size > ITEM_BYTES:
         raise DatabaseError(
             f"results table {table!r} would have {len(layout.types)} columns; DynamoDB has no room for their names.",
             "Allowed are some 6,000. Write long vectors as rows (one per element), or use another database.",
         )
+
+
+def _save(service: Service, table: str, layout: Layout) -> None:
+    _check_room(table, layout)
     described = [{"M": _described(layout, name)} for name in layout.types]
     revision = {"N": str(layout.revision)}
     item = {"pk": {"S": "table"}, "sk": {"S": table}, "columns": {"L": described}, "revision": revision}

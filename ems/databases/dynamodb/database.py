@@ -26,6 +26,7 @@ from ems.databases import (
     Registration,
     Round,
 )
+from ems.databases.dynamodb import columns as dynamodb_columns
 from ems.databases.dynamodb.copying import Copying
 from ems.databases.dynamodb.lab import Lab
 from ems.databases.dynamodb.registry import Registry
@@ -107,6 +108,9 @@ class DynamodbDatabase(Runs):
 
     def store(self, claim: Claim, batch: Batch, attempt: int | None = None) -> None:
         self._results.store(claim, batch, attempt)
+
+    def check_columns(self, table: str, batch: Batch) -> None:
+        dynamodb_columns.check(self._service, table, batch)
 
     def points(self, experiment_id: str) -> Iterator[tuple[PointState, range]]:
         return self._results.points(experiment_id)

@@ -149,6 +149,9 @@ class PostgresqlBackend(SqlBackend):
     def put_results(self, connection: Connection, row: Row, claim: Claim, batch: Batch) -> int:  # noqa: ARG002
         return postgresql_results.store(raw(connection), claim.results_table, claim.experiment_id, batch)
 
+    def check_columns(self, connection: Connection, table: str, batch: Batch) -> None:
+        postgresql_results.check_columns(raw(connection), table, batch)
+
     def stored_points(self, connection: Connection, row: Row) -> Iterator[int]:
         with self._snapshot(connection) as snapshot:
             yield from postgresql_reading.stored_points(snapshot, row["results_table"], row["id"])

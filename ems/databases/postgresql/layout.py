@@ -109,6 +109,14 @@ def check_width(table: str, width: int) -> None:
         )
 
 
+def check_exact(connection: Connection[Any], layout: Layout, change: columns.TableChange) -> None:
+    """DatabaseError if a stored integer would not stay exact in a column that becomes double."""
+    for part, types in layout.parts.items():
+        for name in change.widened:
+            if name in types:
+                _check_exact(connection, part, name)
+
+
 def change(connection: Connection[Any], layout: Layout, change: columns.TableChange) -> Layout:
     """Make, widen or extend the table; nobody else may be at it."""
     if layout.is_view:

@@ -63,6 +63,23 @@ def _compared(connection: Connection[Any], table: str, batch: Batch) -> tuple[La
     return layout, change
 
 
+def check_columns(connection: Connection[Any], table: str, batch: Batch) -> None:
+    """As `Database.check_columns`."""
+    layout, change = _compared(connection, table, batch)
+    columns.check_fitting(table, layout.types, change, batch)
+    postgresql_layout.check_exact(connection, layout, change)
+    if any(isinstance(value, str) and "\0" in value for column in batch.columns for value in column.values):
+        raise cannot_be_stored(table, "text has NUL")
+
+
+def cannot_be_stored(table: str, problem: object) -> DatabaseError:
+    """The error for a value that PostgreSQL does not take."""
+    return DatabaseError(
+        f"results table {table!r}: a value cannot be stored: {problem}.",
+        "Allowed: text that is valid Unicode without NUL (\\0), integers from -2^63 to 2^63-1.",
+    )
+
+
 def _remove_points(connection: Connection[Any], layout: Layout, experiment_id: str, points: Sequence[int]) -> int:
     """How many rows there were."""
     spans = columns.spans(points)
@@ -114,10 +131,7 @@ def _copy(connection: Connection[Any], layout: Layout, experiment_id: str, batch
             try:
                 _copy_rows(connection, part, types, experiment_id, Batch(batch.points, batch.rows, tuple(own)))
             except CANNOT_BE_STORED as error:
-                raise DatabaseError(
-                    f"results table {layout.name!r}: a value cannot be stored: {error}.",
-                    "Allowed: text that is valid Unicode without NUL (\\0), integers from -2^63 to 2^63-1.",
-                ) from error
+                raise cannot_be_stored(layout.name, error) from error
 
 
 @lru_cache(maxsize=64)

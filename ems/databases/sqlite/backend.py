@@ -184,6 +184,9 @@ class SqliteBackend(SqlBackend):
     def put_results(self, connection: Connection, row: Row, claim: Claim, batch: Batch) -> int:  # noqa: ARG002
         return sqlite_results.store(_raw(connection), claim.results_table, claim.experiment_id, batch)
 
+    def check_columns(self, connection: Connection, table: str, batch: Batch) -> None:
+        sqlite_results.check_columns(_raw(connection), table, batch)
+
     def stored_points(self, connection: Connection, row: Row) -> Iterator[int]:
         return sqlite_results.stored_points(_raw(connection), row["results_table"], row["id"], row["rows_stored"])
 

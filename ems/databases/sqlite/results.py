@@ -40,6 +40,16 @@ def store(connection: sqlite3.Connection, table: str, experiment_id: str, batch:
     return _insert(connection, table, experiment_id, _fitting(table, types, batch)) - removed
 
 
+def check_columns(connection: sqlite3.Connection, table: str, batch: Batch) -> None:
+    """As `Database.check_columns`."""
+    stored = _stored_types(connection, table) or {}
+    change = columns.meet(table, stored, batch.columns)
+    _check_width(connection, table, len(stored) + len(change.added))
+    columns.check_fitting(table, stored, change, batch)
+    for name in change.widened:
+        _check_exact(connection, table, name)
+
+
 def _fitting(table: str, types: dict[str, ColumnType], batch: Batch) -> Batch:
     fitting = tuple(columns.as_stored(table, column, types[column.name]) for column in batch.columns)
     return Batch(batch.points, batch.rows, fitting)
