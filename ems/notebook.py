@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from ems import lab
 from ems.base.console import say
 from ems.base.errors import UserError
-from ems.databases import LONG
+from ems.databases import IMPORTED, LONG
 from ems.lab import Lab
 from ems.lab.experiments import follow, latest, newest
 from ems.lab.line import under_way
 from ems.lab.patience import Pace, Patience
 from ems.views.frames import to_frame
+from ems.views.imported import imported_object
 from ems.views.progress import Looking, Progress, look
 from ems.views.where import parse
 
@@ -35,6 +36,7 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
     """The rows stored so far for the newest experiment of `stack`, in (point, row) order.
 
     Only those that fulfil each of `where`, as ["theta >= 1.5", "m = 60"]; point, row, and all columns or `columns`.
+    Of rows that `ems import` brought in, `frame.attrs["imported"]` says where they come from.
     The lab is the one that the working directory lies in. UserError outside a lab, for a name that is not a stack, or
     for what is not a condition; DatabaseError without experiment, for an unknown column, or a value that does not fit
     its type; DatabaseUnavailable if the database does not answer the first call.
@@ -44,12 +46,14 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
     columns = columns if columns is None else _listed(columns)
 
     def read() -> pd.DataFrame:
-        experiment = latest(here, stack)
+        experiment = latest(here, stack, also=["spec"])
         with here.database() as database:
             frame = to_frame(database.results(experiment.id, columns, conditions))
             if frame.empty and conditions:  # with the columns, and their types, that it would have
                 frame = to_frame(islice(database.results(experiment.id, columns, chunk_rows=1), 1)).iloc[:0]
-            return frame
+        if origin := imported_object(experiment.registration):
+            frame.attrs[IMPORTED] = dict(origin)
+        return frame
 
     return _patiently(here, read)
 

@@ -27,6 +27,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.node",
     "ems.lab",
     "ems.provenance",
+    "ems.importing",
     "ems.clusters",
     "ems.clusters.PLUGIN",
     "ems.engine.provider",

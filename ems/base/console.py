@@ -190,6 +190,24 @@ def counting(doing: str, items: Sequence[T]) -> Iterator[Iterable[T]]:
         live.stop()
 
 
+@contextmanager
+def measuring(text: str) -> Iterator[Callable[[float], None]]:
+    """A bar from 0 to 1, for work that takes longer than a second; on a terminal only."""
+    live = _drawn(progress.BarColumn(bar_width=BAR_WIDTH), progress.TaskProgressColumn(markup=False))
+    task = live.add_task(text, total=1.0)
+    if not err.is_terminal:
+        yield lambda _share: None
+        return
+    later = Timer(PATIENCE_S, live.start)
+    later.start()
+    try:
+        yield lambda share: live.update(task, completed=share)
+    finally:
+        later.cancel()
+        later.join()
+        live.stop()
+
+
 def _told(items: Sequence[T], told: Callable[[int], None]) -> Iterator[T]:
     for done, item in enumerate(items):
         told(done)

@@ -16,6 +16,7 @@ from ems.base.errors import EmsError, refused
 from ems.base.version import __version__
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
+from ems.cli.importing import importing
 from ems.cli.making import making
 from ems.cli.options import PANELS, START
 from ems.cli.reading import reading
@@ -80,6 +81,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(making)
+app.add_typer(importing)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
 app.add_typer(rounds_commands)

@@ -39,6 +39,7 @@ def results(
     """Show or export the rows of a stack's newest experiment, also while it runs."""
     from ems.lab.experiments import latest
     from ems.views import results as view
+    from ems.views.imported import imported_from
     from ems.views.where import parse
 
     if as_json and format not in {"", "json"}:
@@ -47,11 +48,12 @@ def results(
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
     lab = laboratory.find()
-    experiment = latest(lab, stack)
+    experiment = latest(lab, stack, also=["spec"])
     with lab.database() as connected:
         if wanted:
             rows = view.export(connected.results(experiment.id, names, conditions), wanted, to)
-            say(counted(rows, "row") + (f" in {to}" if to else "") + view.missing(experiment))
+            origin = imported_from(experiment.registration)
+            say(counted(rows, "row") + (f" in {to}" if to else "") + view.missing(experiment) + origin)
             return
         first = connected.results(experiment.id, names, conditions, chunk_rows=view.MOST_ROWS)
         count = view.count_of(connected.results(experiment.id, [], conditions)) if conditions else ""

@@ -74,8 +74,17 @@ def up(
 
     lab = laboratory.find()
     files = StackFiles(lab, clusters.settings())
+    imported = lifecycle.imported(lab, stacks or [])
+    for each in imported:
+        say(f"{each.registration.stack} was imported: there is nothing to run.")
+    known = {each.registration.stack for each in imported}
+    wanted = [stack for stack in stacks or lab.some_stacks() if stack not in known]
+    if not wanted:
+        if as_json:
+            print_json([status_object(experiment) for experiment in imported])
+        return
     pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
-    names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, stacks or lab.some_stacks(), say))
+    names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, wanted, say))
     wishes = lifecycle.Wishes(detach, retry, refresh, verbose)
     board = Board(err if as_json else out, lab, len(names), drawn=not verbose)
     with board.shown():
@@ -91,7 +100,7 @@ def stop(stack: Stack, as_json: Json = False) -> None:
     from ems.engine import lifecycle
 
     lab = laboratory.find()
-    experiment = recorded.latest(lab, stack, also=["platform"] if as_json else [])
+    experiment = recorded.latest(lab, stack, also=["platform", "spec"] if as_json else [])
     if experiment.state.finished:
         say(f"Nothing to stop: {stack} has {experiment.state} already.")
     else:
@@ -135,7 +144,8 @@ def status(
         experimenter=person.experimenter(lab) if mine else experimenter,
         since=selection.since(since, datetime.now(UTC)) if since else None,
     )
-    newest = recorded.newest(lab, stacks, also=["platform"] if as_json else [], remark=say)
+    also: list[databases.Long] = ["platform", "spec"] if as_json else ["spec"] if stacks else []
+    newest = recorded.newest(lab, stacks, also=also, remark=say)
     found = chosen.of(newest)
     if not newest:
         say("No experiment yet. Run what is described: ems up")

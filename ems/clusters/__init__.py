@@ -129,9 +129,15 @@ def settings() -> dict[str, type[Strict]]:
 def of(lab: Lab, experiment: Experiment) -> Place:
     """The place of an experiment: one of its own, named by its kind, or the persistent one that it names.
 
+    Of one that was imported, a place where nothing runs.
+
     UserError as of `place`; DatabaseError if a persistent place cannot be looked up.
     """
     name = experiment.registration.cluster
+    if experiment.registration.imported:
+        from ems.clusters.nowhere import Nowhere
+
+        return Nowhere()
     if name in plugins.names("clusters"):
         return place(name)
     with lab.database() as database:

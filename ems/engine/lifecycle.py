@@ -58,6 +58,19 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
     return [laboratory, *names] if lacking else names
 
 
+def imported(lab: Lab, names: list[str]) -> list[Experiment]:
+    """Those of `names` that `ems import` brought in and that have no stack file: there is nothing to run."""
+    without_file = sorted({stack for stack in names if not lab.stack_file(stack).exists()})
+    if not without_file:
+        return []
+    with lab.database() as database:
+        try:
+            found = database.newest(without_file, also=["spec", "platform"])
+        except DatabaseError:  # what is wrong with it, or with the names, is told where they are used
+            return []
+    return [experiment for experiment in found if experiment.registration.imported]
+
+
 class Ended(NamedTuple):
     """An experiment as `up` leaves it. `ran`: whether there was anything to do."""
 
@@ -96,6 +109,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
     if before is None:
+        preflight.refuse_imported(pulumi.lab, stack)
         preflight.build_environment(stacks, stack, resolved, telling.say)
     waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)
     wishes = replace(wishes, retry=retry)

@@ -16,7 +16,7 @@ from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, Us
 from ems.base.messages import Say, counted, nearest, show, some
 from ems.clusters import place
 from ems.databases import Registration
-from ems.lab import Lab
+from ems.lab import Lab, imports
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
 from ems.provenance import environment, inputs, pins, sources
@@ -64,6 +64,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         warnings += (*_unchecked(stacks, described), *_environment(stacks, described, errors))
         if resolved:
             _noting(errors, lambda: require_sources(stacks, stack, resolved))
+            errors += _imported(stacks.lab, stack)
             summary += _about(described, resolved.row)
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
@@ -134,6 +135,13 @@ def _input_errors(
     return errors
 
 
+def _imported(lab: Lab, stack: str) -> list[EmsError]:
+    """That the name is one of imported rows, if the database answers."""
+    errors: list[EmsError] = []
+    _noting(errors, lambda: refuse_imported(lab, stack))
+    return [error for error in errors if isinstance(error, UserError)]
+
+
 def _is_finished(lab: Lab, experiment_id: str) -> bool:
     with lab.database() as database:
         experiment = _noting([], lambda: database.experiment(experiment_id))
@@ -174,6 +182,12 @@ def _is_known(lab: Lab, experiment_id: str) -> bool:
     """Whether it is registered, as far as the database can say now; what needs the database says so itself."""
     with lab.database() as database:
         return _noting([], lambda: database.experiment(experiment_id)) is not None
+
+
+def refuse_imported(lab: Lab, stack: str) -> None:
+    """UserError if a new experiment has the name of rows that were imported; DatabaseError."""
+    with lab.database() as database:
+        imports.refuse(database, stack)
 
 
 def require_inputs(stacks: StackFiles, stack: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from ems.base.messages import counted
-from ems.databases import Experiment, State
+from ems.databases import IMPORTED, Experiment, State
 
 GOES_ON = "it goes on by itself: ems status"
 NOW_S = 5  # between two beats, and a little more
@@ -17,9 +17,15 @@ def under_way(experiment: Experiment) -> bool:
     return not experiment.state.finished and experiment.state is not State.LOST
 
 
+def standing(experiment: Experiment) -> str:
+    """Its state, or `imported` where that is how it came to be succeeded."""
+    succeeded = experiment.state is State.SUCCEEDED
+    return IMPORTED if succeeded and experiment.registration.imported else str(experiment.state)
+
+
 def progress_line(experiment: Experiment) -> str:
     """Such as `running · 120 rows · 3 of 10 points · 14 s`."""
-    parts = [str(experiment.state)]
+    parts = [standing(experiment)]
     if experiment.registration.points_total > 1:
         parts.append(f"{experiment.points_done:,} of {experiment.registration.points_total:,} points")
     if failed_points(experiment):
@@ -40,6 +46,8 @@ def failed_points(experiment: Experiment) -> int:
 
 def way_on(experiment: Experiment) -> str:
     """Where to look at one that did not succeed, and how to go on."""
+    if experiment.registration.imported:
+        return "Repeat the import: ems import SOURCE --as " + experiment.registration.stack
     stack, look = experiment.registration.stack, "failures" if failed_points(experiment) else "logs"
     go_on = "" if experiment.state is State.EXPIRED else f"; go on with `ems up {stack} --retry`"
     return f"See `ems {look} {stack}`{go_on}."

@@ -47,6 +47,8 @@ def _kept(experiment: Experiment) -> str:
 
 def _no_log(experiment: Experiment) -> EmsError:
     stack = experiment.registration.stack
+    if experiment.registration.imported:
+        return DatabaseError(f"{stack} is being imported, which has no log.", f"How far it is: ems status {stack}")
     if not experiment.agent:
         return DatabaseError(f"Stack {stack!r} has not run yet: it is {experiment.state}.", f"Run it: ems up {stack}")
     return UserError(

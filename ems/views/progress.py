@@ -11,7 +11,7 @@ from ems import clusters
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
-from ems.lab.line import duration, failed_points, took, under_way
+from ems.lab.line import duration, failed_points, standing, took, under_way
 from ems.spool.batch import Mark
 from ems.spool.failures import reason
 from ems.views.failures import parameters
@@ -114,14 +114,15 @@ class Progress:
 
     def __repr__(self) -> str:
         error = f": {self.experiment.error.splitlines()[0]}" if self.finished and self.experiment.error else ""
-        return " · ".join([f"{self.stack}: {self.state}", *self.details(), duration(self.took)]) + error
+        return " · ".join([f"{self.stack}: {standing(self.experiment)}", *self.details(), duration(self.took)]) + error
 
     def _repr_html_(self) -> str:
         return f'<div style="max-width: 60em; line-height: 1.5">{"".join(self._html())}</div>'
 
     def _html(self) -> Iterator[str]:
         colour = CSS_COLOURS.get(self.state, "inherit")
-        yield f'<b>{escape(self.stack)}</b> <span style="color: {colour}">{self.state}</span> · {duration(self.took)}'
+        state = f'<span style="color: {colour}">{standing(self.experiment)}</span>'
+        yield f"<b>{escape(self.stack)}</b> {state} · {duration(self.took)}"
         if self.points_total > 1:
             style = "width: calc(100% - 4em); vertical-align: middle"
             yield f'<br><progress value="{self.share:.4f}" max="1" style="{style}"></progress> {self.percent}'

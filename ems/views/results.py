@@ -24,6 +24,7 @@ from ems.base.messages import counted
 from ems.databases import Experiment
 from ems.lab.line import failed_points
 from ems.spool.batch import Batch, Column, Value
+from ems.views.imported import imported_from
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,7 +177,9 @@ def table(
     of_columns = _of(min(len(names), MOST_COLUMNS), f"{len(names):,}", "column")
     if asked.columns:  # nobody has counted the others
         of_columns = of_columns.replace("column", "chosen column")
-    title = f"{row.stack}: {of_rows}{such}, {of_columns} in {row.results_table}{missing(experiment)}"
+    title = (
+        f"{row.stack}: {of_rows}{such}, {of_columns} in {row.results_table}{missing(experiment)}{imported_from(row)}"
+    )
     ways = [Text(f"All of them: {asked.way(row.stack)}", "dim")] if " of " in of_rows + of_columns else []
     return Group(Text(title), _grid(names, rows), *ways)
 

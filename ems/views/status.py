@@ -15,18 +15,19 @@ from rich.table import Table
 
 from ems.base.console import Text
 from ems.base.messages import counted, some
-from ems.databases import RETRYABLE, Experiment, State
-from ems.lab.line import ago, duration, failed_points, took, way_on
+from ems.databases import IMPORTED, RETRYABLE, Experiment, State
+from ems.lab.line import ago, duration, failed_points, standing, took, way_on
 from ems.lab.selection import changed_at
 from ems.node.agent.platform import RunPlatform
+from ems.views.imported import ImportedObject, imported_object, origin_of
 
 DULL = {"points": "", "failed": "", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
 NAMES, FOLDED = ("stack", "cluster", "project"), 14
 NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
 LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows", "changed")
 NOT_RECORDED = "not recorded"
-COLOURS = {
-    **{State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "yellow"},
+COLOURS: dict[str, str] = {
+    **{State.SUCCEEDED: "green", IMPORTED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "yellow"},
     **{State.CANCELLED: "magenta", State.RUNNING: "cyan", State.PROVISIONING: "cyan", State.QUEUED: "cyan"},
 }
 MOST_NAMED = 10
@@ -63,6 +64,9 @@ class StatusObject(TypedDict):
         RunPlatform | str,
         "What the newest run runs on; the text `not recorded` before the first run, or of one that an older EMS made.",
     ]
+    imported: Annotated[
+        ImportedObject | None, "Where the rows come from, and what is known of them, if `ems import` brought them in."
+    ]
 
 
 def status_object(experiment: Experiment, *, declares: bool = False) -> StatusObject:
@@ -89,6 +93,7 @@ def status_object(experiment: Experiment, *, declares: bool = False) -> StatusOb
         "finished_at": _iso(experiment.finished_at),
         "error": experiment.error,
         "platform": json.loads(experiment.platform) if experiment.platform else NOT_RECORDED,
+        "imported": imported_object(experiment.registration),
     }
 
 
@@ -106,6 +111,8 @@ def status_page(
     below = [_summary(experiments, total)] if several else []
     if not several and experiments[0].state in RETRYABLE:
         below.append(Text(way_on(experiments[0]), "dim"))
+    if not several and (origin := origin_of(experiments[0].registration)):
+        below.append(origin)
     if declaring:
         release = f"Release: ems teardown {' '.join(declaring[:MOST_NAMED])}"
         below.append(Text(f"{HELD}{some(declaring)}. {release}", "yellow"))
@@ -139,7 +146,7 @@ def status_table(experiments: Sequence[Experiment], width: int) -> Table:
 
 def _cell(name: str, value: str, width: int) -> Text:
     text = "\n".join(folded(value, width)) if name in NAMES else value
-    return Text(text, COLOURS.get(State(value), "") if name == "state" else "")
+    return Text(text, COLOURS.get(value, "") if name == "state" else "")
 
 
 def folded(name: str, width: int) -> Iterator[str]:
@@ -171,7 +178,7 @@ def _cells(experiment: Experiment) -> dict[str, str]:
     row = experiment.registration
     return {
         "stack": row.stack,
-        "state": str(experiment.state),
+        "state": standing(experiment),
         "points": f"{experiment.points_done:,}/{row.points_total:,}" if row.points_total > 1 else "",
         "failed": f"{failed:,}" if (failed := failed_points(experiment)) else "",
         "rows": f"{experiment.rows_stored:,}",

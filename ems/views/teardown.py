@@ -12,6 +12,7 @@ from rich.table import Table
 from ems.base.errors import EngineError
 from ems.base.messages import counted
 from ems.engine.teardown import Leftover
+from ems.lab.line import standing
 
 
 def table(leftovers: Sequence[Leftover]) -> Table:
@@ -27,7 +28,7 @@ def table(leftovers: Sequence[Leftover]) -> Table:
 
 
 def _state(leftover: Leftover) -> str:
-    return str(leftover.experiment.state) if leftover.experiment else "unknown"
+    return standing(leftover.experiment) if leftover.experiment else "unknown"
 
 
 def _machines(leftover: Leftover) -> int:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ems.base.console import Plain, Text
 from ems.base.messages import Say
-from ems.lab.line import duration
+from ems.lab.line import duration, standing
 from ems.lab.patience import Pace
 from ems.views.progress import Progress, failure_line
 from ems.views.status import COLOURS
@@ -139,7 +139,7 @@ def _bar_line(look: Progress, name_width: int) -> RenderableType:
     bar: RenderableType = _line(" · ".join(look.details()))
     if look.under_way:
         bar = ProgressBar(total=1, completed=look.share, pulse=not counts)
-    state = Text(str(look.state), style=COLOURS.get(look.state, ""))
+    state = Text(standing(look.experiment), style=COLOURS.get(look.state, ""))
     grid.add_row(Text(look.stack, "bold"), state, duration(look.took), bar, look.percent if counts else "")
     return grid
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, NamedTuple
 
-from ems.views import check, database, doctor, failures, rounds, status, teardown
+from ems.views import check, database, doctor, failures, imported, rounds, status, teardown
 from scripts.reference.commands import link
 from scripts.reference.markdown import code, table
 
@@ -32,6 +32,7 @@ class Shape(NamedTuple):
 
 SHAPES = (
     Shape(("ems status", "ems up", "ems stop"), status.status_object),
+    Shape(("ems import",), imported.as_object, many=False),
     Shape(("ems check",), check.as_object),
     Shape(("ems failures",), failures.as_object),
     Shape(("ems rounds",), rounds.as_object),

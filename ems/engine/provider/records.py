@@ -11,6 +11,7 @@ from ems.base.errors import DatabaseError
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, reuse, rules
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
 from ems.engine.provider.tokens import EXPERIMENT, row_token
+from ems.lab import imports
 
 T = TypeVar("T", bound=Record | Registration)
 NUMBERS = {"int", "float", "int | None", "float | None"}
@@ -86,6 +87,8 @@ def plan(operation: Operation, arguments: Properties) -> Properties:
     with operation.database() as database:
         experiment = database.experiment(registration.id)
         missing = database.missing(registration.experimenter, registration.project, registration.funding)
+        if experiment is None:
+            imports.refuse(database, registration.stack)
         reused = 0 if experiment else reuse.count(database, registration)
     reopens = experiment is not None and rules.reopened_by(experiment, registration)
     return {
