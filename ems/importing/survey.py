@@ -49,7 +49,7 @@ def survey(source: Source, reading: Reading, parameters: Sequence[str], show: Sh
     for chunk in source.chunks(types):
         hard.look(chunk, types)
         rows, done = rows + chunk.rows, done + chunk.size
-        show(done / source.size if source.size else 0.0)
+        show(min(done / source.size, 1.0) if source.size else 0.0)
     source.refuse_change()
     if not rows:
         raise UserError(f"{source.name} has no rows.", "There is nothing to import.")

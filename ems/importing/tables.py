@@ -115,8 +115,10 @@ def cleaned(value: Any) -> Value:
             zoned = "" if value.tzinfo is None else "+00:00"
             plain = value if value.tzinfo is None else value.astimezone(UTC)
             return plain.replace(tzinfo=None).isoformat(" ", "microseconds") + zoned
-        case date() | clock_time():
+        case date():
             return value.isoformat()
+        case clock_time():
+            return value.isoformat("microseconds")
     raise ValueError(f"is of type {type(value).__name__}, which has no exact form")
 
 
