@@ -184,9 +184,9 @@ def _other_content(other: Experiment) -> UserError:
 
 def _refuse_unknown(database: Database, said: Said) -> None:
     """UserError for a project, experimenter or funding account that the lab does not have."""
-    ids = said.experimenter, said.project, said.funding
-    for table, id, known in database.missing(*ids):
-        if id:
+    experimenter, project, funding = (id or UNKNOWN for id in (said.experimenter, said.project, said.funding))
+    for table, id, known in database.missing(experimenter, project, funding):
+        if id != UNKNOWN:
             there = ", ".join(name for name in known if name != UNKNOWN) or "none yet"
             raise UserError(
                 f"--{table} is {quoted(id)}, which the lab does not have.", f"There are: {there}. Add it: ems up lab"
