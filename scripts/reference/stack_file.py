@@ -53,8 +53,8 @@ def references(schema: Schema) -> list[Schema]:
 
 
 def variant(model: Schema, schema: Schema) -> str:
-    """Which of several forms this is, after its first required key."""
-    return f" with {model['required'][0]}" if "oneOf" in schema else ""
+    """Which of several forms this is, after its required keys."""
+    return f" with {' and '.join(model['required'])}" if "oneOf" in schema else ""
 
 
 def row(key: str, schema: Schema, required: set[str]) -> list[str]:
@@ -86,7 +86,7 @@ def alternatives(schema: Schema) -> list[Schema]:
 def form(schema: Schema) -> str:
     """One plain type with its limits."""
     if schema["type"] == "array":
-        return f"list of {form(schema['items'])}"
+        return f"list of {' or '.join(map(form, alternatives(schema['items'])))}"
     name = NAMES[schema["type"]]
     limits = [text.format(schema[key]) for key, text in LIMITS.items() if key in schema]
     return f"{name} ({', '.join(limits)})" if limits else name
