@@ -19,7 +19,7 @@ from ems.lab import Lab
 
 if TYPE_CHECKING:
     from ems.provenance.environment import Environment
-    from ems.stack.models import Strict
+    from ems.stack.strict import Strict
 
 
 @dataclass(frozen=True)

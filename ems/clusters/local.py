@@ -20,6 +20,7 @@ from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab, repository
 from ems.lab.repository import WorkTree
+from ems.node.agent import leftovers
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.lock import agent_name, dismiss, holder
 from ems.node.job.keeper import is_locked
@@ -136,9 +137,10 @@ def _described(registration: Registration) -> ExperimentSpec:
 
 
 def release(lab: Lab, experiment_id: str) -> None:
-    """Remove the staged inputs and the unpacked code; log, results files and spool stay."""
+    """Remove the staged inputs and the unpacked code; log, results files, spool and what jobs left stay."""
     run_dir = lab.run_dir(experiment_id)
     dismiss(run_dir)
+    leftovers.keep(run_dir)
     aside.remove(run_dir / "inputs")
     aside.remove(run_dir / "code")
 

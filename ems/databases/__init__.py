@@ -182,8 +182,8 @@ class Database(ABC):
     def newest(self, stacks: Collection[str] | None = None, also: Collection[Long] = ()) -> list[Experiment]:
         """Of each of these stacks, or of all, the one that `experiments` has first; in the same order.
 
-        What is long, `spec`, `log_tail` and `platform`, is "" unless `also` names it. What is fetched grows with the
-        stacks that are asked for, not with their experiments.
+        What is long, `spec`, `log_tail`, `platform` and `files_left`, is "" unless `also` names it. What is fetched
+        grows with the stacks that are asked for, not with their experiments.
         """
 
     @abstractmethod
@@ -292,6 +292,10 @@ class Database(ABC):
     @abstractmethod
     def request_cancel(self, experiment_id: str) -> Experiment | None:
         """Ask the run to stop. Without a live run (lease lapsed, or none yet) the experiment is `cancelled` at once."""
+
+    @abstractmethod
+    def note_left(self, experiment_id: str, files_left: str) -> None:
+        """Note what is left now of the files that its jobs left, as JSON; "" for nothing."""
 
     @abstractmethod
     def mark_destroyed(self, experiment_id: str) -> None:

@@ -125,6 +125,14 @@ def lost(table: str, rows: int) -> DatabaseError:
     )
 
 
+def has_table(table: str, batch: Batch) -> bool:
+    """Whether there is a table for rows; DatabaseError if there is none, and the batch has some."""
+    if not table and len(batch):
+        problem = "the job has rows, but its stack file says `results: none`."
+        raise DatabaseError(problem, "Name a table for them: results: {table: NAME}")
+    return bool(table)
+
+
 def check_batch(batch: Batch) -> None:
     """DatabaseError unless every column has one value per row, and every marked point no row and one mark."""
     for name, length in [("row", len(batch.rows)), *((c.name, len(c.values)) for c in batch.columns)]:

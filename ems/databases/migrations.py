@@ -119,10 +119,16 @@ def _proposed(connection: Connection) -> None:
         connection.exec_driver_sql(SHARE_PROPOSED, execution_options={"no_parameters": True})
 
 
-MIGRATIONS: tuple[Migration, ...] = (
-    _points,
-    _platform,
-    _newest,
-    _used,
-    _proposed,
-)  # the n-th brings version n to n + 1
+def _files_left(connection: Connection) -> None:
+    if connection.dialect.name != "bigquery":
+        connection.execute(text("ALTER TABLE experiment ADD COLUMN files_left TEXT DEFAULT '' NOT NULL"))
+        return
+    for statement in (
+        "ALTER TABLE experiment ADD COLUMN IF NOT EXISTS files_left STRING",
+        "UPDATE experiment SET files_left = '' WHERE files_left IS NULL",
+    ):
+        connection.execute(text(statement))
+
+
+# The n-th brings version n to n + 1
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left)

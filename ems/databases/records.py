@@ -108,7 +108,7 @@ class Registration:
     environment_digest: str
     python: str
     cluster: str  # kind or persistent stack
-    results_table: str
+    results_table: str  # "" for a job without rows (`results: none`)
     points_total: int
     max_hours: float | None = None
     limit_usd: float | None = None
@@ -150,6 +150,7 @@ class Experiment:
     platform: str = ""  # the latest run's, as JSON (`ems.node.agent.platform.RunPlatform`); "" if not recorded
     error: str = ""
     log_tail: str = ""
+    files_left: str = ""  # what its jobs left unread, as JSON (`ems.node.agent.leftovers.FileLeft`); "" if nothing
 
     @property
     def id(self) -> str:
@@ -157,7 +158,7 @@ class Experiment:
         return self.registration.id
 
 
-Long = Literal["spec", "log_tail", "platform"]
+Long = Literal["spec", "log_tail", "platform", "files_left"]
 LONG: tuple[Long, ...] = get_args(Long)
 """What is long of an experiment, thousands of characters, and seldom shown."""
 
@@ -193,6 +194,7 @@ class Outcome:
     error: str = ""
     log_tail: str = ""
     cost_usd: float = 0.0
+    files_left: str = ""  # of the experiment, by this run and those before
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def registered(wanted: Registration, now: datetime) -> Values:
         **dict.fromkeys(UNSET),
         **dict.fromkeys(COUNTERS, 0),
         **{"state": State.REGISTERED, "wanted_attempt": 1, "cost_usd": 0.0, "cancel_requested": False},
-        **{"registered_at": now, "now": now, "used_s": 0.0, "error": "", "log_tail": ""},
+        **{"registered_at": now, "now": now, "used_s": 0.0, "error": "", "log_tail": "", "files_left": ""},
     }
 
 
@@ -124,6 +124,11 @@ def cancelled(row: Row) -> Change | None:
 def destroyed(row: Row) -> Change | None:
     """The stack released the record, which stays; the first time counts."""
     return None if row["destroyed_at"] else Change({"destroyed_at": row["now"]})
+
+
+def left(row: Row, files_left: str) -> Change | None:
+    """What is left of the files that its jobs left."""
+    return Change({"files_left": files_left}) if files_left != row["files_left"] else None
 
 
 def reopened_by(found: Experiment, wanted: Registration) -> bool:
@@ -274,6 +279,7 @@ def _ended(row: Row, claim: Claim, outcome: Outcome) -> Values:
         "points_failed": outcome.points_failed,
         "cost_usd": row["cost_usd"] + outcome.cost_usd,
         "log_tail": outcome.log_tail,
+        "files_left": outcome.files_left,
         "machines": 0,
     }
     if _is_reopened(row, claim):

@@ -83,6 +83,9 @@ class Runs(Database):
             return None
         return experiment_of(self._changed(experiment_id, lambda found: rules.cancelled(found.row)))
 
+    def note_left(self, experiment_id: str, files_left: str) -> None:
+        self._changed(experiment_id, lambda found: rules.left(found.row, files_left))
+
     def mark_destroyed(self, experiment_id: str) -> None:
         self._changed(experiment_id, lambda found: rules.destroyed(found.row))
 

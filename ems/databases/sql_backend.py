@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from ems.base.errors import DatabaseError, NoTables
 from ems.databases import Claim, Condition, tables
+from ems.databases.columns import has_table
 from ems.databases.migrations import MIGRATIONS, Migration
 from ems.databases.rules import Change
 from ems.databases.states import Row
@@ -89,7 +90,7 @@ class SqlBackend(ABC):
 
     def store(self, connection: Connection, row: Row, claim: Claim, batch: Batch, also: Sequence[Write]) -> None:
         """Write the batch's rows, and `also`; count `rows_stored`. `row`: the experiment's, read just before."""
-        grown = self.put_results(connection, row, claim, batch)
+        grown = self.put_results(connection, row, claim, batch) if has_table(claim.results_table, batch) else 0
         for statement, parameters in also:
             connection.execute(statement, parameters)
         connection.execute(update_of(row).values(rows_stored=experiment.c.rows_stored + grown))

@@ -17,7 +17,7 @@ Row = Mapping[Any, Any]  # the keys are names of columns
 Values = dict[str, Any]
 
 RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
-COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error", "took_s"})
+COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error", "took_s", "files_left"})
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -72,6 +72,7 @@ def experiment_of(row: Row) -> Experiment:
         agent=row["agent"] or "",
         platform=row["platform"] or "",
         took_s=took_s(row),
+        files_left=row["files_left"] or "",
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
         error=row["error"] or (used_up_error(row) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},

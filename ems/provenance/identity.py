@@ -17,12 +17,13 @@ def digest(
     inputs: Mapping[str, str],
     env: Mapping[str, str],
     columns: Mapping[str, str] | None = None,
+    results: Mapping[str, object] | None = None,
 ) -> str:
     """SHA-256, 64 hexadecimal digits, of everything that decides what an experiment computes.
 
     `tree`: `Code.tree`; `job`: JSON values, whose lists keep their order and whose keys have none; `environment`:
     `Environment.digest`; `inputs`: digest of each input by name; `env`: the stack file's environment variables;
-    `columns`: its types of columns, which count where there are any.
+    `columns`: its types of columns, and `results`: which files are read and how; they count where there are any.
     """
     parts: dict[str, object] = {
         "tree": tree,
@@ -31,17 +32,30 @@ def digest(
         "python": python,
         "inputs": dict(inputs),
         "env": dict(env),
-        **({"columns": dict(columns)} if columns else {}),
+        **_said(columns, results),
     }
     return hashlib.sha256(_canonical(parts)).hexdigest()
 
 
-def job_digest(*, job: Mapping[str, object], inputs: Mapping[str, str], env: Mapping[str, str]) -> str:
+def _said(columns: Mapping[str, str] | None, results: Mapping[str, object] | None) -> dict[str, object]:
+    """Only what is said: ids are older than these keys."""
+    return {name: dict(value) for name, value in (("columns", columns), ("results", results)) if value}
+
+
+def job_digest(
+    *,
+    job: Mapping[str, object],
+    inputs: Mapping[str, str],
+    env: Mapping[str, str],
+    columns: Mapping[str, str] | None = None,
+    results: Mapping[str, object] | None = None,
+) -> str:
     """SHA-256, 64 hexadecimal digits, of a sweep's job without its grids.
 
     Points of equal parameters, code, environment and this digest are the same.
     """
-    return hashlib.sha256(_canonical({"job": dict(job), "inputs": dict(inputs), "env": dict(env)})).hexdigest()
+    parts = {"job": dict(job), "inputs": dict(inputs), "env": dict(env), **_said(columns, results)}
+    return hashlib.sha256(_canonical(parts)).hexdigest()
 
 
 def experiment_id(lab_id: uuid.UUID, stack: str, digest: str) -> str:

@@ -157,7 +157,8 @@ def _digest(job: _Job, code: Code, built: Environment, experiment: ExperimentSpe
         python=built.python,
         inputs=inputs.content(experiment),
         env=experiment.env,
-        columns=experiment.results.columns,
+        columns=experiment.results.types,
+        results=experiment.results.reading,
     )
 
 
@@ -165,5 +166,10 @@ def _job_digest(job: _Job, experiment: ExperimentSpec) -> str:
     """Of what a point's rows depend on beside its parameters, the code and the environment; a command has no points."""
     if not job.grids:
         return ""
-    columns = {"columns": dict(experiment.results.columns)} if experiment.results.columns else {}
-    return identity.job_digest(job={**job.described, **columns}, inputs=inputs.content(experiment), env=experiment.env)
+    return identity.job_digest(
+        job=job.described,
+        inputs=inputs.content(experiment),
+        env=experiment.env,
+        columns=experiment.results.types,
+        results=experiment.results.reading,
+    )

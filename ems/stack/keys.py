@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
+from ems.stack import result_faults
 
 PROJECT_KEYS = ("ems:lab_id", "ems:database")  # of Pulumi.yaml: not of a stack file
 Location = tuple[int | str, ...]
@@ -109,7 +110,9 @@ def across(kind: str, data: object, kinds: list[str]) -> Iterator[Fault]:
         yield from _place_faults(_mapping(data), kinds)
         yield from _code_faults(_mapping(_mapping(data).get("code")))
         yield from _input_faults(_mapping(_mapping(data).get("inputs")))
-        yield from _column_faults(_mapping(data))
+        job, results = (_mapping(_mapping(data).get(key)) for key in ("job", "results"))
+        for where, problem in result_faults.problems(job, results):
+            yield Fault(dotted(("ems:experiment", "results", *where)), problem)
         yield from _round_faults(_mapping(_mapping(data).get("job")), _mapping(_mapping(data).get("limits")))
 
 
@@ -135,12 +138,6 @@ def _code_faults(code: Mapping[Any, Any]) -> Iterator[Fault]:
         if isinstance(path, str) and seen.setdefault(str(PurePosixPath(path)), index) != index:
             problem = f"is {show(path)}, which is listed before: allowed is each path once"
             yield Fault(dotted(("ems:experiment", "code", "paths", index)), problem)
-
-
-def _column_faults(experiment: Mapping[Any, Any]) -> Iterator[Fault]:
-    if "function" in _mapping(experiment.get("job")) and _mapping(experiment.get("results")).get("columns"):
-        problem = "is for the results files of a command: a function's values have types, so allowed is to leave it out"
-        yield Fault(dotted(("ems:experiment", "results", "columns")), problem)
 
 
 def _input_faults(inputs: Mapping[Any, Any]) -> Iterator[Fault]:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from ems.base import plugins
 from ems.base.messages import nearest, show
 from ems.stack import checks, fields, sweep_grids
 from ems.stack.fields import Name, Scalar
+from ems.stack.result_models import OrNone, ResultsSpec
+from ems.stack.strict import AsTuple, Strict
 
 
 def _check_cluster_kind(kind: str) -> str:
@@ -31,13 +33,6 @@ Lines = Annotated[str, checks.words(lines=True)]
 Workers = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
 Threads = Annotated[int, checks.number(low=1, high=1024, whole=True)]
 ClusterKind = Annotated[Name, AfterValidator(_check_cluster_kind)]
-AsTuple = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
-
-
-class Strict(BaseModel):
-    """A mapping of a stack file: keys that it does not have are refused; once made, it does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class ExperimenterSpec(Strict):
@@ -227,17 +222,6 @@ Job = Annotated[
 ]
 
 
-class ResultsSpec(Strict):
-    """The results: rows of one table."""
-
-    table: Annotated[str, fields.TABLE] = Field(description="Table of the lab's database that receives the rows.")
-    columns: dict[Annotated[str, fields.COLUMN], Annotated[str, fields.COLUMN_TYPE]] = Field(
-        default={},
-        description="Types of columns of a command's results files, where the first value shall not settle them: text, "
-        "integer, float or boolean, each under its column's name.",
-    )
-
-
 class InputSpec(Strict):
     """A file that the job reads in `$EMS_INPUT_DIR`; what is in it counts, not where it is."""
 
@@ -307,7 +291,9 @@ class ExperimentSpec(Strict):
     inputs: dict[Annotated[str, fields.INPUT_NAME], InputSpec] = Field(
         default={}, description="Files that the job reads, each under the name that it has in $EMS_INPUT_DIR."
     )
-    results: ResultsSpec = Field(description="Where the rows go.")
+    results: Annotated[ResultsSpec, OrNone()] = Field(
+        description="Where the rows go, and where they come from; `none` for a job that has no rows."
+    )
     cluster: PlaceSpec = Field(PlaceSpec(kind="laptop"), description="Where it runs; left out: on this laptop.")
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
     env: dict[Annotated[str, fields.VARIABLE], Lines] = Field(

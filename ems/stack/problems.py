@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 from ems.stack.keys import Location, Problem, Problems, dotted
-from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec, Strict
+from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec
+from ems.stack.strict import Strict
 
 
 def faults(where: Location, model: type[Strict], error: ValidationError, also: Collection[str] = ()) -> Iterator[Fault]:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.stack import problems
 from ems.stack.keys import Location
-from ems.stack.models import ClusterSpec, PlaceSpec, Strict
+from ems.stack.models import ClusterSpec, PlaceSpec
+from ems.stack.strict import Strict
 
 Places = Mapping[str, type[Strict]]
 """The model of the settings of each kind of place."""

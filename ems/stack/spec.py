@@ -17,8 +17,9 @@ from ems.base.errors import Fault, StackFileError
 from ems.base.messages import show
 from ems.stack import command_words, problems, rounds, settings
 from ems.stack.keys import across, below, dotted, secrets
-from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec, Strict
+from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec
 from ems.stack.settings import NO_PLACES, Places
+from ems.stack.strict import Strict
 
 MOST_FAULTS = 100
 AnyPlace = TypeVar("AnyPlace", "ClusterSpec", "PlaceSpec")

@@ -50,7 +50,7 @@ COLUMNS = {
     "environment_digest": "Digest of the environment's lock.",
     "python": "Python version of the environment.",
     "cluster": "Kind of place, or the stack of a persistent place.",
-    "results_table": "Name of the table that has its rows.",
+    "results_table": "Name of the table that has its rows; empty for a job without rows.",
     "points_total": "Points of the grid; 1 for a command.",
     "max_hours": "Hours allowed over all attempts; null for no limit.",
     "limit_usd": "Cost allowed over all attempts, in US dollars; null for no limit.",
@@ -88,6 +88,7 @@ COLUMNS = {
     "error": "Why it failed; empty if it did not.",
     "point.error": "The error with its traceback.",
     "log_tail": "The last lines of the job's log.",
+    "files_left": "Files that its jobs left unread and that are kept, as JSON; empty if there are none.",
     "job_digest": "Digest of the job without its grid, with inputs and `env:`, by which points are found that can be "
     "copied; empty if none can.",
     "experiment_id": "The experiment.",

@@ -54,7 +54,7 @@ def references(schema: Schema) -> list[Schema]:
 
 def variant(model: Schema, schema: Schema) -> str:
     """Which of several forms this is, after its required keys."""
-    return f" with {' and '.join(model['required'])}" if "oneOf" in schema else ""
+    return f" with {' and '.join(model['required'])}" if len(references(schema)) > 1 else ""
 
 
 def row(key: str, schema: Schema, required: set[str]) -> list[str]:

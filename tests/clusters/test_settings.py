@@ -9,8 +9,8 @@ import pytest
 from ems import clusters
 from ems.base.errors import StackFileError
 from ems.stack import spec
-from ems.stack.models import Strict
 from ems.stack.schema import json_schema
+from ems.stack.strict import Strict
 from tests.stack.specs import EXPERIMENT
 
 PLACES = clusters.settings()

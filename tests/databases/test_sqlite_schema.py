@@ -70,7 +70,8 @@ def test_what_runs_took_is_found_from_an_older_schema(made, file):
     claimed_twice(made)
     with closing(sqlite3.connect(file)) as raw:
         ((used_s,),) = raw.execute("SELECT used_s FROM experiment")
-        raw.execute("ALTER TABLE experiment DROP COLUMN used_s")
+        for column in ("used_s", "files_left"):
+            raw.execute(f"ALTER TABLE experiment DROP COLUMN {column}")
         raw.execute("DROP TABLE proposed")
         raw.execute("UPDATE schema_version SET version = 4")
         raw.commit()

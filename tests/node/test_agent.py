@@ -117,9 +117,19 @@ def test_what_is_not_read_is_said_at_the_end(bench: Bench) -> None:
     )
     run_dir = bench.new(IN_RESULTS + code)
     row = bench.run(run_dir)
-    said = '0 rows; not read: b.csv, r.csv.gz, r.json, r.tsv, "run1/"'
-    assert (row.state, row.error, row.log_tail) == (State.SUCCEEDED, "", said)
-    assert (run_dir / "job.log").read_text().splitlines()[-1] == f"--- {said} ---"
+    names = {".hidden": 1, "b.csv": 0, "r.csv.gz": 1, "r.json": 1, "r.tsv": 1, "run1/r.csv": 4}
+    sizes = [f"EMS_RESULTS_DIR/{name} ({size} byte{'' if size == 1 else 's'})" for name, size in names.items()]
+    said = [
+        f"0 rows; not read: {', '.join(sizes)}",
+        "To have rows, say in the stack file where they are:",
+        "    results:",
+        "      table: r",
+        '      files: ["{results}/r.tsv", "{results}/run1/r.csv"]',
+        "A job without rows says `results: none`.",
+    ]
+    assert (row.state, row.error, row.log_tail.splitlines()) == (State.SUCCEEDED, "", said)
+    assert (run_dir / "job.log").read_text().splitlines()[-6:] == [f"--- {said[0]} ---", *said[1:]]
+    assert (run_dir / "left/attempt-1/EMS_RESULTS_DIR/run1/r.csv").read_text() == "n\n1\n"
 
 
 def test_declared_columns_are_read_as_declared(bench: Bench) -> None:

@@ -27,7 +27,7 @@ def test_pipes_sockets_and_devices_are_not_opened(tmp_path: Path, monkeypatch: p
     append(tmp_path / "e.csv", "x\n1\n")
     reader = ResultsReader(tmp_path)
     assert table(reader.poll(ended=True)) == {"x": ("int64", [1])}
-    assert reader.unread() == ["a.csv", "b.parquet", "c.jsonl", "d.csv"]
+    assert reader.read() == {tmp_path / "e.csv"}
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
@@ -70,10 +70,15 @@ def test_folders_of_files_are_read_once_the_job_has_ended(tmp_path: Path) -> Non
     reader = ResultsReader(tmp_path)
     assert reader.poll() is None
     assert [value for batch in batches(reader) for value in batch.columns[0].values] == [2, 1, 3, 4]
-    assert reader.unread() == []
+    assert sorted(path.name for path in reader.read()) == [
+        "part-0.csv",
+        "part-1.csv",
+        "part.0.parquet",
+        "part.1.parquet",
+    ]
 
 
-def test_what_else_is_there_is_named(tmp_path: Path) -> None:
+def test_what_else_is_there_is_not_read(tmp_path: Path) -> None:
     for name in ("run1", "empty.csv", "mixed.csv"):
         (tmp_path / name).mkdir()
     for name in (
@@ -89,7 +94,7 @@ def test_what_else_is_there_is_named(tmp_path: Path) -> None:
         append(tmp_path / name, "x\n1\n")
     reader = ResultsReader(tmp_path)
     assert sum(map(len, batches(reader))) == 2
-    assert reader.unread() == ["a.csv.tmp", "empty.csv/", "mixed.csv/b.csv.gz", "r.csv.gz", "r.tsv", "run1/"]
+    assert reader.read() == {tmp_path / "c.csv", tmp_path / "mixed.csv/a.csv"}
 
 
 def test_a_folder_divided_by_values_is_refused(tmp_path: Path) -> None:

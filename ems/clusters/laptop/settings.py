@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ems.stack.models import Strict, Workers
+from ems.stack.models import Workers
+from ems.stack.strict import Strict
 
 
 class Settings(Strict):

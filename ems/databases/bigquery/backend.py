@@ -29,7 +29,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
-from ems.databases import MAY, Claim, Condition, tables
+from ems.databases import MAY, Claim, Condition, columns, tables
 from ems.databases.bigquery import results as bigquery_results
 from ems.databases.bigquery.dialect import Dialect, Session, Statement, compiled, merge, script
 from ems.databases.bigquery.results import GROWN, LOADED
@@ -131,6 +131,9 @@ class BigqueryBackend(SqlBackend):
     def _loaded(self, claim: Claim, batch: Batch) -> list[Statement]:
         """Load the batch's rows; what makes them count, in a script that keeps `GROWN`."""
         table, id = claim.results_table, claim.experiment_id
+        if not columns.has_table(table, batch):
+            number = bigquery_results.new_number(claim.attempt)
+            return [bigquery_results.unless_done(id, number), bigquery_results.commitment(id, number, 0)]
         layout = bigquery_results.make_ready(self.service, table, batch)
         rows = bigquery_results.newest(batch)
         if len(rows):

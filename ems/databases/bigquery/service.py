@@ -141,6 +141,8 @@ class Service:
 
     def describe(self, name: str) -> bigquery.Table | None:
         """The table's schema and the like, which costs nothing; None if there is none."""
+        if not name:  # of a job without rows
+            return None
         try:
             return self.client.get_table(self.table(name), retry=self._retry, timeout=REQUEST_S)
         except exceptions.NotFound:

@@ -32,7 +32,7 @@ class Layout:
 
 def find(service: Service, table: str) -> Layout:
     """The columns of a results table; none, and revision 0, if it is not there yet."""
-    item = service.get("table", table)
+    item = service.get("table", table) if table else None  # "": of a job without rows
     if item is None:
         return Layout({}, {}, 0)
     found = [column["M"] for column in item["columns"]["L"]]
@@ -43,6 +43,8 @@ def find(service: Service, table: str) -> Layout:
 
 def fitted(service: Service, table: str, batch: Batch) -> tuple[Column, ...]:
     """The batch's columns as they are stored, once the table has them. DatabaseError if they do not fit."""
+    if not columns.has_table(table, batch):
+        return ()
     for _ in service.tries():
         layout = find(service, table)
         fitting, wanted = _meet(table, layout, batch)

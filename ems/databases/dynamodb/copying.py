@@ -50,7 +50,8 @@ class Copying:
             yield {name: row.get(name) for name in names}
 
     def _experiment_rows(self) -> list[Row]:
-        return self._registry.rows([entry["experiment_id"] for entry in self._registry.collection("experiments")])
+        found = self._registry.rows([entry["experiment_id"] for entry in self._registry.collection("experiments")])
+        return [row | {"files_left": row["files_left"] or ""} for row in found]  # which an older EMS did not write
 
     def _runs(self) -> Iterator[Row]:
         for row in self._experiment_rows():

@@ -16,28 +16,30 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
-from ems.base.messages import last_line, plain, raised, some
+from ems.base.messages import last_line, raised
 from ems.databases import Claim, Database, Experiment, Outcome, State
-from ems.node.agent import noted, platform, spools
+from ems.node.agent import leftovers, noted, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.noted import Noted
 from ems.node.agent.spools import Spools
+from ems.node.agent.tidying import Tidying, say_in_log
 from ems.node.agent.unpack import unpack
+from ems.node.job.declared import Declared
 from ems.node.job.keeper import Ended, Job, kill_leftovers
+from ems.node.job.own_files import begin
+from ems.node.job.reading import reader_of
 from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import job_environment
-from ems.spool.batch import Batch, ColumnType
-from ems.spool.kinds import DECLARED
+from ems.spool.batch import Batch
 from ems.sweep import placeholders
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
-NOTHING_WRITTEN = "the job wrote none into the folder that EMS_RESULTS_DIR names"
 SAID_CHARACTERS = 300  # of the line that says what went wrong, in an error
 CANCELLED = "Cancelled on request."
 EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
@@ -66,6 +68,7 @@ class Attempt:
     ) -> None:
         self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
         self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
+        self._declared = Declared.of(self._spec["results"])
         self._rows = 0  # that the job has written, as far as they were spooled
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
@@ -75,6 +78,7 @@ class Attempt:
         self._courier = Courier(connect, claim, self._spools, config.lease_s, config.beat_s)
         self._courier.platform = lambda: platform.of_run(run_dir, config.commit)
         self._probe: platform.Probe | None = None
+        self._reader: ResultsReader | None = None
 
     def _left_to_store(self) -> Outcome | None:
         """How this run will end, if nothing is left to do but to store what was left in the folder."""
@@ -139,25 +143,33 @@ class Attempt:
         """All is there that the job needs: nothing that was there before counts any more."""
         spools.remove((of, folder) for of, folder in self._earlier() if folder != self._spools.own.folder)
         aside.remove(self._results)
+        self._output.unlink(missing_ok=True)
         with _room(self._dir):
             self._results.mkdir()
             self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
 
     def _work(self) -> Outcome:
         job = self._start()
+        assert self._reader
         try:
-            return self._follow(job, ResultsReader(self._results, self._declared()))
+            return self._follow(job, self._reader)
         finally:
             job.stop()
 
-    def _declared(self) -> dict[str, ColumnType]:
-        """The types of columns that the stack file says; what was registered before had no such key."""
-        columns: Mapping[str, str] = self._spec["results"].get("columns", {})
-        return {name: DECLARED[word] for name, word in columns.items()}
+    @property
+    def _output(self) -> Path:
+        """What the job prints on standard output, where that is rows."""
+        return self._dir / f"stdout.{self._declared.stdout}"
+
+    def _make_reader(self, working: Path) -> ResultsReader:
+        for name in begin(self._declared, working):
+            say_in_log(self._dir, f"{name} of the code was taken away, as the job is to write it")
+        return reader_of(self._results, working, self._output, self._declared)
 
     def _start(self) -> Job:
         unpacked = self._dir / "code"
         with _room(self._dir):
+            leftovers.keep(self._dir)  # of a run that nobody ended
             unpack(Path(self._config.bundle), unpacked)
             if self._config.inputs:
                 lay_out_inputs(self._config.inputs, self._dir / "inputs")
@@ -165,8 +177,9 @@ class Attempt:
             job = self._spec["job"]
             variables = self._variables(job)
             command = self._command(job, unpacked)
-            with (self._dir / "job.log").open("a", encoding="utf-8") as file:
-                file.write(self._mark)
+            say_in_log(self._dir, f"attempt {self._claim.attempt}")
+            leftovers.begin(self._dir, self._claim.attempt)
+            self._reader = self._make_reader(unpacked / "code")
         log.info("Attempt %d: %s", self._claim.attempt, command)
         platform.forget(self._dir)
         started = self._process(command, unpacked / "code", variables)
@@ -184,7 +197,8 @@ class Attempt:
         return job_environment(Path(self._config.environment), os.environ, job["threads"], ems, self._spec["env"])
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
-        return Job(command, folder, variables, self._dir, self._config.grace_s)
+        output = self._output if self._declared.stdout else None
+        return Job(command, folder, variables, self._dir, self._config.grace_s, output)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> platform.Probe | None:
         """Have it found out what the job runs on."""
@@ -211,7 +225,7 @@ class Attempt:
     def _ended(self, ended: Ended, reader: ResultsReader) -> Outcome:
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
-            return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0, log_tail=self._told_unread(reader))
+            return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0)
         return _failed(self._said(ended), ended.code, self._log_tail())
 
     def _said(self, ended: Ended, of: str = "") -> str:
@@ -256,7 +270,7 @@ class Attempt:
         batch = reader.poll(ended)
         if batch is None:
             return False
-        if len(batch):
+        if len(batch) or batch.replaces:
             self._write(batch)
         return True
 
@@ -277,28 +291,24 @@ class Attempt:
         return None
 
     def _steps(self, reader: ResultsReader, well: bool) -> Iterator[None]:
-        while self._read(reader, ended=well):
-            yield
-        if well:
+        while True:
+            while self._read(reader, ended=well):
+                yield
+            if not well:
+                return
             yield from reader.verified()
-
-    def _told_unread(self, reader: ResultsReader) -> str:
-        """Says in the log which files are not read, or that none gave a row; returns it."""
-        unread = reader.unread()
-        if not unread and reader.rows:
-            return ""
-        said = f"{reader.rows:,} rows; {f'not read: {some([*map(plain, unread)])}' if unread else NOTHING_WRITTEN}"
-        with (self._dir / "job.log").open("a", encoding="utf-8") as file:
-            file.write(f"--- {said} ---\n")
-        return said
+            if not reader.is_due:
+                return
 
     def _write(self, batch: Batch) -> None:
         with _room(self._spools.own.folder):
             self._spools.own.write(batch)
-        self._rows += len(batch)
+        self._rows = len(batch) + (0 if batch.replaces else self._rows)
         self._courier.wake()
 
     def _conclude(self, outcome: Outcome) -> bool:
+        if outcome.state is not State.LOST:
+            outcome = Tidying(self._dir, self._claim, self._declared).tidied(outcome, self._reader)
         log.info("Ended: %s %s", outcome.state, outcome.error)
         if self._probe:
             self._probe.end(PROBE_S if outcome.state in {State.SUCCEEDED, State.FAILED} else 0.0)

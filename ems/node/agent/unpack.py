@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import stat
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,9 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 
 from ems.base import aside
 from ems.base.errors import ProvenanceError
+
+CODE = "code/"
+SHIPPED = "shipped.json"  # beside the folder of the code: what that has, to tell apart what the job left
 
 
 def unpack(bundle: Path, target: Path) -> None:
@@ -22,6 +26,7 @@ def unpack(bundle: Path, target: Path) -> None:
         with aside.making(target) as folder, ZipFile(bundle) as archive:
             folder.mkdir(parents=True)
             _extract(archive, folder)
+            (folder / SHIPPED).write_text(json.dumps(_shipped(archive)), encoding="utf-8")
     except BadZipFile as error:
         raise ProvenanceError(
             f"{bundle} is not a bundle: {error}.", "Run `ems up` again: it makes the bundle."
@@ -57,6 +62,15 @@ def _extract(archive: ZipFile, folder: Path) -> None:
         path.symlink_to(archive.read(name).decode("utf-8", "surrogateescape"))
     for name, path in links.items():
         _require_inside(folder, path, name)
+
+
+def _shipped(archive: ZipFile) -> dict[str, list[int]]:
+    """Size, of a link -1, and CRC-32 of each file of the code, by its path in the working directory."""
+    code = (member for member in archive.infolist() if member.filename.startswith(CODE))
+    return {
+        member.filename.removeprefix(CODE): [-1 if _is_link(member) else member.file_size, member.CRC]
+        for member in code
+    }
 
 
 def _is_link(member: ZipInfo) -> bool:

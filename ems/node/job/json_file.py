@@ -39,6 +39,7 @@ class JsonLinesFile(LineFile):
             if isinstance(row, dict) and (math.inf in row.values() or -math.inf in row.values()):
                 _STRICT.decode(text)
         except (ValueError, RecursionError) as error:
+            self._refuse_literal(text, line)
             raise self._wrong(line, f"not a JSON object: {error}") from error
         if not isinstance(row, dict):
             raise self._wrong(line, f"a JSON {type(row).__name__}, not an object", 'Write {"name": value, …}.')

@@ -59,9 +59,15 @@ class Job:
     """A running command."""
 
     def __init__(
-        self, command: Sequence[str], cwd: Path, environment: Mapping[str, str], run_dir: Path, grace_s: float
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        environment: Mapping[str, str],
+        run_dir: Path,
+        grace_s: float,
+        output: Path | None = None,
     ) -> None:
-        """Start it; both of its streams are appended to `run_dir/job.log`."""
+        """Start it; both of its streams are appended to `run_dir/job.log`, or standard output to the file `output`."""
         self._run_dir, self._grace_s = run_dir, grace_s
         token = uuid.uuid4().hex
         aside.write(run_dir / "job.token", token)
@@ -76,7 +82,7 @@ class Job:
         self._listener = threading.Thread(target=self._listen, name="job", daemon=True)
         self._listener.start()
         order = {"command": list(command), "cwd": str(cwd), "env": {**environment, MARKER: token}}
-        self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s})
+        self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s, "output": str(output or run_dir / "job.log")})
 
     def wait(self, timeout_s: float) -> Ended | None:
         """How the command ended, once no process of it is left; None if that takes longer than `timeout_s`."""
@@ -212,13 +218,13 @@ def _not_started(program: str, error: OSError) -> str:
 
 
 def _start(order: dict[str, Any], lock: int) -> subprocess.Popen[bytes]:
-    with (Path(order["run_dir"]) / "job.log").open("ab") as log:
+    with (Path(order["run_dir"]) / "job.log").open("ab") as log, Path(order["output"]).open("ab") as output:
         return subprocess.Popen(
             order["command"],
             cwd=order["cwd"],
             env=order["env"],
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=output,
             stderr=log,
             pass_fds=[lock],
             process_group=0,

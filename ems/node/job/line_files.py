@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ems.base.messages import show
 from ems.node.job.columns import KnownTypes, Misfit
+from ems.node.job.declared import RFC, Dialect
+from ems.node.job.literals import fix, literal
 from ems.node.job.records import Record
 from ems.node.job.results_file import CELLS_AT_ONCE, MOST_COLUMNS, Chunk, ResultsError, ResultsFile
 from ems.node.job.tail import Tail
@@ -31,9 +34,10 @@ class LineFile(ResultsFile):
     quoted = False
     hint = ""  # about a value that does not fit its column
 
-    def __init__(self, path: Path, types: KnownTypes) -> None:
+    def __init__(self, path: Path, types: KnownTypes, dialect: Dialect = RFC) -> None:
         super().__init__(path, types)
-        self._tail = Tail(path, self.quoted)
+        self._dialect = dialect
+        self._tail = Tail(path, self.quoted and dialect.delimiter != " ", dialect.delimiter)
         self._names: dict[str, None] = {}  # of the columns so far
         self._waiting: list[Record] = []  # complete, but not read yet
         self._fault: ResultsError | None = None
@@ -53,6 +57,10 @@ class LineFile(ResultsFile):
 
     def verified(self) -> Iterator[None]:
         return self._tail.verified()
+
+    @property
+    def settled(self) -> bool:
+        return self._fault is None and not self._waiting
 
     @abstractmethod
     def _row(self, record: Record) -> Any:
@@ -116,6 +124,15 @@ class LineFile(ResultsFile):
             line = record.line + record.data.count(b"\n", 0, error.start)
             bad = record.data[error.start : error.end]
             raise self._wrong(line, f"{bad!r} is not UTF-8", "Write results files in UTF-8.") from error
+
+    def _refuse_literal(self, text: str, line: int) -> None:
+        if self._dialect.foreign and (kind := literal(text)):
+            shown = show(text.strip())
+            raise self._wrong(
+                line,
+                f"a {kind} of Python, {shown}, not a row",
+                fix(kind, self._dialect.delimiter if self.quoted else ""),
+            )
 
     def _wrong(self, line: int, problem: str, hint: str = "") -> ResultsError:
         return ResultsError(f"{self.path}:{line}: {problem}.", hint)

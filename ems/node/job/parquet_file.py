@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ems.node.job.columns import KnownTypes, Misfit
-from ems.node.job.results_file import Chunk, ResultsError, ResultsFile, opened, signature
-from ems.spool.batch import Column
+from ems.node.job.arrow_columns import columns_of
+from ems.node.job.columns import KnownTypes
+from ems.node.job.results_file import Chunk, ResultsError, ResultsFile, Rewritten, opened, signature
 
 
 class ParquetFile(ResultsFile):
@@ -18,16 +18,25 @@ class ParquetFile(ResultsFile):
     def __init__(self, path: Path, types: KnownTypes) -> None:
         super().__init__(path, types)
         self._batches: Iterator[Any] | None = None
+        self._rows_left = 0
         self._read_as: tuple[int, int, int] | None = None
         self._bytes_per_row = 1
 
     def take(self, max_rows: int, max_bytes: int, ended: bool) -> Chunk | None:
         if self._read_as and self._read_as != signature(self.path):
-            raise ResultsError(f"{self.path} was rewritten or removed after it was read.", "Write another file.")
+            raise Rewritten(f"{self.path} was rewritten or removed after it was read.", "Write another file.")
         if not self._batches and not self._open(max_rows, max_bytes, ended):
             return None
         batch = next(self._batches or iter(()), None)
-        return self._chunk(batch) if batch is not None else None
+        if batch is None:
+            return None
+        self._rows_left -= batch.num_rows
+        columns = columns_of(self.path, batch.schema.names, batch.columns, self._types)
+        return Chunk(batch.num_rows, batch.num_rows * self._bytes_per_row, columns)
+
+    @property
+    def settled(self) -> bool:
+        return self._batches is not None and not self._rows_left
 
     def _open(self, max_rows: int, max_bytes: int, ended: bool) -> bool:
         if not _is_closed_parquet(self.path):
@@ -41,26 +50,11 @@ class ParquetFile(ResultsFile):
             file = pyarrow.parquet.ParquetFile(self.path)
         except (pyarrow.ArrowException, OSError) as error:
             raise ResultsError(f"{self.path} cannot be read as Parquet: {error}") from error
+        self._rows_left = file.metadata.num_rows
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         self._bytes_per_row = 1 + sum(g.total_byte_size for g in groups) // max(1, file.metadata.num_rows)
         self._batches = file.iter_batches(max(1, min(max_rows, max_bytes // self._bytes_per_row)))
         return True
-
-    def _chunk(self, batch: Any) -> Chunk:
-        columns = []
-        for name, values in zip(batch.schema.names, batch.columns, strict=True):
-            column = self._column(name, values)
-            columns += [column] if column else []
-        return Chunk(batch.num_rows, batch.num_rows * self._bytes_per_row, columns)
-
-    def _column(self, name: str, values: Any) -> Column | None:
-        from ems.node.job.arrow import from_arrow
-
-        try:
-            return self._types.typed(name, from_arrow(name, values))
-        except (Misfit, TypeError, ValueError) as error:
-            hint = "Columns are numbers, text, booleans, dates or times; numbers beyond doubles and 64 bits: as text."
-            raise ResultsError(f"{self.path}: {error}.", hint) from error
 
 
 def _is_closed_parquet(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +13,15 @@ from ems.node.job.results_file import ResultsError
 
 MAX_RECORD_BYTES = 64 * 2**20
 _BOM = b"\xef\xbb\xbf"
-_REST = rb'(?:(?:"(?:[^"]++|"")*+"[^,]*+|[^",][^,]*+)?+(?:,|\Z))*+\Z'  # a quote opens a cell only as its first letter
-_CLOSED = re.compile(_REST)
-_CLOSES = re.compile(rb'(?:[^"]++|"")*+"[^,]*+(?:,|\Z)' + _REST)
+
+
+@cache
+def _closing(delimiter: str) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Of lines that close all quotes that they open; and of those that do so after one is open."""
+    sign = re.escape(delimiter).encode()
+    # A quote opens a cell only as its first letter
+    rest = rb'(?:(?:"(?:[^"]++|"")*+"[^,]*+|[^",][^,]*+)?+(?:,|\Z))*+\Z'.replace(b",", sign)
+    return re.compile(rest), re.compile(rb'(?:[^"]++|"")*+"[^,]*+(?:,|\Z)'.replace(b",", sign) + rest)
 
 
 class Record(NamedTuple):
@@ -30,8 +37,9 @@ class Records:
     In CSV a line end between quotes does not end a record, and CR is one as well as LF and CR LF.
     """
 
-    def __init__(self, path: Path, quoted: bool) -> None:
+    def __init__(self, path: Path, quoted: bool, delimiter: str = ",") -> None:
         self._path, self._quoted = path, quoted
+        self._closed, self._closes = _closing(delimiter)
         self._ends: tuple[bytes, ...] = (b"\n", b"\r") if quoted else (b"\n",)
         self.ready: deque[Record] = deque()
         self._line = 1  # at which the next record begins
@@ -86,7 +94,7 @@ class Records:
             line = line.removeprefix(_BOM)
         self._lines.append(line)
         if self._quoted and (self._open or b'"' in line):
-            self._open = not (_CLOSES if self._open else _CLOSED).match(line)
+            self._open = not (self._closes if self._open else self._closed).match(line)
         if not self._open:
             self._end_record()
 

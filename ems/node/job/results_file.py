@@ -22,6 +22,10 @@ class ResultsError(EmsError):
     """A results file that cannot be read: names file, line, column and value as far as there are such."""
 
 
+class Rewritten(ResultsError):
+    """It is not any more what was read of it."""
+
+
 @dataclass(frozen=True)
 class Chunk:
     """Rows of one file; a column without any value so far is left out."""
@@ -46,8 +50,13 @@ class ResultsFile(ABC):
         """
 
     def verified(self) -> Iterator[None]:
-        """Check, in steps, that the file is still what was read. ResultsError if it is not."""
+        """Check, in steps, that the file is still what was read. Rewritten if it is not."""
         return iter(())
+
+    @property
+    @abstractmethod
+    def settled(self) -> bool:
+        """Whether all that it had when it was last looked at was read."""
 
 
 @contextmanager

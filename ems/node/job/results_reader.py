@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ems.node.job.columns import KnownTypes, stacked
-from ems.node.job.results_file import CELLS_AT_ONCE, Chunk, ResultsError
-from ems.node.job.results_folder import ResultsFolder
+from ems.node.job.results_file import CELLS_AT_ONCE, Chunk, ResultsError, ResultsFile, Rewritten
+from ems.node.job.results_folder import ResultsFolder, Source
 from ems.spool.batch import Batch, Column, ColumnType
 
 MAX_ROWS = 10_000
@@ -19,13 +19,27 @@ POLL_S = 0.5  # after which a poll begins nothing new
 
 
 class ResultsReader:
-    """Reads the results files of one folder; all of them are rows of point 0. `declared`: types of columns.
+    """Reads results files; all of them are rows of point 0.
 
-    Rows are numbered in the order of reading, files taken by name. A poll is bounded in memory and in time.
+    Rows are numbered in the order of reading, the files of each source taken by name. A poll is bounded in memory and
+    in time. `ems.node.job.reading.reader_of` makes one for all that a stack file says.
     """
 
-    def __init__(self, folder: Path, declared: Mapping[str, ColumnType] | None = None) -> None:
-        self._folder = ResultsFolder(folder, KnownTypes(declared))
+    def __init__(
+        self,
+        folder: Path,
+        declared: Mapping[str, ColumnType] | None = None,
+        sources: Callable[[KnownTypes], Sequence[Source]] | None = None,
+    ) -> None:
+        """`declared`: types of columns. `sources`: makes what is read, instead of `folder` alone."""
+        self._folder, self._declared = folder, declared
+        self._make = sources or (lambda types: [ResultsFolder(folder, types)])
+        self._late: set[Path] = set()  # files that were rewritten while the job ran
+        self._restarted = False
+        self._open()
+
+    def _open(self) -> None:
+        self._sources = self._make(KnownTypes(self._declared))
         self._fault: ResultsError | None = None
         self.rows = 0  # read so far
 
@@ -33,44 +47,84 @@ class ResultsReader:
         """The next rows, at most about MAX_ROWS or MAX_BYTES, maybe none of what was read; None if nothing is new.
 
         `ended`: the job has ended well: last lines without a newline count, and a Parquet file must be closed.
-        ResultsError names file and line of what cannot be read, once the rows before it were given.
+        A batch that `replaces` its point says that all rows before it are void: a file was rewritten, and all is read
+        again. ResultsError names file and line of what cannot be read, once the rows before it were given.
         """
         if self._fault:
             raise self._fault
         chunks: list[Chunk] = []
         try:
-            for chunk in self._chunks(ended):
+            for chunk in () if ended and self.is_due else self._chunks(ended):
                 chunks.append(chunk)
         except ResultsError as fault:
             self._fault = fault
         if self._fault and not chunks:
             raise self._fault
+        if ended and self.is_due and not chunks:
+            return self._restart()
         return self._batch(chunks) if chunks else None
 
     def verified(self) -> Iterator[None]:
-        """Check, in steps, that what was read is still there as it was read. ResultsError if it is not."""
-        for file in self._folder.files:
-            yield from file.verified()
+        """Check, in steps, that what was read is still there as it was read; if not, and if `is_due`, poll again.
 
-    def read(self) -> list[Path]:
-        """The files that rows were read from."""
-        return [file.path for file in self._folder.files]
+        ResultsError if a file is not as it was read, which may not be rewritten.
+        """
+        for source in self._sources:
+            for file in source.files:
+                try:
+                    yield from file.verified()
+                except Rewritten as fault:
+                    self._forgive(source, file, fault)
 
-    def unread(self) -> list[str]:
-        """The names of what else is in the folder, those of folders with a slash at their end."""
-        return self._folder.others()
+    @property
+    def is_due(self) -> bool:
+        """Whether a file was rewritten, so that all is to be read again when the job has ended: once."""
+        return bool(self._late) and not self._restarted
+
+    def read(self) -> set[Path]:
+        """The files that were read as far as they went."""
+        return {file.path for file in self._files() if file.settled and file.path not in self._late}
+
+    def missing(self) -> list[str]:
+        """The patterns of the stack file that match nothing."""
+        return [pattern for source in self._sources for pattern in source.missing]
+
+    def _files(self) -> list[ResultsFile]:
+        return [file for source in self._sources for file in source.files]
+
+    def _restart(self) -> Batch:
+        self._restarted = True
+        self._late.clear()
+        self._open()
+        return Batch(array("q"), array("q"), (), replaces=(0,))
+
+    def _forgive(self, source: Source, file: ResultsFile, fault: Rewritten) -> None:
+        """The file waits for the end of the job; the fault, if it is not one that may be rewritten."""
+        if self._restarted or not source.forgives:
+            raise fault
+        self._late.add(file.path)
 
     def _chunks(self, ended: bool) -> Iterator[Chunk]:
         rows, size, give_up_at = MAX_ROWS, MAX_BYTES, time.monotonic() + POLL_S
         names: set[str] = set()
-        self._folder.look(ended)
-        for file in self._folder.files:
-            while rows > 0 and size > 0 and (chunk := file.take(rows, min(size, STEP_BYTES), ended)):
-                yield chunk
-                rows, size = rows - chunk.rows, size - chunk.size
-                names.update(column.name for column in chunk.columns)
-                if time.monotonic() > give_up_at or (MAX_ROWS - rows) * len(names) >= CELLS_AT_ONCE:
-                    return
+        for source in self._sources:
+            source.look(ended)
+            for file in source.files:
+                while rows > 0 and size > 0 and (chunk := self._take(source, file, rows, size, ended)):
+                    yield chunk
+                    rows, size = rows - chunk.rows, size - chunk.size
+                    names.update(column.name for column in chunk.columns)
+                    if time.monotonic() > give_up_at or (MAX_ROWS - rows) * len(names) >= CELLS_AT_ONCE:
+                        return
+
+    def _take(self, source: Source, file: ResultsFile, rows: int, size: int, ended: bool) -> Chunk | None:
+        if file.path in self._late:
+            return None
+        try:
+            return file.take(rows, min(size, STEP_BYTES), ended)
+        except Rewritten as fault:
+            self._forgive(source, file, fault)
+        return None
 
     def _batch(self, chunks: list[Chunk]) -> Batch:
         chunks = [chunk for chunk in chunks if chunk.rows]

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ems.node.job.records import Record, Records
-from ems.node.job.results_file import ResultsError, opened, signature
+from ems.node.job.results_file import Rewritten, opened, signature
 
 _BLOCK = 2**18
 _VERIFIED_BLOCK = 2**23
@@ -21,10 +21,10 @@ _REMEMBERED_BYTES = 64
 class Tail:
     """Reads the complete records of a file that something else appends to."""
 
-    def __init__(self, path: Path, quoted: bool) -> None:
-        """`quoted`: records are those of CSV."""
+    def __init__(self, path: Path, quoted: bool, delimiter: str = ",") -> None:
+        """`quoted`: records are those of CSV, with this delimiter."""
         self.path = path
-        self._records = Records(path, quoted)
+        self._records = Records(path, quoted, delimiter)
         self._offset, self._digest = 0, hashlib.sha256()  # of what was read
         self._last = b""  # what that ends with
         self._inode = 0
@@ -50,7 +50,7 @@ class Tail:
         return None if is_over else records
 
     def verified(self) -> Iterator[None]:
-        """Read what was read once more, in steps. ResultsError if it is not what it was."""
+        """Read what was read once more, in steps. Rewritten if it is not what it was."""
         digest, offset = hashlib.sha256(), 0
         while offset < self._offset:
             with opened(self.path) as file:
@@ -65,7 +65,7 @@ class Tail:
 
     def _refuse_removed(self) -> None:
         if self._offset:
-            raise ResultsError(
+            raise Rewritten(
                 f"{self.path} was removed after {self._records.complete_lines} lines of it were read.",
                 "Leave results files in place; write those that you rename later under a name that ends in .tmp.",
             )
@@ -78,8 +78,8 @@ class Tail:
             raise self._rewritten()
         self._inode = inode
 
-    def _rewritten(self) -> ResultsError:
-        return ResultsError(
+    def _rewritten(self) -> Rewritten:
+        return Rewritten(
             f"{self.path} was shortened or rewritten after {self._records.complete_lines} lines of it were read.",
             "Append to a results file, or write each new state into a file of its own.",
         )
