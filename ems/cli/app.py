@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from ems.base.console import any_letter, err, show_error
 from ems.base.errors import EmsError, refused
 from ems.base.version import __version__
+from ems.cli.cleaning import cleaning
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
 from ems.cli.importing import importing
@@ -85,6 +86,7 @@ app.add_typer(importing)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
 app.add_typer(rounds_commands)
+app.add_typer(cleaning)
 app.add_typer(environments, name="env", rich_help_panel=START)
 app.add_typer(database_commands, name="database", rich_help_panel=START)
 

@@ -12,9 +12,20 @@ from ems.base.console import out, print_json, say
 from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
+from ems.databases import Experiment
 from ems.databases.snippets import Language
 
 reading = typer.Typer()
+
+
+def with_table(experiment: Experiment) -> Experiment:
+    """The experiment; UserError if its stack file says that it has no rows."""
+    if experiment.registration.results_table:
+        return experiment
+    stack = experiment.registration.stack
+    raise UserError(
+        f"{stack} has no rows: its stack file says `results: none`.", f"What its job left: ems status {stack}"
+    )
 
 
 @reading.command(
@@ -48,7 +59,7 @@ def results(
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
     lab = laboratory.find()
-    experiment = latest(lab, stack, also=["spec"])
+    experiment = with_table(latest(lab, stack, also=["spec"]))
     with lab.database() as connected:
         if wanted:
             rows = view.export(connected.results(experiment.id, names, conditions), wanted, to)
@@ -89,6 +100,6 @@ def read(
     from ems.lab.experiments import latest
 
     lab = laboratory.find()
-    experiment = latest(lab, stack)
+    experiment = with_table(latest(lab, stack))
     with lab.database() as connected:
         typer.echo(connected.snippet(snippet, experiment, lab.root), nl=False)

@@ -100,7 +100,7 @@ def stop(stack: Stack, as_json: Json = False) -> None:
     from ems.engine import lifecycle
 
     lab = laboratory.find()
-    experiment = recorded.latest(lab, stack, also=["platform", "spec"] if as_json else [])
+    experiment = recorded.latest(lab, stack, also=databases.LONG if as_json else ["files_left"])
     if experiment.state.finished:
         say(f"Nothing to stop: {stack} has {experiment.state} already.")
     else:
@@ -144,8 +144,8 @@ def status(
         experimenter=person.experimenter(lab) if mine else experimenter,
         since=selection.since(since, datetime.now(UTC)) if since else None,
     )
-    also: list[databases.Long] = ["platform", "spec"] if as_json else ["spec"] if stacks else []
-    newest = recorded.newest(lab, stacks, also=also, remark=say)
+    shown: list[databases.Long] = ["spec", "files_left"]
+    newest = recorded.newest(lab, stacks, also=[*shown, "platform"] if as_json else shown if stacks else [], remark=say)
     found = chosen.of(newest)
     if not newest:
         say("No experiment yet. Run what is described: ems up")

@@ -22,6 +22,7 @@ from ems.databases import Experiment, State, rounds
 from ems.lab import Lab
 from ems.lab.line import GOES_ON, progress_line, under_way
 from ems.lab.patience import Pace
+from ems.views import left
 from ems.views.progress import Progress, glance
 from ems.views.status import COLOURS
 
@@ -155,12 +156,17 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
     if experiment is None:
         return Text(f"✓ {stack}", "green")
     if experiment.state is State.SUCCEEDED and not ran:
-        colour = "green" if experiment.rows_stored else "yellow"
+        expected = experiment.rows_stored or not experiment.registration.results_table
+        colour = "green" if expected else "yellow"
         return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", colour)
-    if experiment.state is State.SUCCEEDED and not experiment.rows_stored:
-        return Text(f"✓ {stack} {progress_line(experiment)}: nothing was stored, see `ems logs {stack}`", "yellow")
+    rows_due = bool(experiment.registration.results_table)
+    if experiment.state is State.SUCCEEDED and rows_due and not experiment.rows_stored:
+        told = experiment.log_tail or f"nothing was stored, see `ems logs {stack}`"
+        return Text(f"✓ {stack} {progress_line(experiment)}: {told}", "yellow")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
+    if note := left.note(experiment):
+        line.append(f" · {note}: ems status {stack}")
     if under_way(experiment):
         return line.append(f"; {GOES_ON}")
     if experiment.state is State.SUCCEEDED and rounds.is_proposing(experiment.registration):

@@ -16,9 +16,12 @@ from rich.table import Table
 from ems.base.console import Text
 from ems.base.messages import counted, some
 from ems.databases import IMPORTED, RETRYABLE, Experiment, State
+from ems.lab.left import of_row
 from ems.lab.line import ago, duration, failed_points, standing, took, way_on
 from ems.lab.selection import changed_at
+from ems.node.agent.leftovers import FileLeft
 from ems.node.agent.platform import RunPlatform
+from ems.views import left
 from ems.views.imported import ImportedObject, imported_object, origin_of
 
 DULL = {"points": "", "failed": "", "attempt": "1", "machines": "0", "cost": "$0.00"}  # in all rows: left out
@@ -60,6 +63,7 @@ class StatusObject(TypedDict):
     started_at: Annotated[str | None, "When the first run began, ISO 8601 in UTC; null before."]
     finished_at: Annotated[str | None, "When the experiment finished, ISO 8601 in UTC; null before."]
     error: Annotated[str, "Why it failed; empty if it did not."]
+    files_left: Annotated[list[FileLeft], "What its jobs left unread; `ems clean` removes it."]
     platform: Annotated[
         RunPlatform | str,
         "What the newest run runs on; the text `not recorded` before the first run, or of one that an older EMS made.",
@@ -92,6 +96,7 @@ def status_object(experiment: Experiment, *, declares: bool = False) -> StatusOb
         "started_at": _iso(experiment.started_at),
         "finished_at": _iso(experiment.finished_at),
         "error": experiment.error,
+        "files_left": of_row(experiment),
         "platform": json.loads(experiment.platform) if experiment.platform else NOT_RECORDED,
         "imported": imported_object(experiment.registration),
     }
@@ -113,6 +118,8 @@ def status_page(
         below.append(Text(way_on(experiments[0]), "dim"))
     if not several and (origin := origin_of(experiments[0].registration)):
         below.append(origin)
+    if not several:
+        below += [Text(line) for line in left.lines(experiments[0])]
     if declaring:
         release = f"Release: ems teardown {' '.join(declaring[:MOST_NAMED])}"
         below.append(Text(f"{HELD}{some(declaring)}. {release}", "yellow"))

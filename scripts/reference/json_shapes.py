@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, NamedTuple
 
-from ems.views import check, database, doctor, failures, imported, rounds, status, teardown
+from ems.views import check, database, doctor, failures, imported, left, rounds, status, teardown
 from scripts.reference.commands import link
 from scripts.reference.markdown import code, table
 
@@ -37,6 +37,7 @@ SHAPES = (
     Shape(("ems failures",), failures.as_object),
     Shape(("ems rounds",), rounds.as_object),
     Shape(("ems teardown",), teardown.as_object, many=False),
+    Shape(("ems clean",), left.as_object),
     Shape(("ems doctor",), doctor.as_object),
     Shape(("ems database init",), database.setup_object, many=False),
     Shape(("ems database check",), database.as_object, many=False),

@@ -7,7 +7,6 @@ What `shipped.json` beside the unpacked code names, with CRC-32 and size, is of 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import stat
@@ -22,14 +21,12 @@ from ems.node.agent.unpack import SHIPPED
 from ems.spool.endings import IN_FOLDER
 
 FOLDER, ATTEMPT = "left", "attempt-"
-NUMBER = "attempt"  # the file beside the code that says which run's job is in it
+NUMBER = "attempt"  # the file beside the code: of which run its job is, until what that left was moved aside
 IN_RESULTS = "EMS_RESULTS_DIR"
 CACHES = frozenset(
     ("__pycache__", ".cache", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".DS_Store")
 )
 MOST_LISTED, EARLIER_LISTED, MOST_EARLIER = 50, 5, 20  # of the last attempt; of each before; such attempts
-
-log = logging.getLogger(__name__)
 
 
 class FileLeft(TypedDict):
@@ -47,10 +44,13 @@ def begin(run_dir: Path, attempt: int) -> None:
 
 
 def keep(run_dir: Path, read: Collection[Path] | None = None) -> None:
-    """Move what is left in the folders of the run's last job aside.
+    """Move what the last job left in the run's folders aside, once; OSError where that is impossible.
 
     `read`: what was read as results; None if that is not known, as of a run whose agent is gone.
     """
+    pending = run_dir / "code" / NUMBER
+    if not pending.exists():
+        return
     working, results = run_dir / "code" / "code", run_dir / "results"
     found = [(path, path.relative_to(working)) for path in _new(working) if path not in (read or ())]
     found += [
@@ -58,25 +58,11 @@ def keep(run_dir: Path, read: Collection[Path] | None = None) -> None:
         for path in _in_results(results)
         if (path not in read if read is not None else path.suffix.lower() not in IN_FOLDER)
     ]
-    if found:
-        target = _free(run_dir / FOLDER, _number(run_dir))
-        for path, name in found:
-            _move(path, target / name)
-
-
-def _move(path: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-    except OSError as error:
-        log.warning("%s was left where it is: %s", path, error)
-
-
-def _number(run_dir: Path) -> int:
-    try:
-        return int((run_dir / "code" / NUMBER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
+    target = _free(run_dir / FOLDER, int(pending.read_text(encoding="utf-8")))
+    for path, name in found:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target / name)
+    pending.unlink()
 
 
 def _free(folder: Path, attempt: int) -> Path:

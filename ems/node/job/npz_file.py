@@ -35,13 +35,16 @@ class NpzFile(TableFile):
                 hint = "Save numbers and text: x.astype(float), x.astype(str)."
                 raise self._wrong("it has pickled objects, which may run any code", hint) from error
             raise self._wrong(str(error) or type(error).__name__, "Close the file before the job ends.") from error
-        except AttributeError as error:  # a lone array, which has no names
+        except TypeError as error:  # a lone array, as of np.save, which numpy loads as such
             raise self._wrong("it is one array without a name", ONE_EACH) from error
 
     def _table_of(self, arrays: Mapping[str, Any]) -> Any:
         import numpy
         import pyarrow as pa
 
+        for name, array in arrays.items():
+            if not isinstance(array, numpy.ndarray):  # whatever else a zip may hold
+                raise self._wrong(f"{name!r} is not an array", ONE_EACH)
         lengths = {name: len(array) for name, array in arrays.items() if array.ndim == 1}
         for name, array in arrays.items():
             if array.ndim > 1:

@@ -43,8 +43,9 @@ class TableFile(ResultsFile):
         if not self.path.exists() or not (ended or self._is_closed()):
             return False
         with opened(self.path):
-            self._read_as = signature(self.path)
+            found = signature(self.path)
         self._table = self._read()
+        self._read_as = found
         return True
 
     def _wrong(self, problem: object, hint: str = "") -> ResultsError:
