@@ -84,7 +84,9 @@ class CsvFile(LineFile):
         try:
             return next(csv.reader([marked], delimiter=self._dialect.delimiter, strict=True), [])
         except csv.Error as error:
-            raise self._wrong(record.line, f"{error}", "Quote cells as RFC 4180 says.") from error
+            between = re.search(r'"([;\t| ])["\d]', text) if self._dialect.foreign else None
+            said = self._said_separator(text, between[1]) if between else "Quote cells as RFC 4180 says."
+            raise self._wrong(record.line, f"{error}", said) from error
 
     def _start(self, row: list[str], line: int) -> None:
         self._refuse_no_header(row, line)

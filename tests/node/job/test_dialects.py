@@ -135,16 +135,13 @@ def test_base_r_writes_tables_and_data_frames(working: Path) -> None:
     write.csv2(d, "c.csv", row.names = FALSE)
     """
     expected = {"n": [1, None], "x": [0.1, None], "s": ["a b", None], "b": [True, False]}
-    for name, form in (("a.csv", {}), ("b.txt", {"type": "csv", "delimiter": " "})):
-        found = reader(working, files=[name], format=form)
-        run(working, "Rscript", "-e", code)
-        assert columns(found) == expected
-        (working / name).unlink()
-    with pytest.raises(ResultsError, match=r'delimiter: ";"'):
-        (working / "c.csv").unlink()
-        found = reader(working, files=["c.csv"])
-        run(working, "Rscript", "-e", code)
-        columns(found)
+    blank = {"type": "csv", "delimiter": " "}
+    readers = [reader(working, files=["a.csv"]), reader(working, files=["b.txt"], format=blank)]
+    german = reader(working, files=["c.csv"])
+    run(working, "Rscript", "-e", code)
+    assert [columns(found) for found in readers] == [expected, expected]
+    with pytest.raises(ResultsError, match='delimiter: ";"'):
+        columns(german)
 
 
 def test_octave_writes_tables(working: Path) -> None:
