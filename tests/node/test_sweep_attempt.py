@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import zipfile
@@ -429,3 +430,16 @@ def test_a_killed_driver_fails_the_run_and_leaves_no_process(bench: Bench) -> No
     assert row.state is State.FAILED and "the sweep's driver: killed by signal 9" in row.error
     assert row.points_done == len(sweep.computed())
     assert family(sweep.run_dir) == []
+
+
+def test_files_that_a_function_leaves_are_kept(bench: Bench) -> None:
+    """In the working directory that all workers share, and in the folder of results files, which it does not need."""
+    code = (
+        "import os\ndef f(x):\n    open(f'plot-{x}.png', 'w').write('x' * x)\n"
+        "    open(os.environ['EMS_RESULTS_DIR'] + '/a.csv', 'a').write('x')\n    return {'y': x}\n"
+    )
+    sweep = Sweeping(bench, code=code, points=3)
+    row = bench.run(sweep.run_dir)
+    assert (row.state, row.rows_stored) == (State.SUCCEEDED, 3)
+    found = {file["name"]: file["bytes"] for file in json.loads(row.files_left)}
+    assert found == {"plot-0.png": 0, "plot-1.png": 1, "plot-2.png": 2, "EMS_RESULTS_DIR/a.csv": 3}

@@ -45,7 +45,8 @@ class Tidying:
             leftovers.keep(self.run_dir, self._read(outcome, reader) if reader else None)
             found = leftovers.listed(self.run_dir)
             outcome = replace(outcome, files_left=json.dumps(found) if found else "")
-            if reader and outcome.state is State.SUCCEEDED and outcome.points_done:
+            is_command = outcome.points_done == 1  # of a sweep, points are counted later
+            if reader and outcome.state is State.SUCCEEDED and is_command:
                 lines = list(self._told(reader))
                 outcome = replace(outcome, log_tail="\n".join(lines))
         except OSError:
