@@ -42,7 +42,9 @@ def assert_newest(database, stacks) -> None:
     first = {}
     for each in database.experiments():
         registration = replace(each.registration, spec="")
-        first.setdefault(registration.stack, replace(each, registration=registration, log_tail="", platform=""))
+        first.setdefault(
+            registration.stack, replace(each, registration=registration, log_tail="", platform="", files_left="")
+        )
     assert database.newest() == list(first.values())
     assert database.newest(stacks) == [each for each in first.values() if each.registration.stack in stacks]
 
@@ -206,11 +208,11 @@ class RegistryContract(DatabaseCase):
     def test_newest_has_what_is_long_only_where_it_is_asked_for(self, database):
         claim = claimed(database)
         database.describe(claim, "{}")
-        database.release(claim, Outcome(State.FAILED, 0, 1, log_tail="the end"))
+        database.release(claim, Outcome(State.FAILED, 0, 1, log_tail="the end", files_left="[]"))
         for asked in ([], ["spec"], ["log_tail", "platform"], LONG):
             (found,) = database.newest(also=asked)
-            long = {"spec": found.registration.spec, "log_tail": found.log_tail, "platform": found.platform}
-            there = {"spec": REGISTRATION.spec, "log_tail": "the end", "platform": "{}"}
+            long = {name: getattr(found, name, found.registration.spec) for name in LONG}
+            there = {"spec": REGISTRATION.spec, "log_tail": "the end", "platform": "{}", "files_left": "[]"}
             assert long == {name: there[name] if name in asked else "" for name in LONG}
         assert found == now(database)
 

@@ -23,8 +23,10 @@ from tests.databases.cases import (
     batch,
     claim_elsewhere,
     claimed,
+    empty,
     ints,
     now,
+    states,
     table,
 )
 
@@ -169,6 +171,31 @@ class RunsContract(DatabaseCase):
         assert database.claim("5f0c", agent="b", lease_s=LONG_S) is None
         with pytest.raises(FencedOut):
             database.release(claim, replace(outcome, state=State.SUCCEEDED))
+
+    def test_what_jobs_left_is_noted_until_it_is_cleaned(self, database):
+        database.note_left("5f0c", database.register(REGISTRATION).files_left)
+        assert now(database).files_left == ""
+        database.release(claimed(database), Outcome(State.FAILED, 0, 1, files_left='[{"name": "é"}]'))
+        database.reopen("5f0c")
+        assert claimed(database, agent="b") and now(database).files_left == '[{"name": "é"}]'
+        for _ in range(2):
+            database.note_left("5f0c", "")
+            assert now(database).files_left == ""
+        with pytest.raises(DatabaseError, match="no experiment 'other'"):
+            database.note_left("other", "")
+
+    def test_a_job_without_rows_has_no_table(self, database):
+        without = {"results_table": ""}
+        claim = claimed(database, **without)
+        database.store(claim, batch([], replaces=(0,)))
+        database.store(claim, batch([], marks=(empty(1),)))
+        with pytest.raises(DatabaseError, match=r"results: none(.|\n)*results: \{table: NAME\}"):
+            database.store(claim, batch([0], ints("x", 1)))
+        database.release(claim, Outcome(State.SUCCEEDED, 1, 0))
+        assert (now(database).rows_stored, list(database.results("5f0c"))) == (0, [])
+        assert states(database) == {"empty": [1]}
+        assert database.copy_points(claimed(database, id="other", **without), "5f0c", [(1, 3)]) == 1
+        assert database.check().faults == ()
 
     def test_costs_of_all_runs_add_up(self, database):
         database.release(claimed(database), Outcome(State.LOST, 1, 0, cost_usd=1.0))

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ems.databases import Experiment, State
 from ems.stack.models import ExperimentSpec
 from tests.node.bench import Bench, bench
