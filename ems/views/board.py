@@ -161,7 +161,7 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
         return Text(f"✓ {stack} already computed ({counted(experiment.rows_stored, 'row')})", colour)
     rows_due = bool(experiment.registration.results_table)
     if experiment.state is State.SUCCEEDED and rows_due and not experiment.rows_stored:
-        told = experiment.log_tail or f"nothing was stored, see `ems logs {stack}`"
+        told = experiment.log_tail.removeprefix("0 rows; ") or f"nothing was stored, see `ems logs {stack}`"
         return Text(f"✓ {stack} {progress_line(experiment)}: {told}", "yellow")
     mark = "✓" if experiment.state is State.SUCCEEDED else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
