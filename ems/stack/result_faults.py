@@ -19,6 +19,11 @@ def problems(job: Mapping[Any, Any], results: Mapping[Any, Any]) -> Iterator[tup
                 said = "a function's values have types" if key == "columns" else "a function returns its rows"
                 yield (key,), f"is for the results files of a command: {said}, so allowed is to leave it out"
         return
+    if job.get("protocol") == "lines":
+        for key in ("files", "format", "stdout"):
+            if results.get(key):
+                yield (key,), "is for programs that end: with `protocol: lines` answers are the rows; leave it out"
+        return
     form = results.get("format") if isinstance(results.get("format"), dict) else {}
     assert isinstance(form, dict)
     yield from _nameless(results.get("files"), form.get("type"))

@@ -43,6 +43,11 @@ def begin(run_dir: Path, attempt: int) -> None:
     (run_dir / "code" / NUMBER).write_text(str(attempt), encoding="utf-8")
 
 
+def of_run(run_dir: Path, attempt: int) -> Path:
+    """Where to keep what the points of a sweep leave, a folder each: one that no other run has used."""
+    return _free(run_dir / FOLDER, attempt)
+
+
 def keep(run_dir: Path, read: Collection[Path] | None = None) -> None:
     """Move what the last job left in the run's folders aside, once; OSError where that is impossible.
 

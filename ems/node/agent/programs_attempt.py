@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ems.base import aside
+from ems.node.agent import leftovers
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.platform import Probe
 from ems.node.agent.sweep_attempt import SweepAttempt
@@ -41,15 +42,15 @@ class ProgramsAttempt(SweepAttempt):
             parameters=job["parameters"],
             protocol=job["protocol"],
             folder=str(self._dir / "work"),
-            left=str(self._dir / "left"),
+            left=str(leftovers.of_run(self._dir, self._claim.attempt)),
+            results=self._spec["results"],
             python=str(Path(self._config.environment) / "bin" / "python"),
             source=str(unpacked / "ems.zip"),
-            declared=self._declared(),
             **self._ordered(job, unpacked),
         )
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
-        return super()._process(command, folder, os.environ)
+        return Job(command, folder, os.environ, self._dir, self._config.grace_s)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> Probe | None:
         return Attempt._ask(self, ems, variables)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ems.node.job.results_reader import ResultsReader
-from ems.spool.batch import Batch, ColumnType
+from ems.spool.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -18,14 +17,11 @@ class PointRows:
     read: tuple[Path, ...]
 
 
-def rows_of(
-    results_folder: Path,
-    working_folder: Path,  # noqa: ARG001  (files of the program's own names, and its output, are not read yet)
-    stdout_file: Path,  # noqa: ARG001
-    declared: Mapping[str, ColumnType],
-) -> PointRows:
-    """All rows; `declared`: types of columns. ResultsError names file, line and value of what cannot be read."""
-    reader = ResultsReader(results_folder, declared)
+def rows_of(reader: ResultsReader) -> PointRows:
+    """All rows. ResultsError names file, line and value of what cannot be read.
+
+    `reader`: made before the program started (`ems.node.job.reading.reader_of`).
+    """
     batches = []
     while (batch := reader.poll(ended=True)) is not None:
         batches.append(batch)

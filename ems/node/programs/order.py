@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ems.node.driver.points import Order
-from ems.spool.batch import ColumnType, Value
+from ems.spool.batch import Value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class ProgramOrder(Order):
     left: str  # folder to which files go that no rows were read from
     python: str  # of the experiment's environment, which runs what proposes rounds
     source: str  # where that finds EMS's modules: ems.zip of the bundle
-    declared: dict[str, ColumnType] = field(default_factory=dict)
+    results: dict[str, Any] | str = field(default_factory=dict)  # of the stack file
 
 
 def read(file: str) -> ProgramOrder:

@@ -52,12 +52,13 @@ class ProcessWork(Work):
         site, read, found = self._site, PointRows((), ()), []
         error, was_killed = "", None
         try:
+            reader = site.reader()
             with site.stdout.open("wb") as stdout, site.stderr.open("wb") as stderr:
                 end = self._program(parameters, stdout, stderr).wait()
             if end.code or end.stopped:
                 error, was_killed = site.said(end), None if end.overdue else end.was_killed
             else:
-                read = rows_of(site.results, site.work, site.stdout, site.order.declared)
+                read = rows_of(reader)
                 found = without_parameters(parameters, list(chain.from_iterable(map(_rows, read.batches))))
         except (ResultsError, BadResult) as problem:
             error = str(problem)

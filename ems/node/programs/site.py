@@ -11,7 +11,10 @@ from typing import Any
 from ems.base import aside
 from ems.base.messages import raised
 from ems.node.driver.worker_process import Limits
+from ems.node.job.declared import Declared
 from ems.node.job.keeper import MARKER
+from ems.node.job.reading import reader_of
+from ems.node.job.results_reader import ResultsReader
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.program import End
 from ems.node.programs.working_folder import WorkingFolder
@@ -38,6 +41,7 @@ class Site:
         self.work = self._work.path
         self.stdout, self.stderr = self._folder / "stdout", self._folder / "stderr"
         self._parameters = self._folder / "parameters.json"
+        self._declared = Declared.of(order.results)
         self._words = [placeholders.parse(word) for word in order.command]
         self._env = {name: placeholders.parse(text) for name, text in order.env.items()}
 
@@ -45,6 +49,10 @@ class Site:
     def is_one_program(self) -> bool:
         """Whether all points are computed by the same one."""
         return not any(isinstance(piece, placeholders.Name) for piece in self._words[0])
+
+    def reader(self) -> ResultsReader:
+        """Of what the next point's program writes, asked for before it starts."""
+        return reader_of(self.results, self.work, self.stdout, self._declared)
 
     def told(self, point: Mapping[str, Value]) -> dict[str, Any]:
         """All parameters of a point: those of the grid, and those that all points have."""
