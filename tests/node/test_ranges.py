@@ -75,6 +75,22 @@ def test_cutting_and_splitting_keep_all_points_in_order(spans: list[tuple[int, i
     assert all(pieces)
 
 
+@given(st.integers(0, 20_000), st.sets(st.integers(0, 19_999), max_size=60), st.text(min_size=1, max_size=3))
+def test_in_a_random_order_each_open_point_comes_once(total: int, done: set[int], key: str) -> None:
+    done = {point for point in done if point < total}
+    backlog = Backlog(bitmap(done, total), total, key)
+    taken = [backlog.take(7_000) for _ in range(4)]
+    assert sorted(point for each in taken for point in points(each)) == sorted(set(range(total)) - done)
+    assert backlog.left == 0 and backlog.take(1) == []
+
+
+def test_a_random_order_of_many_points_is_taken_in_ranges() -> None:
+    backlog = Backlog(b"", 10**6, "e1")
+    taken = backlog.take(6400)
+    assert taken == Backlog(b"", 10**6, "e1").take(6400) != Backlog(b"", 10**6, "e2").take(6400)
+    assert len(taken) == 100 and taken != sorted(taken)
+
+
 def test_what_is_given_back_is_taken_next() -> None:
     backlog = Backlog(bitmap({2}, 10), 10)
     assert backlog.left == 9

@@ -146,7 +146,7 @@ class Driver:
         self._order, self._workers, self._stopping = order, workers, stopping
         self._sweep = Sweep.of(order.grids)
         self._spool = Spool(Path(order.spool))
-        self._backlog = Backlog(Path(order.done).read_bytes(), len(self._sweep))
+        self._backlog = Backlog(Path(order.done).read_bytes(), len(self._sweep), order.shuffle)
         self._suspects: deque[Part] = deque()
         self._kinds = Kinds(order.types)
         self._batch_size = BatchSize()

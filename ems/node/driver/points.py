@@ -52,6 +52,7 @@ class Order:
     propose: str | None = None  # package.module:name of what proposes further rounds
     rounds: str = ""  # folder of what is told between them (`ems.node.driver.turns`)
     file: str = ""  # the JSON file itself
+    shuffle: str = ""  # the key of a random order (`ems.sweep.order`); without one, points come in ascending order
 
 
 @dataclass(frozen=True)

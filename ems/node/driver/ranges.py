@@ -6,6 +6,8 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from ems.sweep.order import RandomOrder
+
 Range = tuple[int, int]  # the first point and the one after the last
 
 TARGET_S, LEAST_S = 0.5, 0.05
@@ -55,6 +57,16 @@ def _runs(done: bytes) -> Iterator[Range]:
             position = end
 
 
+def open_in_order(done: bytes, order: RandomOrder) -> Iterator[Range]:
+    """The same points in a random order."""
+    padded = done + bytes(max(0, (order.total + 7) // 8 - len(done)))
+    for first, last in order.blocks():
+        if first % 8 == last % 8 == 0 and not any(padded[first // 8 : last // 8]):
+            yield first, last
+        else:
+            yield from _adjoining((i, i + 1) for i in range(first, last) if not padded[i // 8] >> i % 8 & 1)
+
+
 def count_open(done: bytes, total: int) -> int:
     """How many points below `total` have a bit that is not set, as in `open_ranges`."""
     whole = done[: total // 8]
@@ -95,10 +107,13 @@ def split(ranges: Sequence[Range], parts: int) -> Iterator[list[Range]]:
 
 
 class Backlog:
-    """The points nobody computes now. `left`: how many."""
+    """The points nobody computes now, in ascending order, or in the random one that follows from `key` if there is one.
 
-    def __init__(self, done: bytes, total: int) -> None:
-        self._fresh = open_ranges(done, total)
+    `left`: how many.
+    """
+
+    def __init__(self, done: bytes, total: int, key: str = "") -> None:
+        self._fresh = open_in_order(done, RandomOrder(key, total)) if key else open_ranges(done, total)
         self._returned: deque[Range] = deque()
         self.left = count_open(done, total)
 
