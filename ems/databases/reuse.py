@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from ems.databases import Claim, Database, Experiment, Registration, rounds
-from ems.sweep import Axis, Grid, Sweep
+from ems.sweep import Axis, Grid, Sweep, exclusion
 from ems.sweep.axes import Values, spelled
 
 MOST_LOOKED_UP = 1_000_000  # values of an axis that did not just grow or shrink at its end
@@ -46,7 +47,7 @@ def count(database: Database, registration: Registration) -> int:
     found = 0
     if sources := database.reusable(registration):
         sweep = Sweep.of(rounds.first_grids(registration))
-        done = bytearray((len(sweep) + 7) // 8)
+        done = bytearray(left_out(registration) or (len(sweep) + 7) // 8)
         found = sum(len(here) for source in sources for _, here in reusable_points(database, source, sweep, done))
     return found
 
@@ -94,6 +95,11 @@ def reusable_points(database: Database, source: Experiment, sweep: Sweep, done: 
     for there, here in shared(earlier, sweep, stored):
         for start, stop in _claimed(here, done):
             yield there[start:stop], here[start:stop]
+
+
+def left_out(registration: Registration) -> bytes:
+    """The bitmap of the points that the registration's spec leaves out; b"" where it leaves out none."""
+    return exclusion.of_job(json.loads(registration.spec)["job"])
 
 
 def _claimed(points: range, done: bytearray) -> Iterator[tuple[int, int]]:

@@ -92,7 +92,7 @@ def registered_again(row: Row, wanted: Registration) -> Change:
 def _as_computed(old: Registration, wanted: Registration) -> Values:
     """The points stay as they were numbered and computed: an id may stand for grids that are recorded in two ways."""
     before, spec = json.loads(old.spec), json.loads(wanted.spec)
-    kept = {key: value for key, value in before.get("job", {}).items() if key in ("sweep", "parameters")}
+    kept = {key: value for key, value in before.get("job", {}).items() if key in ("sweep", "parameters", "exclude")}
     if not kept:
         return {"points_total": old.points_total} if rounds.is_proposing(old) else {}
     spec["job"].update(kept)

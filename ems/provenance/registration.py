@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ems.databases import Registration
+from ems.databases import Registration, rounds
 from ems.lab import Lab
 from ems.lab.repository import WorkTree
 from ems.provenance import code as provenance
 from ems.provenance import environment, identity, inputs, numbers, pins
 from ems.provenance.code import Code
 from ems.provenance.environment import Environment
-from ems.stack import spec, sweep_forms
+from ems.stack import spec, sweep_choice, sweep_forms
 from ems.stack.models import AnyJob, CommandJob, CommandSweepJob, ExperimentSpec, SweepJob
 from ems.stack.scalars import rewritten
-from ems.sweep import Sweep
+from ems.sweep import Sweep, exclusion
 
 
 class Resolved(NamedTuple):
@@ -113,7 +113,9 @@ def _row(
 def shared_points(experiment: ExperimentSpec, row: Registration) -> int:
     """How many points of a stack file's grids are those of other ones above, which its new experiment has once."""
     job = experiment.job
-    return 0 if isinstance(job, CommandJob) else len(Sweep.of(job.sweep)) - row.points_total
+    if isinstance(job, CommandJob):
+        return 0
+    return len(Sweep.of(job.sweep)) - len(Sweep.of(rounds.first_grids(row)))
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,12 @@ class _Job:
 def _job(job: AnyJob) -> _Job:
     if isinstance(job, CommandJob):
         return _Job(job, {**job.model_dump(mode="json"), "parameters": numbers.hashed_values(job.parameters)})
+    sweep = Sweep.of(sweep_forms.hashed(job.sweep))
     proposing = {"propose": job.propose} if job.propose else {}
-    grids = {"grids": Sweep.of(sweep_forms.hashed(job.sweep)).identity(), **proposing}
-    recorded = sweep_forms.recorded(job.sweep)
-    described = _described(job)
-    return _Job(job.model_copy(update={"sweep": recorded}), described, grids, len(Sweep.of(recorded)))
+    left_out = {"exclude": exclusion.identity(sweep, job.exclude)} if job.exclude else {}
+    recorded = job.model_copy(update={"sweep": sweep_forms.recorded(job.sweep)})
+    points = sweep_choice.kept(recorded.model_dump(mode="json"))
+    return _Job(recorded, _described(job), {"grids": sweep.identity(), **proposing, **left_out}, points)
 
 
 def _described(job: SweepJob | CommandSweepJob) -> Mapping[str, Any]:

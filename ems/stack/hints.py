@@ -10,9 +10,10 @@ from datetime import date
 
 from ems.base.errors import Fault
 from ems.base.messages import show
+from ems.stack import sweep_choice
 from ems.stack.checks import NUMBER
 from ems.stack.keys import dotted
-from ems.stack.models import CommandJob, ExperimentSpec, LabSpec, Spec
+from ems.stack.models import CommandJob, CommandSweepJob, ExperimentSpec, LabSpec, Spec, SweepJob
 from ems.stack.scalars import scalar
 
 TRUTHS = re.compile("y|yes|n|no|on|off", re.IGNORECASE)
@@ -61,6 +62,8 @@ def _experiment_hints(described: ExperimentSpec, lab: LabSpec | None, today: dat
         yield Fault("ems:experiment.results.table", f"is {show(table)}, a word of SQL, which every query has to quote")
     if "PATH" in described.env:
         yield Fault("ems:experiment.env.PATH", "replaces the path of the environment's own programs, such as python")
+    if isinstance(described.job, SweepJob | CommandSweepJob):
+        yield from sweep_choice.idle(described.job.model_dump(mode="json"))
     if isinstance(described.job, CommandJob):
         for word in described.job.command:
             if re.search(r"\w(>>?|<|\||;)\w|\w;$", word) and shlex.quote(word) != word and " " not in word:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from ems.base import plugins
 from ems.base.messages import nearest, show
-from ems.stack import checks, fields, sweep_grids
+from ems.stack import checks, fields, sweep_choice, sweep_grids
 from ems.stack.fields import Name, Scalar
 from ems.stack.result_models import OrNone, ResultsSpec
 from ems.stack.strict import AsTuple, Strict
@@ -25,6 +25,10 @@ def _check_cluster_kind(kind: str) -> str:
 def _is_left_out(value: object) -> bool:
     """Of a key that came later: specs without it stay as they were recorded."""
     return value is None or value == ()
+
+
+def _is_grid(value: object) -> bool:
+    return value == "grid"
 
 
 Title = Annotated[str, checks.words()]
@@ -115,6 +119,15 @@ class CommandJob(Strict):
 
 Grids = Annotated[tuple[dict[str, Any], ...], sweep_grids.SWEEP]
 Proposer = Annotated[str, fields.FUNCTION]
+Excluded = Annotated[tuple[str | dict[str, Any], ...], sweep_choice.EXCLUDE]
+EXCLUDE = (
+    "Points that are not computed, and do not count: points with given values, as {n: 100, seed: 3}, and conditions on "
+    'parameters, as "m > n", with + - * /, comparisons, and, or, not.'
+)
+ORDER = (
+    "In which order points are computed: grid, as they are numbered, or random, so that plots fill evenly and the time "
+    "left is unbiased; it may be changed at any time."
+)
 Retries = Annotated[int, checks.number(low=0, high=100, whole=True)]
 Failures = Annotated[int, checks.number(low=0, high=sweep_grids.MOST_POINTS, whole=True)]
 Timeout = Annotated[float, checks.number(low=0, high=31_536_000, above=True)]
@@ -145,6 +158,8 @@ class SweepJob(Strict):
         description="What gives the points of the next round, as package.module:name: it is called with the rows of "
         "the rounds before, and returns a list of points, {name: value}, a grid as in `sweep`, or None to end.",
     )
+    exclude: Excluded = Field((), exclude_if=_is_left_out, description=EXCLUDE)
+    order: Annotated[str, sweep_choice.ORDER] = Field("grid", exclude_if=_is_grid, description=ORDER)
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
     retries: Retries = Field(0, description="How often a point that raises is tried again before it counts as failed.")
     max_failures: Failures | None = Field(
@@ -181,6 +196,8 @@ class CommandSweepJob(Strict):
         description="process: the program is started for each point. lines: a program for each worker stays, reads a "
         "point as one line of JSON from standard input and answers with one on standard output.",
     )
+    exclude: Excluded = Field((), exclude_if=_is_left_out, description=EXCLUDE)
+    order: Annotated[str, sweep_choice.ORDER] = Field("grid", exclude_if=_is_grid, description=ORDER)
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each program.")
     retries: Retries = Field(0, description="How often a point whose program fails is tried again.")
     max_failures: Failures | None = Field(

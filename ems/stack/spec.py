@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from ems.base import plugins
 from ems.base.errors import Fault, StackFileError
 from ems.base.messages import show
-from ems.stack import command_words, problems, rounds, settings
+from ems.stack import command_words, problems, rounds, settings, sweep_choice
 from ems.stack.keys import across, below, dotted, secrets
 from ems.stack.models import MODELS, ClusterSpec, ExperimentSpec, Kind, PlaceSpec, Spec
 from ems.stack.settings import NO_PLACES, Places
@@ -33,7 +33,7 @@ def parse(kind: Kind, data: object, places: Places = NO_PLACES) -> Spec:
     secret = [Fault(dotted((f"ems:{kind}", *location)), SECRET) for location in islice(secrets(data), MOST_FAULTS)]
     others = chain(across(kind, data, plugins.names("clusters")), _setting_faults(kind, data, places))
     if kind == "experiment":
-        others = chain(others, command_words.faults(data))
+        others = chain(others, command_words.faults(data), sweep_choice.faults(data))
     try:
         spec = MODELS[kind].model_validate(data)
     except ValidationError as error:

@@ -84,7 +84,9 @@ def alternatives(schema: Schema) -> list[Schema]:
 
 
 def form(schema: Schema) -> str:
-    """One plain type with its limits."""
+    """One plain type with its limits, or several."""
+    if "type" not in schema:
+        return " or ".join(map(form, alternatives(schema)))
     if schema["type"] == "array":
         return f"list of {' or '.join(map(form, alternatives(schema['items'])))}"
     name = NAMES[schema["type"]]

@@ -184,6 +184,19 @@ def test_points_are_counted_without_copying(database: Database) -> None:
     assert reuse.copy(database, claim, other, bytearray(12), lambda: None) == 0
 
 
+def test_points_that_are_left_out_are_not_reused(database: Database) -> None:
+    database.store(claimed(database, id="first", **long_sweep(0)), batch(range(LONG)))
+    spec = {
+        "job": {"function": "job:f", "sweep": [{"n": {"range": [0, LONG + 9, 1]}}], "exclude": ["n < 50", {"n": 60}]}
+    }
+    here = {"spec": json.dumps(spec), "job_digest": "j"}
+    registration = replace(REGISTRATION, id="new", **here)
+    assert reuse.count(database, registration) == LONG - 51
+    claim = claimed(database, id="new", **here)
+    assert reuse.copy(database, claim, registration, bytearray(reuse.left_out(registration)), lambda: None) == LONG - 51
+    assert states(database, "new") == {"stored": [*range(50, 60), *range(61, LONG)]}
+
+
 def test_copying_stops_when_told_and_keeps_what_it_has(database: Database) -> None:
     database.store(claimed(database, id="first", **sweeping(3)), batch([0, 1, 2, 3]))
     grown = claimed(database, id="grown", **sweeping(4))

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from ems.base.errors import ProvenanceError
+from ems.base.errors import ProvenanceError, StackFileError
 from ems.lab import find
 from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
@@ -87,6 +87,22 @@ def test_another_grid_is_another_experiment_whose_points_are_the_same(row, job, 
     first, second = row(SWEEP), row(job)
     assert first.id != second.id
     assert (first.job_digest == second.job_digest) == same_points
+
+
+@pytest.mark.parametrize("order", ["grid", "random"])
+def test_the_order_of_points_makes_no_other_experiment(row, order):
+    first, second = row(SWEEP), row(f"{SWEEP[:-1]}, order: {order}}}")
+    assert (first.id, first.points_total, first.job_digest) == (second.id, second.points_total, second.job_digest)
+    assert (first.spec == second.spec) == (order == "grid")
+
+
+def test_points_left_out_make_another_experiment_whose_points_are_the_same(row):
+    first, second = row(SWEEP), row(SWEEP[:-1] + ", exclude: [n > 2, {n: 1}]}")
+    assert (first.points_total, second.points_total) == (12, 4)
+    assert first.id != second.id and first.job_digest == second.job_digest
+    assert second.id == row(SWEEP[:-1] + ", exclude: [{n: 1.0}, (n>2)]}").id
+    with pytest.raises(StackFileError, match=r"exclude.*leaves out all 12 points"):
+        row(SWEEP[:-1] + ", exclude: n > 0}")
 
 
 def test_grids_that_share_points_are_recorded_with_each_once(row):

@@ -9,12 +9,14 @@ from ems.spool.batch import Batch
 class PointCount:
     """A sweep's points that the database has: done (with rows or with none) and failed. Each counts once.
 
+    `points`: how many the grid has; `left_out`: the bitmap of those that are not computed, if there are any.
     `done`, `failed`: to begin with, of points of which it is not known yet which they are.
     """
 
-    def __init__(self, points: int, done: int = 0, failed: int = 0) -> None:
+    def __init__(self, points: int, done: int = 0, failed: int = 0, left_out: bytes = b"") -> None:
         self.points, self.done, self._more_failed = points, done, failed
-        self.bits = bytearray((points + 7) // 8)  # bit i % 8 of byte i // 8 is set where point i is done
+        # Bit i % 8 of byte i // 8 is set where point i is done or left out
+        self.bits = bytearray(left_out or (points + 7) // 8)
         self._failed: set[int] = set()
         self._due: set[int] = set()  # of those that failed
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from ems.node.job.keeper import Ended, Job
 from ems.node.job.results_reader import ResultsReader
 from ems.spool.failures import grouped
 from ems.spool.kinds import Kind, settled
-from ems.sweep import Sweep
+from ems.sweep import Sweep, exclusion
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
@@ -78,7 +79,7 @@ class SweepAttempt(Attempt):
     def _make_ready(self) -> Outcome | None:
         super()._make_ready()
         row = self._patiently(self._row)
-        self._courier.count = PointCount(row.registration.points_total, row.points_done, row.points_failed)
+        self._courier.count = PointCount(self._points(row), row.points_done, row.points_failed, self._left_out)
         self._courier.recount = self._stored_points
         return None
 
@@ -136,6 +137,7 @@ class SweepAttempt(Attempt):
             "memory_mb": job["memory_mb"],
             "point_timeout_s": job["point_timeout_s"],
             "types": self._patiently(self._stored_kinds),
+            "shuffle": self._claim.experiment_id if job.get("order") == "random" else "",
         }
 
     def _count_stored(self) -> Outcome | None:
@@ -173,7 +175,7 @@ class SweepAttempt(Attempt):
         return row
 
     def _stored_points(self, database: Database) -> PointCount:
-        count = PointCount(self._row(database).registration.points_total)
+        count = PointCount(self._points(self._row(database)), left_out=self._left_out)
         for state, points in database.points(self._claim.experiment_id):
             count.know(points, state)
         return count
@@ -255,6 +257,14 @@ class SweepAttempt(Attempt):
             return f"{said}: {error}"
         of = "them" if looked_at == failed else f"the last {looked_at:,}"
         return f"{said}, {groups[0].count:,} of {of} with {error}"
+
+    def _points(self, row: Experiment) -> int:
+        """How many points the grids have, those that are left out included."""
+        return row.registration.points_total + exclusion.count(self._left_out)
+
+    @cached_property
+    def _left_out(self) -> bytes:
+        return exclusion.of_job(self._spec["job"])
 
     @property
     def _count(self) -> PointCount:

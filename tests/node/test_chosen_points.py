@@ -1,0 +1,75 @@
+"""Which points of a sweep a run computes, and in which order."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ems.databases import State
+from tests.node.bench import Bench, bench
+from tests.node.test_sweep_attempt import POINTS, ROWS, TROUBLED, Sweeping
+from tests.processes import PATIENCE_S, eventually
+
+__all__ = ["bench"]
+
+
+def called(sweep: Sweeping) -> list[int]:
+    """The points in the order in which they were computed."""
+    return list(map(int, (sweep.run_dir / "calls").read_text().split()))
+
+
+def described(bench: Bench, **job: object) -> None:
+    """The stack file says something else of the job, of the same experiment."""
+    registration = bench.row().registration
+    spec = json.loads(registration.spec)
+    spec["job"].update(job)
+    bench.database.register(replace(registration, spec=json.dumps(spec)))
+
+
+def test_a_random_order_computes_the_same_points(bench: Bench) -> None:
+    sweep = Sweeping(bench, job={"order": "random"})
+    assert sweep.run() == (State.SUCCEEDED, POINTS, 0)
+    calls = called(sweep)
+    assert calls != sorted(calls) and sorted(calls) == list(range(POINTS))
+    assert sweep.stored() == ROWS
+
+
+def test_another_order_applies_when_the_experiment_goes_on(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble", job={"max_failures": 0})
+    assert sweep.run()[0] is State.FAILED
+    before = called(sweep)
+    assert before == list(range(len(before)))
+    (sweep.run_dir / "trouble").unlink()
+    described(bench, order="random")
+    bench.database.reopen("e1")
+    assert sweep.run() == (State.SUCCEEDED, POINTS, 0)
+    after = called(sweep)[len(before) :]
+    assert after != sorted(after) and sweep.stored() == ROWS
+    assert set(before) & set(after) <= set(TROUBLED)
+
+
+LEFT_OUT = {0, *range(10, 20), 33}
+EXCLUDE = ["x >= 10 and x < 20", {"x": 33}, "x == 0"]
+
+
+@pytest.mark.parametrize("order", ["grid", "random"])
+def test_points_left_out_are_not_computed(bench: Bench, order: str) -> None:
+    sweep = Sweeping(bench, job={"exclude": EXCLUDE, "order": order})
+    assert sweep.run() == (State.SUCCEEDED, POINTS - len(LEFT_OUT), 0)
+    kept = [x for x in range(POINTS) if x not in LEFT_OUT]
+    assert sorted(called(sweep)) == kept
+    assert sweep.stored() == [x for x in kept if x != 5]
+    assert "28 points to compute" in (sweep.run_dir / "job.log").read_text()
+
+
+def test_the_heir_of_a_crash_leaves_them_out_too(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait", job={"exclude": EXCLUDE})
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.stored)
+    agent.kill()
+    agent.wait(PATIENCE_S)
+    sweep.make("go")
+    assert sweep.run() == (State.SUCCEEDED, POINTS - len(LEFT_OUT), 0)
+    assert set(called(sweep)) == set(range(POINTS)) - LEFT_OUT
