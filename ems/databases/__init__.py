@@ -159,6 +159,8 @@ class Database(ABC):
         A `registration.attempt` above the row's attempt reopens a failed, cancelled or expired experiment, and so
         does a raised `max_hours` an expired one, and a raised `max_points` or `max_rounds` one with `job.propose` that
         has succeeded: the state becomes `registered`, `wanted_attempt` the next number.
+        A `registration.pilot` of more points than before, or None for all, has a piloted one go on: it is `registered`
+        again, and its failed points are not due.
         "The row's attempt" is the greater of `attempt` and `wanted_attempt`, so that a cancelled experiment stays so.
         A changed `max_hours` moves the deadline of a run that is under way. Once it has run, the commit stays the one
         that did: a later one with the same tree is the same experiment. While it runs, its results table stays.
@@ -168,7 +170,8 @@ class Database(ABC):
 
     @abstractmethod
     def reopen(self, experiment_id: str) -> Experiment:
-        """Let a failed, cancelled or expired experiment go on; others are left as they are."""
+        """Let a failed, cancelled or expired experiment go on; others are left as they are: so are piloted ones, which
+        `register` lets go on."""
 
     @abstractmethod
     def experiment(self, experiment_id: str) -> Experiment | None:
@@ -286,7 +289,8 @@ class Database(ABC):
     def release(self, claim: Claim, outcome: Outcome) -> None:
         """End the run: state, counters, error, a `charge` row; machines 0. Idempotent for the same claim.
 
-        A passed deadline does not hinder it. If the experiment was reopened meanwhile, that stays due.
+        A passed deadline does not hinder it. If the experiment was reopened meanwhile, that stays due; if a pilot has
+        become one of more points, the experiment is `registered`, so that it goes on.
         """
 
     @abstractmethod

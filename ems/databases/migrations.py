@@ -130,5 +130,10 @@ def _files_left(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
+def _pilot(connection: Connection) -> None:
+    unless_there = "IF NOT EXISTS " if connection.dialect.name == "bigquery" else ""
+    connection.execute(text(f"ALTER TABLE experiment ADD COLUMN {unless_there}pilot BIGINT"))
+
+
 # The n-th brings version n to n + 1
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left)
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left, _pilot)

@@ -19,6 +19,7 @@ class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     LOST = "lost"
+    PILOTED = "piloted"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -30,8 +31,8 @@ class State(StrEnum):
         return self in FINISHED
 
 
-FINISHED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
-RETRYABLE = FINISHED - {State.SUCCEEDED}
+RETRYABLE = frozenset({State.FAILED, State.CANCELLED, State.EXPIRED})
+FINISHED = RETRYABLE | {State.SUCCEEDED, State.PILOTED}
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Registration:
     max_hours: float | None = None
     limit_usd: float | None = None
     attempt: int = 1  # the spec's reviewed `attempt:`
+    pilot: int | None = None  # so many points are computed now, a random sample of them; None: all
     job_digest: str = ""  # of the job but its grid, with inputs and `env:`; "" where no point can be reused
 
     @property

@@ -83,7 +83,8 @@ def registered_again(row: Row, wanted: Registration) -> Change:
     if row["run_state"] == State.RUNNING:  # also of a lapsed lease, as that run may come back: it stores by its claim
         values["results_table"] = old.results_table
     if reopened_by(found, wanted):
-        return Change(values | _opened(row))
+        is_piloted = found.state is State.PILOTED
+        return Change(values | (_going_on() | {"cancel_requested": False} if is_piloted else _opened(row)))
     if wanted.max_hours != old.max_hours and _has_deadline(row):
         values["deadline_at"] = deadline(wanted.max_hours, row["used_s"], row["claimed_at"])
     return Change(values)
@@ -132,7 +133,12 @@ def left(row: Row, files_left: str) -> Change | None:
 
 
 def reopened_by(found: Experiment, wanted: Registration) -> bool:
-    """Whether registering `wanted` lets the finished experiment `found` go on."""
+    """Whether registering `wanted` lets the finished experiment `found` go on.
+
+    After a pilot that is what has more points: a larger pilot, or all.
+    """
+    if found.state is State.PILOTED:
+        return wanted.pilot is None or wanted.pilot > (found.registration.pilot or 0)
     hours = found.registration.max_hours
     raised = hours is not None and (wanted.max_hours is None or wanted.max_hours > hours)
     again = wanted.attempt > max(found.attempt, found.wanted_attempt)
@@ -154,7 +160,7 @@ def check_same_table(found: Experiment, wanted: Registration) -> None:
 
 def _has_deadline(row: Row) -> bool:
     """Whether hours count now: neither before a run, nor between a reopening and the run that is due."""
-    is_due = row["wanted_attempt"] > row["attempt"]
+    is_due = row["wanted_attempt"] > row["attempt"] or row["run_state"] == State.PILOTED
     return not (State(row["state"]).finished or row["claimed_at"] is None or is_due)
 
 
@@ -168,6 +174,11 @@ def _opened(row: Row) -> Values:
         "finished_at": None,
         "error": "",
     }
+
+
+def _going_on() -> Values:
+    """After a pilot: points that failed in it are not due again."""
+    return {"state": State.REGISTERED, "deadline_at": None, "finished_at": None, "error": ""}
 
 
 # Runs
@@ -284,8 +295,15 @@ def _ended(row: Row, claim: Claim, outcome: Outcome) -> Values:
     }
     if _is_reopened(row, claim):
         return values
+    if outcome.state is State.PILOTED and _wants_more(row, outcome):  # since it looked last
+        return values | _going_on()
     ended = {"state": outcome.state, "error": outcome.error}
     return values | ended | ({"finished_at": row["now"]} if outcome.state.finished else {})
+
+
+def _wants_more(row: Row, outcome: Outcome) -> bool:
+    wanted: int | None = row["pilot"]
+    return wanted is None or wanted > outcome.points_done + outcome.points_failed
 
 
 def _charge(row: Row, outcome: Outcome) -> Values:

@@ -149,6 +149,7 @@ experiment = Table(
     Column("job_digest", Text, nullable=False, server_default=""),
     Column("used_s", Double, nullable=False, server_default="0"),
     Column("files_left", Remark, nullable=False, server_default=""),
+    Column("pilot", BigInteger),
 )
 
 Index("ix_experiment_newest", *(experiment.c[name] for name in ("stack", "destroyed_at", "registered_at", "id")))

@@ -77,6 +77,7 @@ COLUMNS = {
     "rows_stored": "Rows stored.",
     "machines": "Machines that the experiment holds now.",
     "cost_usd": "Cost so far, in US dollars.",
+    "pilot": "How many points are to be computed now, a random sample; null: all of them.",
     "used_s": "Seconds that the runs before the newest took, each from its start to its last heartbeat.",
     "cancel_requested": "Whether somebody has asked to stop it.",
     "registered_at": "When it was registered.",

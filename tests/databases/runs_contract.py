@@ -24,6 +24,7 @@ from tests.databases.cases import (
     claim_elsewhere,
     claimed,
     empty,
+    failed,
     ints,
     now,
     states,
@@ -63,6 +64,38 @@ class RunsContract(DatabaseCase):
         database.reopen("5f0c")
         again = claimed(database)
         assert not again.cancel and not database.beat(again, LONG_S).cancel
+
+    def test_a_pilot_goes_on_when_more_points_are_wanted(self, database):
+        """Without a new opening: failed points are not due again."""
+        pilot = claimed(database, pilot=3)
+        database.store(pilot, batch([0, 5], ints("x", 1, 2), marks=(failed(7),)))
+        database.release(pilot, Outcome(State.PILOTED, 2, 1))
+        database.release(pilot, Outcome(State.PILOTED, 2, 1))
+        found = now(database)
+        assert (found.state, found.state.finished, found.machines) == (State.PILOTED, True, 0)
+        assert (found.points_done, found.points_failed, found.registration.pilot) == (2, 1, 3)
+        assert database.claim("5f0c", agent="a", lease_s=LONG_S) is None
+        for pilot_again in (3, 2):
+            assert database.register(replace(REGISTRATION, pilot=pilot_again)).state is State.PILOTED
+        assert database.reopen("5f0c").state is State.PILOTED
+        assert database.request_cancel("5f0c").state is State.PILOTED
+        assert_fenced(database, pilot)
+        assert database.register(replace(REGISTRATION, pilot=4)).state is State.REGISTERED
+        assert database.register(replace(REGISTRATION, max_hours=1.0)).deadline_at is None
+        whole = claimed(database)
+        found = now(database)
+        assert (found.attempt, found.wanted_attempt, found.registration.pilot) == (2, 1, None)
+        assert states(database) == {"stored": [0, 5], "failed": [7]}
+        database.release(whole, Outcome(State.SUCCEEDED, 8, 0))
+        assert database.register(replace(REGISTRATION, pilot=5)).state is State.SUCCEEDED
+
+    @pytest.mark.parametrize("more", [None, 5])
+    def test_a_pilot_of_which_more_is_wanted_while_it_ends_goes_on(self, database, more):
+        pilot = claimed(database, pilot=3)
+        database.register(replace(REGISTRATION, pilot=more))
+        database.release(pilot, Outcome(State.PILOTED, 3, 0))
+        assert now(database).state is State.REGISTERED
+        assert claimed(database, pilot=more).attempt == 2
 
     def test_the_results_table_of_a_run_under_way_stays(self, database):
         claim = claimed(database)

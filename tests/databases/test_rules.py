@@ -23,6 +23,7 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 AGENTS = st.sampled_from("ab")
 LEASES_S = st.sampled_from([0.0, LONG_S])
 HOURS = st.sampled_from([None, 0.5, 2.0, 8.0])
+PILOTS = st.sampled_from([None, 2, 9])
 MINUTES = st.sampled_from([-45, 1, 40, 150])  # of which some outlast a lease, or hours
 ENDS = st.sampled_from([State.LOST, State.LOST, State.LOST, *sorted(FINISHED)])
 FROZEN = ("points_done", "points_failed", "rows_stored", "cost_usd", "error", "log_tail", "finished_at", "machines")
@@ -171,18 +172,23 @@ class Histories(RuleBasedStateMachine):
         attempt=st.integers(1, 4),
         commit=st.sampled_from(["c" * 40, "d" * 40]),
         table=st.sampled_from(["digits", "elsewhere"]),
+        pilot=PILOTS,
     )
-    def register(self, hours: float | None, attempt: int, commit: str, table: str) -> None:
+    def register(self, hours: float | None, attempt: int, commit: str, table: str, pilot: int | None) -> None:
         before, was = self.row, self.state
         table = before["results_table"] if before["rows_stored"] else table  # else it is refused
         raised = before["max_hours"] is not None and (hours is None or hours > before["max_hours"])
         again = attempt > max(before["attempt"], before["wanted_attempt"])
-        wanted = replace(REGISTRATION, max_hours=hours, attempt=attempt, commit=commit, results_table=table)
+        changes: dict[str, Any] = {"max_hours": hours, "attempt": attempt, "commit": commit, "results_table": table}
+        wanted = replace(REGISTRATION, pilot=pilot, **changes)
         found = self.calls.register(wanted)
         assert (found.registration.max_hours, found.destroyed_at) == (hours, None)
         assert found.registration.commit == (before["commit"] if before["attempt"] else commit)
         assert found.registration.results_table == (before["results_table"] if self.live else table)
-        if was in RETRYABLE and (again or (was is State.EXPIRED and raised)):
+        if was is State.PILOTED and (pilot is None or pilot > (before["pilot"] or 0)):
+            self.cancelling = False
+            self.goes_on_after_a_pilot(before)
+        elif was in RETRYABLE and (again or (was is State.EXPIRED and raised)):
             self.reopened(before)
         else:
             self.went_on(before, was, hours_changed=hours != before["max_hours"])
@@ -296,9 +302,15 @@ class Histories(RuleBasedStateMachine):
             self.live = None
             self.releases.append((claim, outcome))
             is_due = before["wanted_attempt"] > claim.attempt
-            assert self.row["state"] == (before["state"] if is_due else end)
             assert (self.row["points_done"], self.row["machines"]) == (outcome.points_done, 0)
-            self.went_on(before, was, reported=True)
+            is_more = before["pilot"] is None or before["pilot"] > outcome.points_done
+            if end is State.PILOTED and is_more and not is_due:
+                self.goes_on_after_a_pilot(
+                    {**before, "points_done": outcome.points_done, "cost_usd": self.row["cost_usd"]}
+                )
+            else:
+                assert self.row["state"] == (before["state"] if is_due else end)
+                self.went_on(before, was, reported=True)
 
     @precondition(lambda self: self.releases)
     @rule(data=st.data())
@@ -316,6 +328,13 @@ class Histories(RuleBasedStateMachine):
         for name in ("attempt", "points_done", "rows_stored", "cost_usd"):
             assert self.row[name] == before[name]
         self.cancelling = False
+
+    def goes_on_after_a_pilot(self, before: dict[str, Any]) -> None:
+        """No new opening: what failed stays so."""
+        found = (self.row["state"], self.row["error"], self.row["finished_at"], self.row["deadline_at"])
+        assert found == (State.REGISTERED, "", None, None)
+        for name in ("attempt", "wanted_attempt", "points_done", "rows_stored", "cost_usd"):
+            assert self.row[name] == before[name]
 
     def went_on(
         self,

@@ -70,7 +70,7 @@ def test_what_runs_took_is_found_from_an_older_schema(made, file):
     claimed_twice(made)
     with closing(sqlite3.connect(file)) as raw:
         ((used_s,),) = raw.execute("SELECT used_s FROM experiment")
-        for column in ("used_s", "files_left"):
+        for column in ("used_s", "files_left", "pilot"):
             raw.execute(f"ALTER TABLE experiment DROP COLUMN {column}")
         raw.execute("DROP TABLE proposed")
         raw.execute("UPDATE schema_version SET version = 4")
