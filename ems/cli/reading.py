@@ -1,19 +1,22 @@
-"""`ems results`, `ems failures`, `ems read`: commands that read what an experiment computed."""
+"""`ems results`, `ems failures`, `ems points`, `ems read`: commands that read what an experiment computed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ems import lab as laboratory
-from ems.base.console import out, print_json, say
+from ems.base.console import out, print_json, say, text_out
 from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
 from ems.databases import Experiment
 from ems.databases.snippets import Language
+
+if TYPE_CHECKING:
+    from ems.views.points import OpenPoints
 
 reading = typer.Typer()
 
@@ -89,6 +92,47 @@ def failures(stack: Stack, as_json: Json = False) -> None:
             print_json([view.as_object(mark) for mark in connected.failures(experiment.id)])
         else:
             out.flow(view.page(connected.failures(experiment.id), experiment))
+
+
+@reading.command(
+    rich_help_panel=READ,
+    epilog="[bold]Examples[/]  ems points svd · ems points svd --missing --csv > left.csv",
+)
+def points(
+    stack: Stack,
+    missing: Annotated[bool, typer.Option("--missing", help="Only those that a run would compute now.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that failed.")] = False,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on standard output, for scripts.")] = False,
+) -> None:
+    """Show which points of a sweep are not stored, with their parameters: of the stack's newest experiment, also while
+    it runs; where there is none yet, all points of the stack file."""
+    from ems.views import points as view
+
+    if as_json and as_csv:
+        raise UserError("--json and --csv are two answers to one question.", "Give one of them.")
+    found, states = open_points(stack), view.chosen(missing=missing, failed=failed)
+    if as_json:
+        view.write_json(found.walk(states), text_out())
+    elif as_csv:
+        view.write_csv(found.walk(states), found.sweep.names, text_out())
+    else:
+        out.print(view.table(found, states))
+
+
+def open_points(stack: str) -> OpenPoints:
+    """The points of a stack that are not stored."""
+    from ems import clusters
+    from ems.lab.jobs import job_of
+    from ems.lab.stacks import StackFiles
+    from ems.views.points import OpenPoints
+
+    lab = laboratory.find()
+    job, experiment = job_of(StackFiles(lab, clusters.settings()), stack)
+    if experiment is None:
+        return OpenPoints(stack, job, ())
+    with lab.database() as connected:
+        return OpenPoints(stack, job, connected.points(experiment.id))
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")

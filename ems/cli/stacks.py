@@ -22,6 +22,7 @@ from ems.lab import experiments as recorded
 
 if TYPE_CHECKING:
     from ems.engine.teardown import Leftover
+    from ems.lab.stacks import StackFiles
 
 stacks_commands = typer.Typer()
 ON_TERMINAL = 50  # experiments, unless more are asked for
@@ -51,7 +52,8 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
 
 @stacks_commands.command(
-    rich_help_panel=RUN, epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry"
+    rich_help_panel=RUN,
+    epilog="[bold]Examples[/]  ems up · ems up digits --detach · ems up digits --retry · ems up svd --pilot 1%",
 )
 def up(
     stacks: Stacks = None,
@@ -59,6 +61,14 @@ def up(
     retry: Annotated[
         bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
     ] = False,
+    pilot: Annotated[
+        str,
+        typer.Option(
+            metavar="SAMPLE",
+            help="Compute a random sample of a sweep's points first, as 1% or 200, and show what the rest would take; "
+            "without it, the rest is computed.",
+        ),
+    ] = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Pulumi also where nothing has to be done.")] = False,
     at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many experiments go on at a time.")] = 2,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that Pulumi shows.")] = False,
@@ -67,11 +77,13 @@ def up(
     """Run experiments: register, provision, run, store, release. Twice is once; interrupted, it goes on."""
     from ems import clusters
     from ems.engine import lifecycle, together
+    from ems.engine.pilot import Pilot
     from ems.engine.runner import Pulumi
     from ems.lab.stacks import StackFiles
     from ems.views.board import Board
     from ems.views.status import status_object
 
+    sample = Pilot.of(pilot) if pilot else None
     lab = laboratory.find()
     files = StackFiles(lab, clusters.settings())
     imported = lifecycle.imported(lab, stacks or [])
@@ -85,13 +97,27 @@ def up(
         return
     pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
     names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, wanted, say))
-    wishes = lifecycle.Wishes(detach, retry, refresh, verbose)
+    wishes = lifecycle.Wishes(detach, retry, refresh, verbose, sample)
     board = Board(err if as_json else out, lab, len(names), drawn=not verbose)
     with board.shown():
         experiments = together.up_all(pulumi, files, names, board, wishes, at_once)
-    if as_json:
+    if sample:
+        show_pilots(files, experiments, as_json)
+    elif as_json:
         print_json([status_object(experiment) for experiment in experiments])
     lifecycle.raise_if_failed(experiments)
+
+
+def show_pilots(files: StackFiles, experiments: Sequence[databases.Experiment], as_json: bool) -> None:
+    """Print what pilots found out."""
+    from ems.views import pilot as view
+
+    found = [view.as_object(each, view.workplaces(each, files.places())) for each in experiments]
+    if as_json:
+        print_json(found)
+    else:
+        for one, experiment in zip(found, experiments, strict=True):
+            out.flow(view.page(one, experiment))
 
 
 @stacks_commands.command(rich_help_panel=RUN, epilog="[bold]Example[/]  ems stop digits")

@@ -10,9 +10,10 @@ from typing import NamedTuple
 from ems import clusters, databases
 from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, EngineError, ExperimentFailed, NoTables
 from ems.base.messages import Say, some
-from ems.databases import Experiment, Registration, State
+from ems.databases import Experiment, Registration, State, rules
 from ems.engine import preflight
 from ems.engine.converged import are_rows_converged, is_converged
+from ems.engine.pilot import Pilot, piloted
 from ems.engine.runner import Pulumi, has_state, make_ready
 from ems.engine.turn import refuse, turn
 from ems.lab import Lab
@@ -80,12 +81,16 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Wishes:
-    """How `up` is asked for. `refresh`: to update what needs none, too; `verbose`: to show all that Pulumi shows."""
+    """How `up` is asked for. `refresh`: to update what needs none, too; `verbose`: to show all that Pulumi shows.
+
+    `pilot`: to compute a random sample of points only, for now.
+    """
 
     detach: bool = False
     retry: bool = False
     refresh: bool = False
     verbose: bool = False
+    pilot: Pilot | None = None
 
 
 def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes: Wishes) -> Ended | None:
@@ -102,10 +107,12 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
             _describe(pulumi, stack, stacks, telling, wishes)
         return None
     before = find(pulumi.lab, resolved.row.id)
+    if wishes.pilot:
+        resolved = resolved._replace(row=piloted(resolved.row, wishes.pilot, before, retry=wishes.retry))
     if before and _needs_nothing(pulumi, stack, before, resolved.row, wishes):
         return Ended(before, ran=False)
     retry = wishes.retry and before is not None and before.state in databases.RETRYABLE  # not what fails while we wait
-    if retry or before is None or not before.state.finished:
+    if retry or before is None or not before.state.finished or rules.reopened_by(before, resolved.row):
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
     if before is None:

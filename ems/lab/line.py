@@ -45,7 +45,9 @@ def failed_points(experiment: Experiment) -> int:
 
 
 def way_on(experiment: Experiment) -> str:
-    """Where to look at one that did not succeed, and how to go on."""
+    """Where to look at one that did not succeed, and how to go on; of a pilot, only this."""
+    if experiment.state is State.PILOTED:
+        return f"Compute the rest: ems up {experiment.registration.stack}"
     if experiment.registration.imported:
         return "Repeat the import: ems import SOURCE --as " + experiment.registration.stack
     stack, look = experiment.registration.stack, "failures" if failed_points(experiment) else "logs"

@@ -19,7 +19,7 @@ from ems.views.failures import parameters
 FAILURES = 5
 LOG_LINES, LOG_BYTES = 50, 16_384
 CSS_COLOURS = {
-    **{State.SUCCEEDED: "green", State.FAILED: "red", State.EXPIRED: "red"},
+    **{State.SUCCEEDED: "green", State.PILOTED: "green", State.FAILED: "red", State.EXPIRED: "red"},
     **{State.LOST: "orange", State.CANCELLED: "purple"},
 }
 

@@ -67,7 +67,7 @@ def _write_csv(batches: Iterable[Batch], file: IO[str]) -> int:
     rows = 0
     for batch in batches:
         if not rows:
-            file.write(",".join(name if _PLAIN.fullmatch(name) else _quoted(name) for name in header(batch)) + "\n")
+            file.write(",".join(name if _PLAIN.fullmatch(name) else quoted(name) for name in header(batch)) + "\n")
         columns = [map(str, batch.points), map(str, batch.rows), *map(_csv_cells, batch.columns)]
         file.writelines(",".join(cells) + "\n" for cells in zip(*columns, strict=True))
         rows += len(batch)
@@ -75,11 +75,12 @@ def _write_csv(batches: Iterable[Batch], file: IO[str]) -> int:
 
 
 def _csv_cells(column: Column) -> list[str]:
-    shown: Callable[[Any], str] = _quoted if column.type == "text" else repr
+    shown: Callable[[Any], str] = quoted if column.type == "text" else repr
     return ["" if value is None else shown(value) for value in column.values]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Text in quotes, as CSV has it."""
     return '"' + text.replace('"', '""') + '"'
 
 

@@ -30,7 +30,8 @@ NUMBERS = ("points", "failed", "rows", "attempt", "machines", "cost")
 LEAST_FIRST = ("project", "cluster", "attempt", "cost", "machines", "took", "rows", "changed")
 NOT_RECORDED = "not recorded"
 COLOURS: dict[str, str] = {
-    **{State.SUCCEEDED: "green", IMPORTED: "green", State.FAILED: "red", State.EXPIRED: "red", State.LOST: "yellow"},
+    **{State.SUCCEEDED: "green", State.PILOTED: "green", IMPORTED: "green", State.LOST: "yellow"},
+    **{State.FAILED: "red", State.EXPIRED: "red"},
     **{State.CANCELLED: "magenta", State.RUNNING: "cyan", State.PROVISIONING: "cyan", State.QUEUED: "cyan"},
 }
 MOST_NAMED = 10
@@ -44,7 +45,7 @@ class StatusObject(TypedDict):
     experiment_id: Annotated[str, "Id of the experiment, a UUID."]
     state: Annotated[
         str,
-        "`registered`, `provisioning`, `queued`, `running` or `lost`; or, finished: `succeeded`, `failed`, "
+        "`registered`, `provisioning`, `queued`, `running` or `lost`; or, finished: `piloted`, `succeeded`, `failed`, "
         "`cancelled` or `expired`.",
     ]
     attempt: Annotated[int, "Number of the newest run; 0 before the first."]
@@ -114,7 +115,7 @@ def status_page(
     several = len(experiments) > 1
     errors = (_error(experiment, several=several) for experiment in experiments if experiment.error)
     below = [_summary(experiments, total)] if several else []
-    if not several and experiments[0].state in RETRYABLE:
+    if not several and experiments[0].state in RETRYABLE | {State.PILOTED}:
         below.append(Text(way_on(experiments[0]), "dim"))
     if not several and (origin := origin_of(experiments[0].registration)):
         below.append(origin)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from ems.databases import State
-from tests.node.bench import Bench, bench
+from tests.node.bench import Bench, bench, family
 from tests.node.test_sweep_attempt import POINTS, ROWS, TROUBLED, Sweeping
 from tests.processes import PATIENCE_S, eventually
 
@@ -73,3 +73,57 @@ def test_the_heir_of_a_crash_leaves_them_out_too(bench: Bench) -> None:
     sweep.make("go")
     assert sweep.run() == (State.SUCCEEDED, POINTS - len(LEFT_OUT), 0)
     assert set(called(sweep)) == set(range(POINTS)) - LEFT_OUT
+
+
+def test_a_pilot_computes_a_sample_and_the_rest_follows(bench: Bench) -> None:
+    sweep = Sweeping(bench, "trouble", job={"exclude": EXCLUDE})
+    bench.database.register(replace(bench.row().registration, pilot=8))
+    state, done, failed = sweep.run()
+    assert (state, done + failed, bench.row().machines) == (State.PILOTED, 8, 0)
+    sample = called(sweep)
+    assert len(set(sample)) == 8 and not set(sample) & LEFT_OUT
+    measured = json.loads(bench.row().platform)["measured"]
+    assert (measured["points"], measured["workers"]) == (8, 1)
+    assert 8 * 0.04 < measured["worker_s"] < measured["took_s"] and 5 < measured["memory_mb"] < 2000
+    assert sweep.run()[0] is State.PILOTED and called(sweep) == sample
+    bench.database.register(replace(bench.row().registration, pilot=12))
+    assert sweep.run()[0] is State.PILOTED
+    assert len(set(called(sweep))) == len(called(sweep)) == 12
+    bench.database.register(replace(bench.row().registration, pilot=None))
+    (sweep.run_dir / "trouble").unlink()
+    sweep.run()
+    assert sorted(called(sweep)) == [x for x in range(POINTS) if x not in LEFT_OUT]
+    assert bench.row().wanted_attempt == 1 and sweep.failed() == [x for x in called(sweep)[:12] if x in TROUBLED]
+
+
+def test_a_pilot_that_loses_its_agent_goes_on_with_the_same_sample(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    bench.database.register(replace(bench.row().registration, pilot=15))
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.calls)
+    agent.kill()
+    agent.wait(PATIENCE_S)
+    eventually(lambda: family(sweep.run_dir) == [])
+    kept = {*sweep.computed(), *sweep.spooled()}
+    sweep.make("go")
+    assert sweep.run()[:2] == (State.PILOTED, 15)
+    calls = sweep.calls()
+    assert len(calls) == 15 and all(calls[x] == 1 for x in kept)
+
+
+def test_a_pilot_that_becomes_the_whole_while_it_runs_goes_on(bench: Bench) -> None:
+    sweep = Sweeping(bench, "wait")
+    bench.database.register(replace(bench.row().registration, pilot=20))
+    agent = bench.start(sweep.run_dir)
+    eventually(sweep.calls)
+    bench.database.register(replace(bench.row().registration, pilot=None))
+    sweep.make("go")
+    assert agent.wait(PATIENCE_S) == 0
+    assert (bench.row().state, bench.row().attempt, bench.row().points_done) == (State.SUCCEEDED, 1, POINTS)
+    assert sweep.calls() == dict.fromkeys(range(POINTS), 1)
+
+
+def test_a_pilot_of_all_points_is_the_whole(bench: Bench) -> None:
+    sweep = Sweeping(bench)
+    bench.database.register(replace(bench.row().registration, pilot=POINTS))
+    assert sweep.run() == (State.SUCCEEDED, POINTS, 0)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from ems.base.version import __version__
+from ems.node.driver import measured
 from ems.node.driver.blas import Blas
 from ems.node.driver.machine import Machine, System, machine, system
+from ems.node.driver.measured import Measured
 from ems.node.driver.platform import FILE, Platform
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.driver.platform import probe; probe(sys.argv[2])"
@@ -53,19 +55,23 @@ class RunPlatform(TypedDict):
         "scipy of its environment load.",
     ]
     workers: Annotated[list[WorkerPlatform], "The distinct platforms of a sweep's workers; empty for a command."]
+    measured: Annotated[
+        Measured | None, "What the points of a sweep cost; null until they are computed, and for a command."
+    ]
 
 
 def of_run(run_dir: Path, commit: str) -> str:
     """The RunPlatform as JSON, as far as it is known by now."""
-    groups = _groups(run_dir / FILE)
+    groups: list[dict[str, Any]] = _read(run_dir / FILE) or []
     job: dict[str, Any] = groups[0] if groups else {"python": "", "blas": []}
     own: Platform = {"machine": machine(), "system": system(), "python": job["python"], "blas": job["blas"]}
     workers = [_less(group, own) for group in groups if group["count"]]
-    return json.dumps({"ems": __version__, "commit": commit, **own, "workers": workers})
+    cost = _read(run_dir / measured.FILE)
+    return json.dumps({"ems": __version__, "commit": commit, **own, "workers": workers, "measured": cost})
 
 
-def _groups(file: Path) -> list[dict[str, Any]]:
-    return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
 def _less(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +80,9 @@ def _less(group: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def forget(run_dir: Path) -> None:
     """What an earlier job of this folder ran on."""
-    with suppress(OSError):  # then it is written over
-        (run_dir / FILE).unlink()
+    for name in (FILE, measured.FILE):
+        with suppress(OSError):  # then it is written over
+            (run_dir / name).unlink()
 
 
 class Probe:

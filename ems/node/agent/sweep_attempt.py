@@ -20,6 +20,7 @@ from ems.base.messages import counted
 from ems.databases import Database, Experiment, Outcome, State, reuse
 from ems.node.agent.attempt import POLL_S, SAID_CHARACTERS, Attempt
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from ems.node.agent.pilot import either, outside
 from ems.node.agent.platform import Probe
 from ems.node.agent.point_count import PointCount
 from ems.node.agent.spools import Spools
@@ -62,6 +63,7 @@ class SweepAttempt(Attempt):
 
         return super()._guarded(unless_halted)
 
+    _pilot: int | None = None  # so many points are to be computed now
     _is_damaged = False  # whether a batch was set aside, whose points are missing
 
     def _open_spools(self) -> Spools:
@@ -97,14 +99,27 @@ class SweepAttempt(Attempt):
                 return self._judged(ended)
             self._is_damaged = False
             outcome = super()._work()
-            if not self._is_damaged or outcome.exit_code != 0:
+            if outcome.exit_code != 0 or not (self._is_damaged or self._wants_more()):
                 return outcome
 
     def _ended_before(self) -> Ended | None:
         """How the driver would end, if there is nothing left for it to do."""
         if self._max_failures is not None and self._count.given_up > self._max_failures:
             return Ended(TOO_MANY_FAILURES)
-        return None if count_open(self._count.settled(), self._count.points) else Ended(0)
+        self._pilot = self._patiently(self._row).registration.pilot
+        return None if count_open(self._settled(), self._count.points) else Ended(0)
+
+    def _settled(self) -> bytes:
+        """The points that the driver leaves alone."""
+        settled = self._count.settled()
+        if self._pilot is None:
+            return settled
+        id, points = self._claim.experiment_id, self._count.points
+        return either(settled, outside(id, points, self._left_out, self._pilot))
+
+    def _wants_more(self) -> bool:
+        """Whether a pilot has become a larger one meanwhile, or the whole."""
+        return self._pilot is not None and self._patiently(self._row).registration.pilot != self._pilot
 
     def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:
         order = self._dir / "order.json"
@@ -137,7 +152,7 @@ class SweepAttempt(Attempt):
             "memory_mb": job["memory_mb"],
             "point_timeout_s": job["point_timeout_s"],
             "types": self._patiently(self._stored_kinds),
-            "shuffle": self._claim.experiment_id if job.get("order") == "random" else "",
+            "shuffle": self._claim.experiment_id if self._pilot or job.get("order") == "random" else "",
         }
 
     def _count_stored(self) -> Outcome | None:
@@ -164,9 +179,8 @@ class SweepAttempt(Attempt):
             raise Halted(outcome)
 
     def _write_done(self) -> Path:
-        """The points that the driver leaves alone."""
         file = self._dir / "done.bits"
-        file.write_bytes(self._count.settled())
+        file.write_bytes(self._settled())
         return file
 
     def _row(self, database: Database) -> Experiment:
@@ -239,6 +253,8 @@ class SweepAttempt(Attempt):
         failed = self._count.failed
         if ended.code not in {0, TOO_MANY_FAILURES}:
             return Outcome(State.FAILED, 0, 0, ended.code, self._said(ended, "the sweep's driver: "), self._log_tail())
+        if ended.code == 0 and self._pilot is not None and count_open(self._count.settled(), self._count.points):
+            return Outcome(State.PILOTED, 0, 0, exit_code=0)
         if ended.code == 0 and failed <= (self._max_failures or 0):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
         stopped = "" if ended.code == 0 else ". It was stopped, as more than max_failures failed."

@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from ems.base import aside
 from ems.base.errors import EmsError
+from ems.node.driver import measured
+from ems.node.driver.measured import Measure
 from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, read_order
 from ems.node.driver.position import GATHERING, LOADING
@@ -154,6 +156,7 @@ class Driver:
         self._progress = ProgressFile(order.progress)
         self._rounds = Rounds(order, proposers) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
+        self._measure = Measure(Path(order.progress).with_name(measured.FILE), order.workers)
 
     def run(self) -> int:
         """Compute what is not done; returns the exit code: 0, 3 after too many failures, 143 after SIGTERM."""
@@ -225,6 +228,7 @@ class Driver:
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
         self._batch_size.learn(returned.points, returned.seconds, len(returned.data))
+        self._measure.add(returned.points, returned.seconds, returned.memory_mb)
         self._hand_out()  # the worker need not wait for the disk
         self._write(returned.data)
 
@@ -295,6 +299,7 @@ class Driver:
         while self._workers.tasks and time.monotonic() < leave_at:
             self._take_in(TICK_S)
         self._progress.write(self._workers.count, 0, now=True)
+        self._measure.write()
 
 
 def main(order_file: str, drive: Callable[[str, threading.Event], int] | None = None) -> NoReturn:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ems.base.errors import EmsError
 from ems.node.driver import platform
+from ems.node.driver.measured import peak_mb
 from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
@@ -66,6 +67,7 @@ class Returned:
     kinds: dict[str, Kind]
     seconds: float
     platform: str  # of the worker, as JSON; "" if it is not known
+    memory_mb: float = 0.0  # the most that the worker has had; 0 if it is not known
 
 
 @dataclass(frozen=True)
@@ -206,4 +208,5 @@ class Work:
             kinds=typed.kinds,
             seconds=time.perf_counter() - self._began,
             platform=platform.here(),
+            memory_mb=peak_mb(),
         )
