@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from ems.lab.stacks import StackFiles
 
 stacks_commands = typer.Typer()
+Sample = Annotated[
+    str,
+    typer.Option(
+        metavar="SAMPLE",
+        help="Compute a random sample of a sweep's points first, as 1% or 200, and show what the rest would take; "
+        "without it, the rest is computed.",
+    ),
+]
 ON_TERMINAL = 50  # experiments, unless more are asked for
 
 
@@ -61,14 +69,7 @@ def up(
     retry: Annotated[
         bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
     ] = False,
-    pilot: Annotated[
-        str,
-        typer.Option(
-            metavar="SAMPLE",
-            help="Compute a random sample of a sweep's points first, as 1% or 200, and show what the rest would take; "
-            "without it, the rest is computed.",
-        ),
-    ] = "",
+    pilot: Sample = "",
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Pulumi also where nothing has to be done.")] = False,
     at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many experiments go on at a time.")] = 2,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that Pulumi shows.")] = False,

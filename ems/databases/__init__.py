@@ -170,8 +170,8 @@ class Database(ABC):
 
     @abstractmethod
     def reopen(self, experiment_id: str) -> Experiment:
-        """Let a failed, cancelled or expired experiment go on; others are left as they are: so are piloted ones, which
-        `register` lets go on."""
+        """Let a failed, cancelled or expired experiment go on; others are left as they are. With a piloted one
+        `register` goes on."""
 
     @abstractmethod
     def experiment(self, experiment_id: str) -> Experiment | None:

@@ -43,7 +43,7 @@ def piloted(row: Registration, pilot: Pilot, before: Experiment | None, *, retry
     """
     if "sweep" not in json.loads(row.spec)["job"]:
         raise UserError(
-            f"{row.stack} runs one command: there are no points to take a sample of.", f"Run it: ems up {row.stack}"
+            f"{row.stack} runs one command, which has nothing to take a sample of.", f"Run it: ems up {row.stack}"
         )
     size = pilot.size(row.points_total)
     if before is None or (before.state in RETRYABLE and retry):

@@ -14,7 +14,7 @@ import rich.text
 from ems.base.console import Text
 from ems.base.messages import counted
 from ems.databases import Experiment
-from ems.lab.line import duration, progress_line, way_on
+from ems.lab.line import duration, way_on
 from ems.node.driver.measured import Measured
 from ems.stack.models import ClusterSpec
 
@@ -48,7 +48,7 @@ class PilotObject(TypedDict):
     points_total: Annotated[int, "How many points there are."]
     points_left: Annotated[int, "How many are neither stored nor failed."]
     measured: Annotated[Measured | None, "What the points of the newest run cost; null if it computed none."]
-    points_per_s: Annotated[float | None, "Points a second of that run, all workers together; null as above."]
+    points_per_s: Annotated[float | None, "Points a second, all workers together, once they have begun; null as above."]
     point_s: Annotated[float | None, "Seconds that a worker had to work on a point; null as above."]
     hours_left: Annotated[float | None, "Hours for the points that are left, where it runs now; null as above."]
     places: Annotated[list[PlaceObject], "What they would take at each place of the lab: first where it runs now."]
@@ -69,7 +69,7 @@ def as_object(experiment: Experiment, places: Sequence[Workplace]) -> PilotObjec
     """The shape of an entry of `ems up --pilot --json`."""
     row, measured = experiment.registration, _measured(experiment)
     left = row.points_total - experiment.points_done - experiment.points_failed
-    point_s = measured["worker_s"] / measured["points"] if measured else None
+    point_s = measured["worker_s"] / measured["points"] if measured else None  # without the start of the workers
     found = [_place(place, left, point_s) for place in places]
     return {
         "stack": row.stack,
@@ -80,7 +80,7 @@ def as_object(experiment: Experiment, places: Sequence[Workplace]) -> PilotObjec
         "points_total": row.points_total,
         "points_left": left,
         "measured": measured,
-        "points_per_s": measured["points"] / measured["took_s"] if measured else None,
+        "points_per_s": measured["workers"] / point_s if measured and point_s else None,
         "point_s": point_s,
         "hours_left": found[0]["hours"],
         "places": found,
@@ -90,7 +90,7 @@ def as_object(experiment: Experiment, places: Sequence[Workplace]) -> PilotObjec
 def _measured(experiment: Experiment) -> Measured | None:
     """What the newest run measured, if it computed a point."""
     found: Measured | None = json.loads(experiment.platform or "{}").get("measured")
-    return found if found and found["points"] and found["took_s"] > 0 else None
+    return found if found and found["points"] and found["worker_s"] > 0 else None
 
 
 def _place(place: Workplace, left: int, point_s: float | None) -> PlaceObject:
@@ -104,7 +104,8 @@ def page(found: PilotObject, experiment: Experiment) -> rich.text.Text:
 
 
 def _lines(found: PilotObject, experiment: Experiment) -> Iterator[rich.text.Text]:
-    yield Text.assemble((found["stack"], "bold"), f": {progress_line(experiment)}")
+    seen = found["points_done"] + found["points_failed"]
+    yield Text.assemble((found["stack"], "bold"), f": {seen:,} of {counted(found['points_total'], 'point')}")
     measured, point_s, per_s = found["measured"], found["point_s"], found["points_per_s"]
     if measured and point_s and per_s:
         workers = counted(measured["workers"], "worker")
@@ -112,7 +113,6 @@ def _lines(found: PilotObject, experiment: Experiment) -> Iterator[rich.text.Tex
         yield Text(f"memory    {measured['memory_mb']:,.0f} MB at most in a worker")
     else:
         yield Text("rate      not known: the newest run computed no point", "dim")
-    seen = found["points_done"] + found["points_failed"]
     failed = f"{found['points_failed']:,} of {counted(seen, 'point')}"
     if found["points_failed"]:
         yield Text(f"failures  {failed} ({found['points_failed'] / seen:.2%}): ems failures {found['stack']}", "red")

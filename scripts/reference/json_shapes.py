@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, NamedTuple
 
-from ems.views import check, database, doctor, failures, imported, left, rounds, status, teardown
+from ems.views import check, database, doctor, failures, imported, left, pilot, points, rounds, status, teardown
 from scripts.reference.commands import link
 from scripts.reference.markdown import code, table
 
@@ -23,18 +23,21 @@ NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false
 
 
 class Shape(NamedTuple):
-    """Which function builds the objects of some commands, and whether these print a list of them."""
+    """Which function builds the objects of some commands, with an option perhaps, and whether they print a list."""
 
     commands: tuple[str, ...]
     build: Callable[..., Any]
     many: bool = True
+    option: str = ""
 
 
 SHAPES = (
     Shape(("ems status", "ems up", "ems stop"), status.status_object),
+    Shape(("ems up",), pilot.as_object, option=" --pilot"),
     Shape(("ems import",), imported.as_object, many=False),
     Shape(("ems check",), check.as_object),
     Shape(("ems failures",), failures.as_object),
+    Shape(("ems points",), points.as_object),
     Shape(("ems rounds",), rounds.as_object),
     Shape(("ems teardown",), teardown.as_object, many=False),
     Shape(("ems clean",), left.as_object),
@@ -50,7 +53,7 @@ def page() -> str:
 
 
 def section(shape: Shape) -> str:
-    title = ", ".join(shape.commands)
+    title = ", ".join(shape.commands) + shape.option
     links = ", ".join(link(name).replace("(#", "(commands.md#") for name in shape.commands)
     kind = typing.get_type_hints(shape.build)["return"]
     printed = "a list of objects, each of this shape" if shape.many else "one object"
