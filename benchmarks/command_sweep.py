@@ -1,4 +1,4 @@
-"""What a point of a command's sweep costs beside its program, and how many points a second a program answers that stays.
+"""What a point of a command's sweep costs beside its program, and how many points a second one answers that stays.
 
 python benchmarks/command_sweep.py [POINTS]
 

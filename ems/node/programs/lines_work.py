@@ -61,7 +61,7 @@ class LinesWork(Work):
                 self._hear(line)
 
     def _pace(self, answers: int) -> None:
-        """More points ahead while those that are asked take less than AHEAD_S, by what the last answers took; or fewer."""
+        """More points ahead while all of them take less than AHEAD_S, by what the last answers took; or fewer."""
         if not answers:
             return
         now = time.perf_counter()
