@@ -75,7 +75,7 @@ class _Known:
             return self._of_constant(name, self.constants[name])
         known = [*self.axes, *self.constants, RESULTS]
         if name not in known:
-            return f"has {{{name}}}, which is no parameter of the sweep: {nearest(name, known)}"
+            return f"has {{{name}}}, which is not a parameter of the sweep: {nearest(name, known)}"
         if name != RESULTS and self.axes[name] < self.grids:
             return f"has {{{name}}}, which {self.grids - self.axes[name]} of the {self.grids} grids lack: add it there"
         return None

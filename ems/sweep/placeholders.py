@@ -50,7 +50,7 @@ def names(text: str) -> list[str]:
 
 
 def filled(pieces: list[Piece], texts: Mapping[str, str]) -> str:
-    """The word. KeyError with the name of a placeholder for which there is no text."""
+    """The word. KeyError with the name of a placeholder that has no text."""
     return "".join(texts[piece.name] if isinstance(piece, Name) else piece for piece in pieces)
 
 

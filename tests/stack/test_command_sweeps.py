@@ -40,7 +40,7 @@ def test_words_may_have_lines():
         (
             {"command": ["x", "{LR}"]},
             "job.command[1]",
-            "has {LR}, which is no parameter of the sweep: did you mean lr?",
+            "has {LR}, which is not a parameter of the sweep: did you mean lr?",
         ),
         ({"command": ["x", "{}"]}, "job.command[1]", "lone"),
         (

@@ -103,7 +103,7 @@ class LinesWork(Work):
                 raise ValueError("is of a point that is not asked now")
         except ValueError as problem:
             self._talk.stop()
-            said = f"The program printed what is no answer: {quoted(line.decode('utf-8', 'replace'))} {problem}."
+            said = f"The program printed what is not an answer: {quoted(line.decode('utf-8', 'replace'))} {problem}."
             self._blame(f"{said}\n{ALLOWED}", None)
             return
         was_first = point == next(iter(self._asked))

@@ -126,13 +126,13 @@ class Talk:
 
 
 def answer_of(line: bytes) -> tuple[int, Any, str]:
-    """The point that a line is about, its rows, and its error ("" for none). ValueError if the line is no answer."""
+    """The point that a line is about, its rows, and its error ("" for none). ValueError if the line is not an answer."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("is no JSON") from None
+        raise ValueError("is not JSON") from None
     if not isinstance(found, dict):
-        raise ValueError("is no object")
+        raise ValueError("is not an object")
     point = found.pop("point", None)
     if type(point) is not int:
         raise ValueError("lacks the `point` that it answers")
