@@ -6,7 +6,8 @@ has the file. So numbers are read from the last commit, or from the one before i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from ems.lab import repository
 from ems.lab.repository import WorkTree
 from ems.stack import sweep_forms, yamlfile
 from ems.stack.fields import as_hashed
+from ems.stack.keys import Location
 from ems.stack.models import AnyJob, CommandJob, ExperimentSpec, SweepJob
 from ems.stack.schema import WRITTEN_BY_PULUMI
+
+COMMAND: Location = ("config", "ems:experiment", "job", "command")
 
 
 def as_written(lab: WorkTree, stack_file: Path, experiment: ExperimentSpec) -> ExperimentSpec:
@@ -26,7 +30,9 @@ def as_written(lab: WorkTree, stack_file: Path, experiment: ExperimentSpec) -> E
     """
     path = lab.below_top(stack_file.resolve())
     versions = [_content(lab, version.blob, path) for version in repository.versions(lab, path)]
-    jobs = [found for found in _jobs(experiment, versions) if hashed(found) == hashed(experiment.job)]
+    found = list(_jobs(experiment, versions))
+    experiment = experiment.model_copy(update={"job": _worded(experiment.job, found)})
+    jobs = [each.job for each in found if hashed(each.job) == hashed(experiment.job)]
     if not jobs:
         return experiment
     if _points(experiment.job.model_dump()) > _points(jobs[-1].model_dump()):
@@ -62,24 +68,57 @@ def _numbered(job: AnyJob, written: AnyJob) -> AnyJob:
     return job.model_copy(update={name: getattr(written, name) for name in names})
 
 
-def _content(lab: WorkTree, blob: str, path: str) -> dict[str, Any]:
+def _worded(job: AnyJob, found: Sequence[_Written]) -> AnyJob:
+    """A command with the numbers among its words as they are written: a program may tell 0.10 from 0.1."""
+    if isinstance(job, SweepJob):
+        return job
+    words = [each.words for each in found if getattr(each.job, "command", None) == job.command]
+    return job.model_copy(update={"command": words[-1]}) if words else job
+
+
+@dataclass(frozen=True)
+class _Version:
+    """What a version of the stack file says, and the numbers in it as text."""
+
+    content: Mapping[str, Any]
+    numbers: Mapping[Location, str]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A job as a version of the stack file has it; `words`: those of its command, the numbers as they are written."""
+
+    job: Any
+    words: tuple[str, ...]
+
+
+def _content(lab: WorkTree, blob: str, path: str) -> _Version:
     """What a version of the stack file says; nothing if it is none that Pulumi reads."""
     try:
-        content, _ = yamlfile.parse(lab.objects().read(blob) if blob else b"", Path(path))
+        content, numbers = yamlfile.parse_numbers(lab.objects().read(blob) if blob else b"", Path(path))
     except StackFileError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        return _Version({}, {})
+    return _Version(content if isinstance(content, dict) else {}, numbers)
 
 
-def _jobs(experiment: ExperimentSpec, versions: list[dict[str, Any]]) -> Iterator[Any]:
+def _jobs(experiment: ExperimentSpec, versions: Sequence[_Version]) -> Iterator[_Written]:
     """The job in the newest version and, if that brought keys of Pulumi's, in the one before."""
-    for newer, version in zip([{}, *versions], versions, strict=False):
-        if newer and newer.keys() & WRITTEN_BY_PULUMI.keys() <= version.keys():
+    newer: Mapping[str, Any] = {}
+    for version in versions:
+        if newer and newer.keys() & WRITTEN_BY_PULUMI.keys() <= version.content.keys():
             return
+        newer = version.content
         try:
-            yield type(experiment.job).model_validate(version["config"]["ems:experiment"]["job"])
+            job = type(experiment.job).model_validate(newer["config"]["ems:experiment"]["job"])
         except (KeyError, TypeError, ValueError):
             return
+        yield _Written(job, _words(job, version.numbers))
+
+
+def _words(job: AnyJob, numbers: Mapping[Location, str]) -> tuple[str, ...]:
+    if isinstance(job, SweepJob):
+        return ()
+    return tuple(numbers.get((*COMMAND, place), word) for place, word in enumerate(job.command))
 
 
 def _points(value: object) -> int:

@@ -45,6 +45,7 @@ class _Reader:
     events: Iterator[Event]
     lines: dict[Location, int] = field(default_factory=dict)
     odd: dict[Location, str] = field(default_factory=dict)  # plain scalars that other readers take otherwise
+    numbers: dict[Location, str] = field(default_factory=dict)  # as they are written
     in_brackets: bool = False
 
     def document(self) -> object:
@@ -66,14 +67,17 @@ class _Reader:
         if isinstance(event, ScalarEvent):
             if event.implicit[0] and ODD.fullmatch(event.value):
                 self.odd[at] = event.value
-            return self.scalar(event)
+            found = self.scalar(event)
+            if isinstance(found, int | float):
+                self.numbers[at] = event.value
+            return found
         if len(at) >= MOST_LEVELS:
             self.refuse(event, f"is nested deeper than {MOST_LEVELS} levels: allowed are {MOST_LEVELS}")
         around = self.in_brackets
         self.in_brackets = around or (isinstance(event, CollectionStartEvent) and bool(event.flow_style))
-        found = self.mapping(at) if isinstance(event, MappingStartEvent) else self.sequence(at)
+        inner = self.mapping(at) if isinstance(event, MappingStartEvent) else self.sequence(at)
         self.in_brackets = around
-        return found
+        return inner
 
     def scalar(self, event: ScalarEvent) -> object:
         if event.implicit[0]:
@@ -144,20 +148,27 @@ def read(path: Path) -> tuple[object, dict[Location, int]]:
 def read_closely(path: Path) -> tuple[object, dict[Location, int], dict[Location, str]]:
     """The same, with the plain scalars that other readers of YAML take for something else, as they are written."""
     with path.open("rb") as file:
-        return _parsed(file.read(MOST_BYTES + 1), path)
+        value, reader = _parsed(file.read(MOST_BYTES + 1), path)
+    return value, reader.lines, reader.odd
 
 
 def parse(data: bytes, path: Path) -> tuple[object, dict[Location, int]]:
     """As `read`, of the content of the file at `path`, as it is or was."""
-    value, lines, _ = _parsed(data, path)
-    return value, lines
+    value, reader = _parsed(data, path)
+    return value, reader.lines
 
 
-def _parsed(data: bytes, path: Path) -> tuple[object, dict[Location, int], dict[Location, str]]:
+def parse_numbers(data: bytes, path: Path) -> tuple[object, dict[Location, str]]:
+    """The value, and each number (or boolean) in it as it is written: `0.10`."""
+    value, reader = _parsed(data, path)
+    return value, reader.numbers
+
+
+def _parsed(data: bytes, path: Path) -> tuple[object, _Reader]:
     text = _text(data, path)
     try:
         reader = _Reader(str(path), text, iter(yaml.parse(text, LOADER)))
-        return reader.document(), reader.lines, reader.odd
+        return reader.document(), reader
     except yaml.MarkedYAMLError as error:
         raise StackFileError([_syntax_fault(path, error)]) from error
     except yaml.reader.ReaderError as error:

@@ -29,11 +29,11 @@ SWEEP = """      function: experiments.e.job:f
         - {theta: [100.0, 1000.0], n: {range: [0, 2, 1]}, seed: {count: 2}}
         - {theta: [1000.0, 1e4], n: [1, 5], seed: {count: 3}}
 """
-COMMAND = """      command: [python, experiments/e/job.py]
+COMMAND = """      command: [python, experiments/e/job.py, 0.10, 1e-3, -1, 2.0, "x"]
       parameters: {x: 2.0, y: [1e3, 3, 0.5], n: 7}
 """
 CODE = """
-import json, os
+import json, os, sys
 from pathlib import Path
 
 def f(theta, n, seed):
@@ -41,7 +41,8 @@ def f(theta, n, seed):
 
 if __name__ == "__main__":
     given = json.loads(Path(os.environ["EMS_PARAMETERS"]).read_text())
-    Path(os.environ["EMS_RESULTS_DIR"], "rows.jsonl").write_text(json.dumps({"given": json.dumps(given)}) + "\\n")
+    row = {"given": json.dumps(given), "words": json.dumps(sys.argv[1:])}
+    Path(os.environ["EMS_RESULTS_DIR"], "rows.jsonl").write_text(json.dumps(row) + "\\n")
 """
 
 
@@ -89,5 +90,6 @@ def test_a_command_is_given_doubles_after_plain_pulumi_has_rewritten_its_file(la
     if committed:
         lab.commit("As Pulumi wrote it")
     lab.pulumi("up", "--yes", "--stack", "e")
-    ((given,),) = lab.query("SELECT given FROM e")
+    ((given, words),) = lab.query("SELECT given, words FROM e")
+    assert json.loads(words) == ["0.10", "1e-3", "-1", "2.0", "x"]
     assert given == json.dumps({"n": 7, "x": 2.0, "y": [1000.0, 3, 0.5]})

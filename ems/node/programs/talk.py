@@ -126,7 +126,7 @@ class Talk:
 
 
 def answer_of(line: bytes) -> tuple[int, Any, str]:
-    """The point that a line is about, its rows, and its error ("" for none). ValueError if the line is not an answer."""
+    """The point that a line is about, its rows, and its error, "" for none. ValueError: the line is not an answer."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
