@@ -147,7 +147,7 @@ def _job(job: AnyJob) -> _Job:
 def _described(job: SweepJob | CommandSweepJob) -> Mapping[str, Any]:
     """What computes the points of a sweep."""
     if isinstance(job, SweepJob):
-        return {"function": job.function, "threads": job.threads}
+        return {"function": job.function, "threads": job.threads, **({"setup": job.setup} if job.setup else {})}
     parameters = numbers.hashed_values(job.parameters)
     return {"command": [*job.command], "parameters": parameters, "protocol": job.protocol, "threads": job.threads}
 

@@ -10,8 +10,9 @@ import ast
 import posixpath
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -33,6 +34,7 @@ reprlib select selectors shlex shutil signal site stat string struct subprocess 
 traceback types typing warnings weakref zipimport zlib
 """
 LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
+CONTEXT = "context"  # the keyword by which a sweep's function is given what `setup` returns
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 JOB = "ems:experiment.job"
 
@@ -49,7 +51,10 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
     if not isinstance(job, SweepJob):
         faults = list(_program_faults(code, job))
     else:
-        faults = [*_function_faults(objects, code, "function", job.function, environment, job)]
+        taken = partial(_parameter_faults, job=job)
+        faults = [*_function_faults(objects, code, "function", job.function, environment, taken)]
+    if isinstance(job, SweepJob) and job.setup:
+        faults += _function_faults(objects, code, "setup", job.setup, environment, _setup_faults)
     if not isinstance(job, CommandJob) and job.propose:
         faults += _function_faults(objects, code, "propose", job.propose, environment)
     if faults:
@@ -93,9 +98,9 @@ def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[F
 
 
 def _function_faults(
-    objects: Objects, code: Code, key: str, function: str, environment: Environment, job: SweepJob | None = None
+    objects: Objects, code: Code, key: str, function: str, environment: Environment, taken: Taken | None = None
 ) -> Iterator[Fault]:
-    """Of the function that the job's `key` names; `job`: whose parameters it has to take."""
+    """Of the function that the job's `key` names; `taken` finds those of its parameters."""
     module, _, name = function.partition(":")
     key = f"{JOB}.{key}"
     top = module.partition(".")[0]
@@ -113,7 +118,7 @@ def _function_faults(
             known = [found for file in code.files if (found := _module(file.path))]
             yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
         return
-    yield from _definition_faults(_source(objects, source), key, name, environment, job)
+    yield from _definition_faults(_source(objects, source), key, name, environment, taken)
 
 
 def _is_code(path: str) -> bool:
@@ -140,6 +145,9 @@ class _Source:
     text: str
 
 
+Taken: TypeAlias = Callable[[_Source, Function], Iterator[Fault]]
+
+
 def _file(code: Code, module: str) -> CommittedFile | None:
     """The file that Python loads for it; a package precedes a module of the same name."""
     stem = module.replace(".", "/")
@@ -152,7 +160,7 @@ def _source(objects: Objects, file: CommittedFile) -> _Source:
 
 
 def _definition_faults(
-    source: _Source, key: str, name: str, environment: Environment, job: SweepJob | None
+    source: _Source, key: str, name: str, environment: Environment, taken: Taken | None
 ) -> Iterator[Fault]:
     try:
         tree = ast.parse(source.text.removeprefix("\ufeff"))
@@ -166,8 +174,8 @@ def _definition_faults(
     if not meant and not _is_open(source.text):
         known = [bound for bound, binding in found if isinstance(binding, Function) and not bound.startswith("_")]
         yield Fault(key, f"is {show(name)}, which {source.path} does not have: {nearest(name, known)}")
-    elif job and len(meant) == 1 and isinstance(meant[0], Function) and not meant[0].decorator_list:
-        yield from _parameter_faults(source, meant[0], job)
+    elif taken and len(meant) == 1 and isinstance(meant[0], Function) and not meant[0].decorator_list:
+        yield from taken(source, meant[0])
 
 
 def _is_open(text: str) -> bool:
@@ -194,15 +202,31 @@ def _bindings(body: Sequence[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:
 def _parameter_faults(source: _Source, function: Function, job: SweepJob) -> Iterator[Fault]:
     about, where = function.args, f"{function.name} in {source.path}:{function.lineno}"
     named = [argument.arg for argument in (*about.args, *about.kwonlyargs)]
-    plain = [*about.posonlyargs, *about.args]
-    needed = [argument.arg for argument in plain[: len(plain) - len(about.defaults)]]
-    needed += [each.arg for each, default in zip(about.kwonlyargs, about.kw_defaults, strict=True) if default is None]
+    set_up = [CONTEXT] if job.setup else []
+    if set_up and about.kwarg is None and CONTEXT not in named:
+        problem = f"gives its value by the keyword `{CONTEXT}`, which is not a parameter of {where}: add it there"
+        yield Fault(f"{JOB}.setup", problem)
     for place, grid in enumerate(Sweep.of(job.sweep).grids):
         given = [axis.name for axis in grid.axes]
         key = f"{JOB}.sweep" + (f"[{place}]" if len(job.sweep) > 1 else "")
         for name in given if about.kwarg is None else ():
             if name not in named:
                 yield Fault(f"{key}.{name}", f"is not a parameter of {where}: {nearest(name, named)}")
-        for name in needed:
-            if name not in given:
+        for name in _needed(function):
+            if name not in [*given, *set_up]:
                 yield Fault(key, f"lacks {name}, which {where} needs: give it values, or give it a default there")
+
+
+def _setup_faults(source: _Source, function: Function) -> Iterator[Fault]:
+    if needed := _needed(function):
+        where = f"{function.name} in {source.path}:{function.lineno}"
+        yield Fault(f"{JOB}.setup", f"is called without arguments, but {where} needs {some(needed)}: give it defaults")
+
+
+def _needed(function: Function) -> list[str]:
+    """The names of the parameters without a default."""
+    about = function.args
+    plain = [*about.posonlyargs, *about.args]
+    needed = plain[: len(plain) - len(about.defaults)]
+    needed += [each for each, default in zip(about.kwonlyargs, about.kw_defaults, strict=True) if default is None]
+    return [argument.arg for argument in needed]

@@ -114,6 +114,7 @@ def across(kind: str, data: object, kinds: list[str]) -> Iterator[Fault]:
         for where, problem in result_faults.problems(job, results):
             yield Fault(dotted(("ems:experiment", "results", *where)), problem)
         yield from _round_faults(_mapping(_mapping(data).get("job")), _mapping(_mapping(data).get("limits")))
+        yield from _setup_faults(_mapping(_mapping(data).get("job")))
 
 
 def _round_faults(job: Mapping[Any, Any], limits: Mapping[Any, Any]) -> Iterator[Fault]:
@@ -138,6 +139,34 @@ def _code_faults(code: Mapping[Any, Any]) -> Iterator[Fault]:
         if isinstance(path, str) and seen.setdefault(str(PurePosixPath(path)), index) != index:
             problem = f"is {show(path)}, which is listed before: allowed is each path once"
             yield Fault(dotted(("ems:experiment", "code", "paths", index)), problem)
+
+
+def _setup_faults(job: Mapping[Any, Any]) -> Iterator[Fault]:
+    where = ("ems:experiment", "job")
+    if job.get("setup") is None:
+        if job.get("setup_timeout_s") is not None:
+            yield Fault(dotted((*where, "setup_timeout_s")), "is for `setup`, which is not there: leave it out")
+        return
+    for axis in _axes(job.get("sweep")):
+        if axis[-1] == "context":
+            problem = "is the keyword by which the function is given what `setup` returns: allowed is another name"
+            yield Fault(dotted((*where, "sweep", *axis)), problem)
+
+
+def _axes(sweep: object) -> Iterator[Location]:
+    """Where the raw data has axes: in a grid or several, and in what they zip."""
+    for above, grid in _each(sweep):
+        yield from ((*above, str(name)) for name in grid)
+        for place, group in _each(grid.get("zip")):
+            yield from ((*above, "zip", *place, str(name)) for name in group)
+
+
+def _each(value: object) -> Iterator[tuple[Location, Mapping[Any, Any]]]:
+    """A mapping, or those of a list, each by where it stands."""
+    if isinstance(value, list | tuple):
+        yield from (((number,), _mapping(item)) for number, item in enumerate(value))
+    else:
+        yield (), _mapping(value)
 
 
 def _input_faults(inputs: Mapping[Any, Any]) -> Iterator[Fault]:

@@ -160,6 +160,18 @@ class SweepJob(Strict):
     )
     exclude: Excluded = Field((), exclude_if=_is_left_out, description=EXCLUDE)
     order: Annotated[str, sweep_choice.ORDER] = Field("grid", exclude_if=_is_grid, description=ORDER)
+    setup: Annotated[str, fields.FUNCTION] | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="What is called without arguments in each worker before its first point, as package.module:name; "
+        "each call of the function is given what it returns by the keyword `context`. Arrays are in memory once a "
+        "machine.",
+    )
+    setup_timeout_s: Timeout | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="Seconds after which the set-up is stopped, and the run fails; left out: no limit.",
+    )
     threads: Threads = Field(1, description="Threads of BLAS and OpenMP in each worker.")
     retries: Retries = Field(0, description="How often a point that raises is tried again before it counts as failed.")
     max_failures: Failures | None = Field(

@@ -81,6 +81,7 @@ def test_how_it_is_written_and_its_limits_make_no_other_experiment(row, job):
         (SWEEP.replace("[1, 2, 3]", "[3, 2, 1]"), True),
         (SWEEP.replace("svd:run", "svd:other"), False),
         (SWEEP[:-1] + ", threads: 2}", False),
+        (SWEEP[:-1] + ", setup: 'svd:load'}", False),
     ],
 )
 def test_another_grid_is_another_experiment_whose_points_are_the_same(row, job, same_points):
@@ -120,6 +121,11 @@ def test_what_is_recorded_has_seeds_of_31_bits_under_the_id_that_it_had_before(r
     job = {"function": "svd:run", "threads": 1, "grids": grids}
     parts = {"tree": made.tree, "environment": made.environment_digest, "python": made.python}
     assert made.digest == identity.digest(**parts, job=job, inputs={}, env={})
+
+
+def test_how_long_a_set_up_may_take_makes_no_other_experiment(row):
+    with_setup = SWEEP[:-1] + ", setup: 'svd:load'}"
+    assert row(with_setup).id == row(with_setup[:-1] + ", setup_timeout_s: 60}").id
 
 
 GIANTS = "[9223372036854775808,36893488147419103232]"

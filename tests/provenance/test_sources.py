@@ -28,6 +28,9 @@ def f(theta, seed=0, *, scale): return {}
 def anything(**parameters): return {}
 def first(theta, /): return {}
 async def later(theta): return {}
+def given(theta, context): return {}
+def data(path="x", *, size=3): return {}
+def needy(path, size=3, *, name): return {}
 @functools.cache
 def wrapped(whatever): return {}
 class Point:
@@ -125,6 +128,35 @@ def said(lab, job):
 )
 def test_functions_and_what_they_take(lab, function, names, fault):
     found = said(lab, {"function": function, "sweep": {name: [1, 2] for name in names.split()}})
+    assert fault in found and bool(found) is bool(fault)
+
+
+@pytest.mark.parametrize(
+    "function, setup, fault",
+    [
+        ("model:given", "model:data", ""),
+        ("model:anything", "model:data", ""),
+        ("model:wrapped", "model:data", ""),
+        ("model:given", "model:alias", ""),
+        ("model:given", "model:wrapped", ""),
+        ("model:given", "numpy:zeros", ""),
+        ("model:given", None, "sweep: lacks context, which given in model.py:"),
+        (
+            "model:later",
+            "model:data",
+            "job.setup: gives its value by the keyword `context`, which is not a parameter of",
+        ),
+        (
+            "model:given",
+            "model:needy",
+            "job.setup: is called without arguments, but needy in model.py:11 needs path, name",
+        ),
+        ("model:given", "model:dta", 'job.setup: is "dta", which model.py does not have: did you mean data?'),
+        ("model:given", "package.iner:g", "job.setup: is in package.iner, which code.paths do not hold"),
+    ],
+)
+def test_set_ups_and_who_takes_what_they_return(lab, function, setup, fault):
+    found = said(lab, {"function": function, "sweep": {"theta": [1, 2]}, **({"setup": setup} if setup else {})})
     assert fault in found and bool(found) is bool(fault)
 
 

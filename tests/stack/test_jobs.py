@@ -134,3 +134,29 @@ def test_the_schema_tells_the_forms_of_an_axis():
         *[["array"], ["range"], ["linspace"], ["count", "root", "first"]]
     ]
     assert "varies fastest" in job["sweep"]["description"]
+
+
+@pytest.mark.parametrize(
+    "sweep, key",
+    [
+        ({"context": [1]}, "sweep.context"),
+        ([{"n": [1]}, {"n": [2], "context": [1]}], "sweep[1].context"),
+        ({"zip": {"n": [1, 2], "context": [1, 2]}}, "sweep.zip.context"),
+        ([{"zip": [{"n": [1, 2], "context": [1, 2]}]}], "sweep[0].zip[0].context"),
+    ],
+)
+def test_what_a_set_up_returns_is_no_axis(sweep, key):
+    given = {"function": "a:f", "sweep": sweep}
+    if "[1]" not in key:  # whose grids differ in their names
+        assert experiment("job", given).job.setup is None
+    found = faults("experiment", changed(EXPERIMENT, "job", {**given, "setup": "a:load"}))
+    assert "by which the function is given what `setup` returns" in found[f"ems:experiment.job.{key}"]
+
+
+def test_a_set_up_is_a_function_that_has_its_time():
+    job = {**SWEEP, "setup": "svd.data:load", "setup_timeout_s": 60}
+    found = experiment("job", job).job
+    assert (found.setup, found.setup_timeout_s) == ("svd.data:load", 60.0)
+    assert "module:function" in problem("job", {**SWEEP, "setup": "load"}, "job.setup")
+    assert "above 0" in problem("job", {**job, "setup_timeout_s": 0}, "job.setup_timeout_s")
+    assert "is for `setup`" in problem("job", {**SWEEP, "setup_timeout_s": 60}, "job.setup_timeout_s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -34,6 +35,7 @@ from ems.sweep import Sweep, exclusion
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
+SETUP = re.compile(r"^ems: (setup .*)$", re.MULTILINE)  # what the driver's log says of one that failed
 MOST_FAILURES = 10_000  # that are looked at for the commonest error
 
 T = TypeVar("T")
@@ -135,7 +137,8 @@ class SweepAttempt(Attempt):
         return None
 
     def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
-        return Order(function=job["function"], **self._ordered(job, unpacked))
+        own: dict[str, Any] = {key: job.get(key) for key in ("setup", "setup_timeout_s")}
+        return Order(function=job["function"], **own, **self._ordered(job, unpacked))
 
     def _ordered(self, job: Mapping[str, Any], unpacked: Path) -> dict[str, Any]:
         """Of an order, what does not depend on what computes the points."""
@@ -259,6 +262,11 @@ class SweepAttempt(Attempt):
             return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
         stopped = "" if ended.code == 0 else ". It was stopped, as more than max_failures failed."
         return Outcome(State.FAILED, 0, 0, ended.code, f"{self._patiently(self._why)}{stopped}")
+
+    def _said(self, ended: Ended, of: str = "") -> str:
+        """A set-up that failed is the run's error, in one line that names it."""
+        found = SETUP.findall(self._log_end()) if ended.code == 1 else []
+        return found[-1][:SAID_CHARACTERS] if found else super()._said(ended, of)
 
     def _why(self, database: Database) -> str:
         """How many points failed, and the commonest error; of very many points, that of the last ones."""

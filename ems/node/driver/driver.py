@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 from array import array
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from ems.node.driver import measured
 from ems.node.driver.measured import Measure
 from ems.node.driver.platform import FILE, Platforms
 from ems.node.driver.points import Order, Returned, read_order
-from ems.node.driver.position import GATHERING, LOADING
+from ems.node.driver.position import GATHERING, LOADING, SETTING_UP
 from ems.node.driver.proposer import SAME, Surroundings
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
 from ems.node.driver.rounds import Rounds
@@ -152,7 +152,7 @@ class Driver:
         self._suspects: deque[Part] = deque()
         self._kinds = Kinds(order.types)
         self._batch_size = BatchSize()
-        self._lost = 0  # workers since the last batch, by no point's fault
+        self._lost: Counter[int] = Counter()  # workers since the last batch, by no point's fault: in which phase
         self._progress = ProgressFile(order.progress)
         self._rounds = Rounds(order, proposers) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
@@ -223,7 +223,7 @@ class Driver:
         if not self._kinds.meet(returned.kinds):
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
-        self._lost = 0
+        self._lost.clear()
         self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
@@ -266,8 +266,10 @@ class Driver:
 
     def _lose(self, death: Death) -> None:
         """A worker, by no point's fault."""
-        self._lost += 1
-        if self._lost > DEATHS * self._order.workers:
+        self._lost[death.point] += 1
+        if death.point == SETTING_UP and self._lost[SETTING_UP] >= DEATHS:
+            raise EmsError(f"setup {self._order.setup!r} killed its worker, {DEATHS} times: {death.cause}.")
+        if sum(self._lost.values()) > DEATHS * self._order.workers:
             at = "it loads the code" if death.point == LOADING else "it begins"
             raise EmsError(f"Each worker dies when {at}: {death.cause}.", "The end of job.log may show why.")
 
@@ -340,7 +342,7 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
             f"A sweep needs dask.distributed: {error}.",
             "Add `dask[distributed]` to the environment's requirements.in and lock it again.",
         ) from error
-    limits = Limits(order.memory_mb, order.point_timeout_s)
+    limits = Limits(order.memory_mb, order.point_timeout_s, order.setup_timeout_s)
     workers = Workers[Part](order.workers, order_file, limits, Path(order.spool).with_name("dask"))
     try:
         return Driver(order, workers, stopping).run()

@@ -5,23 +5,22 @@ Standard library alone, Python 3.9 or newer.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ems.base.errors import EmsError
-from ems.node.driver import platform
+from ems.node.driver import platform, setup
+from ems.node.driver.functions import imported, told
 from ems.node.driver.measured import peak_mb
 from ems.node.driver.position import GATHERING, Position
 from ems.node.driver.ranges import BATCH_BYTES, TARGET_S, Range, cut
 from ems.node.driver.rows import BadResult
+from ems.node.driver.shared import SharedMemory
 from ems.node.driver.turns import Turns
 from ems.node.driver.typed_rows import Gathered
 from ems.spool.batch import Batch, Mark, Value
@@ -49,6 +48,8 @@ class Order:
     max_failures: int | None = None
     memory_mb: int | None = None  # per worker
     point_timeout_s: float | None = None
+    setup: str | None = None  # as `function`; what it returns is given to each call by the keyword `context`
+    setup_timeout_s: float | None = None
     types: dict[str, Kind] = field(default_factory=dict)  # of the columns that the results table has already
     propose: str | None = None  # package.module:name of what proposes further rounds
     rounds: str = ""  # folder of what is told between them (`ems.node.driver.turns`)
@@ -83,6 +84,7 @@ class Task:
     retries: int
     folder: int
     rounds: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)  # what each call is given beside: of `setup`
 
     def reaching(self, ranges: Sequence[Range]) -> Task:
         """With a sweep that has these points: rounds may have come since."""
@@ -104,37 +106,14 @@ def enter(order: Order) -> None:
         sys.path.insert(0, order.code)
 
 
-def load(order_file: str) -> Task:
-    """Import the function of an order. EmsError if that fails, or it is none."""
+def load(order_file: str, position: Position, shared: SharedMemory) -> Task:
+    """Import the function of an order, and set up what it is given. EmsError if that fails, or it is none."""
     order = read_order(order_file)
     enter(order)
     folder = os.open(order.code, os.O_RDONLY)
-    return Task(imported(order.function), Sweep.of(order.grids), order.retries, folder, order.rounds)
-
-
-def imported(name: str) -> Callable[..., Any]:
-    """The function `package.module:name` of the code; EmsError if it cannot be imported, or called."""
-    module, _, path = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except BaseException as error:  # SystemExit too, as of a module that is a script
-        raise EmsError(
-            f"function {name!r} cannot be imported:\n{told(error, own_frames=1)}",
-            "It is `package.module:name` in the declared code, with its needs in the experiment's environment.",
-        ) from None
-    if not callable(found):
-        raise EmsError(f"function {name!r} is of type {type(found).__name__}, which cannot be called.")
-    return found  # type: ignore[no-any-return]
-
-
-def told(error: BaseException, own_frames: int) -> str:
-    """The error with its traceback, but for the outermost frames, which are EMS's own."""
-    frames = error.__traceback__
-    for _ in range(own_frames):
-        frames = frames and frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames)).strip()
+    function = imported("function", order.function)
+    context = {setup.KEYWORD: setup.context(order.setup, function, position, shared)} if order.setup else {}
+    return Task(function, Sweep.of(order.grids), order.retries, folder, order.rounds, context)
 
 
 class Work:
@@ -167,7 +146,7 @@ class Work:
             self._position.set(point)
             os.fchdir(self._task.folder)
             try:
-                result = self._task.function(**parameters)
+                result = self._task.function(**parameters, **self._task.context)
                 self._leave_if_forked()
                 return result, ""
             except BaseException as raised:  # SystemExit too, which would end the worker

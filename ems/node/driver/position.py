@@ -9,12 +9,13 @@ import mmap
 import struct
 
 LOADING, IDLE, GATHERING = -1, -2, -3  # importing the code; without work; making a batch of what its points returned
+SETTING_UP = -4  # in the function that `setup` names
 _FORMAT = struct.Struct("qq")
 SIZE = _FORMAT.size
 
 
 class Position:
-    """The point at work, or one of LOADING, IDLE and GATHERING, and how often it was set."""
+    """The point at work, or one of LOADING, IDLE, GATHERING and SETTING_UP, and how often it was set."""
 
     def __init__(self, file: int) -> None:
         """`file`: a descriptor of a file of SIZE bytes, the same in both processes."""

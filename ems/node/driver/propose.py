@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ems.base.errors import EmsError
-from ems.node.driver.points import enter, imported, read_order, told
+from ems.node.driver.functions import imported, told
+from ems.node.driver.points import enter, read_order
 from ems.node.driver.proposal import told_of
 from ems.node.driver.rows import BadResult
 from ems.node.driver.stored import Rows, StoredRound
@@ -41,7 +42,7 @@ def serve(order_file: str, questions: int, answers: int, driver: int) -> None:
     try:
         order = read_order(order_file)
         enter(order)
-        function: Callable[..., Any] | EmsError = imported(str(order.propose))
+        function: Callable[..., Any] | EmsError = imported("propose", str(order.propose))
     except EmsError as error:
         function = error
     with os.fdopen(questions, encoding="utf-8") as asked:

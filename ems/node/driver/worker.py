@@ -19,6 +19,7 @@ from typing import BinaryIO
 from ems.base.errors import EmsError
 from ems.node.driver.points import Returned, Work, load
 from ems.node.driver.position import IDLE, Position
+from ems.node.driver.shared import SharedMemory
 
 BOOT = """\
 import sys
@@ -29,22 +30,24 @@ serve(arguments[0], *map(int, arguments[1:]))
 """
 
 
-def serve(order_file: str, requests: int, answers: int, position: int, driver: int) -> None:
+def serve(order_file: str, requests: int, answers: int, position: int, driver: int, shared: int) -> None:
     """Answer requests, pairs of ranges and known columns, with `Returned`, or with one EmsError and end.
 
-    Requests and answers are pickled. `driver`: a pipe that closes when the driver ends.
+    Requests and answers are pickled. `driver`: a pipe that closes when the driver ends; `shared`: a file, as of
+    `SharedMemory`.
     """
     os.setpgid(0, 0)  # a signal to the job is for the driver, which ends this group: the function's own processes too
-    for descriptor in (requests, answers, position, driver):
+    for descriptor in (requests, answers, position, driver, shared):
         os.set_inheritable(descriptor, False)
     end_with(driver)
+    memory = SharedMemory(shared)
     with os.fdopen(requests, "rb") as asked, os.fdopen(answers, "wb") as answered, suppress(EOFError, BrokenPipeError):
-        _answer_all(order_file, Position(position), asked, answered)  # until the driver closes the pipe
+        _answer_all(order_file, Position(position), memory, asked, answered)  # until the driver closes the pipe
 
 
-def _answer_all(order_file: str, position: Position, asked: BinaryIO, answered: BinaryIO) -> None:
+def _answer_all(order_file: str, position: Position, shared: SharedMemory, asked: BinaryIO, answered: BinaryIO) -> None:
     try:
-        task = load(order_file)
+        task = load(order_file, position, shared)
     except EmsError as error:
         return pickle.dump(error, answered)
     while True:

@@ -20,7 +20,7 @@ import psutil
 
 from ems.base.errors import EmsError
 from ems.node.driver.points import Returned
-from ems.node.driver.position import LOADING, SIZE, Position
+from ems.node.driver.position import LOADING, SETTING_UP, SIZE, Position
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker import BOOT
 from ems.spool.kinds import Kind
@@ -34,10 +34,12 @@ _DIED: Reason = "died"
 
 @dataclass(frozen=True)
 class Limits:
-    """Of each worker: its memory, and the time that one call of the function may take; None: no limit."""
+    """Of each worker: its memory, the time that one call of the function may take, and that of the set-up; None: no
+    limit."""
 
     memory_mb: int | None = None
     point_timeout_s: float | None = None
+    setup_timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,14 @@ class Death:
 class WorkerProcess:
     """A process that computes points, until it dies. `compute` and `end` are for one thread, the rest for any."""
 
-    def __init__(self, order_file: str, limits: Limits, scratch: Path, boot: str = BOOT) -> None:
-        """Start it; `boot`: the script that serves. EmsError if the system has no process to give."""
-        self._limits, self._boot = limits, boot
+    def __init__(
+        self, order_file: str, limits: Limits, scratch: Path, boot: str = BOOT, shared: int | None = None
+    ) -> None:
+        """Start it. `boot`: the script that serves; `shared`: a file, as of `SharedMemory`, if that needs one.
+
+        EmsError if the system has no process to give.
+        """
+        self._limits, self._boot, self._shared = limits, boot, shared
         self._tick_s = min(TICK_S, (limits.point_timeout_s or 1.0) / 4)
         self._cause, self._reason = "", _DIED  # why it was ended, if it was
         self._late = self._seen = (LOADING, 0)
@@ -78,7 +85,7 @@ class WorkerProcess:
             memory.truncate(SIZE)
             self._position = Position(memory.fileno())
             self._position.set(LOADING)
-            theirs = (asked, answered, memory.fileno(), driver)
+            theirs = [asked, answered, memory.fileno(), driver, *([] if self._shared is None else [self._shared])]
             command = [sys.executable, "-c", self._boot, SOURCE, order_file, *map(str, theirs)]
             self._process = subprocess.Popen(command, pass_fds=theirs)
         for descriptor in (asked, answered, driver):
@@ -91,7 +98,7 @@ class WorkerProcess:
         return self._process.pid
 
     def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
-        """What became of the points, or of the process. EmsError if the order's function cannot be imported."""
+        """What became of the points, or of the process. EmsError if what they need cannot be loaded or set up."""
         self._cause, self._reason = "", _DIED
         try:
             pickle.dump((ranges, known), self._requests)
@@ -119,11 +126,25 @@ class WorkerProcess:
         """End a process that exceeds a limit; time in which either could not go on does not count."""
         memory_mb, timeout_s = self._limits.memory_mb, self._limits.point_timeout_s
         self._spend(elapsed_s)
-        if memory_mb and self._memory_bytes() > memory_mb * 10**6:
+        if self._seen[0] == SETTING_UP:
+            self._watch_setup()
+        elif memory_mb and self._memory_bytes() > memory_mb * 10**6:
             self.kill(f"it took more than memory_mb: {memory_mb}")
         elif timeout_s and self._seen[0] >= 0 and self._spent_s > timeout_s:
             self._late = self._seen
             self.kill(f"It took longer than point_timeout_s: {timeout_s:g}; stopped.", "overdue")
+
+    def _watch_setup(self) -> None:
+        """EmsError if it exceeds a limit: it would do so again."""
+        memory_mb, timeout_s = self._limits.memory_mb, self._limits.setup_timeout_s
+        over = ""
+        if memory_mb and self._memory_bytes() > memory_mb * 10**6:
+            over = f"took more than memory_mb: {memory_mb}"
+        elif timeout_s and self._spent_s > timeout_s:
+            over = f"took longer than setup_timeout_s: {timeout_s:g}"
+        if over:
+            self.kill(over)
+            raise EmsError(f"setup {over}, and was stopped. Raise that limit in the stack file.")
 
     def _spend(self, elapsed_s: float) -> None:
         """Note the point at work, and how much time it has had."""
@@ -135,8 +156,11 @@ class WorkerProcess:
             self._spent_s += min(elapsed_s, 2 * self._tick_s)
 
     def _memory_bytes(self) -> int:
+        """Its own: without what it shares with other workers."""
         with suppress(psutil.NoSuchProcess):  # its death is told by `compute`
-            return int(self._statistics.memory_info().rss)
+            found = self._statistics.memory_info()
+            shared = 0 if self._shared is None else os.fstat(self._shared).st_size
+            return int(found.rss - min(shared, getattr(found, "shared", found.rss)))  # Macs do not say it
         return 0
 
     def is_stopped(self) -> bool:

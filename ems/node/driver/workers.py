@@ -6,7 +6,9 @@ that nobody else on the machine can send one: what Dask listens on, on loopback,
 
 from __future__ import annotations
 
+import os
 import queue
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,13 +45,13 @@ class Slot(WorkerPlugin):
 
     name = "ems"
 
-    def __init__(self, order_file: str, limits: Limits, scratch: Path) -> None:
-        self._arguments = order_file, limits, scratch
+    def __init__(self, order_file: str, limits: Limits, scratch: Path, shared: int) -> None:
+        self._arguments, self._shared = (order_file, limits, scratch), shared
         self.process: WorkerProcess | None = None
 
     def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
         """As `WorkerProcess.compute`."""
-        self.process = self.process or WorkerProcess(*self._arguments)
+        self.process = self.process or WorkerProcess(*self._arguments, shared=self._shared)
         outcome = self.process.compute(ranges, known)
         if isinstance(outcome, Death):
             self.process = None
@@ -70,6 +72,8 @@ class Workers(Generic[T]):
         warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address")  # none is needed
         scratch.mkdir(exist_ok=True)
         try:
+            with tempfile.TemporaryFile(dir=scratch) as shared:  # for what a set-up makes once for all
+                self._shared = os.dup(shared.fileno())
             self._cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
@@ -82,7 +86,7 @@ class Workers(Generic[T]):
                 silence_logs="CRITICAL",
             )
             self._client = Client(self._cluster, set_as_default=False)
-            self._client.register_plugin(Slot(order_file, limits, scratch))
+            self._client.register_plugin(Slot(order_file, limits, scratch, self._shared))
         except (OSError, RuntimeError, DaskTimeout) as error:
             raise EmsError(f"The {count} workers could not be started: {error}") from error
         self._slots = {worker.address: _slot(worker) for worker in self._cluster.workers.values()}
@@ -112,7 +116,7 @@ class Workers(Generic[T]):
         future.add_done_callback(lambda done: self._ready.put((address, done)))
 
     def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Returned | Death]]:
-        """What has come back by now; waits for the first. EmsError if the function cannot be imported."""
+        """What has come back by now; waits for the first. EmsError if the function cannot be imported or set up."""
         with suppress(queue.Empty):
             while True:
                 address, future = self._ready.get(timeout=timeout_s)
@@ -134,6 +138,7 @@ class Workers(Generic[T]):
         with suppress(DaskTimeout):  # what is left then ends with this process
             self._client.close(timeout=1)
             self._cluster.close(timeout=CLOSE_S)
+        os.close(self._shared)
 
     def _busy(self) -> list[WorkerProcess]:
         return [process for address in self._tasks if (process := self._slots[address].process)]
