@@ -327,8 +327,8 @@ class ExperimentSpec(Strict):
     limits: LimitsSpec = Field(LimitsSpec(), description="When it ends at the latest.")
     env: dict[Annotated[str, fields.VARIABLE], Lines] = Field(
         default={},
-        description="Environment variables of the job, as text; another value makes another experiment. Of a program "
-        "over a grid they may have placeholders, and braces are doubled.",
+        description="Environment variables of the job, as text that may have several lines; another value makes "
+        "another experiment. Of a program over a grid they may have placeholders, and braces are doubled.",
     )
     attempt: Annotated[int, checks.number(low=1, high=1_000_000, whole=True)] = Field(
         1, description="Raise it to go on with a failed, cancelled or expired experiment."

@@ -12,6 +12,7 @@ from ems.base.messages import Say
 from ems.databases import Experiment
 from ems.lab import Lab
 from ems.lab.patience import Patience, look_s
+from ems.node.job.log import LEFT_OUT
 
 POLL_S = 0.5
 
@@ -31,11 +32,23 @@ def read(lab: Lab, experiment: Experiment, remark: Say, *, follow: bool) -> Iter
         while piece := place.log(lab, experiment, start):
             yield text.decode(piece)
             start += len(piece)
+        if piece == b"" and start and not place.log(lab, experiment, start - 1):  # it was shortened since
+            start = _left_out(place, lab, experiment)
+            continue
         if last:
             break
         time.sleep(POLL_S)
     if piece is None and not start:
         yield _kept(experiment)
+
+
+def _left_out(place: clusters.Place, lab: Lab, experiment: Experiment) -> int:
+    """Where a log that was shortened says what was left out; 0 if it does not."""
+    seen = b""
+    while piece := place.log(lab, experiment, len(seen)):
+        seen += piece
+    notes = [note.start() for note in LEFT_OUT.finditer(seen)]
+    return notes[-1] if notes else 0
 
 
 def _kept(experiment: Experiment) -> str:

@@ -11,8 +11,9 @@ from contextlib import closing
 import pytest
 
 from ems import databases
-from ems.databases import Outcome, State
+from ems.databases import Experiment, Outcome, State
 from ems.lab import Lab
+from ems.node.job.log import BoundedLog
 from tests.cli.running import PROGRAM, run
 from tests.conftest import ran, registered
 from tests.databases.cases import batch, floats, ints, texts
@@ -83,6 +84,13 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(here: Lab) -> None:
 # logs
 
 
+def end(here: Lab, experiment: Experiment) -> None:
+    with closing(databases.connect(here.database_url, here.root)) as database:
+        claim = database.claim(experiment.id, agent="agent", lease_s=3600)
+        assert claim
+        database.release(claim, Outcome(State.SUCCEEDED, 1, 0))
+
+
 def test_logs_follow_a_running_job_to_its_end(here: Lab, capsys) -> None:
     experiment = ran(here, state=None)
     log = here.run_dir(experiment.id) / "job.log"
@@ -92,15 +100,33 @@ def test_logs_follow_a_running_job_to_its_end(here: Lab, capsys) -> None:
     def go_on() -> None:
         time.sleep(0.7)
         log.write_text("first\nsecond\n")
-        with closing(databases.connect(here.database_url, here.root)) as database:
-            claim = database.claim(experiment.id, agent="agent", lease_s=3600)
-            assert claim
-            database.release(claim, Outcome(State.SUCCEEDED, 1, 0))
+        end(here, experiment)
 
     assert run("logs", "pi").stdout == "first\n"
     job = threading.Thread(target=go_on)
     job.start()
     assert run("logs", "pi", "-f").stdout == "first\nsecond\n"
+    job.join()
+
+
+def test_logs_follow_a_log_that_is_shortened_meanwhile(here: Lab) -> None:
+    experiment = ran(here, state=None)
+    file = here.run_dir(experiment.id) / "job.log"
+    file.parent.mkdir(parents=True)
+    log = BoundedLog(file, head=100, tail=200)
+    log.write(b"first\n" + b"a line\n" * 60)
+
+    def go_on() -> None:
+        time.sleep(0.7)
+        log.write(b"another line\n" * 100)
+        log.write(b"last\n")
+        end(here, experiment)
+
+    job = threading.Thread(target=go_on)
+    job.start()
+    said = run("logs", "pi", "-f").stdout
+    assert said.startswith("first\na line\n") and "bytes of the log are left out here ---\nanother line\n" in said
+    assert said.endswith("another line\nlast\n") and said.count("left out") == 1
     job.join()
 
 

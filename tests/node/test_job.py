@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 
 from ems.base.errors import EmsError
 from ems.node.job.keeper import MARKER, Ended, Job, kill_leftovers
+from ems.node.job.log import HEAD_BYTES, LEFT_OUT, TAIL_BYTES
 from ems.node.job.variables import job_environment
 from tests.processes import PATIENCE_S, alive, eventually
 
@@ -108,6 +110,24 @@ def test_a_command_may_clean_up_when_it_is_stopped(tmp_path: Path) -> None:
     eventually(lambda: "ready" in (tmp_path / "job.log").read_text() if (tmp_path / "job.log").exists() else False)
     assert job.stop() == Ended(7)
     assert (tmp_path / "job.log").read_text().endswith("bye\n")
+
+
+def test_of_a_flood_the_log_has_both_ends_and_the_keeper_stays_small(tmp_path: Path) -> None:
+    flood = (
+        "echo first; echo $$ > pids.tmp; mv pids.tmp pids; yes 'some words' | head -c 200000000; echo; echo last >&2"
+    )
+    job = start(tmp_path, "/bin/sh", "-c", flood)
+    keeper = psutil.Process(pids(tmp_path)[0]).parent()
+    assert keeper
+    peak = 0
+    while job.wait(0.05) is None:
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            peak = max(peak, keeper.memory_info().rss)
+    content = (tmp_path / "job.log").read_bytes()
+    assert content.startswith(b"first\nsome words\n") and content.endswith(b"\nlast\n")
+    assert len(content) < HEAD_BYTES + 2 * TAIL_BYTES + 1000
+    assert len(LEFT_OUT.findall(content)) == 1
+    assert peak < 100e6
 
 
 def test_a_stubborn_job_is_killed_with_all_that_it_started(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
+from ems.node.job.log import BoundedLog, Pump
 
 MARKER = "EMS_JOB"  # the variable with the token
 _POLL_S = 0.02
@@ -67,7 +68,10 @@ class Job:
         grace_s: float,
         output: Path | None = None,
     ) -> None:
-        """Start it; both of its streams are appended to `run_dir/job.log`, or standard output to the file `output`."""
+        """Start it. What it prints is appended to `run_dir/job.log`, of much only its beginning and its end.
+
+        `output`: the file that has its standard output instead.
+        """
         self._run_dir, self._grace_s = run_dir, grace_s
         token = uuid.uuid4().hex
         aside.write(run_dir / "job.token", token)
@@ -82,7 +86,7 @@ class Job:
         self._listener = threading.Thread(target=self._listen, name="job", daemon=True)
         self._listener.start()
         order = {"command": list(command), "cwd": str(cwd), "env": {**environment, MARKER: token}}
-        self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s, "output": str(output or run_dir / "job.log")})
+        self._tell({**order, "run_dir": str(run_dir), "grace_s": grace_s, "output": str(output or "")})
 
     def wait(self, timeout_s: float) -> Ended | None:
         """How the command ended, once no process of it is left; None if that takes longer than `timeout_s`."""
@@ -199,16 +203,18 @@ def keep() -> None:
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.ftruncate(lock, 0)
     try:
-        process = _start(order, lock)
+        process, pump = _start(order, lock)
     except OSError as error:
         _report(127, _not_started(order["command"][0], error))
         return
+    pump.start()
     ended = threading.Event()
     threading.Thread(target=_stop_with_agent, args=(process.pid, ended, order["grace_s"]), daemon=True).start()
     code = process.wait()
     ended.set()
     _end_group(process.pid, order["grace_s"])
     _kill_strays(order["env"][MARKER])
+    pump.finish()
     _report(code, "")
 
 
@@ -217,19 +223,26 @@ def _not_started(program: str, error: OSError) -> str:
     return f"{program!r} could not be started: {why}"
 
 
-def _start(order: dict[str, Any], lock: int) -> subprocess.Popen[bytes]:
-    with (Path(order["run_dir"]) / "job.log").open("ab") as log, Path(order["output"]).open("ab") as output:
-        return subprocess.Popen(
-            order["command"],
-            cwd=order["cwd"],
-            env=order["env"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=log,
-            pass_fds=[lock],
-            process_group=0,
-            preexec_fn=partial(_begin, lock),  # noqa: PLW1509  (the keeper has one thread yet)
-        )
+def _start(order: dict[str, Any], lock: int) -> tuple[subprocess.Popen[bytes], Pump]:
+    """The command, and what brings its output into the log, which is to be started. OSError if either cannot be."""
+    log = BoundedLog(Path(order["run_dir"]) / "job.log")
+    read, write = os.pipe()
+    try:
+        with Path(order["output"] or os.devnull).open("ab") as output:
+            process = subprocess.Popen(
+                order["command"],
+                cwd=order["cwd"],
+                env=order["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=output if order["output"] else write,
+                stderr=write,
+                pass_fds=[lock],
+                process_group=0,
+                preexec_fn=partial(_begin, lock),  # noqa: PLW1509  (the keeper has one thread yet)
+            )
+    finally:
+        os.close(write)
+    return process, Pump(read, log)
 
 
 def _begin(lock: int) -> None:
