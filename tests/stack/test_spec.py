@@ -123,7 +123,7 @@ def test_numbers_and_truths_as_text_are_to_be_quoted():
 
 def test_variables_may_have_several_lines_and_titles_not():
     assert experiment("env/NAME", "a 'b'\n\t\"c\"\n").env == {"NAME": "a 'b'\n\t\"c\"\n"}
-    assert all("control character" in problem(path, "a\nb") for path in ("title", "job/parameters/a"))
+    assert "control character" in problem("title", "a\nb")
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\x1b[31m", "a\rb", "a\x7f", "\ud800", "a\u2028b"])
