@@ -54,10 +54,10 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
     described = _described(registration)
     with repository.opened(lab.root) as tree:
         code = _code(tree, registration, described.code)
-        pinned = environment.of(tree, code, registration.environment)
+        pinned = environment.of(tree, code, described.environment)
     if pinned.digest != registration.environment_digest:  # with `code.repo` it is read at the lab's HEAD
         raise ProvenanceError(
-            f"environments/{registration.environment} has changed since the experiment was registered.",
+            f"The environment {registration.environment} has changed since the experiment was registered.",
             f"Repeat: ems up {registration.stack}",
         )
     files = inputs.stage(lab.root, described, say)

@@ -23,7 +23,7 @@ from ems.provenance import environment, inputs, pins, sources
 from ems.provenance.registration import Resolved, resolve, shared_points
 from ems.stack import hints, spec, stackfile
 from ems.stack.keys import placed
-from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, Spec, SweepJob
+from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, LabSpec, LockSpec, Spec, SweepJob
 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 EXPERIMENT = RANKS.index(ExperimentSpec)
@@ -56,13 +56,14 @@ def report(stacks: StackFiles, stack: str) -> Report:
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
         kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
         resolved = None
-        if described.code.commit == "HEAD" and described.environment not in _environments(stacks):
+        if described.code.commit == "HEAD" and _lacks_environment(stacks, described.environment):
             _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
         else:
             resolved = _noting(errors, lambda: _resolved(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, resolved)
         warnings += (*_unchecked(stacks, described), *_environment(stacks, described, errors))
         if resolved:
+            warnings += pins.check(resolved.environment).warnings if resolved.environment.file else ()
             _noting(errors, lambda: require_sources(stacks, stack, resolved))
             errors += _imported(stacks.lab, stack)
             summary += _about(described, resolved.row)
@@ -76,6 +77,13 @@ def _check_address(stacks: StackFiles) -> None:
 def _environments(stacks: StackFiles) -> list[str]:
     """Names of the lab's environments."""
     return stacks.once("environments", lambda: environment.names(stacks.lab.root))
+
+
+def _lacks_environment(stacks: StackFiles, chosen: str | LockSpec) -> bool:
+    """Whether the working tree does not have the environment that a stack file names."""
+    if isinstance(chosen, str):
+        return chosen not in _environments(stacks)
+    return not (stacks.lab.root / chosen.lock).is_file()
 
 
 def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
@@ -101,9 +109,9 @@ def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:
     return errors
 
 
-def _refuse_code(stacks: StackFiles, stack: str, code: CodeSpec, name: str) -> None:
-    file = stacks.lab.stack_file(stack)
-    provenance.resolve(stacks.tree, code, environment=name, stack_file=file, remote_needed=False)
+def _refuse_code(stacks: StackFiles, stack: str, code: CodeSpec, chosen: str | LockSpec) -> None:
+    file, needed = stacks.lab.stack_file(stack), environment.sources(chosen)
+    provenance.resolve(stacks.tree, code, environment=needed, stack_file=file, remote_needed=False)
 
 
 def strays(lab: Lab) -> Iterator[Report]:
@@ -286,7 +294,7 @@ def _unchecked(stacks: StackFiles, described: ExperimentSpec) -> Iterator[str]:
 def _environment(stacks: StackFiles, described: ExperimentSpec, errors: list[EmsError]) -> tuple[str, ...]:
     """Warnings about the environment as it is in the working tree; of an older `commit:` none."""
     name = described.environment
-    if described.code.commit != "HEAD" or name not in _environments(stacks):
+    if described.code.commit != "HEAD" or not isinstance(name, str) or name not in _environments(stacks):
         return ()
     pinned = _pinned(stacks, name, errors)
     return stacks.once(("hints", name), lambda: _pin_hints(stacks.lab, pinned)) if pinned else ()

@@ -117,9 +117,10 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
     except CommandFailed as error:
         python, name = environment.python, environment.name
         message = f"Python {python} of environment {name!r} could not be obtained:"
+        where = "environment.python of the stack file" if environment.file else f"environments/{name}/{PYTHON}"
         hint = (
             f"Install it (uv python install {python}; Debian: apt-get install python{python}; Mac: brew install "
-            f"python@{python}). Or write another version into environments/{name}/{PYTHON}, then `ems env lock {name}` "
+            f"python@{python}). Or write another version into {where}, then `{environment.fix()}` "
             "and commit both: with another Python it is another experiment."
         )
         raise ProvenanceError(f"{message}\n{error.stderr.strip()}", hint) from error
@@ -132,14 +133,15 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
         # Copies: links would let a job write into uv's cache. Compiled now, as nothing can be written there later.
         uv("pip", "sync", *options, "--link-mode", "copy", "--compile-bytecode", unfinished, cwd=folder)
     except CommandFailed as error:
-        raise _not_installed(environment.name, error.stderr.strip()) from error
+        raise _not_installed(environment, error.stderr.strip()) from error
     aside.publish(unfinished, wanted)
 
 
-def _not_installed(name: str, said: str) -> ProvenanceError:
-    message = f"The packages of environment {name!r} cannot be installed:\n{said}"
+def _not_installed(environment: Environment, said: str) -> ProvenanceError:
+    message = f"The packages of environment {environment.name!r} cannot be installed:\n{said}"
+    again = f"{environment.fix()} --upgrade"
     if "hash mismatch" in said.lower():
-        hint = f"A file is not the one that was pinned. Where you trust it: ems env lock {name} --upgrade"
+        hint = f"A file is not the one that was pinned. Where you trust it: {again}"
     else:
-        hint = f"Try again with the network; a lock whose files are gone is renewed by `ems env lock {name} --upgrade`."
+        hint = f"Try again with the network; a lock whose files are gone is renewed by `{again}`."
     return ProvenanceError(message, hint)

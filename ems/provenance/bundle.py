@@ -2,6 +2,7 @@
 
     code/…                                      the declared files at the exact commit, with modes and symbolic links
     environment/{requirements.txt,python-version}
+    environment/packages.json                   the repository's own packages that the lock installs, if there are any
     spec.json                                   the experiment's stack file, validated
     ems.zip                                     EMS's own code for `python -m ems.node`
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import stat
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from ems.base import aside
 from ems.base.locks import exclusive
 from ems.base.private import make_folder
 from ems.lab.objects import stream, streaming
+from ems.node.agent.packages import PACKAGES
 from ems.provenance.code import Code
 from ems.provenance.environment import LOCK, PYTHON, Environment
 
@@ -49,7 +52,9 @@ def make(folder: Path, code: Code, environment: Environment, spec_json: str) -> 
 
     ProvenanceError if the repository lacks an object; OSError if the file cannot be written.
     """
+    own = [package.as_json() for package in environment.packages]
     small = {
+        **({PACKAGES: json.dumps(own, sort_keys=True).encode()} if own else {}),
         f"environment/{LOCK}": environment.lock.encode(),
         f"environment/{PYTHON}": f"{environment.python}\n".encode(),
         "spec.json": spec_json.encode(),

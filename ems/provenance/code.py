@@ -73,11 +73,13 @@ class Source(NamedTuple):
     prefix: str
 
 
-def resolve(lab: WorkTree, code: CodeSpec, *, environment: str, stack_file: Path, remote_needed: bool) -> Code:
+def resolve(
+    lab: WorkTree, code: CodeSpec, *, environment: Sequence[str], stack_file: Path, remote_needed: bool
+) -> Code:
     """The code that a stack file of the lab asks for.
 
-    `environment`: the name of its folder in environments/. ProvenanceError names all that keeps others from getting
-    the same, with the commands that fix it.
+    `environment`: what decides its environment, as `environment.sources` lists it. ProvenanceError names all that keeps
+    others from getting the same, with the commands that fix it.
     """
     problems = list(_unclean(lab, code, environment, stack_file))
     if remote_needed and code.repo is None:
@@ -208,19 +210,20 @@ def _tree(files: tuple[CommittedFile, ...]) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) -> Iterator[Problem]:
+def _unclean(lab: WorkTree, code: CodeSpec, environment: Sequence[str], stack_file: Path) -> Iterator[Problem]:
     """What HEAD lacks of the stack file; for `commit: HEAD` also of the code; of the environment unless it is old."""
     stack_path, content_path = lab.below_top(stack_file), lab.below_top(stack_file.resolve())
     if content_path.startswith("../"):
         what = f"{stack_path} is a symbolic link to {stack_file.resolve()}, outside this repository."
         yield Problem(what, f"Put the file itself there: cp --remove-destination {content_path} {stack_path}")
         return
-    watched = _watched(code, environment)
-    found = repository.changes(lab, [*(posixpath.normpath(lab.prefix + path) for path in watched), stack_path])
+    paths = [posixpath.normpath(lab.prefix + path) for path in environment]
+    needed = [path for path in paths if not path.startswith("../")]  # of one outside, the reading of the lock speaks
+    found = repository.changes(lab, [*_watched(lab, code, needed), stack_path])
     changed = [
         (letters, path)
         for letters, path in found
-        if path != content_path and (path == stack_path or _concerns(path.removeprefix(lab.prefix), code, environment))
+        if path != content_path and (path == stack_path or _is_in(path, needed) or _is_wanted(lab, path, code))
     ]
     changed += _stack_file_change(lab, content_path, stack_file)
     conflicts = [path for letters, path in found if letters in CONFLICTS]
@@ -233,22 +236,24 @@ def _unclean(lab: WorkTree, code: CodeSpec, environment: str, stack_file: Path) 
         yield Problem(_changed_listing(lab.head, changed), f"{fix}\n{NOT_CODE}" if others else fix)
 
 
-def _watched(code: CodeSpec, environment: str) -> list[str]:
-    """Paths, from the lab's folder, that git is asked about."""
+def _watched(lab: WorkTree, code: CodeSpec, environment: list[str]) -> list[str]:
+    """Paths, from the top, that git is asked about."""
     if code.repo is not None:
-        return [f"environments/{environment}"]
-    return [*(code.paths or (".",)), f"environments/{environment}"] if code.commit == "HEAD" else []
+        return environment
+    paths = [posixpath.normpath(lab.prefix + path) for path in (code.paths or (".",))]
+    return [*paths, *environment] if code.commit == "HEAD" else []
 
 
-def _concerns(path: str, code: CodeSpec, environment: str) -> bool:
-    return path.startswith(f"environments/{environment}/") or (code.repo is None and _is_wanted(path, code))
+def _is_in(path: str, places: Iterable[str]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
-def _is_wanted(path: str, code: CodeSpec) -> bool:
-    if not code.paths:
-        return not LEFT_OUT.fullmatch(path)
-    paths = [posixpath.normpath(declared) for declared in code.paths]
-    return any(path == declared or path.startswith(f"{declared}/") for declared in paths)
+def _is_wanted(lab: WorkTree, path: str, code: CodeSpec) -> bool:
+    """Whether what is at `path`, from the top, is code of the lab."""
+    if code.repo is not None or not path.startswith(lab.prefix):
+        return False
+    below = path.removeprefix(lab.prefix)
+    return _is_in(below, map(posixpath.normpath, code.paths)) if code.paths else not LEFT_OUT.fullmatch(below)
 
 
 def _stack_file_change(lab: WorkTree, path: str, stack_file: Path) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import posixpath
 import re
 import sys
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from ems.base.errors import ProvenanceError, UserError
 from ems.base.messages import nearest
 from ems.lab.repository import WorkTree
 from ems.provenance import code as provenance
-from ems.provenance import seal, wishes
+from ems.provenance import locks, seal, wishes
 from ems.provenance.code import Code, Source
+from ems.provenance.packages import Package
+from ems.stack.models import LockSpec
 
 LOCK = "requirements.txt"
 WISHES = "requirements.in"
@@ -28,17 +31,66 @@ _INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|-
 
 @dataclass(frozen=True)
 class Environment:
-    """`lock`: requirements.txt as it is; `python`: MAJOR.MINOR[.PATCH]."""
+    """`lock`: requirements.txt as it is; `python`: MAJOR.MINOR[.PATCH].
+
+    `file`: the lock of the repository that it was read from, by its path from the lab's folder; "" for a folder in
+    environments/. `packages`: those of the repository itself, which that lock installs.
+    """
 
     name: str
     python: str
     lock: str
+    file: str = ""
+    packages: tuple[Package, ...] = ()
 
     @cached_property
     def digest(self) -> str:
+        """SHA-256 of what is `built`, and of the repository's own packages, whose code is hashed apart from it."""
+        if not self.packages:
+            return self.built
+        own = sorted(json.dumps(package.as_json(), sort_keys=True) for package in self.packages)
+        return hashlib.sha256(json.dumps([self.built, own]).encode()).hexdigest()
+
+    @cached_property
+    def built(self) -> str:
         """SHA-256 of the Python version and what the lock pins; comments, index options and layout do not count."""
         pinned = sorted(line for _, line in wishes.lines(self.lock) if not _INDEX_OPTION.match(line))
         return hashlib.sha256(json.dumps([self.python, pinned]).encode()).hexdigest()
+
+    @property
+    def place(self) -> str:
+        """The lock's path from the lab's folder, for messages."""
+        return self.file or f"environments/{self.name}/{LOCK}"
+
+    @property
+    def python_place(self) -> str:
+        """Where its Python version is written, for messages."""
+        return f"{self.file}: its Python version" if self.file else f"environments/{self.name}/{PYTHON}:1"
+
+    def fix(self, wish: str = "") -> str:
+        """The command that writes the lock anew; with `wish`, which packages it is to have besides."""
+        if not self.file:
+            again = f"ems env lock {self.name}"
+            return f"add {wish} to environments/{self.name}/{WISHES}, then: {again}" if wish else again
+        if Path(self.file).name == "uv.lock":
+            return f"uv add '{wish}', with --group or --extra as the stack file has it" if wish else "uv lock"
+        return f"add {wish} to what {self.file} is made from, and lock it again" if wish else f"write {self.file} anew"
+
+
+def label(chosen: str | LockSpec) -> str:
+    """The name of an environment as people read it: `pi`, or `uv.lock (simulation)`."""
+    if isinstance(chosen, str):
+        return chosen
+    parts = ", ".join([*sorted(chosen.groups), *(f"extra {name}" for name in sorted(chosen.extras))])
+    return f"{chosen.lock} ({parts})" if parts else chosen.lock
+
+
+def sources(chosen: str | LockSpec) -> list[str]:
+    """Files and folders, from the lab's folder, that decide what an environment is."""
+    if isinstance(chosen, str):
+        return [f"environments/{chosen}"]
+    beside = posixpath.dirname(chosen.lock)
+    return [chosen.lock, *(posixpath.join(beside, name) for name in ("pyproject.toml", ".python-version"))]
 
 
 def folder(root: Path, name: str) -> Path:
@@ -68,10 +120,23 @@ def from_folder(folder: Path) -> Environment:
     return _environment(folder.name, read(PYTHON), read(LOCK), f"in {folder}")
 
 
-def of(lab: WorkTree, code: Code, name: str) -> Environment:
-    """The environment that goes with resolved code of the lab; ProvenanceError as of `from_folder`."""
+def of(lab: WorkTree, code: Code, chosen: str | LockSpec) -> Environment:
+    """The environment that goes with resolved code of the lab; ProvenanceError as of `from_folder`, or `locks.read`."""
     source = provenance.environment_source(lab, code)
-    return lab.once(("environment", source, name), lambda: _at(lab, source, name))
+    if isinstance(chosen, str):
+        return lab.once(("environment", source, chosen), lambda: _at(lab, source, chosen))
+    found = lab.once(("environment", source, chosen), lambda: _locked(lab, source, chosen))
+    if found.packages and code.git_dir != lab.git_dir:
+        names = ", ".join(package.name for package in found.packages)
+        hint = "Leave code.repo out, or lock the environment that it needs in environments/NAME/."
+        raise ProvenanceError(f"{chosen.lock} installs {names} of this repository, but code.repo is another one.", hint)
+    return found
+
+
+def _locked(lab: WorkTree, source: Source, chosen: LockSpec) -> Environment:
+    tree = locks.Tree(lab.objects(source.git_dir), source.commit, posixpath.normpath(source.prefix or "."))
+    found = locks.read(tree, chosen)
+    return Environment(label(chosen), found.python, found.pins, chosen.lock, found.packages)
 
 
 def _at(lab: WorkTree, source: Source, name: str) -> Environment:
@@ -98,7 +163,7 @@ def _environment(name: str, python: bytes | None, lock: bytes | None, where: str
 def built_folder(environment: Environment) -> Path:
     """Where it is, or would be, built on this machine."""
     machine = f"{sys.platform}-{platform.machine().lower()}"
-    return cache_dir() / "environments" / f"{environment.digest}-{machine}"
+    return cache_dir() / "environments" / f"{environment.built}-{machine}"
 
 
 def is_built(environment: Environment) -> bool:

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion
 from ems.base.errors import ProvenanceError
 from ems.base.process import uv
 from ems.provenance import wishes
-from ems.provenance.environment import LOCK, PYTHON, WISHES, Environment, built_folder, is_built
+from ems.provenance.environment import PYTHON, WISHES, Environment, built_folder, is_built
 
 OLDEST_PYTHON = (3, 9)
 MACHINES: tuple[Mapping[str, str], ...] = (
@@ -52,12 +52,16 @@ def check(environment: Environment) -> Findings:
 def refuse(environment: Environment) -> None:
     """ProvenanceError if the environment cannot be built the same again; it has all faults."""
     if errors := _errors(environment):
-        raise ProvenanceError("\n".join(errors), f"Fix {_at_fault(errors)}, then: ems env lock {environment.name}")
+        raise ProvenanceError("\n".join(errors), _way_out(environment, errors))
 
 
-def _at_fault(errors: Sequence[str]) -> str:
-    """The file that people change: the version of Python, or what the lock is made of."""
-    return PYTHON if f"/{PYTHON}:" in errors[0] else WISHES
+def _way_out(environment: Environment, errors: Sequence[str]) -> str:
+    """What people change, the version of Python or what the lock is made of, and the next command."""
+    if not environment.file:
+        return f"Fix {PYTHON if f'/{PYTHON}:' in errors[0] else WISHES}, then: {environment.fix()}"
+    if environment.file.endswith(".txt"):
+        return f"A lock with hashes is made of it by: ems env lock NAME --from {environment.file}"
+    return f"Fix what the lock is made of, then: {environment.fix()}"
 
 
 @lru_cache(maxsize=64)
@@ -66,12 +70,13 @@ def _errors(environment: Environment) -> tuple[str, ...]:
 
 
 def _faults(environment: Environment) -> Iterator[str]:
-    place, lines = f"environments/{environment.name}", list(wishes.lines(environment.lock))
+    lines = list(wishes.lines(environment.lock))
     for fault in python_faults(environment.python):
-        yield f"{place}/{PYTHON}:1: {fault}"
+        yield f"{environment.python_place}: {fault}"
+    has_lines = not environment.file or environment.file.endswith(".txt")  # as the lock itself has them
     faults = [(number, fault) for number, line in lines if (fault := _fault(line))]
     for number, fault in (*faults, *_doubles(lines, environment.python)):
-        yield f"{place}/{LOCK}:{number}: {fault}"
+        yield f"{environment.place}:{number}: {fault}" if has_lines else f"{environment.place}: {fault}"
 
 
 def python_faults(python: str) -> Iterator[str]:
@@ -124,15 +129,14 @@ def lacks_python(environment: Environment) -> str:
     if json.loads(uv("python", "list", python, "--output-format", "json", "--offline")):
         return ""
     fix = "`uv python list` prints those that there are"
-    return f"environments/{environment.name}/{PYTHON}:1: is {python!r}, which uv neither knows nor finds here: {fix}"
+    return f"{environment.python_place}: is {python!r}, which uv neither knows nor finds here: {fix}"
 
 
 def lacks_dask(environment: Environment) -> str:
     """What to say of an environment that cannot compute a sweep; "" if it can."""
     lacking = [name for name in DASK if name not in pinned(environment.lock)]
-    place = f"environments/{environment.name}"
-    fix = f"add dask[distributed] to {place}/{WISHES}, then: ems env lock {environment.name}"
-    return f"{place}/{LOCK}: has no {' and no '.join(lacking)}, which a sweep needs: {fix}" if lacking else ""
+    fix = environment.fix("dask[distributed]")
+    return f"{environment.place}: has no {' and no '.join(lacking)}, which a sweep needs: {fix}" if lacking else ""
 
 
 def hints(folder: Path, environment: Environment) -> tuple[str, ...]:
@@ -171,8 +175,7 @@ def _warnings(environment: Environment) -> Iterator[str]:
     sizes = _sizes_mb(environment) if rendering and is_built(environment) else {}
     for name in rendering:
         size = f" ({sizes[name]:.1f} MB)" if name in sizes else ""
-        place = f"environments/{environment.name}/{LOCK}"
-        yield f"{place}: {name}{size} renders data, which the nodes of a cluster never do; notebooks draw"
+        yield f"{environment.place}: {name}{size} renders data, which the nodes of a cluster never do; notebooks draw"
 
 
 def _sizes_mb(environment: Environment) -> dict[str, float]:

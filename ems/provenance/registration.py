@@ -50,7 +50,7 @@ def resolve(
     code = provenance.resolve(
         tree,
         experiment.code,
-        environment=experiment.environment,
+        environment=environment.sources(experiment.environment),
         stack_file=stack_file,
         remote_needed=remote_needed,
     )

@@ -7,6 +7,7 @@ package of the environment, nothing is said: each fault is one that the run woul
 from __future__ import annotations
 
 import ast
+import dataclasses
 import posixpath
 import re
 import sys
@@ -48,6 +49,8 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
     if links := list(_broken_links(objects, code)):
         problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
+    if found := list(_package_faults(code, environment)):
+        raise StackFileError(found)
     if not isinstance(job, SweepJob):
         faults = list(_program_faults(code, job))
     else:
@@ -74,6 +77,15 @@ def _broken_links(objects: Objects, code: Code) -> Iterator[str]:
         through = any(str(folder) in links for folder in PurePosixPath(reached).parents)
         if reached not in there and not through:
             yield f"{path} -> {target}" + (" (kept by git-annex)" if ".git/annex/" in target else "")
+
+
+def _package_faults(code: Code, environment: Environment) -> Iterator[Fault]:
+    """The repository's own packages that the lock installs, and code.paths do not hold."""
+    for package in environment.packages:
+        for root in package.roots:
+            if not any(root == "." or file.path.startswith(f"{root}/") for file in code.files):
+                problem = f"do not hold {root}, where {environment.file} has the package {package.name}: add it"
+                yield Fault("ems:experiment.code.paths", problem)
 
 
 def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[Fault]:
@@ -104,6 +116,7 @@ def _function_faults(
     module, _, name = function.partition(":")
     key = f"{JOB}.{key}"
     top = module.partition(".")[0]
+    code = _importable(code, environment)
     in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
     if top not in in_code:
         return  # of the environment
@@ -119,6 +132,18 @@ def _function_faults(
             yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
         return
     yield from _definition_faults(_source(objects, source), key, name, environment, taken)
+
+
+def _importable(code: Code, environment: Environment) -> Code:
+    """The code as Python sees it: also from the folders of the repository's own packages, as src/."""
+    roots = [f"{root}/" for package in environment.packages for root in package.roots if root != "."]
+    inside = (
+        dataclasses.replace(file, path=file.path.removeprefix(root))
+        for root in roots
+        for file in code.files
+        if file.path.startswith(root)
+    )
+    return dataclasses.replace(code, files=(*code.files, *inside)) if roots else code
 
 
 def _is_code(path: str) -> bool:

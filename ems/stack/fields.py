@@ -177,6 +177,35 @@ def _path_problem(text: str) -> str:
 PATH = Checked(_check_path, {"type": "string", "pattern": r"^[^-/:~\"'`\\*?\[\]][^\"'`\\*?\[\]]*$"})
 
 
+_LOCK_NAMES = r"uv\.lock|pylock(\.[^./]+)?\.toml|[^/]+\.txt"
+
+
+def _check_lock(value: object) -> str:
+    """A path from the lab's folder, which may lead up in the lab's repository."""
+    allowed = "the path of a lock from the lab's folder: uv.lock, pylock.toml or a pinned requirements.txt"
+    text = one_line(value, allowed)
+    inner = re.sub(r"^(\.\./)+", "", text)
+    if problem := _path_problem(inner):
+        raise ValueError(f"is {show(text)}, which {problem}: allowed is {allowed}")
+    if not re.fullmatch(_LOCK_NAMES, PurePosixPath(inner).name):
+        raise ValueError(f"is {show(text)}: allowed is {allowed}{_way_to_a_lock(PurePosixPath(inner).name)}")
+    return text.removesuffix(inner) + str(PurePosixPath(inner))
+
+
+def _way_to_a_lock(name: str) -> str:
+    ways = {
+        "pyproject.toml": "`uv lock` writes uv.lock beside it",
+        "environment.yml": "`ems env lock NAME --from environment.yml` locks its pip part in environments/NAME/",
+        "environment.yaml": "`ems env lock NAME --from environment.yaml` locks its pip part in environments/NAME/",
+    }
+    return f"; {ways[name]}" if name in ways else ""
+
+
+LOCK = Checked(_check_lock, {"type": "string", "pattern": rf"(^|/)({_LOCK_NAMES})$"})
+GROUP = matching("[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", "a name of letters, digits, `.`, `_`, `-`")
+PYTHON = matching(r"\d+\.\d+(\.\d+)?", 'MAJOR.MINOR[.PATCH] in quotes, as "3.11"')
+
+
 _REPOSITORY = re.compile(
     r"https://[A-Za-z0-9][\w.-]*(:\d+)?/[^\s?#]+"
     r"|ssh://([\w.-]+@)?[A-Za-z0-9][\w.-]*(:\d+)?/\S+"

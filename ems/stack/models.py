@@ -104,6 +104,26 @@ class CodeSpec(Strict):
     )
 
 
+class LockSpec(Strict):
+    """`environment:` of an experiment whose packages are pinned by a lock that the repository has anyway."""
+
+    lock: Annotated[str, fields.LOCK] = Field(
+        description="Path of the lock from the lab's folder: uv.lock, pylock.toml, or a requirements.txt with hashes; "
+        "`../uv.lock` is one further up in the repository."
+    )
+    groups: Annotated[tuple[Annotated[str, fields.GROUP], ...], AsTuple] = Field(
+        (), description="Dependency groups that are installed too; none: the project's own dependencies alone."
+    )
+    extras: Annotated[tuple[Annotated[str, fields.GROUP], ...], AsTuple] = Field(
+        (), description="Extras of the project that are installed too."
+    )
+    python: Annotated[str, fields.PYTHON] | None = Field(
+        None,
+        description='Version of Python in quotes, as "3.11"; left out: that of .python-version beside the lock, else '
+        "the oldest that its requires-python allows.",
+    )
+
+
 class CommandJob(Strict):
     """A program. It finds its parameters in the JSON file `$EMS_PARAMETERS`, writes to `$EMS_RESULTS_DIR`."""
 
@@ -251,6 +271,15 @@ Job = Annotated[
 ]
 
 
+def _environment_kind(environment: object) -> str:
+    return "lock" if isinstance(environment, dict | LockSpec) else "name"
+
+
+Environment = Annotated[
+    Annotated[Name, Tag("name")] | Annotated[LockSpec, Tag("lock")], Discriminator(_environment_kind)
+]
+
+
 class InputSpec(Strict):
     """A file that the job reads in `$EMS_INPUT_DIR`; what is in it counts, not where it is."""
 
@@ -312,7 +341,9 @@ class ExperimentSpec(Strict):
     experimenter: Name = Field(description="Who runs it, an experimenter of the lab.")
     funding: Name = Field(description="Who pays, a funding account of the lab.")
     code: CodeSpec = Field(CodeSpec(), description="Which code runs.")
-    environment: Name = Field(description="Folder under environments/ with the pinned packages.")
+    environment: Environment = Field(
+        description="Folder under environments/ with the pinned packages; or {lock: uv.lock}, a lock of the repository."
+    )
     job: Job = Field(
         description="What runs: a program (`command`), a program over a grid (`command` and `sweep`), or a function "
         "over a grid (`function` and `sweep`)."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
@@ -11,8 +11,11 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 from ems.stack.keys import Location, Problem, Problems, dotted
-from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec
+from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec, LockSpec
 from ems.stack.strict import Strict
+
+KINDS: Mapping[tuple[str], Mapping[str, type[Strict]]] = {("job",): JOBS, ("environment",): {"lock": LockSpec}}
+"""The keys of an experiment whose value may be of several kinds, with those that are mappings."""
 
 
 def faults(where: Location, model: type[Strict], error: ValidationError, also: Collection[str] = ()) -> Iterator[Fault]:
@@ -26,8 +29,8 @@ def faults(where: Location, model: type[Strict], error: ValidationError, also: C
         if detail["type"] == "missing" and detail["loc"] in misspelt:
             continue  # told where it is misspelt
         tagged = tuple(part for part in detail["loc"] if part != "[key]")
-        is_job = model is ExperimentSpec and tagged[:1] == ("job",)  # whose kind pydantic names there
-        location = (*tagged[:1], *tagged[2:]) if is_job else tagged
+        has_kinds = model is ExperimentSpec and tagged[:1] in KINDS  # which pydantic names there
+        location = (*tagged[:1], *tagged[2:]) if has_kinds else tagged
         for inside, problem in _problems(model, tagged, detail, also):
             yield Fault(dotted((*where, *location, *inside)), problem)
 
@@ -85,10 +88,16 @@ def _no_job(value: object) -> str:
 def _model_at(model: Any, location: Location) -> type[Strict]:
     """The type of what stands at `location`; on the way there are models, mappings of names and the kinds of jobs."""
     for part in location:
-        if model == ExperimentSpec.model_fields["job"].annotation:
-            model = JOBS[str(part)]
+        if kinds := _kinds(model):
+            model = kinds[str(part)]
             continue
         in_model = isinstance(model, type) and issubclass(model, Strict)
         model = model.model_fields[part].annotation if in_model else get_args(model)[1]
     found: type[Strict] = model
     return found
+
+
+def _kinds(annotation: Any) -> Mapping[str, type[Strict]]:
+    """The kinds of what such a key of an experiment has; none for another one."""
+    found = (kinds for (key,), kinds in KINDS.items() if annotation == ExperimentSpec.model_fields[key].annotation)
+    return next(found, {})

@@ -74,7 +74,8 @@ def type_of(schema: Schema) -> str:
     if allowed:
         return "one of: " + ", ".join(map(code, allowed))
     if "patternProperties" in schema or references(schema):
-        return "object"
+        plain = (form(each) for each in schema.get("oneOf", ()) if "$ref" not in each)
+        return " or ".join([*plain, "object"])
     forms = [form(each) for each in alternatives(schema) if each.get("type") != "null"]
     return " or ".join(forms)
 

@@ -54,7 +54,7 @@ def resolve(root, remote_needed=False, stack_file=None, **code):
     return provenance.resolve(
         work_tree(root),
         CodeSpec(**code),
-        environment="small",
+        environment=["environments/small"],
         stack_file=stack_file or root / "stacks/Pulumi.fit.yaml",
         remote_needed=remote_needed,
     )

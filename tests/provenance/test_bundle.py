@@ -54,7 +54,7 @@ def resolve(lab):
     return provenance.resolve(
         work_tree(lab),
         CodeSpec(paths=["experiments"]),
-        environment="small",
+        environment=["environments/small"],
         stack_file=lab / "stacks/Pulumi.fit.yaml",
         remote_needed=False,
     )

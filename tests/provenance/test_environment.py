@@ -121,7 +121,11 @@ def test_reading_a_folder_and_a_commit_gives_the_same(tmp_path):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     tree = work_tree(tmp_path)
     code = provenance.resolve(
-        tree, CodeSpec(paths=["environments"]), environment="small", stack_file=stack_file, remote_needed=False
+        tree,
+        CodeSpec(paths=["environments"]),
+        environment=["environments/small"],
+        stack_file=stack_file,
+        remote_needed=False,
     )
     committed = environment.from_folder(made)
     (made / "requirements.txt").write_text("")

@@ -122,7 +122,9 @@ def of(lab, paths=("experiments",)):
     """The digest of the committed lab, as a stack file that declares `paths` gives it."""
     stack_file = lab / "stacks/Pulumi.fit.yaml"
     spec = CodeSpec(paths=list(paths))
-    code = provenance.resolve(work_tree(lab), spec, environment="small", stack_file=stack_file, remote_needed=False)
+    code = provenance.resolve(
+        work_tree(lab), spec, environment=["environments/small"], stack_file=stack_file, remote_needed=False
+    )
     built = environment.of(work_tree(lab), code, "small")
     return identity.digest(**(PARTS | {"tree": code.tree, "environment": built.digest, "python": built.python}))
 

@@ -18,7 +18,7 @@ from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.messages import last_line, raised
 from ems.databases import Claim, Database, Experiment, Outcome, State
-from ems.node.agent import leftovers, noted, platform, spools
+from ems.node.agent import leftovers, noted, packages, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.inputs import lay_out_inputs
@@ -194,7 +194,9 @@ class Attempt:
             "EMS_RESULTS_DIR": str(self._results),
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
-        return job_environment(Path(self._config.environment), os.environ, job["threads"], ems, self._spec["env"])
+        built = Path(self._config.environment)
+        variables = job_environment(built, os.environ, job["threads"], ems, self._spec["env"])
+        return packages.added(variables, self._dir / "code", built)
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
         output = self._output if self._declared.stdout else None
