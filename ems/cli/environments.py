@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ems import lab as laboratory
 from ems.base.console import out, working
-from ems.base.errors import ProvenanceError
+from ems.base.errors import ProvenanceError, UserError
 from ems.base.messages import counted
 
 environments = typer.Typer(
@@ -17,18 +18,36 @@ environments = typer.Typer(
     no_args_is_help=True,
 )
 
-EnvironmentName = Annotated[str, typer.Argument(help="Name of a folder in environments/.")]
+
+def _name(given: str) -> str:
+    from ems.stack.fields import NAME
+
+    try:
+        return str(NAME.check(given))
+    except ValueError as error:
+        raise UserError(f"The environment's name {error}.") from error
+
+
+EnvironmentName = Annotated[str, typer.Argument(help="Name of a folder in environments/.", callback=_name)]
 
 
 @environments.command("lock", epilog="[bold]Example[/]  ems env lock digits --upgrade")
 def env_lock(
     name: EnvironmentName,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Take the newest versions allowed.")] = False,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Make the environment of a requirements.txt, or the pip part of environment.yml."),
+    ] = None,
 ) -> None:
     """Pin environments/NAME/requirements.in into requirements.txt, with hashes, for all platforms."""
-    from ems.provenance import building, environment
+    from ems.provenance import building, environment, existing
 
-    folder = environment.folder(laboratory.find().root, name)
+    lab = laboratory.find()
+    if source:
+        left_out = existing.adopt(source.resolve(), lab.root / "environments" / name)
+        out.flow(f"left out: {', '.join(left_out)}" if left_out else f"wrote environments/{name}/{environment.WISHES}")
+    folder = environment.folder(lab.root, name)
     with working(f"locking {name}"):
         building.lock(folder, upgrade)
     out.flow(f"wrote {folder / environment.LOCK}")

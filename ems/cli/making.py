@@ -4,29 +4,73 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ems import lab as laboratory
 from ems.base.console import Text, out, print_json, working
+from ems.base.errors import UserError
 from ems.cli.options import RUN, START, Json
+
+if TYPE_CHECKING:
+    from ems.cli.adopting import Plan
 
 making = typer.Typer()
 
 
-@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems init my-lab && cd my-lab && ems up")
+@making.command(
+    rich_help_panel=START, epilog="[bold]Examples[/]  ems init my-lab && cd my-lab && ems up · ems init . --yes"
+)
 def init(
-    directory: Annotated[Path, typer.Argument(help="Folder of the new lab; it must be empty or not exist.")],
+    directory: Annotated[
+        Path, typer.Argument(help="Folder of the lab: a new one, or one with your code, in a repository or not.")
+    ] = Path(),
     name: Annotated[str, typer.Option(help="Name of the lab; default: the folder's name.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Add what is listed without asking.")] = False,
 ) -> None:
-    """Make a lab: a git repository with a first experiment, ready for `ems up`."""
-    from ems.cli import scaffold
+    """Make a lab: a new repository with a first experiment; or what an existing one lacks, listed first.
 
+    To a repository, or a folder in one, it adds files of its own and lines of .gitignore; it changes and commits
+    nothing else, and may be run again.
+    """
+    from ems.cli import adopting, scaffold
+
+    root = directory.expanduser().resolve()
+    if not adopting.is_new(root):
+        _adopt(adopting.plan(root, name), directory, yes)
+        return
     made = scaffold.init(directory, name)
     out.print(Text.assemble("Made the lab ", (made.name, "bold"), f" in {made.root}. Next:"), soft_wrap=True)
     out.print(f"  cd {shlex.quote(str(directory))} && ems up", soft_wrap=True)
+
+
+def _adopt(plan: Plan, directory: Path, yes: bool) -> None:
+    from ems.cli import adopting
+
+    if plan.there:
+        out.flow(f"There already: {', '.join(plan.there)}")
+    if plan.is_done:
+        out.flow(f"{plan.root} is a lab, and nothing is missing.")
+        return
+    out.flow(f"To make {plan.root} a lab, this would be added:")
+    for line in plan.lines():
+        out.print(f"  {line}", soft_wrap=True)
+    for note in plan.notes:
+        out.flow(note)
+    if not yes and not sys.stdin.isatty():
+        raise UserError("Nobody is there to be asked, so nothing was added.", "Say --yes.")
+    if not yes and not typer.confirm("Add it?"):
+        raise typer.Exit
+    with working("locking the environment" if plan.lock else "adding"):
+        made = adopting.carry_out(plan)
+    out.print(Text.assemble("Made the lab ", (made.name, "bold"), ". Nothing is committed. Next:"), soft_wrap=True)
+    step = "" if plan.root == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
+    out.print(f'  {step}ems new NAME --command "python PROGRAM"', soft_wrap=True)
+    out.print("  git add -A . && git commit -m 'Add a lab and its first experiment'", soft_wrap=True)
+    out.print("  ems up NAME", soft_wrap=True)
 
 
 @making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems new dose-response")

@@ -24,6 +24,7 @@ from ems.stack.models import LabSpec
 
 FIRST = "pi"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,49}")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 EXECUTABLE = "pulumi-resource-ems"
 SALT = "encryptionsalt: v1:qSnmwQPN9XA=:v1:b+ZOZIC4jskYy4st:ht9jFIH45PBrBmgflyB4U5YjvxTmZA==\n"
 """What Pulumi would add to a stack file, made for the empty passphrase, with which EMS runs it unless there is another.
@@ -38,8 +39,7 @@ def init(directory: Path, name: str = "") -> Lab:
     Named like the folder, as far as Pulumi allows such names. UserError if the folder or the name will not do.
     """
     root = directory.expanduser().resolve()
-    name = name or _name_of(root)
-    _refuse_bad_name(name, "a lab", "ems init DIR --name NAME")
+    name = lab_name(root, name)
     try:
         root.mkdir(parents=True, exist_ok=True)
         empty = not any(root.iterdir())
@@ -47,19 +47,35 @@ def init(directory: Path, name: str = "") -> Lab:
         raise UserError(f"{root} cannot be made: {error.strerror}.", "Choose another: ems init DIR") from error
     if not empty:
         raise UserError(f"{root} is not empty.", "Choose another: ems init DIR")
+    begin_repository(root)
+    _write("lab", root, lab_values(root, name))
+    made = laboratory.read(root)
+    new(made, FIRST)
+    _commit(root, (setting(root, "user.name"), setting(root, "user.email")))
+    return made
+
+
+def begin_repository(root: Path) -> None:
+    """An empty git repository in `root`."""
     run(["git", "init", "--quiet", "--initial-branch", "main", root])
+
+
+def lab_name(root: Path, name: str = "") -> str:
+    """The name of a lab in `root`: the given one, or one like the folder's; UserError if it will not do."""
+    name = name or _name_of(root)
+    _refuse_bad_name(name, "a lab", "ems init DIR --name NAME")
+    return name
+
+
+def lab_values(root: Path, name: str) -> dict[str, str]:
+    """What the files of a new lab are filled in with; the person is the one that git knows in `root`."""
     person = setting(root, "user.name"), setting(root, "user.email")
-    values = {
+    return {
         "lab": name,
         "lab_id": str(uuid.uuid4()),
         "person": _yaml(person[0] or Path.home().name or "me"),
         "email": _yaml(person[1]),
     }
-    _write("lab", root, values)
-    made = laboratory.read(root)
-    new(made, FIRST)
-    _commit(root, person)
-    return made
 
 
 def _yaml(text: str) -> str:
@@ -78,12 +94,19 @@ def new(lab: Lab, name: str) -> list[Path]:
     values = {
         "name": name,
         "table": _table(name),
-        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "python": PYTHON,
         "experimenter": next(iter(described.experimenters)),
         "project": next(iter(described.projects)),
         "funding": next(iter(described.funding)),
     }
     return _write("experiment", lab.root, values)
+
+
+def environment_texts(root: Path, name: str) -> dict[str, str]:
+    """The files of a new environment without packages, by their paths from the lab's folder."""
+    values = dict.fromkeys(("table", "project", "experimenter", "funding"), "") | {"name": name, "python": PYTHON}
+    made = {str(path.relative_to(root)): text for path, text in texts("experiment", root, values).items()}
+    return {path: text for path, text in made.items() if path.startswith("environments/")}
 
 
 def _name_of(root: Path) -> str:
@@ -121,21 +144,31 @@ def _salt(root: Path) -> str:
     return SALT if is_empty and env.get("PULUMI_BACKEND_URL", "").startswith("file://") else ""
 
 
-def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
-    """Fill in the template's files; a folder or file called `NAME` or `dot-X` gets its real name."""
+def texts(template: str, root: Path, values: Mapping[str, str]) -> dict[Path, str]:
+    """The template's files, filled in; a folder or file called `NAME` or `dot-X` gets its real name."""
     source = Path(str(importlib.resources.files("ems.cli") / "templates" / template))
-    texts = {
-        root / _real_name(file.relative_to(source), values): file.read_text(encoding="utf-8")
+    return {
+        root / _real_name(file.relative_to(source), values): Template(file.read_text(encoding="utf-8")).substitute(
+            values
+        )
         for file in sorted(source.rglob("*"))
         if file.is_file() and file.suffix != ".pyc"
     }
+
+
+def _write(template: str, root: Path, values: Mapping[str, str]) -> list[Path]:
+    return write(root, texts(template, root, values))
+
+
+def write(root: Path, texts: Mapping[Path, str]) -> list[Path]:
+    """Write new files of the lab in `root`; UserError, and none is written, if one of them is there already."""
     existing = [str(path.relative_to(root)) for path in texts if path.exists()]
     if existing:
         raise UserError(f"There is already {', '.join(existing)}.", "Choose another name: ems new NAME")
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         salt = _salt(root) if path.match("stacks/Pulumi.*.yaml") else ""
-        path.write_text(Template(text).substitute(values) + salt, encoding="utf-8")
+        path.write_text(text + salt, encoding="utf-8")
         if path.name == EXECUTABLE:
             path.chmod(0o755)
     return list(texts)
