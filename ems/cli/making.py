@@ -73,15 +73,44 @@ def _adopt(plan: Plan, directory: Path, yes: bool) -> None:
     out.print("  ems up NAME", soft_wrap=True)
 
 
-@making.command(rich_help_panel=START, epilog="[bold]Example[/]  ems new dose-response")
-def new(name: Annotated[str, typer.Argument(help="Name of the experiment, and of its stack.")]) -> None:
-    """Add an experiment: a stack file, its code and a pinned environment to begin with."""
+@making.command(
+    rich_help_panel=START,
+    epilog="[bold]Examples[/]  ems new dose-response · ems new fit --command 'python train.py --lr 0.1'"
+    " · ems new walk --function walks:distance",
+)
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the experiment, and of its stack.")],
+    command: Annotated[
+        str, typer.Option("--command", help="A program that exists, as it is typed in the lab's folder.")
+    ] = "",
+    function: Annotated[
+        str, typer.Option("--function", help="A Python function that exists, as module:name; its parameters are read.")
+    ] = "",
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A JSON file with table_name and params or multi_res, of the first EMS."),
+    ] = None,
+) -> None:
+    """Add an experiment: a stack file, and its code and a pinned environment to begin with where there are none."""
+    from ems.cli import new_stack as stack
     from ems.cli import scaffold
 
     lab = laboratory.find()
-    for path in scaffold.new(lab, name):
+    if command and (function or source):
+        raise UserError("--command is for a program, --function and --from are for a function.", "Say one of them.")
+    if command:
+        written = stack.of_command(lab, name, command)
+    elif source:
+        written = stack.of_file(lab, name, source, function)
+    elif function:
+        written = stack.of_function(lab, name, function)
+    else:
+        written = stack.Written(tuple(scaffold.new(lab, name, stack.lock_lines(lab.root))), ())
+    for path in written.paths:
         out.print(f"wrote {path.relative_to(lab.root)}")
-    out.print("Edit them, then:")
+    for note in written.notes:
+        out.flow(note)
+    out.print("Edit them, then:" if len(written.paths) > 1 else "Edit it, then:")
     out.print(f"  git add -A && git commit -m 'Add {name}' && ems up {name}", soft_wrap=True)
 
 

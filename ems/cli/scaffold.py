@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -83,15 +83,29 @@ def _yaml(text: str) -> str:
     return json.dumps("".join(letter for letter in text if letter.isprintable()), ensure_ascii=False)
 
 
-def new(lab: Lab, name: str) -> list[Path]:
-    """The files of a new experiment, which runs as it is; UserError if one of them is there already."""
+def new(lab: Lab, name: str, environment: Sequence[str] = ()) -> list[Path]:
+    """The files of a new experiment, which runs as it is; UserError if one of them is there already.
+
+    `environment`: lines of the stack file that name one which is there; without them one is made.
+    """
+    made = texts("experiment", lab.root, values(lab, name))
+    if environment:
+        stack, own = lab.stack_file(name), lab.root / "environments"
+        made[stack] = made[stack].replace(f"    environment: {name}", "\n".join(environment))
+        made[stack] = re.sub(r"    code:\n +paths: .*\n", "", made[stack])  # the lock may install the repository itself
+        made = {path: text for path, text in made.items() if not path.is_relative_to(own)}
+    return write(lab.root, made)
+
+
+def values(lab: Lab, name: str) -> dict[str, str]:
+    """What the files of a new experiment are filled in with; UserError if it cannot have that name."""
     _refuse_bad_name(name, "an experiment", "ems new NAME")
     if alike := [other for other in lab.stacks() if other.casefold() == name.casefold() and other != name]:
         raise UserError(
             f"There is already {alike[0]}, which differs only by case.", "Choose another name: ems new NAME"
         )
     described = _lab_spec(lab)
-    values = {
+    return {
         "name": name,
         "table": _table(name),
         "python": PYTHON,
@@ -99,7 +113,6 @@ def new(lab: Lab, name: str) -> list[Path]:
         "project": next(iter(described.projects)),
         "funding": next(iter(described.funding)),
     }
-    return _write("experiment", lab.root, values)
 
 
 def environment_texts(root: Path, name: str) -> dict[str, str]:

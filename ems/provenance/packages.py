@@ -82,13 +82,14 @@ def _refuse_compiled(where: str, said: Mapping[str, Any], setup: bytes | None) -
 
 def _roots(folder: str, said: Mapping[str, Any], files: Collection[str]) -> Iterator[str]:
     """As the build backends find modules: where pyproject.toml says, else in src/, else beside pyproject.toml."""
-    named = list(dict.fromkeys(posixpath.normpath(posixpath.join(folder, root)) for root in _named_roots(said)))
+    named = list(dict.fromkeys(posixpath.normpath(posixpath.join(folder, root)) for root in named_roots(said)))
     source = posixpath.normpath(posixpath.join(folder, "src"))
     usual = source if any(file.startswith(f"{source}/") for file in files) else posixpath.normpath(folder or ".")
     yield from named or [usual]
 
 
-def _named_roots(said: Mapping[str, Any]) -> Iterator[str]:
+def named_roots(said: Mapping[str, Any]) -> Iterator[str]:
+    """The folders of modules that a pyproject.toml names, from its own, in the ways of the usual build backends."""
     tools = said.get("tool", {})
     setuptools, hatch = tools.get("setuptools", {}), tools.get("hatch", {}).get("build", {})
     if isinstance(packages := setuptools.get("packages"), dict):
