@@ -12,6 +12,7 @@ from typing import Any
 
 from ems.base.errors import EmsError
 from ems.databases import Database, Experiment, Round, rounds
+from ems.node.agent import packages
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.exported import Exported
 from ems.node.agent.inputs import lay_out_inputs
@@ -81,10 +82,11 @@ def _started(config: AgentConfig, spec: Mapping[str, Any], folder: Path, output:
         "EMS_RESULTS_DIR": str(folder / "results"),
         **({"EMS_INPUT_DIR": str(folder / "inputs")} if config.inputs else {}),
     }
-    variables = job_environment(Path(config.environment), os.environ, job["threads"], ems, spec["env"])
+    built = Path(config.environment)
+    variables = packages.added(job_environment(built, os.environ, job["threads"], ems, spec["env"]), unpacked, built)
     code, here = str(unpacked / "code"), str(folder)
     order = Order(job.get("function", ""), [], code, here, here, here, 1, job["threads"], propose=job["propose"])
-    python = str(Path(config.environment) / "bin" / "python")
+    python = str(built / "bin" / "python")
     where = Surroundings(python, str(unpacked / "ems.zip"), variables, output)
     return str(_written(folder / "order.json", asdict(order))), where
 
