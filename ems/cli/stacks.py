@@ -87,11 +87,7 @@ def up(
     sample = Pilot.of(pilot) if pilot else None
     lab = laboratory.find()
     files = StackFiles(lab, clusters.settings())
-    imported = lifecycle.imported(lab, stacks or [])
-    for each in imported:
-        say(f"{each.registration.stack} was imported: there is nothing to run.")
-    known = {each.registration.stack for each in imported}
-    wanted = [stack for stack in stacks or lab.some_stacks() if stack not in known]
+    wanted, imported = _to_run(lab, stacks or [])
     if not wanted:
         if as_json:
             print_json([status_object(experiment) for experiment in imported])
@@ -107,6 +103,17 @@ def up(
     elif as_json:
         print_json([status_object(experiment) for experiment in experiments])
     lifecycle.raise_if_failed(experiments)
+
+
+def _to_run(lab: Lab, stacks: list[str]) -> tuple[list[str], list[databases.Experiment]]:
+    """Those of `stacks`, or of all, that have something to run, and the experiments of those that were imported."""
+    from ems.engine import lifecycle
+
+    imported = lifecycle.imported(lab, stacks)
+    for each in imported:
+        say(f"{each.registration.stack} was imported: there is nothing to run.")
+    known = {each.registration.stack for each in imported}
+    return [stack for stack in stacks or lab.some_stacks() if stack not in known], imported
 
 
 def show_pilots(files: StackFiles, experiments: Sequence[databases.Experiment], as_json: bool) -> None:

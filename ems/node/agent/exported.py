@@ -75,7 +75,7 @@ class Exported:
 
 
 def _batches(database: Database, experiment_id: str, points: range) -> Iterator[Batch]:
-    """Where nothing was stored yet, there are no columns to ask for either."""
+    """Nothing is asked where nothing was stored yet: the table lacks the columns then."""
     within = [Condition("point", ">=", points.start), Condition("point", "<", points.stop)]
     return database.results(experiment_id, where=within) if points else iter(())
 
