@@ -123,16 +123,15 @@ def points(
 def open_points(stack: str) -> OpenPoints:
     """The points of a stack that are not stored."""
     from ems import clusters
-    from ems.lab.jobs import job_of
+    from ems.lab.points import points_of
     from ems.lab.stacks import StackFiles
     from ems.views.points import OpenPoints
 
     lab = laboratory.find()
-    job, experiment = job_of(StackFiles(lab, clusters.settings()), stack)
-    if experiment is None:
-        return OpenPoints(stack, job, ())
     with lab.database() as connected:
-        return OpenPoints(stack, job, connected.points(experiment.id))
+        found = points_of(StackFiles(lab, clusters.settings()), connected, stack)
+        known = connected.points(found.experiment.id) if found.experiment else ()
+        return OpenPoints(stack, found.sweep, found.left_out, known)
 
 
 @reading.command(rich_help_panel=READ, epilog="[bold]Examples[/]  ems read svd · ems read svd --snippet r > svd.R")

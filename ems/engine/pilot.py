@@ -39,12 +39,12 @@ class Pilot:
 def piloted(row: Registration, pilot: Pilot, before: Experiment | None, *, retry: bool) -> Registration:
     """The row with a pilot, as far as there is more to do than is done: a pilot never undoes what a run has reached.
 
-    UserError for a command, Busy if all points are being computed already.
+    UserError for a command and for rounds, Busy if all points are being computed already.
     """
-    if "sweep" not in json.loads(row.spec)["job"]:
-        raise UserError(
-            f"{row.stack} runs one command, which has nothing to take a sample of.", f"Run it: ems up {row.stack}"
-        )
+    job = json.loads(row.spec)["job"]
+    if job.get("propose") or "sweep" not in job:
+        what = "a sweep whose points results decide" if job.get("propose") else "one command"
+        raise UserError(f"{row.stack} runs {what}: nothing to take a sample of.", f"Run it: ems up {row.stack}")
     size = pilot.size(row.points_total)
     if before is None or (before.state in RETRYABLE and retry):
         return replace(row, pilot=size)

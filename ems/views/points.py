@@ -13,13 +13,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from ems.base.console import Text
-from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.databases import PointState
 from ems.node.agent.point_count import set_bits
 from ems.node.driver.ranges import Range, count_open, open_ranges
 from ems.spool.batch import Value, jsonable
-from ems.sweep import Sweep, exclusion
+from ems.sweep import Sweep
 from ems.views.results import quoted
 
 MOST_SHOWN = 20
@@ -49,14 +48,12 @@ class OpenPoint(NamedTuple):
 class OpenPoints:
     """The points of a sweep that are not stored, in the order of their numbers. `stack`: whose."""
 
-    def __init__(self, stack: str, job: Mapping[str, Any], known: Iterable[tuple[PointState, range]]) -> None:
-        """`job`: of the experiment's spec; `known`: as `Database.points` gives them. UserError for a command."""
-        if "sweep" not in job:
-            raise UserError(f"{stack} runs one command: it has no points.", f"See how it stands: ems status {stack}")
-        self.stack, self.sweep = stack, Sweep.of(job["sweep"])
-        size = (len(self.sweep) + 7) // 8
+    def __init__(self, stack: str, sweep: Sweep, left_out: bytes, known: Iterable[tuple[PointState, range]]) -> None:
+        """`left_out`: a bitmap, as of `exclusion.of_job`; `known`: as `Database.points` gives them."""
+        self.stack, self.sweep = stack, sweep
+        size = (len(sweep) + 7) // 8
         self._bits: dict[OpenState, bytes] = {}
-        marked = {"stored": bytearray(exclusion.of_job(job) or size), "failed": bytearray(size), "due": bytearray(size)}
+        marked = {"stored": bytearray(left_out or size), "failed": bytearray(size), "due": bytearray(size)}
         for state, points in known:
             set_bits(marked["stored"], points.start, points.stop)
             if state in {"failed", "due"}:

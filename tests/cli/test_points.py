@@ -12,6 +12,7 @@ import textwrap
 import pytest
 
 from ems.lab import Lab
+from ems.sweep import Sweep, exclusion
 from ems.views.points import STATES, OpenPoints, chosen, write_csv, write_json
 from tests.cli.running import run
 
@@ -24,7 +25,7 @@ KNOWN = [("stored", range(2)), ("failed", range(3, 4)), ("due", range(4, 5))]
 
 
 def found(known=KNOWN, job=JOB) -> OpenPoints:
-    return OpenPoints("e", job, known)
+    return OpenPoints("e", Sweep.of(job["sweep"]), exclusion.of_job(job), known)
 
 
 def test_points_that_are_not_stored_come_in_order_with_their_state():
@@ -89,7 +90,7 @@ def test_of_a_stack_that_never_ran_all_are_missing(here: Lab):
 
 
 def test_what_has_no_points_is_told(here: Lab):
-    assert "pi runs one command: it has no points" in run("points", "pi", expect=2).stderr
+    assert "pi is not a sweep: it has no points" in run("points", "pi", expect=2).stderr
     assert "lab is not the stack of an experiment" in run("points", "lab", expect=2).stderr
     assert "There is no stack 'nothing'" in run("points", "nothing", expect=2).stderr
     assert "two answers" in run("points", "pi", "--json", "--csv", expect=2).stderr
@@ -100,9 +101,11 @@ def test_ten_million_points_take_no_memory(form: str):
     code = f"""
         import resource, sys
         from ems.views.points import *
+        from ems.sweep import exclusion
         axes = {{"range": [1, 100, 1]}}
         job = {{"sweep": [{{"a": axes, "m": axes, "n": axes, "s": {{"count": 10}}}}], "exclude": ["m > n"]}}
-        found = OpenPoints("e", job, (("failed", range(i, i + 1)) for i in range(0, 10**7, 1000)))
+        failed = (("failed", range(i, i + 1)) for i in range(0, 10**7, 1000))
+        found = OpenPoints("e", Sweep.of(job["sweep"]), exclusion.of_job(job), failed)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         some = islice(found.walk(STATES), 500_000)
         file = open("/dev/null", "w")

@@ -25,7 +25,9 @@ class Measured(TypedDict):
     worker_s: Annotated[float, "Seconds that its workers were at work on them, all workers together."]
     took_s: Annotated[float, "Seconds from the start of the workers to the last point."]
     workers: Annotated[int, "How many workers there were."]
-    memory_mb: Annotated[float, "The most memory that one worker had, in MB (10^6 bytes)."]
+    memory_mb: Annotated[
+        float, "The most memory that one worker had, or a program that it ran and that has ended, in MB (10^6 bytes)."
+    ]
 
 
 class Measure:
@@ -51,10 +53,17 @@ class Measure:
 
 
 def peak_mb() -> float:
-    """The most memory that this process has had, in MB."""
+    """The most memory that this process has had, or one that it started and that has ended, in MB."""
+    return max(_own_mb(), _in_mb(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+
+
+def _own_mb() -> float:
     if STATUS.exists():  # Linux gives a new process the peak of the one that started it, but for here
         for line in STATUS.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return _in_mb(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _in_mb(peak: int) -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
