@@ -82,26 +82,20 @@ def up(
     from ems.engine.runner import Pulumi
     from ems.lab.stacks import StackFiles
     from ems.views.board import Board
-    from ems.views.status import status_object
 
     sample = Pilot.of(pilot) if pilot else None
     lab = laboratory.find()
     files = StackFiles(lab, clusters.settings())
     wanted, imported = _to_run(lab, stacks or [])
     if not wanted:
-        if as_json:
-            print_json([status_object(experiment) for experiment in imported])
-        return
+        return show_ended(files, imported, as_json)
     pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
     names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, wanted, say))
     wishes = lifecycle.Wishes(detach, retry, refresh, verbose, sample)
     board = Board(err if as_json else out, lab, len(names), drawn=not verbose)
     with board.shown():
         experiments = together.up_all(pulumi, files, names, board, wishes, at_once)
-    if sample:
-        show_pilots(files, experiments, as_json)
-    elif as_json:
-        print_json([status_object(experiment) for experiment in experiments])
+    show_ended(files, experiments, as_json, piloted=sample is not None)
     lifecycle.raise_if_failed(experiments)
 
 
@@ -116,8 +110,19 @@ def _to_run(lab: Lab, stacks: list[str]) -> tuple[list[str], list[databases.Expe
     return [stack for stack in stacks or lab.some_stacks() if stack not in known], imported
 
 
-def show_pilots(files: StackFiles, experiments: Sequence[databases.Experiment], as_json: bool) -> None:
-    """Print what pilots found out."""
+def show_ended(
+    files: StackFiles, experiments: Sequence[databases.Experiment], as_json: bool, *, piloted: bool = False
+) -> None:
+    """Print what `ems up` has done, beyond the lines of its board: as JSON, or of pilots what they found out."""
+    from ems.views.status import status_object
+
+    if piloted:
+        _show_pilots(files, experiments, as_json)
+    elif as_json:
+        print_json([status_object(experiment) for experiment in experiments])
+
+
+def _show_pilots(files: StackFiles, experiments: Sequence[databases.Experiment], as_json: bool) -> None:
     from ems.views import pilot as view
 
     found = [view.as_object(each, view.workplaces(each, files.places())) for each in experiments]
