@@ -88,7 +88,8 @@ def up(
     files = StackFiles(lab, clusters.settings())
     wanted, imported = _to_run(lab, stacks or [])
     if not wanted:
-        return show_ended(files, imported, as_json)
+        show_ended(files, imported, as_json)
+        return
     pulumi = Pulumi.of(lab, say, display=sys.stderr.fileno() if as_json else None)
     names = lifecycle.in_order(files, lifecycle.with_lab(pulumi, files, wanted, say))
     wishes = lifecycle.Wishes(detach, retry, refresh, verbose, sample)

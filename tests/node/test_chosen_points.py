@@ -9,6 +9,7 @@ import pytest
 
 from ems.databases import State
 from tests.node.bench import Bench, bench, family
+from tests.node.test_command_sweep import Programs
 from tests.node.test_sweep_attempt import POINTS, ROWS, TROUBLED, Sweeping
 from tests.processes import PATIENCE_S, eventually
 
@@ -127,3 +128,17 @@ def test_a_pilot_of_all_points_is_the_whole(bench: Bench) -> None:
     sweep = Sweeping(bench)
     bench.database.register(replace(bench.row().registration, pilot=POINTS))
     assert sweep.run() == (State.SUCCEEDED, POINTS, 0)
+
+
+def test_a_program_over_a_grid_has_all_of_this_too(bench: Bench) -> None:
+    sweep = {"x": {"range": [0, 19, 1]}}
+    programs = Programs(bench, points=9, sweep=sweep, exclude=["x >= 10", {"x": 0}], order="random")
+    bench.database.register(replace(bench.row().registration, pilot=3))
+    assert programs.run() == (State.PILOTED, 3, 0)
+    measured = json.loads(bench.row().platform)["measured"]
+    assert measured["points"] == len(programs.calls()) == 3 and measured["memory_mb"] > 5
+    bench.database.register(replace(bench.row().registration, pilot=None))
+    assert programs.run() == (State.SUCCEEDED, 9, 0)
+    calls = programs.calls()
+    assert calls != sorted(calls) and sorted(calls) == list(range(1, 10))
+    assert list(bench.values()["x"]) == [1, 2, 3, 4, 6, 7, 8, 9]

@@ -19,6 +19,7 @@ from ems.node.agent.agent import AgentConfig
 from ems.provenance import bundle
 from ems.spool.batch import Batch, Column
 from ems.spool.folder import read
+from ems.stack import sweep_choice
 from ems.stack.models import ExperimentSpec
 from tests.node.bench import Bench, bench, family, lapse, locked
 from tests.processes import PATIENCE_S, eventually, having, matching
@@ -62,7 +63,8 @@ class Sweeping:
     ) -> None:
         self.bench, self.points = bench, points
         spec = self._spec(job, workers)
-        self.run_dir = bench.register(max_hours=max_hours, points=points, spec=spec)
+        kept = sweep_choice.kept(spec.job.model_dump(mode="json"))
+        self.run_dir = bench.register(max_hours=max_hours, points=kept, spec=spec)
         self.run_dir.mkdir(parents=True)
         for name in files:
             self.make(name)
