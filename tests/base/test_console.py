@@ -22,6 +22,7 @@ from ems.engine.preflight import Report
 from ems.engine.teardown import Leftover
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, database, doctor, failures, progress, results, status, teardown, watch
+from tests.processes import eventually
 from tests.views.test_views import FINISHED
 
 HOSTILE = ["[/data/x.csv]", "no [axis] in", "[bold]x[/]", "[/]", ":secret:", "\x1b[31mred", "a\x07b\x9b2Jc", "\x7f"]
@@ -146,3 +147,18 @@ def test_items_are_counted_on_a_terminal_alone_and_only_where_that_takes_a_while
     assert taken == ["a", "b", "c"]
     written = terminal.file.getvalue()
     assert ("checking" in written and "1/3" in written) is is_shown and bool(written) is is_shown
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(console, "err", console.Plain(file=written, force_terminal=True, width=80))
+    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
+    with console.measuring("reading runs.csv") as show:
+        show(0.25)
+        eventually(lambda: "25%" in written.getvalue())
+    assert "reading runs.csv" in written.getvalue()
+    silent = io.StringIO()
+    monkeypatch.setattr(console, "err", console.Plain(file=silent))
+    with console.measuring("reading runs.csv") as show:
+        show(0.5)
+    assert silent.getvalue() == ""
