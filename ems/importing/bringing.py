@@ -88,8 +88,10 @@ class _Bringing:
         made = record.made(self.source, self.wanted.reading, surveyed, self.wanted.parameters)
         made = made.like(record.read(known.registration) if known else None).knowing(self.wanted.said)
         row = record.registration(self.lab, self.wanted.stack, self.table, made)
-        self._refuse_others(row)
+        given_up = self._given_up(row)
         self.database.check_columns(self.table, surveyed.sample)
+        if given_up and not dry_run:
+            self.database.mark_destroyed(given_up.id)  # so that it is not the newest one any more
         if not dry_run:
             self._store(row, surveyed)
         return Brought("planned" if dry_run else "imported", row, made, self._unread())
@@ -115,16 +117,16 @@ class _Bringing:
     def _unread(self) -> tuple[str, ...]:
         return tuple(self.source.unread())
 
-    def _refuse_others(self, row: Registration) -> None:
-        """UserError if the name is that of other rows, unless these were given up."""
+    def _given_up(self, row: Registration) -> Experiment | None:
+        """What had the name before, and was given up. UserError if other rows have it."""
         tables.check_results_table(row.results_table)
-        for other in self.database.experiments(row.stack):
-            if other.id == row.id:
-                continue
-            if not other.registration.imported:
-                raise UserError(f"{row.stack} is the name of an experiment that EMS has run.", _another(row.stack))
-            if other.state not in RETRYABLE:
-                raise _other_content(other)
+        newest = self.database.newest([row.stack], also=["spec"])
+        other = next((found for found in newest if found.id != row.id), None)
+        if other and not other.registration.imported:
+            raise UserError(f"{row.stack} is the name of an experiment that EMS has run.", _another(row.stack))
+        if other and other.state not in RETRYABLE:
+            raise _other_content(other)
+        return other
 
     def _add_unknown(self, row: Registration) -> None:
         """The rows that stand for whoever is not known."""

@@ -191,6 +191,23 @@ def test_stopped_on_request_and_given_up(here):
     assert len(experiments(lab)) == 2
 
 
+def test_what_was_given_up_may_come_back(lab):
+    """Whatever was registered last, what was imported last is what the name stands for."""
+    contents = {"a": "x\n1\n", "b": "x\n2\n"}
+    write("done.csv", CSV)
+    run("import", "done.csv", "--as", "done")
+    row = newest(lab, "done").registration
+    with closing(databases.connect(lab.database_url, lab.root)) as database:
+        for name, content in contents.items():
+            planned = bring(str(write(f"{name}.csv", content)), "--as", "phase", "--dry-run")
+            database.register(replace(row, id=planned["experiment_id"], stack="phase", results_table="phase"))
+            assert "is not finished: it is registered" in refused("done.csv", "--as", "phase")
+            run("stop", "phase")
+    run("import", "a.csv", "--as", "phase")
+    assert "from other content" in refused("b.csv", "--as", "phase")
+    assert rows(lab, "phase")["x"] == [1] and newest(lab, "phase").state is State.SUCCEEDED
+
+
 def test_one_that_slept_while_another_went_on_changes_nothing(here):
     lab = move(here, "sqlite:///.ems/other.db")
     many()
