@@ -120,7 +120,7 @@ def test_data_as_names_of_columns_is_refused_by_its_line(tmp_path: Path) -> None
 def test_a_poll_is_bounded_in_cells_and_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     append(tmp_path / "a.jsonl", "".join(f'{{"k{n}": 1}}\n' for n in range(4000)))
     reader = ResultsReader(tmp_path)
-    widths = [len(batch) * len(batch.columns) for batch in batches(reader)]
+    widths = [len(batch) * len(batch.columns) for batch in batches(reader, ended=False)]
     assert max(widths) < 4_100_000 and reader.rows == 4000
     append(tmp_path / "b.csv", "x\n" + "\n" * 2_500_000 + "1\n")
     monkeypatch.setattr("ems.node.job.results_reader.POLL_S", 0.0)

@@ -40,6 +40,7 @@ class ResultsReader:
 
     def _open(self) -> None:
         self._sources = self._make(KnownTypes(self._declared))
+        self._over: set[Path] | None = None  # of a job that has ended, the files that have no more rows
         self._fault: ResultsError | None = None
         self.rows = 0  # read so far
 
@@ -107,8 +108,11 @@ class ResultsReader:
     def _chunks(self, ended: bool) -> Iterator[Chunk]:
         rows, size, give_up_at = MAX_ROWS, MAX_BYTES, time.monotonic() + POLL_S
         names: set[str] = set()
+        if self._over is None:
+            for source in self._sources:
+                source.look(ended)
+            self._over = set() if ended else None
         for source in self._sources:
-            source.look(ended)
             for file in source.files:
                 while rows > 0 and size > 0 and (chunk := self._take(source, file, rows, size, ended)):
                     yield chunk
@@ -118,13 +122,16 @@ class ResultsReader:
                         return
 
     def _take(self, source: Source, file: ResultsFile, rows: int, size: int, ended: bool) -> Chunk | None:
-        if file.path in self._late:
+        if file.path in self._late or (self._over and file.path in self._over):
             return None
         try:
-            return file.take(rows, min(size, STEP_BYTES), ended)
+            chunk = file.take(rows, min(size, STEP_BYTES), ended)
         except Rewritten as fault:
             self._forgive(source, file, fault)
-        return None
+            return None
+        if chunk is None and self._over is not None:
+            self._over.add(file.path)
+        return chunk
 
     def _batch(self, chunks: list[Chunk]) -> Batch:
         chunks = [chunk for chunk in chunks if chunk.rows]

@@ -55,7 +55,8 @@ def test_what_the_code_has_under_such_names_is_not_a_result(working: Path) -> No
     found = reader(working, **said)
     assert found.poll() is None
     write(working / "final.csv", "n\n1\n", "a")
-    assert columns(found) == {"n": [1]}
+    first = found.poll()
+    assert first and joined(iter([first])) == {"n": [1]}
     write(working / "input.csv", "3\n", "a")
     with pytest.raises(ResultsError, match=r"input\.csv was there before the job(.|\n)*without a pattern"):
         columns(found)
@@ -101,6 +102,20 @@ def test_a_pattern_may_name_what_the_results_folder_is_not_read_for(working: Pat
     write(working.parent / "results/a.csv", "n\n1\n")
     assert columns(found) == {"n": [1, 2]}
     assert found.missing() == []
+
+
+def test_very_many_files_are_read_once_each(working: Path) -> None:
+    for number in range(500):
+        write(working / f"{number:03}/a.csv", f"n\n{number}\n")
+    before = {path: path.stat() for path in working.glob("*/a.csv")}
+    found = reader(working, files=["**/a.csv"])
+    assert columns(found) == {} and found.missing() == ["**/a.csv"]
+    for path in before:
+        path.rename(path.with_name("b.csv"))
+    found = reader(working, files=["**/a.csv"])
+    for path in before:
+        path.with_name("b.csv").rename(path)
+    assert columns(found)["n"] == list(range(500))
 
 
 def test_a_link_that_leads_out_is_refused(working: Path, tmp_path: Path) -> None:
