@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import User
 ROOT = Path(__file__).parents[2]
 PAGE = Page(ROOT / "docs/rounds.md")
 BISECTION, TUNING = PAGE.blocks("python")
-STACK, TUNING_KEYS = map(yaml.safe_load, PAGE.blocks("yaml"))
+STACK, TUNING_KEYS, _ = map(yaml.safe_load, PAGE.blocks("yaml"))
 
 
 class Proposing(User):
