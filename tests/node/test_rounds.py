@@ -312,3 +312,13 @@ def test_a_run_that_is_cancelled_while_a_round_is_proposed_ends_and_may_go_on(be
     (rounds.run_dir / "gate-propose").unlink()
     bench.database.reopen("e1")
     assert rounds.run() == (State.SUCCEEDED, 7, 0), rounds.log
+
+
+@pytest.mark.parametrize("pilot", [1, 2])
+def test_a_pilot_is_of_the_first_round_and_then_rounds_go_on(bench, pilot):
+    rounds = Rounds(bench)
+    bench.database.register(replace(bench.row().registration, pilot=pilot))
+    assert rounds.run() == (State.PILOTED, pilot, 0), rounds.log
+    assert rounds.noted("proposed") == []
+    bench.database.register(replace(bench.row().registration, pilot=None))
+    assert rounds.run() == (State.SUCCEEDED, 7, 0), rounds.log

@@ -66,6 +66,8 @@ class RoundsAttempt(SweepAttempt):
         count, most = len(self._rounds()), self._limits.get("max_rounds")
         if self._recorded and not self._recorded[-1].points:
             return f"{self._spec['job']['propose']} proposed no more"
+        if self._pilot is not None:
+            return "a pilot is of the rounds that there are: ems up without --pilot goes on"
         return f"limits.max_rounds is {most}: raise it to go on" if most is not None and count >= most else ""
 
     @property
@@ -191,6 +193,9 @@ class RoundsAttempt(SweepAttempt):
 
     def _judged(self, ended: Ended) -> Outcome:
         outcome = super()._judged(ended)
+        may_go_on = not self._recorded or self._recorded[-1].points
+        if outcome.state is State.SUCCEEDED and self._pilot is not None and may_go_on:
+            return replace(outcome, state=State.PILOTED)
         if outcome.state is not State.SUCCEEDED:
             return outcome
         counts = f"{counted(len(self._rounds()), 'round')}, {counted(len(self._sweep), 'point')}"
