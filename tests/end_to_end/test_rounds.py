@@ -53,6 +53,7 @@ def test_bisection_of_a_threshold(proposing: Proposing) -> None:
     assert {(each["same_rows"], each["difference"]) for each in replayed[1:]} == {(True, "")}
     shown = json.loads(proposing.ems("status", "threshold", "--json").stdout)
     assert shown[0]["points_total"] == 12
+    assert json.loads(proposing.ems("points", "threshold", "--json").stdout) == []
 
 
 def test_what_comes_out_otherwise_is_told(proposing: Proposing) -> None:
