@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -76,6 +79,19 @@ class Programs:
 
     def log(self) -> str:
         return (self.run_dir / "agent.log").read_text() + (self.run_dir / "job.log").read_text()
+
+
+def kill(programs: Programs, victim: str, agent: subprocess.Popen[bytes], program: int) -> None:
+    """Kill the agent, the program of this number, or a process of the job whose command line has the word."""
+    if victim == "agent":
+        agent.kill()
+    elif victim == "program":
+        os.kill(program, signal.SIGKILL)
+    else:
+        found = [each for each in family(programs.run_dir) if victim in " ".join(each.cmdline())]
+        for process in found[:1]:
+            process.kill()
+        assert found
 
 
 def _bundle(folder: Path, files: Mapping[str, str]) -> Path:

@@ -9,7 +9,8 @@ import pytest
 
 from ems.databases import State
 from tests.node.bench import Bench, bench, family
-from tests.node.test_command_sweep import Programs
+from tests.node.test_command_sweep import Programs, kill
+from tests.processes import PATIENCE_S, alive, eventually
 
 __all__ = ["bench"]
 
@@ -101,6 +102,37 @@ if x == 7 and not os.path.exists(os.environ["EMS_PARAMETERS"] + ".seen"):
     raise ValueError("once")
 """
     assert lines(bench, trouble, retries=1).run() == (State.SUCCEEDED, 40, 0)
+
+
+@pytest.mark.parametrize("victim", ["agent", "programs.driver", "programs.worker", "program"])
+def test_whoever_is_killed_twice_nothing_runs_on_and_each_point_is_there_once(bench: Bench, victim: str) -> None:
+    trouble = """
+run_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.environ["EMS_PARAMETERS"])))
+if x == 20 and os.path.exists(run_dir + "/wait"):
+    with open(run_dir + "/pids", "a") as pids:
+        pids.write(f"{os.getpid()}\\n")
+    time.sleep(1000)
+"""
+    programs = lines(bench, trouble)
+    (programs.run_dir / "wait").touch()
+    agent = bench.start(programs.run_dir)
+    file = programs.run_dir / "pids"
+    for number in (1, 2):
+        eventually(lambda number=number: file.exists() and len(file.read_text().split()) >= number)
+        if number == 2:
+            (programs.run_dir / "wait").unlink()
+        kill(programs, victim, agent, int(file.read_text().split()[-1]))
+        if victim in {"agent", "programs.driver"}:
+            agent.wait(PATIENCE_S)
+            eventually(lambda: not any(alive(int(pid)) for pid in file.read_text().split()))
+            if victim != "agent":
+                bench.database.reopen("e1")
+            agent = bench.start(programs.run_dir)
+    assert agent.wait(PATIENCE_S) == 0
+    row = bench.row()
+    assert (row.state, row.points_done, row.points_failed) == (State.SUCCEEDED, 40, 0), programs.log()
+    assert len(bench.values()["x"]) == 40
+    assert not any(alive(int(pid)) for pid in file.read_text().split())
 
 
 def test_a_program_that_is_not_there_ends_the_run(bench: Bench) -> None:

@@ -22,7 +22,7 @@ from ems.node.programs.process_work import ProcessWork
 from ems.node.programs.site import Site
 from ems.sweep import Sweep, placeholders
 from tests.node.bench import Bench, bench, family
-from tests.node.test_command_sweep import Programs
+from tests.node.test_command_sweep import Programs, kill
 from tests.processes import PATIENCE_S, alive, eventually
 
 __all__ = ["bench"]
@@ -96,6 +96,7 @@ def test_fixed_names_do_not_collide_and_what_no_row_was_read_from_is_kept(bench:
         f"point-{point}/{name}" for point in range(4) for name in ("plot.pdf", "job.py")
     )
     assert (left / "point-3/job.py").read_text() == "one line\nb\n"
+    assert not (programs.run_dir / "work").exists()
 
 
 def test_misbehaviour_is_told_and_spares_other_points(bench: Bench) -> None:
@@ -189,7 +190,7 @@ def test_whoever_is_killed_twice_nothing_runs_on_and_each_point_is_there_once(be
     agent = bench.start(programs.run_dir)
     for round_ in (1, 2):
         eventually(lambda round_=round_: len(_pids(programs)) >= 2 * round_)
-        _kill(programs, victim, agent)
+        kill(programs, victim, agent, _pids(programs)[-2])
         if victim in {"agent", "programs.driver", "keeper"}:
             assert agent.wait(PATIENCE_S) is not None
             eventually(lambda: not any(map(alive, _pids(programs))))
@@ -208,18 +209,6 @@ def test_whoever_is_killed_twice_nothing_runs_on_and_each_point_is_there_once(be
     assert bench.values()["y"] == [x / 7 for x in range(20)]
     assert all(programs.calls().count(x) == 1 for x in range(10) if victim == "program")
     assert not any(map(alive, _pids(programs)))
-
-
-def _kill(programs: Programs, victim: str, agent: subprocess.Popen[bytes]) -> None:
-    if victim == "agent":
-        agent.kill()
-    elif victim == "program":
-        os.kill(_pids(programs)[-2], signal.SIGKILL)
-    else:
-        found = [each for each in family(programs.run_dir) if victim in " ".join(each.cmdline())]
-        for process in found[:1]:
-            process.kill()
-        assert found
 
 
 def test_orphans_of_a_worker_are_found_where_the_system_can_tell() -> None:

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
+from ems.base import aside
 from ems.node.driver import driver
 from ems.node.driver.driver import Driver, Part
 from ems.node.driver.proposer import Surroundings
@@ -34,6 +35,7 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
         return Driver(order, workers, stopping, _proposers(order)).run()
     finally:
         workers.close()
+        aside.remove(Path(order.folder))
 
 
 def _proposers(order: ProgramOrder) -> Surroundings:

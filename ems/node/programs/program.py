@@ -62,7 +62,7 @@ class Program:
         """Start it in `folder`; `streams`: stdin, stdout and stderr, as of Popen. NotStarted if that is impossible."""
         self._limits = limits
         self.tick_s = min(TICK_S, (limits.point_timeout_s or 1.0) / 4)
-        self._stopped, self._overdue = "", False
+        self._stopped, self._overdue, self._looked = "", False, 0.0
         try:
             self.process = subprocess.Popen(
                 words,
@@ -78,7 +78,7 @@ class Program:
 
     def begin(self) -> None:
         """The time of a point begins now."""
-        self._seen, self._spent_s = time.monotonic(), 0.0
+        self._began, self._spent_s = time.monotonic(), 0.0
 
     def wait(self) -> End:
         """Until it has ended by itself or at a limit, and nothing is left of what it has started."""
@@ -92,10 +92,15 @@ class Program:
         return self.tick_s if self._limits.memory_mb or self._limits.point_timeout_s else None
 
     def check(self) -> bool:
-        """End it if it exceeds a limit; whether it does. Time in which this process could not go on does not count."""
+        """End it if it exceeds a limit; whether it did. It may be called at any time, and looks once in a tick.
+
+        Time in which this process could not go on does not count.
+        """
         now = time.monotonic()
-        self._spent_s += min(now - self._seen, 2 * self.tick_s)
-        self._seen = now
+        if self._stopped or now - self._looked < self.tick_s / 2:
+            return bool(self._stopped)
+        self._spent_s += min(now - max(self._looked, self._began), 2 * self.tick_s)
+        self._looked = now
         memory_mb, timeout_s = self._limits.memory_mb, self._limits.point_timeout_s
         if timeout_s and self._spent_s > timeout_s:
             self._stopped, self._overdue = f"It took longer than point_timeout_s: {timeout_s:g}; stopped.", True
