@@ -50,6 +50,7 @@ def teller(tmp_path_factory: pytest.TempPathFactory) -> ProcessWork:
     (folder / "code").mkdir()
     (folder / "code/tell.py").write_text(TELLS)
     names = {name: str(folder / name) for name in ("code", "spool", "done", "progress", "folder", "left")}
+    names |= {"python": sys.executable, "source": ""}
     command = [sys.executable, "tell.py", "{a}", "--out={a}.csv", "{{{a}}}", "{a}{b}"]
     options = {"function": "", "grids": [{"a": [1]}], "workers": 1, "threads": 1, "protocol": "process"}
     variables = dict(os.environ)
@@ -91,7 +92,7 @@ def test_fixed_names_do_not_collide_and_what_no_row_was_read_from_is_kept(bench:
     programs = shell(bench, *(script.format(y) for y in range(4)), workers=2, code={"job.py": "one line\n"})
     assert programs.run() == (State.SUCCEEDED, 4, 0), programs.log()
     assert bench.values()["y"] == [0, 1, 2, 3]
-    left = programs.run_dir / "left"
+    left = programs.run_dir / "left/attempt-1"
     assert sorted(str(path.relative_to(left)) for path in left.rglob("*") if path.is_file()) == sorted(
         f"point-{point}/{name}" for point in range(4) for name in ("plot.pdf", "job.py")
     )
