@@ -56,6 +56,8 @@ def swept(folder: Path, command: list[str], grid: dict[str, object], points: int
         **{
             "progress": str(folder / "progress.json"),
             "function": "",
+            "python": sys.executable,
+            "source": "",
             "grids": [grid],
             "workers": WORKERS,
             "threads": 1,
