@@ -77,7 +77,7 @@ def test_a_bundle_holds_the_declared_files_and_what_the_run_needs(made, tmp_path
     target = unpacked(made, tmp_path / "run" / "bundle")
     files = {file.relative_to(target).as_posix() for file in target.rglob("*") if not file.is_dir()}
     expected = {f"code/{name}" for name in FILES if name.startswith("experiments/")}
-    expected |= {"code/experiments/run.sh", "code/experiments/link", "spec.json", "ems.zip"}
+    expected |= {"code/experiments/run.sh", "code/experiments/link", "spec.json", "shipped.json", "ems.zip"}
     assert files == expected | {"environment/requirements.txt", "environment/python-version"}
     assert all((target / "code" / name).read_bytes() == FILES[name] for name in FILES if name.startswith("experiments"))
     assert (target / "spec.json").read_text(encoding="utf-8") == SPEC
