@@ -1,0 +1,120 @@
+"""A Slurm machine: jobs are submitted with `sbatch` from where this runs, and meet on a shared file system."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from ems.base.aside import write
+from ems.base.errors import EmsError
+from ems.base.messages import Say, quiet
+from ems.base.process import CommandFailed
+from ems.clusters import Live, Place, local
+from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm.heads import Head
+from ems.clusters.slurm.queue import Queue
+from ems.clusters.slurm.settings import Wanted, wanted
+from ems.databases import ClusterRow, Experiment, Funding, Registration, State
+from ems.lab import Lab
+from ems.node.agent.config import tell_to_listen
+from ems.node.agent.lock import dismiss
+
+
+class Slurm(Place):
+    """A run is led by a job of its own, the head, in which the agent works."""
+
+    needs_remote = False
+
+    def __init__(self) -> None:
+        self._heads: dict[str, Head] = {}
+        self._queue = Queue()
+        self._agents = local.Agents()
+
+    def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
+        place_run_dir(lab, registration)
+        local.prepare(lab, registration, say)
+
+    def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
+        return local.is_prepared(lab, experiment_id)
+
+    def release(self, lab: Lab, experiment_id: str) -> None:
+        self.dismiss(lab, experiment_id)
+        local.release(lab, experiment_id)
+
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
+        if experiment.state is State.RUNNING:
+            return ""
+        head = self._head(lab, experiment.id)
+        try:
+            job = head.job()
+        except CommandFailed as error:
+            if error.code == 127:
+                raise heads.refused(error) from error
+            return head.news(f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
+        if job:
+            return head.news(heads.told(job))
+        return self._replace(lab, experiment, head) if head.is_gone() else ""
+
+    def _replace(self, lab: Lab, experiment: Experiment, head: Head) -> str:
+        last, run_dir = head.last(), lab.run_dir(experiment.id)
+        if last and last.number >= heads.MOST_SUBMITTED:
+            message = f"The agent ended {last.number} times without a result: {local.last_words(run_dir)}."
+            raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
+        if last:
+            local.prepare_again(lab, experiment.registration, quiet)
+        needed = settings_of(lab, experiment.registration)
+        file = run_dir / "head.sh"
+        write(file, script.head([sys.executable, "-m", "ems.node", str(run_dir)], run_dir, needed))
+        head.submit(file, script.head_options(head.name, run_dir, needed))
+        return head.news(f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else "")
+
+    def dismiss(self, lab: Lab, experiment_id: str) -> None:
+        if self._head(lab, experiment_id).last():
+            with suppress(CommandFailed):  # it ends by itself, once it reads its row
+                queue.cancel([heads.job_name(experiment_id)])
+        dismiss(lab.run_dir(experiment_id))
+
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        self._agents.settle(lab, experiment)
+
+    def nudge(self, lab: Lab, experiment: Experiment) -> None:
+        tell_to_listen(lab.run_dir(experiment.id))
+
+    def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
+        return local.log(lab.run_dir(experiment.id), start)
+
+    def live(self, lab: Lab, experiment: Experiment) -> Live | None:
+        return local.live(lab.run_dir(experiment.id), experiment)
+
+    def _head(self, lab: Lab, experiment_id: str) -> Head:
+        run_dir = lab.run_dir(experiment_id)
+        return self._heads.setdefault(experiment_id, Head(run_dir, experiment_id, self._queue))
+
+
+def settings_of(lab: Lab, registration: Registration) -> Wanted:
+    """What holds for a run: what its experiment says, then the place's stack, then the defaults."""
+    own = json.loads(registration.spec)["cluster"]
+    with lab.database() as database:
+        row = database.record(ClusterRow, registration.cluster)
+        funding = database.record(Funding, registration.funding)
+    of_place = json.loads(row.settings) if row else {}
+    return wanted(own, of_place, account=funding.slurm_account if funding else "")
+
+
+def place_run_dir(lab: Lab, registration: Registration) -> None:
+    """Have the run's folder lie in the place's `work_dir`, if it has one, and a link to it in the lab's."""
+    work_dir = os.path.expandvars(settings_of(lab, registration).work_dir)
+    here = lab.run_dir(registration.id)
+    if not work_dir or (here.is_dir() and not here.is_symlink()):
+        return
+    there = Path(work_dir).expanduser() / "runs" / registration.id
+    there.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not here.is_symlink():
+        here.parent.mkdir(parents=True, exist_ok=True)
+        here.symlink_to(there)
+
+
+PLACE = Slurm()

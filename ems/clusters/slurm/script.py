@@ -1,0 +1,83 @@
+"""The scripts of jobs, and the options with which they are submitted: text that follows from its arguments alone."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ems.clusters.slurm.settings import Wanted
+
+FLUSH_S = 120  # before its time limit, in which a head stores what it has
+HEAD = """\
+#!/bin/bash
+{modules}
+# Slurm sends USR1 before the time limit: then the agent stores what there is, and the job queues up once more.
+late=
+trap 'late=yes; kill -TERM "$agent" 2>/dev/null' USR1
+trap 'kill -TERM "$agent" 2>/dev/null' TERM
+{command} &
+agent=$!
+wait "$agent"; code=$?
+while kill -0 "$agent" 2>/dev/null; do wait "$agent"; code=$?; done
+if [ -n "$late" ]; then
+    scontrol requeue "$SLURM_JOB_ID" && exit 0
+fi
+echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}
+exit "$code"
+"""
+
+
+def head(command: Sequence[str], run_dir: Path, wanted: Wanted) -> str:
+    """The script of the job that leads a run."""
+    modules = f"module load {shlex.join(wanted.modules)}" if wanted.modules else ""
+    ended = shlex.quote(str(run_dir)) + '/head-"$SLURM_JOB_ID".ended'
+    return HEAD.format(modules=modules, command=shlex.join(command), ended=ended)
+
+
+def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
+    """Of sbatch, for the job that leads a run: one of its name at a time."""
+    return [
+        *_named(name, run_dir / "agent.log"),
+        "--dependency=singleton",
+        "--requeue",
+        f"--signal=B:USR1@{FLUSH_S}",
+        "--ntasks=1",
+        f"--cpus-per-task={wanted.head_cores}",
+        f"--time={minutes(wanted.head_hours)}",
+        *_partition(wanted.head_partition),
+        *_memory(wanted, wanted.head_cores),
+        *_common(wanted),
+    ]
+
+
+def _named(name: str, log: Path) -> Iterator[str]:
+    yield f"--job-name={name}"
+    yield f"--output={log}"
+    yield "--open-mode=append"
+    yield f"--chdir={log.parent}"
+
+
+def minutes(hours: float) -> int:
+    """Slurm's time limits are whole minutes, two at least, as it looks at them about once a minute."""
+    return max(2, math.ceil(60 * hours))
+
+
+def _partition(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield f"--partition={','.join(names)}"
+
+
+def _memory(wanted: Wanted, processes: int) -> Iterator[str]:
+    if wanted.memory_gb:
+        yield f"--mem={math.ceil(wanted.memory_gb * processes * 1e9 / 2**20)}M"
+
+
+def _common(wanted: Wanted) -> Iterator[str]:
+    for key, value in (("account", wanted.account), ("qos", wanted.qos), ("constraint", wanted.constraint)):
+        if value:
+            yield f"--{key}={value}"
+    if wanted.gpus:
+        yield f"--gpus={wanted.gpus}"
+    yield from wanted.sbatch

@@ -1,0 +1,130 @@
+"""What a stack file may say of a Slurm machine, besides `kind: slurm`.
+
+In the place's own stack these are its defaults; an experiment that names the place may say some otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ems.base.messages import show
+from ems.stack import checks
+from ems.stack.checks import Checked, one_line
+from ems.stack.models import AsTuple, Strict, Title, Workers
+
+OWN_OPTIONS = (
+    *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "no-requeue", "open-mode", "output"),
+    *("parsable", "requeue", "signal", "test-only", "wait", "wrap"),
+)
+Word = Annotated[str, checks.matching(r"[A-Za-z0-9_.,:@+*&|!()\[\]=-]+", "a word without spaces and quotes")]
+Words = Annotated[tuple[Word, ...], AsTuple]
+Hours = Annotated[float, checks.number(low=0, high=8760, above=True)]
+Whole = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
+
+
+def _check_option(value: object) -> str:
+    text = one_line(value, "an option of sbatch, as --exclusive")
+    name = text.partition("=")[0].removeprefix("--")
+    if not text.startswith("--") or " " in name or name in OWN_OPTIONS:
+        raise ValueError(f"is {show(text)}: allowed is an option as --exclusive, but for those that EMS sets: {OWN}")
+    return text
+
+
+OWN = ", ".join(f"--{name}" for name in OWN_OPTIONS)
+Option = Annotated[str, Checked(_check_option, {"type": "string", "pattern": "^--"})]
+
+
+class HeadSettings(Strict):
+    """The job that leads a run."""
+
+    partition: Words | None = Field(None, description="Partitions in which it may run; left out: those of the workers.")
+    hours: Hours | None = Field(None, description="Time limit of one such job; a run may take several.")
+    cores: Whole | None = Field(None, description="Cores that it has.")
+
+
+class Settings(Strict):
+    """The keys of a Slurm machine."""
+
+    partition: Words | None = Field(
+        None, description="Partitions in which jobs may run, as [normal, owners]; left out: Slurm's default."
+    )
+    qos: Word | None = Field(None, description="Quality of service (--qos).")
+    account: Word | None = Field(
+        None, description="Account that Slurm charges; left out: `slurm_account` of the funding, else none is named."
+    )
+    constraint: Word | None = Field(None, description="Features that nodes must have (--constraint).")
+    gpus: Whole | None = Field(None, description="GPUs of each process.")
+    hours: Hours | None = Field(None, description="Time limit of each job of workers; left out: 2.")
+    memory_gb: Annotated[float, checks.number(low=0, above=True)] | None = Field(
+        None, description="Memory of each process in GB (10^9 bytes); left out: what Slurm gives."
+    )
+    cores: Whole | None = Field(None, description="Cores of each process; left out: 1.")
+    processes_per_job: Whole | None = Field(None, description="Processes of each job of workers; left out: 4.")
+    workers: Workers | None = Field(None, description="At most so many processes compute at once; left out: 4.")
+    head: HeadSettings | None = Field(None, description="The job that leads a run.")
+    modules: Words | None = Field(None, description="Modules that are loaded (`module load`), with their versions.")
+    work_dir: Title | None = Field(
+        None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
+    )
+    usd_per_core_hour: Annotated[float, checks.number(low=0)] | None = Field(
+        None, description="What an hour of a core costs the lab, in US dollars; left out: nothing."
+    )
+    sbatch: Annotated[tuple[Option, ...], AsTuple] | None = Field(
+        None, description="More options of sbatch, each as --exclusive."
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings of one run. Of a head: `head_partition`, `head_hours`, `head_cores`."""
+
+    partition: tuple[str, ...]
+    qos: str
+    account: str
+    constraint: str
+    gpus: int
+    hours: float
+    memory_gb: float | None
+    cores: int
+    processes_per_job: int
+    workers: int
+    head_partition: tuple[str, ...]
+    head_hours: float
+    head_cores: int
+    modules: tuple[str, ...]
+    work_dir: str
+    usd_per_core_hour: float
+    sbatch: tuple[str, ...]
+
+
+def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
+    """What holds of settings as their JSON says them, those that count most first; `account`: the funding's."""
+
+    def first(key: str, default: Any, part: str = "") -> Any:
+        found = (each.get(key) if not part else (each.get(part) or {}).get(key) for each in said)
+        return next((value for value in found if value is not None), default)
+
+    cores, partition = first("cores", 1), tuple(first("partition", ()))
+    return Wanted(
+        partition=partition,
+        qos=first("qos", ""),
+        account=first("account", account),
+        constraint=first("constraint", ""),
+        gpus=first("gpus", 0),
+        hours=first("hours", 2.0),
+        memory_gb=first("memory_gb", None),
+        cores=cores,
+        processes_per_job=first("processes_per_job", 4),
+        workers=first("workers", 4),
+        head_partition=tuple(first("partition", partition, "head")),
+        head_hours=first("hours", first("hours", 2.0), "head"),
+        head_cores=first("cores", cores, "head"),
+        modules=tuple(first("modules", ())),
+        work_dir=first("work_dir", ""),
+        usd_per_core_hour=first("usd_per_core_hour", 0.0),
+        sbatch=tuple(first("sbatch", ())),
+    )

@@ -1,0 +1,289 @@
+"""A real Slurm for tests, on this machine: munge, accounting in MariaDB, nodes that declare CPUs and GPUs.
+
+All of it lies in one folder and listens on loopback alone. What Debian needs: slurm-wlm, munge, slurmdbd, mariadb-server.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.databases.servers import free_port
+from tests.processes import PATIENCE_S
+
+CLUSTER, ACCOUNTS = "emstest", ("grant", "other")
+USERS = ("ems-tester", "ems-colleague")  # without rights, in one group
+CPUS, MEMORY_MB = 8, 16_000
+
+SLURM_CONF = """\
+ClusterName={cluster}
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket/s
+CredType=cred/munge
+SlurmctldPort={port}
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounting_port}
+AccountingStoragePass={folder}/munge.socket/s
+AccountingStorageEnforce=associations,limits,qos
+AccountingStoreFlags=job_comment
+JobCompType=jobcomp/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=100000,requeue_delay=2
+ReturnToService=2
+MpiDefault=none
+DefMemPerCPU=500
+SwitchType=switch/none
+KillWait=3
+MinJobAge=600
+InactiveLimit=0
+SlurmctldTimeout=60
+SlurmdTimeout=60
+OverTimeLimit=0
+MailProg=/bin/true
+{nodes}
+PartitionName=normal Nodes=ALL Default=YES DefaultTime=120 MaxTime=2880 PriorityTier=10 PreemptMode=off State=UP
+PartitionName=owners Nodes=ALL DefaultTime=120 MaxTime=2880 PriorityTier=1 PreemptMode=requeue State=UP
+PartitionName=group Nodes=ALL DefaultTime=120 MaxTime=10080 PriorityTier=100 PreemptMode=off State=UP
+PartitionName=service Nodes={first} MaxTime=10080 PriorityTier=10 OverSubscribe=FORCE:8 PreemptMode=off State=UP
+"""
+NODE = (
+    "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus} Boards=1 SocketsPerBoard=1 "
+    "CoresPerSocket={cpus} ThreadsPerCore=1 RealMemory={memory_mb} State=UNKNOWN{gres}"
+)
+SLURMDBD_CONF = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket/s
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={accounting_port}
+SlurmUser=root
+LogFile={folder}/log/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage_port}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm_acct
+"""
+
+
+@dataclass(frozen=True)
+class SlurmServer:
+    """A cluster of its own in `folder`; `ports`: of slurmctld, of slurmdbd, of MariaDB, then of each node."""
+
+    folder: Path
+    ports: tuple[int, ...]
+
+    @classmethod
+    def make(cls, nodes: int = 3, gpus: int = 2) -> SlurmServer:
+        """A new one, started; the first node declares `gpus`."""
+        folder = Path(tempfile.mkdtemp(prefix="ems-slurm-", dir="/tmp"))
+        folder.chmod(0o755)
+        server = cls(folder, tuple(free_port() for _ in range(3 + nodes)))
+        server._configure(gpus)
+        server._make_users()
+        server._start_accounting()
+        server.start()
+        return server
+
+    @property
+    def names(self) -> list[str]:
+        """Of the nodes."""
+        return [f"n{number}" for number in range(1, len(self.ports) - 2)]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """With which Slurm's commands find it."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def run(self, *words: str, user: str = "root") -> str:
+        """What a command prints; it must succeed."""
+        done = self.tried(*words, user=user)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def tried(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
+        """A command, run by `user` in their home folder."""
+        person = pwd.getpwnam(user)
+        variables = {**os.environ, **self.variables, "HOME": person.pw_dir, "USER": user, "LOGNAME": user}
+        groups = os.getgrouplist(user, person.pw_gid)
+        return subprocess.run(
+            words, env=variables, cwd=person.pw_dir, user=person.pw_uid, group=person.pw_gid, extra_groups=groups,
+            text=True, capture_output=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """The controller and all nodes; returns when they are idle."""
+        self.run("slurmctld", "-c")
+        for name in self.names:
+            self.start_node(name)
+        self._wait(
+            lambda: self.run("sinfo", "-h", "-N", "-p", "normal", "-o", "%T").split() == ["idle"] * len(self.names)
+        )
+
+    def start_node(self, name: str) -> None:
+        self.run("slurmd", "-N", name)
+
+    def kill_node(self, name: str) -> None:
+        """At once, as when a machine loses its power: also what it ran."""
+        slurmd = psutil.Process(self.pid(f"slurmd.{name}"))
+        for process in [slurmd, *_of(f"{self.folder}/spool/{name}/")]:
+            with suppress(psutil.NoSuchProcess):
+                for child in [*process.children(recursive=True), process]:
+                    child.kill()
+
+    def kill(self, daemon: str) -> None:
+        """slurmctld or slurmdbd, at once."""
+        psutil.Process(self.pid(daemon)).kill()
+
+    def pid(self, daemon: str) -> int:
+        return int((self.folder / f"{daemon}.pid").read_text())
+
+    def start_slurmdbd(self) -> None:
+        self.run("slurmdbd")
+        self._wait(lambda: self.tried("sacctmgr", "-n", "show", "cluster").returncode == 0)
+
+    def end(self) -> None:
+        """Cancels what runs, and stops all daemons."""
+        self.tried("scancel", "--full", *[word for user in USERS for word in ("-u", user)])
+        daemons = [f"slurmd.{name}" for name in self.names] + ["slurmctld", "slurmdbd", "mariadb", "munge"]
+        for daemon in daemons:
+            with suppress(psutil.NoSuchProcess, FileNotFoundError):
+                psutil.Process(self.pid(daemon)).kill()
+        for process in _of(str(self.folder)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _configure(self, gpus: int) -> None:
+        for name in (
+            "state",
+            "spool",
+            "log",
+            "munge",
+            "munge.socket",
+            "storage",
+            *(f"spool/{node}" for node in self.names),
+        ):
+            (self.folder / name).mkdir(mode=0o755)
+        (self.folder / "munge").chmod(0o700)
+        for number in range(gpus):
+            (self.folder / f"gpu{number}").touch()
+        (self.folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{gpus - 1}]\n")
+        host = socket.gethostname().partition(".")[0]
+        words = {
+            "cluster": CLUSTER, "host": host, "folder": self.folder, "port": self.ports[0],
+            "accounting_port": self.ports[1], "storage_port": self.ports[2], "first": self.names[0],
+        }  # fmt: skip
+        nodes = [
+            NODE.format(
+                name=name, host=host, port=port, cpus=CPUS, memory_mb=MEMORY_MB,
+                gres=f" Gres=gpu:{gpus}" if name == "n1" else "",
+            )
+            for name, port in zip(self.names, self.ports[3:], strict=True)
+        ]  # fmt: skip
+        (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**words, nodes="\n".join(nodes)))
+        (self.folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(**words))
+        (self.folder / "slurmdbd.conf").chmod(0o600)
+
+    def _make_users(self) -> None:
+        subprocess.run(["groupadd", "-f", "ems-testers"], check=True)
+        for user in USERS:
+            with suppress(KeyError):
+                pwd.getpwnam(user)
+                continue
+            subprocess.run(["useradd", "-m", "-g", "ems-testers", "-s", "/bin/bash", user], check=True)
+
+    def _start_accounting(self) -> None:
+        munge = self.folder / "munge"
+        (munge / "key").write_bytes(os.urandom(1024))
+        (munge / "key").chmod(0o600)
+        files = [f"--{what}-file={munge / what}" for what in ("key", "log", "seed")]
+        pid = f"--pid-file={self.folder / 'munge.pid'}"
+        self.run("munged", *files, pid, f"--socket={self.folder}/munge.socket/s", "--num-threads=2")
+        self._start_storage()
+        self.start_slurmdbd()
+        sacctmgr = ("sacctmgr", "-iQ")
+        self.run(*sacctmgr, "add", "cluster", CLUSTER)
+        for account in ACCOUNTS:
+            self.run(*sacctmgr, "add", "account", account)
+        self.run(*sacctmgr, "add", "user", "root", f"account={ACCOUNTS[0]}")
+        for user in USERS:
+            self.run(*sacctmgr, "add", "user", user, f"account={ACCOUNTS[0]}")
+
+    def _start_storage(self) -> None:
+        data, own = self.folder / "storage/data", ("--no-defaults", f"--datadir={self.folder}/storage/data")
+        self.run(
+            "mariadb-install-db", *own, "--auth-root-authentication-method=normal", "--skip-test-db", "--user=root"
+        )
+        at = (f"--socket={self.folder}/storage/s", f"--port={self.ports[2]}", "--bind-address=127.0.0.1")
+        with (self.folder / "log/mariadb.log").open("wb") as log:
+            subprocess.Popen(
+                ["mariadbd", *own, *at, f"--pid-file={self.folder}/mariadb.pid", "--user=root", "--skip-name-resolve",
+                 "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M"],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        sql = (
+            "CREATE DATABASE slurm_acct; CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm'; "
+            "GRANT ALL ON slurm_acct.* TO slurm@'127.0.0.1';"
+        )
+        client = ("mariadb", "--no-defaults", at[0], "-u", "root", "-e", sql)
+        self._wait(lambda: self.tried(*client).returncode == 0)
+        assert data.exists()
+
+    def _wait(self, condition: Callable[[], object]) -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < give_up_at, f"Slurm did not start: see {self.folder}/log"
+            time.sleep(0.1)
+
+
+def _of(word: str) -> Sequence[psutil.Process]:
+    return [process for process in psutil.process_iter() if word in _command_line(process)]
+
+
+def _command_line(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+@contextmanager
+def started(nodes: int = 3) -> Iterator[SlurmServer]:
+    server = SlurmServer.make(nodes)
+    try:
+        yield server
+    finally:
+        server.end()
