@@ -1,6 +1,6 @@
 """A real Slurm for tests, on this machine: munge, accounting in MariaDB, nodes that declare CPUs and GPUs.
 
-All of it lies in one folder and listens on loopback alone. What Debian needs: slurm-wlm, munge, slurmdbd, mariadb-server.
+All of it lies in one folder, and listens on loopback alone. Debian needs slurm-wlm, munge, slurmdbd, mariadb-server.
 """
 
 from __future__ import annotations

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +10,6 @@ import psutil
 import pytest
 
 from ems.clusters import local
-from ems.clusters.slurm import heads
 from ems.clusters.slurm.place import Slurm
 from ems.databases import Experiment
 from ems.lab import Lab

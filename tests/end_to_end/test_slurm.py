@@ -1,0 +1,87 @@
+"""A Slurm machine as a stack of its own, and experiments there, through the command line and the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ems.cli import scaffold
+from ems.engine import install as engine
+from tests.clusters.slurm_server import SlurmServer, started
+from tests.databases.servers import PostgresqlServer
+from tests.end_to_end.conftest import User
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.xdist_group("slurm")
+SWEEP = """
+def f(n, seed):
+    return {"value": n * seed}
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmServer]:
+    with started() as server:
+        yield server
+
+
+class SlurmUser(User):
+    """Somebody whose lab has a Slurm machine, `sherlock`, and a database of `server`."""
+
+    server: PostgresqlServer
+    database: str
+
+    def place(self, **settings: Any) -> None:
+        self.write(
+            "stacks/Pulumi.sherlock.yaml", yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **settings}}})
+        )
+        self.commit("A place")
+
+    def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
+        described = {
+            "project": "first", "experimenter": "me", "funding": "unfunded", "code": {"paths": ["experiments/e"]},
+            "environment": "svd", "job": job, "results": {"table": "e"}, "cluster": {"stack": "sherlock"}, **more,
+        }  # fmt: skip
+        self.write(f"stacks/Pulumi.{stack}.yaml", json.dumps({"config": {"ems:experiment": described}}))
+
+    def asked(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.server.execute(sql, self.database)
+
+
+@pytest.fixture
+def user(
+    tmp_path: Path, slurm: SlurmServer, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlurmUser]:
+    engine.ensure()
+    root = tmp_path / "lab"
+    scaffold.init(root, "lab")
+    shutil.copytree(ROOT / "environments/svd", root / "environments/svd")
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    with postgresql_server.database() as name:
+        somebody = SlurmUser(root)
+        somebody.server, somebody.database = postgresql_server, name
+        file = root / "Pulumi.yaml"
+        project = yaml.safe_load(file.read_text())
+        project["config"]["ems:database"] = {"value": postgresql_server.url(name)}
+        file.write_text(yaml.safe_dump(project))
+        somebody.place(partition=["normal"], account="grant")
+        yield somebody
+        slurm.tried("scancel", "--full", "--me")
+        somebody.end()
+
+
+def test_a_command_and_a_sweep_run_in_jobs(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.write("experiments/e/sweep.py", SWEEP)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1, 2, 3], "seed": [4, 5]}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "sherlock")
+    said = user.ems("up", "s").stdout
+    assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)], said
+    assert slurm.run("squeue", "-h") == ""
