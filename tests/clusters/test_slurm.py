@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from ems.base.errors import UserError
 from ems.clusters import local
+from ems.clusters.slurm import queue
+from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.place import Slurm
-from ems.databases import Experiment
+from ems.clusters.slurm.queue import Queue
+from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import SlurmServer, started
-from tests.place_contract import PlaceContract
-from tests.processes import having
+from tests.place_contract import ROWS, PlaceContract
+from tests.processes import eventually, having
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -25,6 +31,13 @@ pytestmark = pytest.mark.xdist_group("slurm")
 def slurm() -> Iterator[SlurmServer]:
     with started() as server:
         yield server
+
+
+def settings(here: Lab, text: str) -> None:
+    """Have the place that `registered` experiments name be described by these, as JSON."""
+    with here.database() as database:
+        database.create()
+        database.upsert(ClusterRow("laptop", "slurm", text))
 
 
 class TestSlurm(PlaceContract):
@@ -56,3 +69,89 @@ class TestSlurm(PlaceContract):
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         run_dir = lab.run_dir(experiment.id)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
+
+    # The queue
+
+    def head(self, slurm: SlurmServer, lab: Lab, experiment: Experiment) -> dict[str, str]:
+        """The head's job as `scontrol` shows it."""
+        id = Head(lab.run_dir(experiment.id), experiment.id, Queue()).last().id
+        return dict(pair.split("=", 1) for pair in slurm.run("scontrol", "show", "job", id).split() if "=" in pair)
+
+    def hurry(self, slurm: SlurmServer, lab: Lab, experiment: Experiment) -> None:
+        """A requeued job waits two minutes otherwise."""
+        eventually(lambda: self.head(slurm, lab, experiment)["JobState"] == "PENDING")
+        slurm.run("scontrol", "update", f"jobid={self.head(slurm, lab, experiment)['JobId']}", "starttime=now")
+
+    def test_a_preempted_head_goes_on_in_the_same_job(self, place, here, slurm):
+        settings(here, '{"partition": ["owners"]}')
+        experiment = self.prepared(place, here, wait_s=20)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        before = self.head(slurm, here, experiment)
+        slurm.run("sbatch", "-p", "group", "--exclusive", "-w", before["NodeList"], "-t", "2", "--wrap", "sleep 1")
+        self.hurry(slurm, here, experiment)
+        ended = self.finish(place, here, experiment)
+        after = self.head(slurm, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+        assert (after["JobId"], after["Restarts"]) == (before["JobId"], "1")
+
+    def test_what_was_submitted_though_sbatch_did_not_answer_is_found(self, place, here, slurm, fake, monkeypatch):
+        monkeypatch.setattr(queue, "COMMAND_S", 2.0)
+        slow = fake("sbatch", 'REAL "$@"; sleep 60')
+        experiment = self.prepared(place, here)
+        place.ensure_running(here, experiment)
+        slow.unlink()
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
+        assert self.submitted(slurm, experiment) == 1
+
+    def test_a_queue_that_is_empty_or_away_forgets_no_job(self, place, here, slurm, fake):
+        experiment = self.prepared(place, here, wait_s=4)
+        place.ensure_running(here, experiment)
+        liar = fake("squeue", "exit 0")
+        for _ in range(3):
+            place._queue._file.unlink(missing_ok=True)
+            place.ensure_running(here, experiment)
+        liar.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1\n")
+        place._queue._file.unlink(missing_ok=True)
+        assert "does not answer" in place.ensure_running(here, experiment)
+        liar.unlink()
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
+        assert self.submitted(slurm, experiment) == 1
+
+    def test_a_held_job_is_told_and_not_submitted_again(self, place, here, slurm, monkeypatch):
+        monkeypatch.setenv("SBATCH_HOLD", "1")  # which is not handed on
+        settings(here, '{"sbatch": ["--hold"]}')
+        experiment = self.prepared(place, here)
+        said = []
+        for _ in range(4):
+            said.append(place.ensure_running(here, experiment))
+            place._queue._file.unlink(missing_ok=True)
+        (told,) = filter(None, said)
+        assert "is held (JobHeldUser)" in told and "scontrol release" in told
+        slurm.run("scontrol", "release", self.head(slurm, here, experiment)["JobId"])
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+
+    def test_what_slurm_refuses_is_said_with_its_words(self, place, here):
+        settings(here, '{"partition": ["nowhere"]}')
+        experiment = self.prepared(place, here)
+        with pytest.raises(UserError, match="invalid partition specified: nowhere"):
+            place.ensure_running(here, experiment)
+
+    def submitted(self, slurm: SlurmServer, experiment: Experiment) -> int:
+        jobs = slurm.run("squeue", "-h", "-t", "all", "-o", "%j").split()
+        return jobs.count(f"ems-{experiment.id}")
+
+    @pytest.fixture
+    def fake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """Put a command of Slurm's before the real one, which is REAL in its script."""
+
+        def make(name: str, text: str) -> Path:
+            file = tmp_path / "fake" / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("#!/bin/sh\n" + text.replace("REAL", str(shutil.which(name))) + "\n")
+            file.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+            return file
+
+        return make

@@ -59,7 +59,7 @@ class Queue:
         self.asked = 0  # how often this process has asked Slurm
 
     def jobs(self, oldest_s: float) -> tuple[float, list[QueuedJob]]:
-        """When Slurm was asked (as `time.time`), and what it said: at most so long ago. CommandFailed if it does not."""
+        """When Slurm was asked (as `time.time`), and what it said: at most so long ago. CommandFailed if nothing."""
         if found := self._shared(oldest_s):
             return found
         self.asked += 1
