@@ -7,7 +7,7 @@ A file beside the folders is shared by several places.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,16 @@ class Place(ABC):
 
     needs_remote = True
     """Whether the commit must be on a remote, since the place fetches it."""
+
+    needs_server = True
+    """Whether the database must be one that other machines reach: not a file of this one."""
+
+    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
+        """Of a persistent place, when its stack is updated: make sure that it can be used, and say what was found.
+
+        `settings`: its `ems:cluster` as JSON. EmsError for what a person has to change. Ends within minutes.
+        """
+        return {}
 
     def machines(self, registration: Registration) -> int:  # noqa: ARG002
         """How many machines the experiment takes, for its row."""

@@ -172,6 +172,8 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
     """
     stacks.require_lab()
     described = stacks.spec(stack)
+    if isinstance(described, ClusterSpec):
+        _refuse_file(stacks.lab, described.kind)
     if not isinstance(described, ExperimentSpec):
         return None
     _refuse_unknown(stacks, stack, described)
@@ -179,11 +181,21 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
 
 
 def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Resolved:
+    _refuse_file(stacks.lab, kind)
     with locating(stacks.lab, stack):
         described = spec.at(described, kind, clusters.settings())
         remote_needed = place(kind).needs_remote
         known = partial(_is_known, stacks.lab)
         return resolve(stacks.lab, stacks.tree, stack, described, kind, remote_needed=remote_needed, is_known=known)
+
+
+def _refuse_file(lab: Lab, kind: str) -> None:
+    """UserError if other machines are to store into a database that is a file of this one."""
+    if place(kind).needs_server and lab.database_url.startswith("sqlite:"):
+        raise UserError(
+            f"ems:database is {lab.database_url}, a file, which machines of kind {kind} do not reach.",
+            "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
+        )
 
 
 def _is_known(lab: Lab, experiment_id: str) -> bool:

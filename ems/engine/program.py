@@ -16,7 +16,7 @@ from ems.base import plugins
 from ems.base.errors import Busy, EmsError, Fault, StackFileError
 from ems.base.messages import Say, counted
 from ems.clusters import place
-from ems.databases import Project, Record, Registration, State
+from ems.databases import ClusterRow, Project, Record, Registration, State
 from ems.engine.provider.records import from_properties, to_properties
 from ems.engine.provider.tokens import EXPERIMENT, RUN, row_token, token
 from ems.lab import Lab
@@ -30,15 +30,16 @@ from ems.stack.models import KINDS, ClusterSpec, ExperimentSpec, LabSpec
 
 
 class Declared(pulumi.CustomResource):
-    """A resource of EMS's own provider; `outputs` names what the program reads back."""
+    """A resource of EMS's own provider; the program reads back the state of a run, and what was `found` of a place."""
 
     state: pulumi.Output[str]
+    found: pulumi.Output[str]
 
     def __init__(
         self, token: str, name: str, inputs: Mapping[str, Any], depends_on: Sequence[pulumi.Resource] = ()
     ) -> None:
         options = pulumi.ResourceOptions(depends_on=list(depends_on))
-        super().__init__(token, name, {**inputs, "state": None}, options)
+        super().__init__(token, name, {**inputs, "state": None, "found": None}, options)
 
 
 def main() -> None:
@@ -83,6 +84,8 @@ def _rows(records: Sequence[Record]) -> None:
         declared = Declared(row_token(type(record)), record.id, to_properties(record), [above] if above else [])
         if isinstance(record, Project):
             projects[record.id] = declared
+        if isinstance(record, ClusterRow):
+            pulumi.export("found", declared.found.apply(json.loads))
 
 
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say, expected: Expected | None) -> None:

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy import func, text
 
 from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
+from ems.base.filesystems import filesystem
 from ems.databases import Outcome, State, connect
-from ems.databases.sqlite.backend import filesystem
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.databases.tables import UtcTime
 from ems.views.frames import to_frame

@@ -85,3 +85,27 @@ def test_a_command_and_a_sweep_run_in_jobs(user: SlurmUser, slurm: SlurmServer) 
     said = user.ems("up", "s").stdout
     assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)], said
     assert slurm.run("squeue", "-h") == ""
+
+
+def test_a_place_says_what_was_found_and_refuses_what_slurm_would(user: SlurmUser) -> None:
+    user.ems("up", "lab", "sherlock")
+    found = json.loads(user.pulumi("stack", "output", "found", "--json", "--stack", "sherlock"))
+    assert found["slurm"].startswith("2") and found["database"] == "reached from a compute node"
+    assert {each["name"]: each["hours"] for each in found["partitions"]}["normal"] == 48
+    assert "grant" in found["accounts"] and "other" not in found["accounts"]
+    assert found["work_dir"]["free_inodes"] > 0
+    for settings, said in [
+        ({"partition": ["norml"]}, "ems:cluster.partition is 'norml', which this Slurm has not: did you mean normal?"),
+        ({"account": "other"}, "ems:cluster.account is 'other', which root may not charge"),
+        ({"partition": ["normal"], "hours": 49}, "ems:cluster.hours is 49: allowed in normal are 48 or less."),
+    ]:
+        user.place(**settings)
+        done = user.ems("up", "sherlock", expect=None)
+        assert done.returncode not in {0, 1} and said in done.stderr + done.stdout
+
+
+def test_a_file_is_no_database_for_a_place_of_other_machines(user: SlurmUser) -> None:
+    file = user.root / "Pulumi.yaml"
+    file.write_text(file.read_text().replace("postgresql://", "sqlite:///"))
+    said = user.ems("up", "sherlock", expect=2).stderr
+    assert "machines of kind slurm do not reach" in said and "postgresql://" in said

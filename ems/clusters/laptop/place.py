@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Laptop(Place):
     """This machine and the lab's own folder. Ctrl-C cancels a run, and its commit need not be on a remote."""
 
-    needs_remote = False
+    needs_remote = needs_server = False
 
     def __init__(self) -> None:
         self._agents = local.Agents()

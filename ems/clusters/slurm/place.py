@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ems.base.aside import write
 from ems.base.errors import EmsError
@@ -17,6 +19,7 @@ from ems.clusters.slurm import heads, queue, script
 from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.queue import Queue
 from ems.clusters.slurm.settings import Wanted, wanted
+from ems.clusters.slurm.survey import survey
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab
 from ems.node.agent.config import tell_to_listen
@@ -32,6 +35,9 @@ class Slurm(Place):
         self._heads: dict[str, Head] = {}
         self._queue = Queue()
         self._agents = local.Agents()
+
+    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+        return survey(lab, wanted(settings), say)
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         place_run_dir(lab, registration)

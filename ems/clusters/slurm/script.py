@@ -31,9 +31,8 @@ exit "$code"
 
 def head(command: Sequence[str], run_dir: Path, wanted: Wanted) -> str:
     """The script of the job that leads a run."""
-    modules = f"module load {shlex.join(wanted.modules)}" if wanted.modules else ""
     ended = shlex.quote(str(run_dir)) + '/head-"$SLURM_JOB_ID".ended'
-    return HEAD.format(modules=modules, command=shlex.join(command), ended=ended)
+    return HEAD.format(modules=_modules(wanted), command=shlex.join(command), ended=ended)
 
 
 def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
@@ -50,6 +49,20 @@ def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
         *_memory(wanted, wanted.head_cores),
         *_common(wanted),
     ]
+
+
+def probe(command: Sequence[str], wanted: Wanted) -> str:
+    """The script of a job that looks at one node."""
+    return f"#!/bin/bash\n{_modules(wanted)}\nexec {shlex.join(command)}\n"
+
+
+def probe_options(name: str, log: Path, wanted: Wanted) -> list[str]:
+    """Of sbatch, for a job that looks at one node: small and short, so that it starts soon."""
+    return [*_named(name, log), "--ntasks=1", "--time=2", *_partition(wanted.partition), *_common(wanted)]
+
+
+def _modules(wanted: Wanted) -> str:
+    return f"module load {shlex.join(wanted.modules)}" if wanted.modules else ""
 
 
 def _named(name: str, log: Path) -> Iterator[str]:

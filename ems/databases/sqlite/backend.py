@@ -15,11 +15,11 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func
 from sqlalchemy.dialects.sqlite import dialect, insert
 from sqlalchemy.pool import QueuePool
 
+from ems.base import filesystems
 from ems.base.errors import DatabaseError, DatabaseUnavailable
 from ems.base.private import make_file, make_folder
 from ems.databases import MAY, Claim, Condition
@@ -30,9 +30,6 @@ from ems.databases.states import Row
 from ems.databases.tables import UtcTime
 from ems.spool.batch import Batch
 
-NETWORK_FILESYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph"}
-)
 MAY_PASS = {
     sqlite3.SQLITE_BUSY: "others kept it locked",
     sqlite3.SQLITE_LOCKED: "others kept it locked",
@@ -84,9 +81,7 @@ class SqliteBackend(SqlBackend):
         return connection
 
     def _refuse_network(self) -> None:
-        mounts = {disk.mountpoint: disk.fstype for disk in psutil.disk_partitions(all=True)}
-        kind = filesystem(self._path, mounts)
-        if kind in NETWORK_FILESYSTEMS:
+        if kind := filesystems.network(self._path):
             raise DatabaseError(
                 f"{self._path} lies on a network file system ({kind}), where SQLite loses data.",
                 "Put it on a local disk: sqlite:////local/path as ems:database in Pulumi.yaml.",
@@ -202,12 +197,6 @@ class SqliteBackend(SqlBackend):
         chunk_rows: int,
     ) -> Iterator[Batch]:
         return sqlite_results.read(_raw(connection), row["results_table"], row["id"], columns, where, chunk_rows)
-
-
-def filesystem(path: Path, mounts: dict[str, str]) -> str:
-    """The type of file system that `path` lies on; `mounts`: type by mount point."""
-    real = path.resolve()
-    return next((mounts[str(folder)] for folder in (real, *real.parents) if str(folder) in mounts), "")
 
 
 def _begin(connection: Connection) -> None:

@@ -7,6 +7,7 @@ import json
 from datetime import date
 from typing import Any, TypeVar, get_type_hints
 
+from ems import clusters
 from ems.base.errors import DatabaseError
 from ems.databases import ClusterRow, Experimenter, Funding, Project, Record, Registration, reuse, rules
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
@@ -39,6 +40,26 @@ class RecordResource(Resource):
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
         """The row stays: experiments point to it."""
+
+
+class PlaceRow(RecordResource):
+    """A persistent place, and what was found out about it: JSON, "{}" if there is nothing to be said."""
+
+    outputs = {"found": "string"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__(ClusterRow)
+
+    def create(self, operation: Operation, inputs: Properties) -> Properties:
+        super().create(operation, inputs)
+        return self._surveyed(operation, inputs)
+
+    def read(self, operation: Operation, inputs: Properties) -> Properties | None:
+        return None if super().read(operation, inputs) is None else self._surveyed(operation, inputs)
+
+    def _surveyed(self, operation: Operation, inputs: Properties) -> Properties:
+        place = clusters.place(inputs["kind"])
+        return {"found": json.dumps(place.survey(operation.lab, json.loads(inputs["settings"]), operation.say))}
 
 
 class ExperimentRow(Resource):
@@ -76,7 +97,7 @@ def records() -> list[Resource]:
         RecordResource(Experimenter),
         RecordResource(Project),
         RecordResource(Funding),
-        RecordResource(ClusterRow),
+        PlaceRow(),
     ]
 
 

@@ -1,0 +1,174 @@
+"""What `ems up` of a Slurm machine finds out about it, and refuses of its settings; each step ends in bounded time."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ems.base import aside, filesystems
+from ems.base.errors import EmsError, UserError
+from ems.base.messages import Say, nearest
+from ems.base.process import CommandFailed
+from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm.settings import Wanted
+from ems.lab import Lab
+
+PROBE_S = 60.0  # a job that waits longer says nothing, and nothing is wrong
+LOOK_S = 0.5
+SKEWED_S = 5.0
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A part of the machine. `hours`: the longest job; None: no limit. `preempts`: what becomes of preempted jobs."""
+
+    name: str
+    hours: float | None
+    cores: int
+    state: str
+    preempts: str
+
+    @classmethod
+    def of(cls, line: str) -> Partition:
+        """As a line of `scontrol show partition --oneliner` has it."""
+        said = dict(re.findall(r"(\w+)=(\S*)", line))
+        preempts = said.get("PreemptMode", "").lower()
+        return cls(said["PartitionName"], hours(said["MaxTime"]), int(said["TotalCPUs"]), said["State"], preempts)
+
+
+def hours(limit: str) -> float | None:
+    """Of a time limit as Slurm writes it: minutes, [D-]H:M:S, or UNLIMITED."""
+    if limit in {"UNLIMITED", "INFINITE", "NONE", "n/a"}:
+        return None
+    days, _, rest = limit.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:
+        parts += [0] * (3 - len(parts))
+    elif len(parts) == 1:
+        parts = [0, parts[0], 0]
+    h, m, s = [0] * (3 - len(parts)) + parts
+    return 24 * int(days or 0) + h + m / 60 + s / 3600
+
+
+def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
+    """What was found, as JSON. UserError for settings that this machine refuses, EmsError where Slurm does not answer.
+
+    Makes the work folder. Whether nodes reach the database is asked by a job, which may take a minute.
+    """
+    say("asking Slurm")
+    try:
+        version = queue.run("sinfo", "--version").split()[-1]
+        partitions = _partitions()
+    except CommandFailed as error:
+        raise heads.refused(error) if error.code == 127 else EmsError(f"Slurm does not answer: {error}") from error
+    accounts = _accounts()
+    _refuse(wanted, partitions, accounts)
+    work_dir = Path(os.path.expandvars(wanted.work_dir)).expanduser() if wanted.work_dir else lab.work_dir / "runs"
+    found = {
+        "slurm": version,
+        "partitions": [vars(each) for each in partitions],
+        "accounts": accounts,
+        "work_dir": _folder(work_dir),
+        "python": sys.version.split()[0],
+        "uv": bool(shutil.which("uv")),
+        "modules": "LMOD_CMD" in os.environ or "MODULESHOME" in os.environ,
+    }
+    say("asking a compute node, by a job of its own")
+    return {**found, **_probe(lab, work_dir, wanted)}
+
+
+def _partitions() -> list[Partition]:
+    lines = queue.run("scontrol", "show", "partition", "--oneliner").splitlines()
+    return [Partition.of(line) for line in lines if line.startswith("PartitionName=")]
+
+
+def _accounts() -> list[str] | None:
+    """That this user may charge; None where accounting does not say."""
+    try:
+        said = queue.run("sacctmgr", "-nP", "show", "assoc", "where", f"user={_user()}", "format=account")
+    except CommandFailed:
+        return None
+    return sorted(set(said.split())) or None
+
+
+def _user() -> str:
+    return psutil.Process().username()
+
+
+def _refuse(wanted: Wanted, partitions: Sequence[Partition], accounts: Sequence[str] | None) -> None:
+    known = {each.name: each for each in partitions}
+    for name in (*wanted.partition, *wanted.head_partition):
+        if name not in known:
+            raise UserError(f"ems:cluster.partition is {name!r}, which this Slurm has not: {nearest(name, known)}.")
+    _refuse_hours("hours", wanted.hours, [known[name] for name in wanted.partition])
+    _refuse_hours("head.hours", wanted.head_hours, [known[name] for name in wanted.head_partition])
+    if wanted.account and accounts is not None and wanted.account not in accounts:
+        allowed = nearest(wanted.account, accounts)
+        raise UserError(f"ems:cluster.account is {wanted.account!r}, which {_user()} may not charge: {allowed}.")
+
+
+def _refuse_hours(key: str, wanted_hours: float, partitions: Iterable[Partition]) -> None:
+    for each in partitions:
+        if each.hours is not None and wanted_hours > each.hours:
+            raise UserError(
+                f"ems:cluster.{key} is {wanted_hours:g}: allowed in {each.name} are {each.hours:g} or less."
+            )
+
+
+def _folder(folder: Path) -> Mapping[str, Any]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        room = os.statvfs(folder)
+    except OSError as error:
+        raise UserError(f"The work folder {folder} cannot be made: {error.strerror}.", "Set work_dir.") from error
+    return {
+        "path": str(folder),
+        "free_gb": round(room.f_bavail * room.f_frsize / 1e9, 1),
+        "free_inodes": room.f_favail,
+        "filesystem": filesystems.filesystem(folder, filesystems.mounted()),
+        "is_network": bool(filesystems.network(folder)),
+    }
+
+
+def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
+    """What a job says of its node; what it could not say within PROBE_S is not known yet."""
+    answer = work_dir / f"probe-{uuid.uuid4().hex[:12]}.json"
+    file = answer.with_suffix(".sh")
+    aside.write(
+        file, script.probe([sys.executable, "-m", "ems.clusters.slurm.probe", str(lab.root), str(answer)], wanted)
+    )
+    name = f"ems-{answer.stem}"
+    try:
+        id = queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))
+    except CommandFailed as error:
+        raise heads.refused(error) from error
+    try:
+        return _waited(answer) or {"database": "not known yet: the job that asks for it waits in the queue"}
+    finally:
+        with suppress(CommandFailed):
+            queue.cancel(ids=[id])
+        for left in (answer, file, answer.with_suffix(".log")):
+            left.unlink(missing_ok=True)
+
+
+def _waited(answer: Path) -> Mapping[str, Any] | None:
+    give_up_at = time.monotonic() + PROBE_S
+    while time.monotonic() < give_up_at:
+        if answer.exists():
+            said: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+            skew_s = round(said.pop("time") - time.time(), 1)
+            return {**said, **({"clock_ahead_s": skew_s} if abs(skew_s) > SKEWED_S else {})}
+        time.sleep(LOOK_S)
+    return None
