@@ -31,7 +31,7 @@ from ems.base.errors import EmsError
 from ems.node.driver import measured
 from ems.node.driver.measured import Measure
 from ems.node.driver.platform import FILE, Platforms
-from ems.node.driver.points import Order, Returned, read_order
+from ems.node.driver.points import Gone, Order, Returned, read_order
 from ems.node.driver.position import GATHERING, LOADING, SETTING_UP
 from ems.node.driver.proposer import SAME, Surroundings
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
@@ -79,13 +79,13 @@ class Team(Protocol):
     def tasks(self) -> list[Part]:
         """Those that are being worked on."""
 
-    def free(self) -> list[str]:
-        """Addresses of the workers that have nothing to do."""
+    def free(self, needed_s: float = 0.0) -> list[str]:
+        """Addresses of the workers that have nothing to do, and are sure to live for `needed_s` more."""
 
     def give(self, address: str, task: Part, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
         """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
 
-    def ended(self, timeout_s: float) -> Iterator[tuple[str, Part, Returned | Death]]:
+    def ended(self, timeout_s: float) -> Iterator[tuple[str, Part, Returned | Death | Gone]]:
         """What has come back by now; waits for the first."""
 
 
@@ -198,7 +198,7 @@ class Driver:
     def _hand_out(self) -> None:
         if self._halt_code() or self._spool_is_full():
             return
-        for address in self._workers.free():
+        for address in self._workers.free(self._batch_size.needed_s):
             part = self._next()
             if part is None:
                 return
@@ -207,13 +207,15 @@ class Driver:
     def _next(self) -> Part | None:
         if self._suspects:
             return self._suspects.popleft()
-        ranges = self._backlog.take(self._batch_size.points(self._backlog.left, self._order.workers))
+        ranges = self._backlog.take(self._batch_size.points(self._backlog.left, max(1, self._workers.count)))
         return Part(ranges) if ranges else None
 
     def _take_in(self, timeout_s: float) -> None:
         for address, part, outcome in self._workers.ended(timeout_s):
             if isinstance(outcome, Returned):
                 self._accept(address, part, outcome)
+            elif isinstance(outcome, Gone):
+                self._compute_again(part, outcome)
             else:
                 self._suspect(part, outcome)
         running = sum(size(part.ranges) for part in self._workers.tasks)
@@ -231,6 +233,13 @@ class Driver:
         self._measure.add(returned.points, returned.seconds, returned.memory_mb)
         self._hand_out()  # the worker need not wait for the disk
         self._write(returned.data)
+
+    def _compute_again(self, part: Part, gone: Gone) -> None:
+        log.info("%s: %d points are computed again.", gone.cause, size(part.ranges))
+        if part.deaths:
+            self._suspects.append(part)
+        else:
+            self._backlog.give_back(part.ranges)
 
     def _suspect(self, part: Part, death: Death) -> None:
         if death.reason == "overdue":
@@ -335,6 +344,7 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     os.environ.update({f"{library}_NUM_THREADS": str(order.threads) for library in THREADS})
     os.environ["VECLIB_MAXIMUM_THREADS"] = str(order.threads)
     try:
+        from ems.node.driver.joining import JoiningWorkers
         from ems.node.driver.worker_process import Limits
         from ems.node.driver.workers import Workers
     except ImportError as error:
@@ -343,7 +353,13 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
             "Add `dask[distributed]` to the environment's requirements.in and lock it again.",
         ) from error
     limits = Limits(order.memory_mb, order.point_timeout_s, order.setup_timeout_s)
-    workers = Workers[Part](order.workers, order_file, limits, Path(order.spool).with_name("dask"))
+    scratch = Path(order.spool).with_name("dask")
+    workers: Workers[Part] | JoiningWorkers[Part]
+    if order.joining:
+        here = order.workers if order.workers_here is None else order.workers_here
+        workers = JoiningWorkers(here, order_file, limits, scratch, Path(order.joining), order.host)
+    else:
+        workers = Workers(order.workers, order_file, limits, scratch)
     try:
         return Driver(order, workers, stopping).run()
     finally:

@@ -29,6 +29,7 @@ from ems.spool.kinds import Kind
 from ems.sweep import Sweep
 
 BUDGET_S = 2 * TARGET_S
+CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder by which workers join
 MOST_CELLS = BATCH_BYTES // 8
 
 
@@ -55,6 +56,9 @@ class Order:
     rounds: str = ""  # folder of what is told between them (`ems.node.driver.turns`)
     file: str = ""  # the JSON file itself
     shuffle: str = ""  # the key of a random order (`ems.sweep.order`); without one, points come in ascending order
+    joining: str = ""  # folder with the key by which workers of other machines join; "": none do
+    host: str = ""  # under which they reach this machine
+    workers_here: int | None = None  # of `workers`, those of this machine; None: all
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class Returned:
     seconds: float
     platform: str  # of the worker, as JSON; "" if it is not known
     memory_mb: float = 0.0  # the most that the worker has had; 0 if it is not known
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker that was lost, or told to end, before it had answered: no fault of its points."""
+
+    cause: str
 
 
 @dataclass(frozen=True)

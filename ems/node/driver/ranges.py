@@ -153,6 +153,11 @@ class BatchSize:
             self._point_s = (self._point_s + seconds / points) / 2 if self._point_s else seconds / points
             self._point_bytes = max(self._point_bytes / 2, size_bytes / points)
 
+    @property
+    def needed_s(self) -> float:
+        """In which a batch is computed, most likely: a worker that ends sooner is not given one."""
+        return 2 * max(TARGET_S, self._point_s)
+
     def points(self, left: int, workers: int) -> int:
         """Fewer towards the end, so that all workers end together."""
         if not self._point_s:

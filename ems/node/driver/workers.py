@@ -60,7 +60,7 @@ class Slot(WorkerPlugin):
 
 def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
     """A task of Dask: as `WorkerProcess.compute`, by the process of the worker that it is given to."""
-    return _slot(get_worker()).compute(ranges, known)
+    return slot_of(get_worker()).compute(ranges, known)
 
 
 class Workers(Generic[T]):
@@ -89,7 +89,7 @@ class Workers(Generic[T]):
             self._client.register_plugin(Slot(order_file, limits, scratch, self._shared))
         except (OSError, RuntimeError, DaskTimeout) as error:
             raise EmsError(f"The {count} workers could not be started: {error}") from error
-        self._slots = {worker.address: _slot(worker) for worker in self._cluster.workers.values()}
+        self._slots = {worker.address: slot_of(worker) for worker in self._cluster.workers.values()}
         self._tasks: dict[str, T] = {}  # by the worker's address
         self._ready: queue.Queue[tuple[str, Future[Returned | Death]]] = queue.Queue()
         self._polled = -POLL_S
@@ -105,7 +105,7 @@ class Workers(Generic[T]):
         """Those that are being worked on."""
         return list(self._tasks.values())
 
-    def free(self) -> list[str]:
+    def free(self, needed_s: float = 0.0) -> list[str]:  # noqa: ARG002
         """Addresses of the workers that have nothing to do."""
         return sorted(self._slots.keys() - self._tasks.keys())
 
@@ -159,7 +159,7 @@ class Workers(Generic[T]):
             self._still = 0
 
 
-def _slot(worker: Worker) -> Slot:
+def slot_of(worker: Worker) -> Slot:
     found = worker.plugins[Slot.name]
     assert isinstance(found, Slot)
     return found

@@ -76,7 +76,7 @@ class Pool(Generic[T]):
         """Those that are being worked on."""
         return list(self._tasks.values())
 
-    def free(self) -> list[str]:
+    def free(self, needed_s: float = 0.0) -> list[str]:  # noqa: ARG002
         """Addresses of the workers that have nothing to do."""
         return sorted(self._slots.keys() - self._tasks.keys())
 

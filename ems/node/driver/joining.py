@@ -1,0 +1,251 @@
+"""Workers of a sweep that join from other machines, beside those of the driver's own.
+
+They are processes of Dask's, which find the driver by a file that the user alone can read, and speak TLS with it: who
+has not the key in the same folder is refused. Each has a worker process as those of this machine, so that limits,
+deaths and failures are the same. They come and go as the machines' scheduler likes: one that is lost, or is told to
+end, is no fault of the points that it had, and others compute them.
+
+A worker's end, on its machine:
+
+    python -c "import sys; sys.path[0] = ZIP; from ems.node.driver.joining import main; main(FOLDER, NAME, SECONDS)"
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError as Cancelled
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import dask
+from distributed import Client, Future, LocalCluster, Security, Worker, get_worker
+from distributed import TimeoutError as DaskTimeout
+from distributed.core import Status
+from distributed.scheduler import KilledWorker
+
+from ems.base.errors import EmsError
+from ems.node.driver.points import CERTIFICATE, KEY, Gone, Returned
+from ems.node.driver.ranges import Range
+from ems.node.driver.worker_process import Death, Limits
+from ems.node.driver.workers import CLOSE_S, CONFIG, NOWHERE, Slot, slot_of
+from ems.spool.kinds import Kind
+
+SCHEDULER = "scheduler.json"
+GRACE_S = 25.0  # in which a worker that was told to end finishes what it computes
+SIGNALLED_S = 2.0  # in which a signal that has ended a worker process reaches the worker, if it was meant for the job
+DEATH_S = 120.0  # after which a worker that does not find the driver ends
+JOINED: dict[str, Any] = {
+    **CONFIG,
+    "distributed.comm.require-encryption": True,
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.terminate": False,
+}
+T = TypeVar("T")
+
+
+def security(folder: Path) -> Security:
+    """By the key and the certificate in a folder, which both ends have."""
+    of = {"cert": str(folder / CERTIFICATE), "key": str(folder / KEY)}
+    roles = {f"tls_{role}_{what}": of[what] for role in ("scheduler", "worker", "client") for what in of}
+    return Security(tls_ca_file=of["cert"], require_encryption=True, **roles)
+
+
+class JoiningSlot(Slot):
+    """Of a worker that may be told to end: what it computes is finished, if that takes less than GRACE_S."""
+
+    def __init__(self, order_file: str, limits: Limits) -> None:
+        super().__init__(order_file, limits, Path())
+        self.leaving = False
+
+    def setup(self, worker: Worker) -> None:
+        """On its machine."""
+        order_file, limits, _ = self._arguments
+        self._arguments = order_file, limits, Path(worker.local_directory)
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """The driver is gone, or ends."""
+        if self.process:
+            self.process.kill("the run ends")
+
+    def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death | Gone:  # type: ignore[override]
+        """As `Slot.compute`; Gone where a signal to the whole job ended the process."""
+        outcome = super().compute(ranges, known)
+        if isinstance(outcome, Death) and "SIGTERM" in outcome.cause:
+            time.sleep(SIGNALLED_S)
+        return Gone("it was told to end") if isinstance(outcome, Death) and self.leaving else outcome
+
+
+def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death | Gone:
+    """A task of Dask: by the process of the worker that it is given to."""
+    return slot_of(get_worker()).compute(ranges, known)
+
+
+class JoiningWorkers(Generic[T]):
+    """Each of them computes one task of type T at a time. As `ems.node.driver.workers.Workers`."""
+
+    def __init__(self, count: int, order_file: str, limits: Limits, scratch: Path, folder: Path, host: str) -> None:
+        """`count` of them on this machine. `folder`: has the key; `host`: where others reach this machine.
+
+        EmsError if they cannot be started.
+        """
+        dask.config.set(JOINED)
+        warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address")
+        scratch.mkdir(exist_ok=True)
+        (folder / SCHEDULER).unlink(missing_ok=True)
+        try:
+            self._cluster = LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                processes=False,
+                host=host or None,
+                protocol="tls://",
+                security=security(folder),
+                dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": NOWHERE, "scheduler_file": str(folder / SCHEDULER)},
+                worker_dashboard_address=NOWHERE,
+                memory_limit=None,
+                local_directory=str(scratch),
+                silence_logs="CRITICAL",
+            )
+            self._client = Client(self._cluster, set_as_default=False, security=security(folder))
+            self._client.register_plugin(JoiningSlot(order_file, limits))
+        except (OSError, RuntimeError, DaskTimeout) as error:
+            raise EmsError(f"The workers could not be started: {error}") from error
+        self._tasks: dict[str, T] = {}  # by the worker's address
+        self._futures: dict[str, Future[Returned | Death | Gone]] = {}
+        self._ends: dict[str, float] = {}  # monotonic, of those whose jobs have a time limit
+        self._ready: queue.Queue[tuple[str, Future[Returned | Death | Gone]]] = queue.Queue()
+
+    @property
+    def count(self) -> int:
+        """How many workers there are just now."""
+        return len(self._running())
+
+    @property
+    def tasks(self) -> list[T]:
+        """Those that are being worked on."""
+        return list(self._tasks.values())
+
+    def free(self, needed_s: float = 0.0) -> list[str]:
+        """Addresses of the workers that have nothing to do, and will live for `needed_s` more."""
+        now = time.monotonic()
+        running = self._running()
+        for address, left_s in running.items():
+            if left_s and address not in self._ends:
+                self._ends[address] = now + left_s
+        return sorted(
+            address
+            for address in running.keys() - self._tasks.keys()
+            if self._ends.get(address, now + needed_s) >= now + needed_s
+        )
+
+    def _members(self) -> dict[str, Any]:
+        """By address, all that have joined; copied at once, as another thread changes them."""
+        assert self._cluster.scheduler
+        return dict(self._cluster.scheduler.workers.copy())
+
+    def _running(self) -> dict[str, float]:
+        """Address, and the seconds that a worker had when it joined (0: no limit), of those that take work."""
+        workers = self._members()
+        return {
+            address: _seconds(str(state.name)) for address, state in workers.items() if state.status == Status.running
+        }
+
+    def give(self, address: str, task: T, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
+        """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
+        future = self._client.submit(compute, ranges, known, workers=[address], pure=False)
+        self._tasks[address], self._futures[address] = task, future
+        future.add_done_callback(lambda done: self._ready.put((address, done)))
+
+    def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Returned | Death | Gone]]:
+        """What has come back by now; waits for the first. EmsError if the function cannot be imported."""
+        self._drop_stranded()
+        with suppress(queue.Empty):
+            while True:
+                address, future = self._ready.get(timeout=timeout_s)
+                timeout_s = 0.0
+                task = self._tasks.pop(address)
+                del self._futures[address]
+                yield address, task, _outcome(future)
+
+    def _drop_stranded(self) -> None:
+        """A task whose worker left before it was begun would wait for it for ever."""
+        for address in self._futures.keys() - self._members().keys():
+            if not self._futures[address].done():
+                self._futures[address].cancel()
+
+    def close(self) -> None:
+        """End all, also those on other machines, which end with the connection."""
+        with suppress(DaskTimeout, OSError):  # what is left then ends with this process
+            self._client.close(timeout=1)
+            self._cluster.close(timeout=CLOSE_S)
+
+
+def _outcome(future: Future[Returned | Death | Gone]) -> Returned | Death | Gone:
+    try:
+        return future.result()
+    except (KilledWorker, Cancelled, asyncio.CancelledError) as error:
+        return Gone(f"its worker was lost ({type(error).__name__})")
+
+
+def _seconds(name: str) -> float:
+    """Of a worker's name, JOB-NUMBER/SECONDS: how long it lives from when it joins; 0: as long as the driver."""
+    text = name.rpartition("/")[2]
+    return float(text) if "/" in name and text.isdecimal() else 0.0
+
+
+def main(folder: str, name: str, left_s: float) -> None:
+    """Join the driver whose key lies in `folder`, and work for it until it ends or SIGTERM comes."""
+    dask.config.set(JOINED)
+    os.umask(0o077)
+    with tempfile.TemporaryDirectory(prefix="ems-", ignore_cleanup_errors=True) as scratch:
+        asyncio.run(_work(Path(folder), name, left_s, scratch))
+
+
+async def _work(folder: Path, name: str, left_s: float, scratch: str) -> None:
+    arguments: dict[str, Any] = {
+        "scheduler_file": str(folder / SCHEDULER),
+        "nthreads": 1,
+        "name": f"{name}/{left_s:.0f}",
+        "security": security(folder),
+        "death_timeout": DEATH_S,
+        "memory_limit": 0,
+        "local_directory": scratch,
+        "dashboard": False,
+        "heartbeat_interval": "5s",
+    }
+    async with Worker(**arguments) as worker:
+        leaving = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: _leave(worker, leaving))
+        ended, asked = asyncio.ensure_future(worker.finished()), asyncio.ensure_future(leaving.wait())
+        await asyncio.wait([ended, asked], return_when=asyncio.FIRST_COMPLETED)
+        give_up_at = time.monotonic() + GRACE_S
+        while leaving.is_set() and (worker.state.executing_count or worker.data) and time.monotonic() < give_up_at:
+            await asyncio.sleep(0.1)
+
+
+def _leave(worker: Worker, leaving: asyncio.Event) -> None:
+    """Take no more, and finish what is under way."""
+    slot = slot_of(worker)
+    assert isinstance(slot, JoiningSlot)
+    slot.leaving = True
+    worker.status = Status.paused
+    leaving.set()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))
