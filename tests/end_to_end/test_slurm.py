@@ -23,6 +23,12 @@ SWEEP = """
 def f(n, seed):
     return {"value": n * seed}
 """
+NODES = """
+import os, time
+def f(n):
+    time.sleep(0.05)
+    return {"job": os.environ["SLURM_JOB_ID"]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +90,19 @@ def test_a_command_and_a_sweep_run_in_jobs(user: SlurmUser, slurm: SlurmServer) 
     user.ems("up", "lab", "sherlock")
     said = user.ems("up", "s").stdout
     assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)], said
+    assert slurm.run("squeue", "-h") == ""
+
+
+def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["normal"], account="grant", processes_per_job=2, workers=6, head={"computes": False})
+    user.write("experiments/e/sweep.py", NODES)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 600, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "sherlock")
+    user.ems("up", "s")
+    assert user.asked("SELECT count(*), sum(n) FROM e") == [(600, 180300)]
+    jobs = user.asked("SELECT job, count(*) FROM e GROUP BY job")
+    assert len(jobs) >= 2 and min(count for _, count in jobs) > 20
     assert slurm.run("squeue", "-h") == ""
 
 

@@ -24,7 +24,7 @@ def f(x):
     return {"y": 2 * x, "pid": os.getpid()}
 """
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver."
-JOIN = BOOT + "joining import main; main(sys.argv[2], sys.argv[3], 0)"
+JOIN = BOOT + "joining import main; main(*sys.argv[2:], '0')"
 DRIVE = BOOT + "driver import main; main(sys.argv[2])"
 
 

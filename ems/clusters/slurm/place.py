@@ -15,7 +15,9 @@ from ems.base.errors import EmsError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local
+from ems.clusters.slurm import head as head_agent
 from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm.crew import crew_name
 from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.queue import Queue
 from ems.clusters.slurm.settings import Wanted, wanted
@@ -73,14 +75,15 @@ class Slurm(Place):
             local.prepare_again(lab, experiment.registration, quiet)
         needed = settings_of(lab, experiment.registration)
         file = run_dir / "head.sh"
-        write(file, script.head([sys.executable, "-m", "ems.node", str(run_dir)], run_dir, needed))
+        head_agent.write(run_dir, needed)
+        write(file, script.head([sys.executable, "-m", head_agent.__name__, str(run_dir)], run_dir, needed))
         head.submit(file, script.head_options(head.name, run_dir, needed))
         return head.news(f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else "")
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         if self._head(lab, experiment_id).last():
             with suppress(CommandFailed):  # it ends by itself, once it reads its row
-                queue.cancel([heads.job_name(experiment_id)])
+                queue.cancel([heads.job_name(experiment_id), crew_name(experiment_id)])
         dismiss(lab.run_dir(experiment_id))
 
     def settle(self, lab: Lab, experiment: Experiment) -> None:

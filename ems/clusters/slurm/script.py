@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ems.clusters.slurm.settings import Wanted
 
+LEAVE_S = 60  # before its time limit, in which a worker finishes what it computes
 FLUSH_S = 120  # before its time limit, in which a head stores what it has
 HEAD = """\
 #!/bin/bash
@@ -27,6 +28,22 @@ fi
 echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}
 exit "$code"
 """
+WORKERS = """\
+#!/bin/bash
+{modules}
+# Slurm sends USR1 before the time limit, and TERM when it takes the job away: the workers finish what they compute.
+for number in $(seq 1 {processes}); do
+    {gpus}
+    env -i -C {folder} SLURM_JOB_ID="$SLURM_JOB_ID" {variables} {command} "$SLURM_JOB_ID-$number" {seconds} &
+    pids="$pids $!"
+done
+trap 'kill -USR1 $pids 2>/dev/null' USR1
+trap 'kill -TERM $pids 2>/dev/null' TERM
+for pid in $pids; do
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
+done
+"""
+GPUS = 'own=$(echo "$CUDA_VISIBLE_DEVICES" | cut -d , -f $(( number * {gpus} - {gpus} + 1 ))-$(( number * {gpus} )))'
 
 
 def head(command: Sequence[str], run_dir: Path, wanted: Wanted) -> str:
@@ -46,8 +63,39 @@ def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
         f"--cpus-per-task={wanted.head_cores}",
         f"--time={minutes(wanted.head_hours)}",
         *_partition(wanted.head_partition),
-        *_memory(wanted, wanted.head_cores),
+        *_memory(wanted, max(1, wanted.head_cores // wanted.cores)),
         *_common(wanted),
+    ]
+
+
+def workers(command: Sequence[str], variables: Mapping[str, str], folder: Path, wanted: Wanted) -> str:
+    """The script of a job of workers, each of which has these variables and no others."""
+    own = shlex.join(f"{name}={text}" for name, text in variables.items())
+    return WORKERS.format(
+        modules=_modules(wanted),
+        processes=wanted.processes_per_job,
+        gpus=GPUS.format(gpus=wanted.gpus) if wanted.gpus else "",
+        folder=shlex.quote(str(folder)),
+        variables=f'CUDA_VISIBLE_DEVICES="$own" {own}' if wanted.gpus else own,
+        command=shlex.join(command),
+        seconds=60 * minutes(wanted.hours) - LEAVE_S,
+    )
+
+
+def worker_options(name: str, count: int, log: Path, wanted: Wanted) -> list[str]:
+    """Of sbatch, for so many jobs of workers."""
+    return [
+        *_named(name, log),
+        f"--array=1-{count}",
+        "--export=NIL",
+        "--requeue",
+        f"--signal=B:USR1@{LEAVE_S}",
+        "--ntasks=1",
+        f"--cpus-per-task={wanted.cores * wanted.processes_per_job}",
+        f"--time={minutes(wanted.hours)}",
+        *_partition(wanted.partition),
+        *_memory(wanted, wanted.processes_per_job),
+        *_common(wanted, wanted.processes_per_job),
     ]
 
 
@@ -87,10 +135,10 @@ def _memory(wanted: Wanted, processes: int) -> Iterator[str]:
         yield f"--mem={math.ceil(wanted.memory_gb * processes * 1e9 / 2**20)}M"
 
 
-def _common(wanted: Wanted) -> Iterator[str]:
+def _common(wanted: Wanted, processes: int = 1) -> Iterator[str]:
     for key, value in (("account", wanted.account), ("qos", wanted.qos), ("constraint", wanted.constraint)):
         if value:
             yield f"--{key}={value}"
     if wanted.gpus:
-        yield f"--gpus={wanted.gpus}"
+        yield f"--gpus={wanted.gpus * processes}"
     yield from wanted.sbatch

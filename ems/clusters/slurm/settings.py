@@ -44,6 +44,9 @@ class HeadSettings(Strict):
     partition: Words | None = Field(None, description="Partitions in which it may run; left out: those of the workers.")
     hours: Hours | None = Field(None, description="Time limit of one such job; a run may take several.")
     cores: Whole | None = Field(None, description="Cores that it has.")
+    computes: bool | None = Field(
+        None, description="Whether it computes points itself, beside the workers; left out: yes."
+    )
 
 
 class Settings(Strict):
@@ -95,6 +98,7 @@ class Wanted:
     head_partition: tuple[str, ...]
     head_hours: float
     head_cores: int
+    head_computes: bool
     modules: tuple[str, ...]
     work_dir: str
     usd_per_core_hour: float
@@ -123,6 +127,7 @@ def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
         head_partition=tuple(first("partition", partition, "head")),
         head_hours=first("hours", first("hours", 2.0), "head"),
         head_cores=first("cores", cores, "head"),
+        head_computes=first("computes", True, "head"),
         modules=tuple(first("modules", ())),
         work_dir=first("work_dir", ""),
         usd_per_core_hour=first("usd_per_core_hour", 0.0),

@@ -24,6 +24,7 @@ from ems.node.agent import noted
 from ems.node.agent.attempt import Attempt, seconds_left
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from ems.node.agent.crew import Crew
 from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.rounds_attempt import ProgramRoundsAttempt, RoundsAttempt
@@ -39,8 +40,9 @@ T = TypeVar("T")
 class Agent:
     """One life of an agent. SIGTERM and SIGINT make it stop in order; SIGHUP, a closed terminal, does not."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self._dir = run_dir.resolve()
+    def __init__(self, run_dir: Path, crew: Crew | None = None) -> None:
+        """`crew`: has workers join a sweep from other machines, where the place has such."""
+        self._dir, self._crew = run_dir.resolve(), crew
         self._config = AgentConfig.read(self._dir)
         self._stopping = False
 
@@ -91,6 +93,7 @@ class Agent:
             self._connect,
             told_to_stop=lambda: self._stopping,
             deadline_s=deadline_s,
+            crew=self._crew,
         )
 
     def _connect(self) -> Database:

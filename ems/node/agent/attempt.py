@@ -21,6 +21,7 @@ from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import leftovers, noted, packages, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
+from ems.node.agent.crew import Crew
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.noted import Noted
 from ems.node.agent.spools import Spools
@@ -65,10 +66,12 @@ class Attempt:
         *,
         told_to_stop: Callable[[], bool],
         deadline_s: float,
+        crew: Crew | None = None,
     ) -> None:
         self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
         self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
         self._declared = Declared.of(self._spec["results"])
+        self._crew = crew
         self._rows = 0  # that the job has written, as far as they were spooled
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s

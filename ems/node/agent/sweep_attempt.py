@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from ems.base.errors import DatabaseUnavailable
 from ems.base.messages import counted
 from ems.databases import Database, Experiment, Outcome, State, reuse
 from ems.node.agent.attempt import POLL_S, SAID_CHARACTERS, Attempt
+from ems.node.agent.certificate import make_certificate
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.pilot import either, outside
 from ems.node.agent.platform import Probe
@@ -37,6 +38,7 @@ BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver impor
 TOO_MANY_FAILURES = 3  # the driver's exit code
 SETUP = re.compile(r"^ems: (setup .*)$", re.MULTILINE)  # what the driver's log says of one that failed
 MOST_FAILURES = 10_000  # that are looked at for the commonest error
+JOIN = "import sys; sys.path[0], *words = sys.argv[1:]; from ems.node.driver.joining import main; main(*words)"
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -138,7 +140,19 @@ class SweepAttempt(Attempt):
 
     def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
         own: dict[str, Any] = {key: job.get(key) for key in ("setup", "setup_timeout_s")}
-        return Order(function=job["function"], **own, **self._ordered(job, unpacked))
+        order = Order(function=job["function"], **own, **self._ordered(job, unpacked))
+        if self._crew is None:
+            return order
+        joining, folder = self._crew.joining, str(self._dir / "joining")
+        return replace(order, workers=joining.workers, workers_here=joining.here, host=joining.host, joining=folder)
+
+    def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
+        if self._crew:
+            make_certificate(self._dir / "joining")
+            python = str(Path(self._config.environment) / "bin/python")
+            boot = [python, "-c", JOIN, str(folder.with_name("ems.zip")), str(self._dir / "joining")]
+            self._crew.begin(boot, variables, folder)
+        return super()._process(command, folder, variables)
 
     def _ordered(self, job: Mapping[str, Any], unpacked: Path) -> dict[str, Any]:
         """Of an order, what does not depend on what computes the points."""
@@ -219,6 +233,13 @@ class SweepAttempt(Attempt):
         """What the driver waits for while it runs: nothing."""
 
     def _follow(self, job: Job, reader: ResultsReader) -> Outcome:  # noqa: ARG002
+        try:
+            return self._followed(job)
+        finally:
+            if self._crew:
+                self._crew.end()
+
+    def _followed(self, job: Job) -> Outcome:
         while True:
             ended = job.wait(self.pause_s)
             if ended:
@@ -229,6 +250,8 @@ class SweepAttempt(Attempt):
                 return halted
             self._courier.wake()  # the driver may have spooled a batch
             self._attend(job)
+            if self._crew:
+                self._crew.tend(self._count.points - self._count.done - self._count.failed)
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""

@@ -16,7 +16,6 @@ import asyncio
 import os
 import queue
 import signal
-import sys
 import tempfile
 import time
 import warnings
@@ -207,19 +206,22 @@ def _seconds(name: str) -> float:
     return float(text) if "/" in name and text.isdecimal() else 0.0
 
 
-def main(folder: str, name: str, left_s: float) -> None:
-    """Join the driver whose key lies in `folder`, and work for it until it ends or SIGTERM comes."""
+def main(folder: str, name: str, left_s: str) -> None:
+    """Join the driver whose key lies in `folder`, and work for it until it ends or SIGTERM comes.
+
+    `name`: of the worker; `left_s`: for how long it lives, in whole seconds; 0: as long as the driver.
+    """
     dask.config.set(JOINED)
     os.umask(0o077)
     with tempfile.TemporaryDirectory(prefix="ems-", ignore_cleanup_errors=True) as scratch:
         asyncio.run(_work(Path(folder), name, left_s, scratch))
 
 
-async def _work(folder: Path, name: str, left_s: float, scratch: str) -> None:
+async def _work(folder: Path, name: str, left_s: str, scratch: str) -> None:
     arguments: dict[str, Any] = {
         "scheduler_file": str(folder / SCHEDULER),
         "nthreads": 1,
-        "name": f"{name}/{left_s:.0f}",
+        "name": f"{name}/{left_s}",
         "security": security(folder),
         "death_timeout": DEATH_S,
         "memory_limit": 0,
@@ -245,7 +247,3 @@ def _leave(worker: Worker, leaving: asyncio.Event) -> None:
     slot.leaving = True
     worker.status = Status.paused
     leaving.set()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]))

@@ -1,0 +1,93 @@
+"""The workers of a sweep on a Slurm machine: arrays of small jobs, replaced as they go.
+
+What is queued, and what was preempted and is queued again, counts as coming. Nothing is submitted that the queue has
+not been asked about since the last submission, so that one that did not answer is not repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ems.base import aside
+from ems.base.process import CommandFailed
+from ems.clusters.slurm import queue, script
+from ems.clusters.slurm.queue import ENDED, Queue
+from ems.clusters.slurm.settings import Wanted
+from ems.node.agent.crew import Joining
+
+PAUSE_S = 30.0  # between two looks at the queue
+LISTED_S = 5.0  # after which jobs that were submitted stand in it
+MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this machine goes on alone
+
+log = logging.getLogger(__name__)
+
+
+class SlurmCrew:
+    """Of the run in `run_dir`."""
+
+    def __init__(self, run_dir: Path, experiment_id: str, wanted: Wanted, jobs: Queue | None = None) -> None:
+        self._dir, self._wanted, self._jobs = run_dir, wanted, jobs or Queue()
+        self.name = crew_name(experiment_id)
+        self._script, self._log = run_dir / "workers.sh", run_dir / "workers.log"
+        self._looked = -PAUSE_S
+        self._submitted = time.time() - LISTED_S
+        self._in_vain, self._left = 0, 0
+
+    @property
+    def joining(self) -> Joining:
+        here = self._wanted.head_cores // self._wanted.cores if self._wanted.head_computes else 0
+        return Joining(socket.gethostname(), min(here, self._wanted.workers), self._wanted.workers)
+
+    def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
+        aside.write(self._script, script.workers(command, variables, folder, self._wanted))
+
+    def tend(self, left: int) -> None:
+        if time.monotonic() - self._looked < PAUSE_S:
+            return
+        self._looked = time.monotonic()
+        try:
+            asked_at, jobs = self._jobs.jobs(PAUSE_S / 2)
+        except CommandFailed as error:
+            log.warning("Slurm does not answer: %s", error.stderr.strip() or error.message)
+            return
+        if asked_at < self._submitted + LISTED_S:
+            return
+        coming = sum(job.name == self.name and job.state not in ENDED for job in jobs)
+        self._submit(self._missing(left, coming), left)
+
+    def _missing(self, left: int, coming: int) -> int:
+        """Jobs that are to be submitted."""
+        wanted = min(self._wanted.workers, left) - self.joining.here
+        return max(0, math.ceil(wanted / self._wanted.processes_per_job) - coming)
+
+    def _submit(self, count: int, left: int) -> None:
+        if not count or self._in_vain >= MOST_IN_VAIN:
+            return
+        self._in_vain = self._in_vain + 1 if left == self._left else 0
+        self._left = left
+        if self._in_vain >= MOST_IN_VAIN:
+            log.error("Workers end without a point computed: see %s. No more are submitted.", self._log)
+            return
+        self._submitted = time.time()
+        try:
+            id = queue.submit(self._script, script.worker_options(self.name, count, self._log, self._wanted))
+        except CommandFailed as error:
+            log.warning("Slurm takes no workers now: %s", error.stderr.strip() or error.message)
+            return
+        log.info("Submitted %d jobs of workers: %s", count, id)
+
+    def end(self) -> None:
+        try:
+            queue.cancel([self.name])
+        except CommandFailed as error:
+            log.warning("Workers could not be cancelled; they end with the driver: %s", error)
+
+
+def crew_name(experiment_id: str) -> str:
+    """Of the jobs of a run's workers."""
+    return f"ems-{experiment_id}-workers"

@@ -1,0 +1,34 @@
+"""Who has workers join a sweep from other machines: a place that has such gives its own to the agent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How workers join. `host`: under which they reach this machine; `here`: how many this machine has itself."""
+
+    host: str
+    here: int
+    workers: int
+
+
+class Crew(Protocol):
+    """Every method may be called again after an interruption, from another process."""
+
+    @property
+    def joining(self) -> Joining:
+        """What the driver is told."""
+
+    def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
+        """Each worker is `command` and two words more, its name and for how long it lives, in seconds."""
+
+    def tend(self, left: int) -> None:
+        """Called again and again while `left` points are left: replaces the workers that are gone."""
+
+    def end(self) -> None:
+        """Send all away."""
