@@ -56,6 +56,9 @@ class SlurmUser(User):
         }  # fmt: skip
         self.write(f"stacks/Pulumi.{stack}.yaml", json.dumps({"config": {"ems:experiment": described}}))
 
+    def stored(self) -> int:
+        return sum(count for (count,) in self.asked("SELECT points_done FROM experiment"))
+
     def asked(self, sql: str) -> list[tuple[Any, ...]]:
         return self.server.execute(sql, self.database)
 
@@ -104,6 +107,37 @@ def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmSer
     jobs = user.asked("SELECT job, count(*) FROM e GROUP BY job")
     assert len(jobs) >= 2 and min(count for _, count in jobs) > 20
     assert slurm.run("squeue", "-h") == ""
+
+
+def test_preempted_workers_cost_no_point_and_no_row(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(
+        partition=["owners"], account="grant", processes_per_job=4, workers=8,
+        head={"computes": False, "partition": ["group"]},
+    )  # fmt: skip
+    user.write("experiments/e/sweep.py", NODES)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 1500, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "sherlock")
+    running = user.start("up", "s")
+    for _ in range(2):
+        taken = user.wait(lambda: workers(slurm))
+        stored = user.stored()
+        user.wait(lambda stored=stored: user.stored() > stored + 50)
+        (node,) = {node for job, node in taken[:1]}
+        slurm.run("sbatch", "-A", "grant", "-p", "group", "-n1", "-c4", "-w", node, "-t", "2", "--wrap", "sleep 1")
+        user.wait(lambda job=taken[0][0]: job not in [job for job, _ in workers(slurm)])
+        for job in slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i").split():
+            slurm.run("scontrol", "update", f"jobid={job}", "starttime=now")
+    assert running.wait() == 0, user.said(running)
+    assert user.asked("SELECT count(*), sum(n) FROM e") == [(1500, 1125750)]
+    assert user.asked("SELECT state, points_failed, attempt FROM experiment") == [("succeeded", 0, 1)]
+    assert slurm.run("squeue", "-h") == ""
+
+
+def workers(slurm: SlurmServer) -> list[tuple[str, str]]:
+    """Number and node of the jobs of workers that run."""
+    lines = slurm.run("squeue", "-h", "-r", "-t", "R", "-o", "%j %i %N").splitlines()
+    return [(id, node) for name, id, node in map(str.split, lines) if name.endswith("-workers")]
 
 
 def test_a_place_says_what_was_found_and_refuses_what_slurm_would(user: SlurmUser) -> None:
