@@ -24,7 +24,8 @@ def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a whole stack file; of places with the settings of all kinds."""
     models = [(MODELS[kind], "validation") for kind in KINDS]
     references, definitions = models_json_schema(models, ref_template="#/$defs/{model}")  # type: ignore[arg-type]
-    own = {key: value for model in places.values() for key, value in model.model_json_schema()["properties"].items()}
+    own, more = _settings(places)
+    definitions["$defs"] |= more
     for name in ("ClusterSpec", "PlaceSpec"):
         definitions["$defs"][name]["properties"] |= own
         definitions["$defs"][name]["additionalProperties"] = False
@@ -46,3 +47,19 @@ def json_schema(places: Places = NO_PLACES) -> dict[str, Any]:
         "additionalProperties": False,
         "$defs": definitions["$defs"],
     }
+
+
+def _settings(places: Places) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The keys that kinds of places have, and the models that they refer to. Where several have a key, each says what
+    it means there."""
+    own: dict[str, Any] = {}
+    definitions: dict[str, Any] = {}
+    for kind, model in places.items():
+        schema = model.model_json_schema(ref_template="#/$defs/{model}")
+        definitions |= schema.get("$defs", {})
+        for key, value in schema["properties"].items():
+            before = own.setdefault(key, value)
+            if before != value:
+                said = f"{before['description']} At a place of kind {kind}: {value['description']}"
+                own[key] = {**before, "description": said}
+    return own, definitions

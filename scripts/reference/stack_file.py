@@ -48,7 +48,7 @@ def models(schema: Schema, definitions: Schema) -> list[Schema]:
 
 
 def references(schema: Schema) -> list[Schema]:
-    inner = [schema, *schema.get("oneOf", ()), *schema.get("patternProperties", {}).values()]
+    inner = [schema, *schema.get("oneOf", ()), *schema.get("anyOf", ()), *schema.get("patternProperties", {}).values()]
     return [each for each in inner if "$ref" in each]
 
 

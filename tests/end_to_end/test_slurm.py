@@ -97,7 +97,14 @@ def test_a_command_and_a_sweep_run_in_jobs(user: SlurmUser, slurm: SlurmServer) 
 
 
 def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmServer) -> None:
-    user.place(partition=["normal"], account="grant", processes_per_job=2, workers=6, head={"computes": False})
+    user.place(
+        partition=["normal"],
+        account="grant",
+        processes_per_job=2,
+        workers=6,
+        head={"computes": False},
+        usd_per_core_hour=3600,
+    )
     user.write("experiments/e/sweep.py", NODES)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 600, 1]}}})
     user.commit("A sweep")
@@ -106,6 +113,8 @@ def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmSer
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(600, 180300)]
     jobs = user.asked("SELECT job, count(*) FROM e GROUP BY job")
     assert len(jobs) >= 2 and min(count for _, count in jobs) > 20
+    ((usd, hours),) = user.asked("SELECT usd, hours FROM charge")
+    assert 3600 * hours < usd < 7 * 3600 * hours + 60
     assert slurm.run("squeue", "-h") == ""
 
 

@@ -11,14 +11,16 @@ import math
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ems.base import aside
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import queue, script
+from ems.clusters.slurm.heads import job_name
 from ems.clusters.slurm.queue import ENDED, Queue
 from ems.clusters.slurm.settings import Wanted
-from ems.node.agent.crew import Joining
+from ems.node.agent.crew import Crew, Joining
 
 PAUSE_S = 30.0  # between two looks at the queue
 LISTED_S = 5.0  # after which jobs that were submitted stand in it
@@ -27,12 +29,12 @@ MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this mac
 log = logging.getLogger(__name__)
 
 
-class SlurmCrew:
+class SlurmCrew(Crew):
     """Of the run in `run_dir`."""
 
     def __init__(self, run_dir: Path, experiment_id: str, wanted: Wanted, jobs: Queue | None = None) -> None:
         self._dir, self._wanted, self._jobs = run_dir, wanted, jobs or Queue()
-        self.name = crew_name(experiment_id)
+        self.name, self._head = crew_name(experiment_id), job_name(experiment_id)
         self._script, self._log = run_dir / "workers.sh", run_dir / "workers.log"
         self._looked = -PAUSE_S
         self._submitted = time.time() - LISTED_S
@@ -80,6 +82,17 @@ class SlurmCrew:
             log.warning("Slurm takes no workers now: %s", error.stderr.strip() or error.message)
             return
         log.info("Submitted %d jobs of workers: %s", count, id)
+
+    def cost_usd(self, since: datetime) -> float:
+        price = self._wanted.usd_per_core_hour
+        if not price:
+            return 0.0
+        try:
+            return price * queue.core_hours([self._head, self.name], since)
+        except CommandFailed as error:
+            hours = (datetime.now(UTC) - since) / timedelta(hours=1)
+            log.warning("Accounting is away, so what the run cost is estimated: %s", error.stderr.strip())
+            return price * hours * (self._wanted.head_cores + self._wanted.workers * self._wanted.cores)
 
     def end(self) -> None:
         try:

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ems.base import aside, process
@@ -46,9 +47,9 @@ def variables() -> dict[str, str]:
     return {name: text for name, text in os.environ.items() if name in KEPT or not name.startswith(INHERITED)}
 
 
-def run(*words: str) -> str:
-    """What one of Slurm's commands prints. CommandFailed if it fails, or takes longer than COMMAND_S."""
-    return process.run(words, env=variables(), timeout_s=COMMAND_S)
+def run(*words: str, **own: str) -> str:
+    """What a command of Slurm prints; `own`: more variables. CommandFailed if it fails, or takes over COMMAND_S."""
+    return process.run(words, env={**variables(), **own}, timeout_s=COMMAND_S)
 
 
 class Queue:
@@ -114,6 +115,30 @@ def ended(name: str, since: str) -> Mapping[str, str]:
 
     `since`: a day, as 2026-01-31: without it accounting tells of today alone.
     """
-    words = ("sacct", "-n", "-P", "-X", "-D", f"--name={name}", f"--starttime={since}", "-o", "JobIDRaw,State")
-    lines = (line.split("|") for line in run(*words).splitlines() if "|" in line)
-    return {id: state.split()[0] for id, state in lines}
+    return {id: state.split()[0] for id, state in _accounted([name], since, "JobIDRaw,State")}
+
+
+def core_hours(names: Sequence[str], since: datetime) -> float:
+    """What the user's jobs of these names have used since then, by accounting, those that still run included.
+
+    Requeued jobs count each time that they ran. CommandFailed where accounting is away or off.
+    """
+    seconds = 0.0
+    for start, end, cores in _accounted(names, since.strftime("%Y-%m-%dT%H:%M:%S"), "Start,End,AllocCPUS"):
+        if began := _time(start):
+            lasted = (_time(end) or datetime.now(UTC)) - max(began, since)
+            seconds += max(0.0, lasted.total_seconds()) * int(cores)
+    return seconds / 3600
+
+
+def _accounted(names: Sequence[str], since: str, fields: str) -> list[list[str]]:
+    words = ("sacct", "-n", "-P", "-X", "-D", f"--name={','.join(names)}", f"--starttime={since}", "-o", fields)
+    return [line.split("|") for line in run(*words, TZ="UTC", SLURM_TIME_FORMAT="standard").splitlines() if "|" in line]
+
+
+def _time(text: str) -> datetime | None:
+    """None for what has not come yet; accounting is asked in UTC."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        return None

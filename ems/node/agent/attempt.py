@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Attempt:
         self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
         self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
         self._declared = Declared.of(self._spec["results"])
-        self._crew = crew
+        self._crew, self._began_at = crew, datetime.now(UTC)
         self._rows = 0  # that the job has written, as far as they were spooled
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
@@ -315,6 +316,8 @@ class Attempt:
         if outcome.state is not State.LOST:
             outcome = Tidying(self._dir, self._claim, self._declared).tidied(outcome, self._reader)
         log.info("Ended: %s %s", outcome.state, outcome.error)
+        if self._crew:
+            outcome = replace(outcome, cost_usd=self._crew.cost_usd(self._began_at))
         if self._probe:
             self._probe.end(PROBE_S if outcome.state in {State.SUCCEEDED, State.FAILED} else 0.0)
         if outcome.state is State.LOST:

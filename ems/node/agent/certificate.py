@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from ems.base import aside
+from ems.base.errors import EmsError
 from ems.base.private import make_file, make_folder
 from ems.node.driver.points import CERTIFICATE, KEY
 
@@ -13,12 +14,18 @@ VALID = timedelta(days=400)  # longer than any run
 
 
 def make_certificate(folder: Path) -> None:
-    """Write a new certificate, signed by its own key, and the key into `folder`, which is made if need be."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
+    """Write a new certificate, signed by its own key, and the key into `folder`, which is made if need be.
 
+    EmsError if the package that makes them is not installed.
+    """
+    try:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.x509.oid import NameOID
+    except ImportError as error:
+        message = f"Workers of other machines need a package that is not installed: {error}."
+        raise EmsError(message, "Install it: pip install 'ems-experiments[slurm]'") from error
     make_folder(folder)
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ems")])

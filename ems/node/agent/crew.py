@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +30,9 @@ class Crew(Protocol):
 
     def tend(self, left: int) -> None:
         """Called again and again while `left` points are left: replaces the workers that are gone."""
+
+    def cost_usd(self, since: datetime) -> float:
+        """What the run has cost since then, in US dollars: head and workers, as far as is known."""
 
     def end(self) -> None:
         """Send all away."""

@@ -160,6 +160,7 @@ class Workers(Generic[T]):
 
 
 def slot_of(worker: Worker) -> Slot:
+    """What EMS has given a worker of Dask's."""
     found = worker.plugins[Slot.name]
     assert isinstance(found, Slot)
     return found
