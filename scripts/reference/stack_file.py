@@ -18,7 +18,13 @@ A stack file is `stacks/Pulumi.NAME.yaml`. Its `config:` has exactly one of `ems
 JSON Schema, for editors. Unknown keys are refused. `NAME` stands for a name of your choice.
 """
 Schema = Mapping[str, Any]
-NAMES = {"string": "text", "integer": "whole number", "number": "number", "object": "object"}
+NAMES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "object": "object",
+    "boolean": "true or false",
+}
 LIMITS = {"minimum": "at least {}", "exclusiveMinimum": "more than {}", "maximum": "at most {}", "format": "as a {}"}
 
 
@@ -65,7 +71,7 @@ def row(key: str, schema: Schema, required: set[str]) -> list[str]:
 def default_of(schema: Schema) -> str:
     default = schema.get("default")
     if isinstance(default, dict):
-        default = {key: value for key, value in default.items() if value not in (None, [])}
+        default = {key: value for key, value in default.items() if value not in (None, [], {})}
     return "" if default in (None, "", [], {}) else code(json.dumps(default))
 
 
