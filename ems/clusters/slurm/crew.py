@@ -42,8 +42,8 @@ class SlurmCrew(Crew):
 
     @property
     def joining(self) -> Joining:
-        here = self._wanted.head_cores // self._wanted.cores if self._wanted.head_computes else 0
-        return Joining(socket.gethostname(), min(here, self._wanted.workers), self._wanted.workers)
+        here = min(self._wanted.processes_of_head, self._wanted.workers)
+        return Joining(socket.gethostname(), here, self._wanted.workers)
 
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         aside.write(self._script, script.workers(command, variables, folder, self._wanted))

@@ -12,8 +12,7 @@ from ems.clusters.slurm.settings import Wanted
 LEAVE_S = 60  # before its time limit, in which a worker finishes what it computes
 FLUSH_S = 120  # before its time limit, in which a head stores what it has
 HEAD = """\
-#!/bin/bash
-{modules}
+{begin}
 # Slurm sends USR1 before the time limit: then the agent stores what there is, and the job queues up once more.
 late=
 trap 'late=yes; kill -TERM "$agent" 2>/dev/null' USR1
@@ -29,8 +28,7 @@ echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}
 exit "$code"
 """
 WORKERS = """\
-#!/bin/bash
-{modules}
+{begin}
 # Slurm sends USR1 before the time limit, and TERM when it takes the job away: the workers finish what they compute.
 for number in $(seq 1 {processes}); do
     {gpus}
@@ -49,7 +47,7 @@ GPUS = 'own=$(echo "$CUDA_VISIBLE_DEVICES" | cut -d , -f $(( number * {gpus} - {
 def head(command: Sequence[str], run_dir: Path, wanted: Wanted) -> str:
     """The script of the job that leads a run."""
     ended = shlex.quote(str(run_dir)) + '/head-"$SLURM_JOB_ID".ended'
-    return HEAD.format(modules=_modules(wanted), command=shlex.join(command), ended=ended)
+    return HEAD.format(begin=_begin(wanted), command=shlex.join(command), ended=ended)
 
 
 def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
@@ -63,8 +61,8 @@ def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
         f"--cpus-per-task={wanted.head_cores}",
         f"--time={minutes(wanted.head_hours)}",
         *_partition(wanted.head_partition),
-        *_memory(wanted, max(1, wanted.head_cores // wanted.cores)),
-        *_common(wanted),
+        *_memory(wanted, max(1, wanted.processes_of_head)),
+        *_common(wanted, wanted.processes_of_head),
     ]
 
 
@@ -72,7 +70,7 @@ def workers(command: Sequence[str], variables: Mapping[str, str], folder: Path, 
     """The script of a job of workers, each of which has these variables and no others."""
     own = shlex.join(f"{name}={text}" for name, text in variables.items())
     return WORKERS.format(
-        modules=_modules(wanted),
+        begin=_begin(wanted),
         processes=wanted.processes_per_job,
         gpus=GPUS.format(gpus=wanted.gpus) if wanted.gpus else "",
         folder=shlex.quote(str(folder)),
@@ -101,16 +99,17 @@ def worker_options(name: str, count: int, log: Path, wanted: Wanted) -> list[str
 
 def probe(command: Sequence[str], wanted: Wanted) -> str:
     """The script of a job that looks at one node."""
-    return f"#!/bin/bash\n{_modules(wanted)}\nexec {shlex.join(command)}\n"
+    return f"{_begin(wanted)}\nexec {shlex.join(command)}\n"
 
 
 def probe_options(name: str, log: Path, wanted: Wanted) -> list[str]:
     """Of sbatch, for a job that looks at one node: small and short, so that it starts soon."""
-    return [*_named(name, log), "--ntasks=1", "--time=2", *_partition(wanted.partition), *_common(wanted)]
+    return [*_named(name, log), "--ntasks=1", "--time=2", *_partition(wanted.partition), *_common(wanted, 0)]
 
 
-def _modules(wanted: Wanted) -> str:
-    return f"module load {shlex.join(wanted.modules)}" if wanted.modules else ""
+def _begin(wanted: Wanted) -> str:
+    """Of a script; `module` is there in login shells."""
+    return f"#!/bin/bash -l\nmodule load {shlex.join(wanted.modules)}" if wanted.modules else "#!/bin/bash"
 
 
 def _named(name: str, log: Path) -> Iterator[str]:
@@ -135,10 +134,13 @@ def _memory(wanted: Wanted, processes: int) -> Iterator[str]:
         yield f"--mem={math.ceil(wanted.memory_gb * processes * 1e9 / 2**20)}M"
 
 
-def _common(wanted: Wanted, processes: int = 1) -> Iterator[str]:
-    for key, value in (("account", wanted.account), ("qos", wanted.qos), ("constraint", wanted.constraint)):
+def _common(wanted: Wanted, processes: int) -> Iterator[str]:
+    """`processes`: that compute; without one, nothing is asked of the node."""
+    for key, value in (("account", wanted.account), ("qos", wanted.qos)):
         if value:
             yield f"--{key}={value}"
-    if wanted.gpus:
+    if processes and wanted.constraint:
+        yield f"--constraint={wanted.constraint}"
+    if processes and wanted.gpus:
         yield f"--gpus={wanted.gpus * processes}"
     yield from wanted.sbatch

@@ -68,7 +68,7 @@ class Settings(Strict):
     cores: Whole | None = Field(None, description="Cores of each process; left out: 1.")
     processes_per_job: Whole | None = Field(None, description="Processes of each job of workers; left out: 4.")
     workers: Workers | None = Field(None, description="At most so many processes compute at once; left out: 4.")
-    head: HeadSettings | None = Field(None, description="The job that leads a run.")
+    head: HeadSettings = Field(HeadSettings(), description="The job that leads a run.")
     modules: Words | None = Field(None, description="Modules that are loaded (`module load`), with their versions.")
     work_dir: Title | None = Field(
         None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
@@ -103,6 +103,11 @@ class Wanted:
     work_dir: str
     usd_per_core_hour: float
     sbatch: tuple[str, ...]
+
+    @property
+    def processes_of_head(self) -> int:
+        """How many processes compute in the head: of a command, one."""
+        return max(1, self.head_cores // self.cores) if self.head_computes else 0
 
 
 def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:

@@ -1,0 +1,126 @@
+"""The scripts and options of a Slurm machine's jobs, and what is read of Slurm's words: without a Slurm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ems.base.errors import StackFileError
+from ems.clusters import settings
+from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm.queue import QueuedJob
+from ems.clusters.slurm.settings import wanted
+from ems.clusters.slurm.survey import Partition, hours
+from ems.stack import spec
+
+RECORDS = Path(__file__).parents[1] / "records/slurm"
+SHERLOCK = wanted(
+    {"workers": 100, "head": {"cores": 2}},
+    {
+        "partition": ["donoho", "owners"], "head": {"partition": ["service"], "hours": 24, "computes": False},
+        "hours": 2.01, "memory_gb": 4, "cores": 2, "processes_per_job": 3, "gpus": 1, "constraint": "CPU_GEN:RME",
+        "modules": ["uv", "R/4.4"], "sbatch": ["--exclude=sh01"], "workers": 500,
+    },
+    account="pi",
+)  # fmt: skip
+RUN = Path("/scratch/ems/runs/it's 1")
+
+
+def recorded(name: str, text: str) -> None:
+    """Compare with what the record says; EMS_RECORD=1 writes it anew."""
+    file = RECORDS / name
+    if os.environ.get("EMS_RECORD"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert file.read_text() == text
+
+
+def test_the_scripts_are_as_recorded_and_bash_reads_them():
+    scripts = {
+        "head.sh": script.head(["python", "-m", "ems.clusters.slurm.head", str(RUN)], RUN, SHERLOCK),
+        "workers.sh": script.workers(["/env/bin/python", "-c", "main()"], {"A": "it's"}, RUN / "code", SHERLOCK),
+        "probe.sh": script.probe(["python", "-m", "probe"], SHERLOCK),
+    }
+    for name, text in scripts.items():
+        recorded(name, text)
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+def test_the_options_are_as_recorded():
+    recorded("head.options", "\n".join(script.head_options("ems-1", RUN, SHERLOCK)) + "\n")
+    options = script.worker_options("ems-1-workers", 33, RUN / "workers.log", SHERLOCK)
+    recorded("workers.options", "\n".join(options) + "\n")
+
+
+def test_what_an_experiment_says_counts_before_the_place_and_the_place_before_the_defaults():
+    assert (SHERLOCK.workers, SHERLOCK.head_cores, SHERLOCK.head_hours) == (100, 2, 24)
+    assert (SHERLOCK.account, SHERLOCK.head_partition, SHERLOCK.head_computes) == ("pi", ("service",), False)
+    plain = wanted({}, {})
+    assert (plain.workers, plain.cores, plain.hours, plain.head_hours, plain.partition) == (4, 1, 2.0, 2.0, ())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("UNLIMITED", None), ("30", 0.5), ("2-00:00:00", 48), ("7-00", 168), ("02:30:00", 2.5),
+        ("1-12:30", 36.5), ("10:30", 0.175),
+    ],
+)  # fmt: skip
+def test_time_limits_are_read_as_slurm_writes_them(said, expected):
+    assert hours(said) == expected
+
+
+def test_a_partition_is_read_from_its_line():
+    line = "PartitionName=owners AllowGroups=ALL MaxTime=2-00:00:00 PreemptMode=REQUEUE State=UP TotalCPUs=66516"
+    assert Partition.of(line) == Partition("owners", 48, 66516, "UP", "requeue")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "start", "said"),
+    [
+        (
+            "PENDING",
+            "Priority",
+            "2026-01-01T10:00:00",
+            "waits in the queue (Priority), expected to start at 2026-01-01",
+        ),
+        ("PENDING", "Resources", "N/A", "waits in the queue (Resources)"),
+        ("PENDING", "ReqNodeNotAvail, Reserved for maintenance", "N/A", "fewer `hours`"),
+        ("PENDING", "JobHeldAdmin", "N/A", "scontrol release 7"),
+        ("RUNNING", "None", "", "is running on n1"),
+    ],
+)
+def test_what_a_job_waits_for_is_told(state, reason, start, said):
+    job = QueuedJob("7", "ems-1", state, reason, start, "0:00", "n1" if state == "RUNNING" else "", "")
+    assert said in heads.told(job)
+
+
+def test_variables_of_a_job_that_surrounds_it_are_not_handed_on(monkeypatch):
+    for name in ("SLURM_JOB_ID", "SBATCH_PARTITION", "PMIX_RANK", "SLURM_CONF", "SLURMY"):
+        monkeypatch.setenv(name, "x")
+    kept = queue.variables()
+    assert {"SLURM_JOB_ID", "SBATCH_PARTITION", "PMIX_RANK"}.isdisjoint(kept) and {
+        "SLURM_CONF",
+        "SLURMY",
+    } <= kept.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("sbatch", ["--array=1-9"], "but for those that EMS sets"),
+        ("sbatch", ["exclusive"], "an option as --exclusive"),
+        ("partition", ["a b"], "a word without spaces"),
+        ("hours", 0, "above 0"),
+        ("head", {"core": 1}, "did you mean cores?"),
+        ("partitions", ["normal"], "did you mean partition?"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_fault(key, value, said):
+    with pytest.raises(StackFileError) as caught:
+        spec.parse("cluster", {"kind": "slurm", key: value}, settings())
+    (fault,) = caught.value.faults
+    assert said in fault.problem and fault.key.startswith(f"ems:cluster.{key}")
