@@ -68,7 +68,7 @@ class Settings(Strict):
     cores: Whole | None = Field(None, description="Cores of each process; left out: 1.")
     processes_per_job: Whole | None = Field(None, description="Processes of each job of workers; left out: 4.")
     workers: Workers | None = Field(None, description="At most so many processes compute at once; left out: 4.")
-    head: HeadSettings = Field(HeadSettings(), description="The job that leads a run.")
+    head: HeadSettings = Field(HeadSettings(), description="How the job that leads a run differs from those of workers.")
     modules: Words | None = Field(None, description="Modules that are loaded (`module load`), with their versions.")
     work_dir: Title | None = Field(
         None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
