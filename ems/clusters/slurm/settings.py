@@ -14,7 +14,8 @@ from pydantic import Field
 from ems.base.messages import show
 from ems.stack import checks
 from ems.stack.checks import Checked, one_line
-from ems.stack.models import AsTuple, Strict, Title, Workers
+from ems.stack.models import Title, Workers
+from ems.stack.strict import AsTuple, Strict
 
 OWN_OPTIONS = (
     *("array", "chdir", "comment", "dependency", "error", "export", "job-name", "no-requeue", "open-mode", "output"),
@@ -68,7 +69,9 @@ class Settings(Strict):
     cores: Whole | None = Field(None, description="Cores of each process; left out: 1.")
     processes_per_job: Whole | None = Field(None, description="Processes of each job of workers; left out: 4.")
     workers: Workers | None = Field(None, description="At most so many processes compute at once; left out: 4.")
-    head: HeadSettings = Field(HeadSettings(), description="How the job that leads a run differs from those of workers.")
+    head: HeadSettings = Field(
+        HeadSettings(), description="How the head, the job that leads a run, differs from the others."
+    )
     modules: Words | None = Field(None, description="Modules that are loaded (`module load`), with their versions.")
     work_dir: Title | None = Field(
         None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
