@@ -66,18 +66,21 @@ class JoiningSlot(Slot):
     """Of a worker that may be told to end: what it computes is finished, if that takes less than GRACE_S."""
 
     def __init__(self, order_file: str, limits: Limits) -> None:
-        super().__init__(order_file, limits, Path())
+        super().__init__(order_file, limits, Path(), -1)
         self.leaving = False
 
     def setup(self, worker: Worker) -> None:
         """On its machine."""
         order_file, limits, _ = self._arguments
         self._arguments = order_file, limits, Path(worker.local_directory)
+        with tempfile.TemporaryFile(dir=worker.local_directory) as shared:  # for what a set-up makes
+            self._shared = os.dup(shared.fileno())
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002
         """The driver is gone, or ends."""
         if self.process:
             self.process.kill("the run ends")
+        os.close(self._shared)
 
     def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death | Gone:  # type: ignore[override]
         """As `Slot.compute`; Gone where a signal to the whole job ended the process."""
