@@ -62,7 +62,7 @@ class RoundsAttempt(SweepAttempt):
         ]
 
     def _end(self) -> str:
-        """Why there is no further round, as far as that is known before it is proposed; "" if there may be one."""
+        """Why the rounds end here, as far as that is known before it is proposed; "" if there may be another."""
         count, most = len(self._rounds()), self._limits.get("max_rounds")
         if self._recorded and not self._recorded[-1].points:
             return f"{self._spec['job']['propose']} proposed no more"
@@ -150,7 +150,7 @@ class RoundsAttempt(SweepAttempt):
                 self._exported.add(database, number, points, self._count.failed_since(points.start))
 
     def _checked(self, number: int, answer: Said) -> tuple[Sequence[Any], Sweep]:
-        """What was proposed, and the sweep with it. Halted if it is no round: nothing of it was recorded."""
+        """What was proposed, and the sweep with it. Halted if it is not a round: nothing of it was recorded."""
         if "error" in answer:
             told = answer["error"]
             raised = told.startswith("Traceback")
