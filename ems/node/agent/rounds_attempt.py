@@ -62,7 +62,7 @@ class RoundsAttempt(SweepAttempt):
         ]
 
     def _end(self) -> str:
-        """Why the rounds end here, as far as that is known before it is proposed; "" if there may be another."""
+        """Why no further round comes, as far as that is known before it is proposed; "" if one may come."""
         count, most = len(self._rounds()), self._limits.get("max_rounds")
         if self._recorded and not self._recorded[-1].points:
             return f"{self._spec['job']['propose']} proposed no more"
@@ -120,7 +120,7 @@ class RoundsAttempt(SweepAttempt):
     # A further round
 
     def _next_grids(self, job: Job) -> Sequence[Any] | None:
-        """The grids of the next round, recorded; none if there is none; None if the driver ended."""
+        """The grids of the next round, recorded; none if none comes; None if the driver ended."""
         points, number = len(self._sweep), len(self._rounds()) + 1
         self._patiently(self._export)
         self._turns.tell("question", points, {**self._exported.question, "round": number})
@@ -150,7 +150,7 @@ class RoundsAttempt(SweepAttempt):
                 self._exported.add(database, number, points, self._count.failed_since(points.start))
 
     def _checked(self, number: int, answer: Said) -> tuple[Sequence[Any], Sweep]:
-        """What was proposed, and the sweep with it. Halted if it is not a round: nothing of it was recorded."""
+        """What was proposed, and the sweep with it. Halted if it cannot be one: nothing of it was recorded."""
         if "error" in answer:
             told = answer["error"]
             raised = told.startswith("Traceback")
@@ -189,7 +189,7 @@ class RoundsAttempt(SweepAttempt):
             aside.remove(self._folder)
         return is_released
 
-    _passed = ""  # why there is no further round, if only what was proposed has shown it
+    _passed = ""  # why no further round comes, if only what was proposed has shown it
 
     def _judged(self, ended: Ended) -> Outcome:
         outcome = super()._judged(ended)
