@@ -27,7 +27,7 @@ from ems.databases.states import (
 )
 
 FOLLOWS = frozenset({"commit", "stack_file_commit", "repository", "points_total"})
-"""What a registration records and, alone, is not a change: points grow with each round that is proposed."""
+"""What a registration records and, alone, changes nothing: points grow with each round that is proposed."""
 UNSET = ("deadline_at", "started_at", "finished_at", "destroyed_at", "run_state", *RUN)
 COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines")
 
