@@ -25,7 +25,7 @@ from tests.databases.cases import batch, floats, ints, texts
 STATUS_KEYS = [
     *["stack", "experiment_id", "state", "attempt", "points_done", "points_total", "points_failed", "commit"],
     *["environment", "experimenter", "project", "funding", "cluster", "machines_left", "cluster_declared"],
-    *["cost_usd", "started_at", "finished_at", "error", "platform", "imported"],
+    *["cost_usd", "started_at", "finished_at", "error", "files_left", "platform", "imported"],
 ]
 
 

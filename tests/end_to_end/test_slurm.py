@@ -23,6 +23,7 @@ SWEEP = """
 def f(n, seed):
     return {"value": n * seed}
 """
+MEASURED = "SELECT platform FROM run JOIN experiment ON id = experiment_id WHERE stack = 'g'"
 NODES = """
 import os, time
 def f(n):
@@ -86,13 +87,22 @@ def user(
         somebody.end()
 
 
-def test_a_command_and_a_sweep_run_in_jobs(user: SlurmUser, slurm: SlurmServer) -> None:
+def test_a_sweep_a_command_and_a_grid_over_a_program_run_in_jobs(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["normal"], account="grant", cores=2, workers=400, head={"cores": 4})
     user.write("experiments/e/sweep.py", SWEEP)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1, 2, 3], "seed": [4, 5]}})
-    user.commit("A sweep")
+    said = {"results": {"table": "c", "stdout": "csv"}}
+    user.describe("c", {"command": ["sh", "-c", 'printf "cores\\n$SLURM_CPUS_PER_TASK\\n"']}, **said)
+    said = {"results": {"table": "g", "stdout": "csv"}}
+    user.describe("g", {"command": ["sh", "-c", 'printf "m\\n{n}0\\n"'], "sweep": {"n": [1, 2, 3]}}, **said)
+    user.commit("A sweep, a command, a grid over a program")
     user.ems("up", "lab", "sherlock")
-    said = user.ems("up", "s").stdout
-    assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)], said
+    user.ems("up", "s", "c", "g")
+    assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)]
+    assert user.asked("SELECT count(*) FROM c") == [(1,)]
+    assert user.asked("SELECT n, m FROM g ORDER BY n") == [(1, 10), (2, 20), (3, 30)]
+    measured = [json.loads(text)["measured"]["workers"] for (text,) in user.asked(MEASURED)]
+    assert measured == [2], "as many processes as the head has room for"
     assert slurm.run("squeue", "-h") == ""
 
 

@@ -146,6 +146,12 @@ class SweepAttempt(Attempt):
         joining, folder = self._crew.joining, str(self._dir / "joining")
         return replace(order, workers=joining.workers, workers_here=joining.here, host=joining.host, joining=folder)
 
+    def _workers_here(self) -> int:
+        """How many compute on this machine: where others join, as many as it has a part in."""
+        if self._crew:
+            return max(1, self._crew.joining.here)
+        return self._spec["cluster"].get("workers") or os.cpu_count() or 1
+
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
         if self._crew:
             make_certificate(self._dir / "joining")
@@ -162,7 +168,7 @@ class SweepAttempt(Attempt):
             "spool": str(self._spools.own.folder),
             "done": str(self._write_done()),
             "progress": str(self._dir / "progress.json"),
-            "workers": self._spec["cluster"].get("workers") or os.cpu_count() or 1,
+            "workers": self._workers_here(),
             "threads": job["threads"],
             "retries": job["retries"],
             "max_failures": None if self._max_failures is None else self._max_failures - self._count.given_up,
