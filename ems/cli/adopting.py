@@ -121,7 +121,7 @@ def _environment(root: Path, found: Existing) -> tuple[dict[str, str], tuple[str
     folder = f"environments/{MAIN}"
     if found.wishes:
         try:
-            wished = existing.wishes_of(root / found.wishes, root / folder)
+            wished = existing.wishes_of(Path(os.path.normpath(root / found.wishes)), root / folder)
         except ProvenanceError as error:
             return {}, (*str(error).splitlines(), f"Then: ems env lock {MAIN} --from {found.wishes}")
         left = (f"Left out of {folder}: {', '.join(wished.left_out)}",) if wished.left_out else ()

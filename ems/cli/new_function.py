@@ -18,6 +18,7 @@ from ems.provenance import packages
 from ems.stack.fields import AXIS, FUNCTION
 
 FILL_IN = "# FILL IN"
+CONTEXT = "context"  # the keyword by which a function is given what `setup` returns
 EXAMPLES = {"int": "[1, 2, 3]", "float": "[0.1, 0.2]", "bool": "[false, true]", "str": "[a, b]"}
 
 
@@ -37,9 +38,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Called:
-    """`name`: as module:function; `left_out`: parameters whose default no grid can have, with it."""
+    """`name`: as module:function, which `file` has; `left_out`: parameters that no grid can have, with the reason."""
 
     name: str
+    file: Path
     axes: tuple[Axis, ...]
     left_out: tuple[str, ...] = ()
 
@@ -116,11 +118,13 @@ def _called(name: str, file: Path, function: ast.FunctionDef) -> Called:
             axes.append(axis)
         else:
             left_out.append(axis)
-    return Called(name, tuple(axes), tuple(left_out))
+    return Called(name, file, tuple(axes), tuple(left_out))
 
 
 def _axis(parameter: ast.arg, default: ast.expr | None) -> Axis | str:
     kind = ast.unparse(parameter.annotation) if parameter.annotation else ""
+    if parameter.arg == CONTEXT and default is None:
+        return f"{CONTEXT} is what a function of its own returns: name that above, as setup: MODULE:NAME"
     try:
         AXIS.check(parameter.arg)
     except ValueError as error:

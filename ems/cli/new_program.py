@@ -56,7 +56,7 @@ def read(line: str, root: Path, here: Path) -> Program:
     except ValueError as error:
         raise UserError(f"The command {line!r} cannot be split: {error}.", "Quote it as a shell would.") from error
     env = dict(_assignments(words))
-    words = words[len(env) :]
+    words = [_below(word, root) for word in words[len(env) :]]
     if not words:
         raise UserError("The command has no program.", 'Name one: --command "python train.py --lr 0.1"')
     _refuse_missing(words, root, here)
@@ -67,6 +67,14 @@ def read(line: str, root: Path, here: Path) -> Program:
 def _unquoted(line: str) -> str:
     """Without what stands in quotes, which no shell would read."""
     return re.sub(r"'[^']*'|\"[^\"`$]*\"|\\.", "_", line)
+
+
+def _below(word: str, root: Path) -> str:
+    """A file of the lab from the lab's folder: a job runs the commit's files, wherever the lab lies."""
+    path = Path(word)
+    if path.is_absolute() and path.is_relative_to(root) and path.exists():
+        return path.relative_to(root).as_posix()
+    return word
 
 
 def _assignments(words: Sequence[str]) -> Iterator[tuple[str, str]]:

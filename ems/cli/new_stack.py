@@ -52,7 +52,8 @@ class Written:
 def of_command(lab: Lab, name: str, line: str) -> Written:
     """A stack file for a program that exists, started by `line`; UserError as of `programs.read`."""
     program = programs.read(line, lab.root, Path.cwd())
-    return _write(lab, name, program, env=program.env, files=True)
+    script = next((word for word in program.words if (lab.root / word).is_file()), "")
+    return _write(lab, name, program, env=program.env, files=True, code=script)
 
 
 def of_function(lab: Lab, name: str, function: str) -> Written:
@@ -60,7 +61,7 @@ def of_function(lab: Lab, name: str, function: str) -> Written:
     called = functions.read(function, lab.root)
     blank = [axis.name for axis in called.axes if axis.values is None]
     notes = (f"Give values to {', '.join(blank)}, which have no default.",) if blank else ()
-    return _write(lab, name, called, notes=notes)
+    return _write(lab, name, called, notes=notes, code=called.file.relative_to(lab.root).as_posix())
 
 
 def of_file(lab: Lab, name: str, file: Path, function: str = "") -> Written:
@@ -88,6 +89,7 @@ def _write(
     table: str = "",
     env: dict[str, str] | None = None,
     files: bool = False,
+    code: str = "",
     notes: Sequence[str] = (),
 ) -> Written:
     values = scaffold.values(lab, name)
@@ -98,6 +100,7 @@ def _write(
         f"    title: {name}",
         *(f"    {key}: {values[key]}" for key in ("project", "experimenter", "funding")),
         *packages,
+        *((CODE, f"    # code: {{paths: [{text.word(code)}]}}") if code else ()),
         "    job:",
         *job.lines(6),
         *(["    env:", *(f"      {key}: {_quoted(value)}" for key, value in env.items())] if env else []),
@@ -114,6 +117,7 @@ def _write(
     return Written(tuple(paths), (*notes, *more))
 
 
+CODE = "    # The code is the whole repository, and a change of it another experiment, unless only these paths count:"
 RESULTS_FILES = ("      # Files of the program's own names, where it does not write into $EMS_RESULTS_DIR:",
                  "      # files: [results.csv]")  # fmt: skip
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 stacks_commands = typer.Typer()
 Sample = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="SAMPLE",
         help="Compute a random sample of a sweep's points first, as 1% or 200, and show what the rest would take; "
@@ -69,7 +69,7 @@ def up(
     retry: Annotated[
         bool, typer.Option("--retry", help="Go on with a failed, cancelled or expired one: compute what is missing.")
     ] = False,
-    pilot: Sample = "",
+    pilot: Sample = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask Pulumi also where nothing has to be done.")] = False,
     at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many experiments go on at a time.")] = 2,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all that Pulumi shows.")] = False,
@@ -83,7 +83,7 @@ def up(
     from ems.lab.stacks import StackFiles
     from ems.views.board import Board
 
-    sample = Pilot.of(pilot) if pilot else None
+    sample = None if pilot is None else Pilot.of(pilot)
     lab = laboratory.find()
     files = StackFiles(lab, clusters.settings())
     wanted, imported = _to_run(lab, stacks or [])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ems.base.errors import Busy, UserError
 from ems.databases import RETRYABLE, Experiment, Registration, State
 
-ALLOWED = "Allowed is a number of points, as --pilot 200, or a share of them, as --pilot 1%."
+ALLOWED = "Allowed is a number of points, 1 or more, as --pilot 200, or a share of them, up to 100%, as --pilot 1%."
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         resolved = None
         if described.code.commit == "HEAD" and _lacks_environment(stacks, described.environment):
             _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
+            _noting(errors, lambda: _refuse_lock(stacks, stack, described.environment))
         else:
             resolved = _noting(errors, lambda: _resolved(stacks, stack, described, kind))
         errors += _input_errors(stacks, stack, described, resolved)
@@ -84,6 +85,15 @@ def _lacks_environment(stacks: StackFiles, chosen: str | LockSpec) -> bool:
     if isinstance(chosen, str):
         return chosen not in _environments(stacks)
     return not (stacks.lab.root / chosen.lock).is_file()
+
+
+def _refuse_lock(stacks: StackFiles, stack: str, chosen: str | LockSpec) -> None:
+    """A folder that is not there is told among the references."""
+    if isinstance(chosen, str):
+        return
+    problem = f"is {show(chosen.lock)}, which is not there: allowed is a lock by its path from the lab's folder"
+    with locating(stacks.lab, stack):
+        raise StackFileError([Fault("ems:experiment.environment.lock", problem)])
 
 
 def _beside(stacks: StackFiles, stack: str) -> list[EmsError]:

@@ -31,9 +31,9 @@ class CommaFile(CsvFile):
         return list(self._names)
 
     def _refuse_no_header(self, row: list[str], line: int) -> None:
-        if all(map(is_number, row)):
-            hint = "The first line must name the columns: write such a line above the others."
-            raise self._wrong(line, f"the header has only numbers: {', '.join(row[:5])}", hint)
+        if numbers := [name for name in row if is_number(name)]:
+            hint = "The first line must name the columns: write such a line above the others, numbers in quotes."
+            raise self._wrong(line, f"the header has numbers: {', '.join(numbers[:5])}", hint)
         sign = next((sign for sign in ";\t|," if sign in row[0]), "")
         if len(row) == 1 and sign and not row[0].startswith(QUOTED):
             word = next(word for word, meant in SIGNS.items() if meant == sign)

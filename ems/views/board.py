@@ -162,7 +162,8 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
     rows_due = bool(experiment.registration.results_table)
     if experiment.state is State.SUCCEEDED and rows_due and not experiment.rows_stored:
         told = experiment.log_tail.removeprefix("0 rows; ") or f"nothing was stored, see `ems logs {stack}`"
-        return Text(f"✓ {stack} {progress_line(experiment)}: {told}", "yellow")
+        kept = f" · {note}" if (note := left.note(experiment)) and not experiment.log_tail else ""
+        return Text(f"✓ {stack} {progress_line(experiment)}{kept}: {told}", "yellow")
     mark = "✓" if experiment.state in {State.SUCCEEDED, State.PILOTED} else "✗" if experiment.state.finished else "▸"
     line = Text(f"{mark} {stack} {progress_line(experiment)}", COLOURS.get(experiment.state, ""))
     if note := left.note(experiment):

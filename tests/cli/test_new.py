@@ -80,6 +80,13 @@ class TestPrograms:
         with pytest.raises(UserError, match=r"nosuch\.py is not there"):
             programs.read("python nosuch.py", here.root, here.root)
 
+    def test_a_path_into_the_lab_becomes_that_of_the_commits_file_and_is_offered_as_the_code(self, here):
+        (here.root / "sim.py").write_text("")
+        stack.of_command(here, "fit", f"python {here.root / 'sim.py'} --lr 0.1 --out /tmp/x")
+        said = here.stack_file("fit").read_text()
+        assert "command: [python, sim.py, --lr, 0.1, --out, /tmp/x]" in said.replace('"', "")
+        assert "# code: {paths: [sim.py]}" in said
+
     def test_nothing_is_written_twice(self, here):
         stack.of_command(here, "fit", "python train.py")
         with pytest.raises(UserError, match=r"There is already stacks/Pulumi\.fit\.yaml"):
@@ -118,6 +125,7 @@ def nothing(): ...
 def reserved(point): ...
 if True:
     def under(a=1): ...
+def prepared(a, context): ...
 """
 
 
@@ -138,6 +146,13 @@ class TestFunctions:
         assert "m:  # FILL IN: int, as [1, 2, 3]" in said and "{count: 10} for seeds" in said
         assert "tol keeps its default np.pi" in said and "point keeps its default 1" in said
         assert "m, seed" in written.notes[0]
+
+    def test_what_a_set_up_returns_is_no_axis(self, here):
+        called = functions.read("pkg.study:prepared", here.root)
+        assert [axis.name for axis in called.axes] == ["a"]
+        assert called.left_out == (
+            "context is what a function of its own returns: name that above, as setup: MODULE:NAME",
+        )
 
     def test_check_names_each_blank_with_its_line(self, here):
         stack.of_function(here, "fit", "pkg.study:rows")

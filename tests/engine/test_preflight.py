@@ -62,6 +62,13 @@ def test_faults_of_all_sorts_are_told_together(here):
     assert "frist" in text and "Not as in the last commit" in text and "'numpy' is not pinned" in text
 
 
+@pytest.mark.parametrize("lock", ["uv.lock", "../uv.lock"])
+def test_a_lock_that_is_not_there_is_told(here, lock):
+    change(here, environment=f"{{lock: {lock}}}")
+    commit(here.root)
+    assert f'ems:experiment.environment.lock: is "{lock}", which is not there' in said(here, code=2)
+
+
 def test_a_dirty_tree_and_code_that_is_not_there(here):
     (here.root / "experiments/pi/main.py").write_text("edited")
     assert "M experiments/pi/main.py" in said(here, code=3)

@@ -156,6 +156,14 @@ def test_what_is_no_round_fails_the_run_and_is_not_recorded(bench, statement):
     assert bench.database.rounds("e1") == []
 
 
+@pytest.mark.parametrize("returned", ["[{'z': 1}]", "{'x': [1], 'zip': [{'z': [1]}]}"])
+def test_points_that_the_function_does_not_take_are_refused_before_they_are_computed(bench, returned):
+    code = f"def f(x, y=0): return {{'v': x}}\ndef propose(rows): return {returned}\n"
+    rounds = Rounds(bench, code=code, sweep={"x": [1, 2]})
+    assert rounds.run() == (State.FAILED, 2, 0), rounds.log
+    assert "which job:f does not take: " in bench.row().error and bench.database.rounds("e1") == []
+
+
 def test_numbers_that_were_whole_stay_whole(bench):
     code = "def f(x): return {'y': x}\ndef propose(rows): return [{'x': 1.5}]\n"
     rounds = Rounds(bench, code=code, sweep={"x": [1, 2]})

@@ -68,6 +68,13 @@ def test_ends_are_counted_where_there_are_several(here: Lab, experiment: Experim
     assert file.getvalue() == "[1/3] ✓ lab\n[2/3] ✓ pi already computed (2 rows)\n[3/3] ✗ e No such place.\n"
 
 
+def test_where_no_row_was_stored_the_files_that_were_left_are_told(here: Lab, experiment: Experiment) -> None:
+    shown, file = board(here)
+    left = '[{"name": "point-0/final.txt", "bytes": 4, "files": 1, "attempt": 1}]'
+    shown.end("pi", replace(experiment, state=State.SUCCEEDED, rows_stored=0, files_left=left, log_tail=""), ran=True)
+    assert "0 rows · 1 file left: nothing was stored" in file.getvalue()
+
+
 @pytest.mark.parametrize(
     "state, error, said",
     [

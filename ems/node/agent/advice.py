@@ -73,7 +73,7 @@ def _form(path: Path) -> Form | None:
     if not delimiter:
         return Form() if known else None
     first = _cells(rows[0], delimiter)
-    named = any(map(_is_name, first)) or len(rows) < len(lines)
+    named = not any(map(is_number, first)) or len(rows) < len(lines)
     usual = DELIMITERS.get(path.suffix.lower(), ",")
     return Form("" if known else "csv", "" if delimiter == usual else delimiter, 0 if named else len(first))
 
@@ -88,10 +88,6 @@ def _separates(delimiter: str, rows: Sequence[str]) -> bool:
     if len(counts) > 1 or counts <= {0, 1}:
         return False
     return delimiter != " " or all(map(is_number, _cells(rows[-1], delimiter)))
-
-
-def _is_name(cell: str) -> bool:
-    return not is_number(cell)
 
 
 def _is_object(line: str) -> bool:

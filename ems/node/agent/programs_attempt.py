@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ems.base import aside
-from ems.node.agent import leftovers
+from ems.base.messages import some
+from ems.node.agent import advice, leftovers
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.platform import Probe
 from ems.node.agent.sweep_attempt import SweepAttempt
+from ems.node.agent.tidying import shown
 from ems.node.driver.worker_process import SOURCE
 from ems.node.job.keeper import Job
 from ems.node.programs.order import ProgramOrder
@@ -48,6 +50,18 @@ class ProgramsAttempt(SweepAttempt):
             source=str(unpacked / "ems.zip"),
             **self._ordered(job, unpacked),
         )
+
+    def _advice(self) -> str:
+        """Where no point has rows: what the first of them left, and how to have rows of it."""
+        if self._declared.none or self._patiently(self._row).rows_stored:
+            return ""
+        attempt, folder = max(leftovers.folders(self._dir), default=(0, self._dir))
+        point = min(folder.glob("point-*"), key=lambda path: int(path.name.removeprefix("point-")), default=None)
+        if point is None:
+            return ""
+        found = leftovers.of_attempt(attempt, point)
+        first = f"0 rows; not read of {point.name}: {some([*map(shown, found)])}"
+        return "\n".join([first, *advice.told(point, found, self._claim.results_table)])
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
         return Job(command, folder, os.environ, self._dir, self._config.grace_s)

@@ -288,9 +288,13 @@ class SweepAttempt(Attempt):
         if ended.code == 0 and self._pilot is not None and count_open(self._count.settled(), self._count.points):
             return Outcome(State.PILOTED, 0, 0, exit_code=0)
         if ended.code == 0 and failed <= (self._max_failures or 0):
-            return Outcome(State.SUCCEEDED, 0, 0, exit_code=0)
+            return Outcome(State.SUCCEEDED, 0, 0, exit_code=0, log_tail=self._advice())
         stopped = "" if ended.code == 0 else ". It was stopped, as more than max_failures failed."
         return Outcome(State.FAILED, 0, 0, ended.code, f"{self._patiently(self._why)}{stopped}")
+
+    def _advice(self) -> str:
+        """What people should read of a run that went well."""
+        return ""
 
     def _said(self, ended: Ended, of: str = "") -> str:
         """A set-up that failed is the run's error, in one line that names it."""

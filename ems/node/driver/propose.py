@@ -10,13 +10,13 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ems.base.errors import EmsError
 from ems.node.driver.functions import imported, told
-from ems.node.driver.points import enter, read_order
+from ems.node.driver.points import Order, enter, read_order
 from ems.node.driver.proposal import told_of
 from ems.node.driver.rows import BadResult
 from ems.node.driver.stored import Rows, StoredRound
@@ -50,6 +50,8 @@ def serve(order_file: str, questions: int, answers: int, driver: int) -> None:
     if not question:
         return  # there are no further rounds
     answer = _answer(function, json.loads(Path(question).read_text(encoding="utf-8")))
+    if "error" not in answer and (problem := _misfit(answer, order)):
+        answer = {"error": problem}
     with os.fdopen(answers, "w", encoding="utf-8") as answered:
         answered.write(json.dumps(answer))
     sys.exit()
@@ -67,6 +69,32 @@ def _answer(function: Callable[..., Any] | EmsError, question: Mapping[str, Any]
         return {"error": str(error)}
     except BaseException as error:  # SystemExit too
         return {"error": told(error, own_frames=1)}
+
+
+def _misfit(answer: Mapping[str, Any], order: Order) -> str:
+    """What the job's function does not take of the points that were returned; "" if nothing, or that is not known."""
+    try:
+        signature = inspect.signature(imported("function", order.function)) if order.function else None
+    except (EmsError, TypeError, ValueError):  # which its workers tell, or what is not written in Python
+        return ""
+    given = {"context": None} if order.setup else {}
+    for names in {frozenset(_names(each)) for each in (*answer.get("points", ()), *answer.get("grids", ()))}:
+        try:
+            if signature:
+                signature.bind(**given, **dict.fromkeys(names))
+        except TypeError as error:
+            said = ", ".join(sorted(names))
+            return f"propose returned points of {said}, which {order.function} does not take: {error}."
+    return ""
+
+
+def _names(item: Mapping[str, Any]) -> Iterator[str]:
+    """Of the parameters of a point, or of a grid."""
+    for name, value in item.items():
+        if name != "zip":
+            yield name
+        else:
+            yield from (zipped for group in value for zipped in group)
 
 
 def _accepted(function: Callable[..., Any], given: Mapping[str, int]) -> dict[str, int]:

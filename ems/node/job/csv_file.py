@@ -19,6 +19,8 @@ from ems.spool.batch import Column
 
 _BLANK_CELL = re.compile(r'"((?:[^"]|"")*)"(?=[ \t]|$)|[^ \t]+')  # between runs of blanks
 _COMMENT = re.compile(rb"#(?: |\r?\n|\Z)")  # as numpy writes it
+ROW_NAMES = "row_names"
+QUOTE_NAMES = "If the line does name them, put names that are numbers in quotes."
 csv.field_size_limit(MAX_RECORD_BYTES)  # Python's own limit of 131,072 characters is a guard against broken quotes
 
 
@@ -57,7 +59,8 @@ class CsvFile(LineFile):
         if not row or (not self._names and self._is_header(row, record.line)):
             return None
         if len(row) != len(self._names):
-            raise self._wrong(record.line, f"{len(row)} fields, where the header has {len(self._names)}")
+            named = "`results: {format: {header: …}}`" if self._dialect.header else "the header"
+            raise self._wrong(record.line, f"{len(row)} fields, where {named} has {len(self._names)}")
         return row
 
     def _is_header(self, row: list[str], line: int) -> bool:
@@ -93,6 +96,8 @@ class CsvFile(LineFile):
         self._name([name.removeprefix(QUOTED) for name in row], line)
 
     def _name(self, names: Sequence[str], line: int) -> None:
+        if self._dialect.foreign and names[0] == "" and len(names) > 1:
+            names = [ROW_NAMES, *names[1:]]  # as `write.csv` and `to_csv` begin, unless they are told otherwise
         if "" in names:
             hint = "In R: write.csv(…, row.names = FALSE). With pandas: to_csv(…, index=False)."
             raise self._wrong(line, f"column {names.index('') + 1} of the header has no name", hint)
@@ -103,10 +108,10 @@ class CsvFile(LineFile):
             self._cells[name] = Cells(name, self._types.declared.get(name))
 
     def _refuse_no_header(self, row: list[str], line: int) -> None:
-        if all(map(is_number, row)):
+        if numbers := [name for name in row if is_number(name)]:
             hint = "The first line must name the columns; put names that are numbers in quotes."
-            said = f"Name the columns in the stack file, as results: {{format: {{{_header(len(row))}}}}}."
-            problem = f"the header has only numbers: {', '.join(row[:5])}"
+            said = f"Name the columns in the stack file, as results: {{format: {{{_header(len(row))}}}}}. {QUOTE_NAMES}"
+            problem = f"the header has numbers: {', '.join(numbers[:5])}"
             raise self._wrong(line, problem, said if self._dialect.foreign else hint)
         signs = ";\t| ," if self._dialect.foreign else ";\t"
         separator = next((sign for sign in signs if sign in row[0] and sign != self._dialect.delimiter), "")

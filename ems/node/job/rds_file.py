@@ -5,11 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any, Literal
 
+from ems.node.job.csv_file import ROW_NAMES
 from ems.node.job.results_file import ResultsError
 from ems.node.job.table_file import TableFile
 
 NA_BITS = 1954  # the lower half of the double that is R's NA
-ROW_NAMES = "row_names"
 
 
 def require() -> Any:

@@ -37,6 +37,8 @@ def read(working: Path, text: str, name: str = "a.csv", **form: object) -> dict[
         ("a b\n 1   2.5\n3\t4\r\n", {"delimiter": " "}, {"a": [1, 3], "b": [2.5, 4.0]}),
         ('a b\n"x y" 2\n"" NA\n', {"delimiter": " "}, {"a": ["x y", ""], "b": [2, None]}),
         ("1,2\n3,4\n", {"header": ["n", "m"]}, {"n": [1, 3], "m": [2, 4]}),
+        ('"","n"\n"a",1\n"b",2\n', {}, {"row_names": ["a", "b"], "n": [1, 2]}),  # write.csv
+        (",n\n0,1\n1,2\n", {}, {"row_names": [0, 1], "n": [1, 2]}),  # to_csv
         ("n,m\n3,4\n", {"header": ["n", "m"]}, {"n": [3], "m": [4]}),
         ("# made by me\n\n# n m\n1 2\n", {"delimiter": " "}, {"n": [1], "m": [2]}),
         ("# n m\n1 2\n", {"delimiter": " ", "header": ["a", "b"]}, {"a": [1], "b": [2]}),
@@ -54,11 +56,12 @@ def test_what_ends_with_tsv_has_tabs(working: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "form", "problem"),
     [
-        ("1,2\n", {}, r"a\.csv:1: the header has only numbers: 1, 2\.\n.*format: \{header: \[c1, c2\]\}"),
+        ("1,2\n", {}, r"a\.csv:1: the header has numbers: 1, 2\.\n.*format: \{header: \[c1, c2\]\}"),
+        ("adam,1\n", {}, r"a\.csv:1: the header has numbers: 1\.\n.*format: \{header: \[c1, c2\]\}.*in quotes"),
         ("a;b\n", {}, r'a\.csv:1: .*with \';\' in its name\.\n.*delimiter: ";"\}'),
         ("0.5  1\n", {}, r'a\.csv:1: .*format: \{delimiter: " ", header: \[c1, c2\]\}'.replace(": .*", ":(.|\n)*")),
         ("a b\n1 2 3\n", {"delimiter": " "}, r"a\.csv:2: 3 fields, where the header has 2"),
-        ("n,m\n1,2\n3\n", {"header": ["n", "m"]}, r"a\.csv:3: 1 fields"),
+        ("n,m\n1,2\n3\n", {"header": ["n", "m"]}, r"a\.csv:3: 1 fields, where .*header: …"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_the_fix(working: Path, text: str, form: dict, problem: str) -> None:
