@@ -16,6 +16,7 @@ from ems.stack.keys import dotted
 from ems.stack.models import CommandJob, CommandSweepJob, ExperimentSpec, LabSpec, Spec, SweepJob
 from ems.stack.scalars import scalar
 
+PLACEHOLDER = re.compile(r"(?<![{$])\{(?!results\})([A-Za-z]\w*)\}(?!\})")
 TRUTHS = re.compile("y|yes|n|no|on|off", re.IGNORECASE)
 _SQL = """
 all and any as asc between by case check column constraint create cross default delete desc distinct drop else end
@@ -69,3 +70,6 @@ def _experiment_hints(described: ExperimentSpec, lab: LabSpec | None, today: dat
             if re.search(r"\w(>>?|<|\||;)\w|\w;$", word) and shlex.quote(word) != word and " " not in word:
                 problem = f"has {show(word)}, which no shell reads: the program gets it as it stands"
                 yield Fault("ems:experiment.job.command", problem)
+            for name in PLACEHOLDER.findall(word) if " " not in word else ():
+                problem = f"has {{{name}}}, which the program gets as it stands: allowed are {{results}} and, with a"
+                yield Fault("ems:experiment.job.command", f"{problem} `sweep`, the names of its parameters")

@@ -46,12 +46,13 @@ class OpenPoint(NamedTuple):
 
 
 class OpenPoints:
-    """The points of a sweep that are not stored, in the order of their numbers. `stack`: whose."""
+    """The points of a sweep that are not stored, by their numbers. `stack`: whose; `total`: of how many."""
 
     def __init__(self, stack: str, sweep: Sweep, left_out: bytes, known: Iterable[tuple[PointState, range]]) -> None:
         """`left_out`: a bitmap, as of `exclusion.of_job`; `known`: as `Database.points` gives them."""
         self.stack, self.sweep = stack, sweep
         size = (len(sweep) + 7) // 8
+        self.total = count_open(left_out or bytes(size), len(sweep))
         self._bits: dict[OpenState, bytes] = {}
         marked = {"stored": bytearray(left_out or size), "failed": bytearray(size), "due": bytearray(size)}
         for state, points in known:
@@ -116,7 +117,7 @@ def table(points: OpenPoints, states: Collection[OpenState]) -> RenderableType:
     total = sum(counts.values())
     parts = [f"{number:,} {state}" for state, number in counts.items() if number]
     if not total:
-        return Text(f"{points.stack}: of {counted(len(points.sweep), 'point')} none is {_either(states)}")
+        return Text(f"{points.stack}: of {counted(points.total, 'point')} {_none(states)}")
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("point", "state", *points.sweep.names):
         shown.add_column(Text(name), overflow="fold", justify="right" if name == "point" else "left")
@@ -128,5 +129,7 @@ def table(points: OpenPoints, states: Collection[OpenState]) -> RenderableType:
     return Group(title, shown, *more)
 
 
-def _either(states: Collection[OpenState]) -> str:
-    return " or ".join(states)
+def _none(states: Collection[OpenState]) -> str:
+    if len(states) == len(STATES):
+        return "all are stored"
+    return "none failed" if "failed" in states else "none is to be computed"

@@ -214,6 +214,13 @@ def warned(here, stack="pi"):
     return "\n".join(preflight.report(StackFiles(here, clusters.settings()), stack).warnings)
 
 
+def test_what_looks_like_a_placeholder_of_a_single_command_is_told(here):
+    change(here, command="[python, a.py, '{result}/a', '{lr}', '{{lr}}', '{results}', '${HOME}', 'awk {print} b']")
+    commit(here.root)
+    assert warned(here).count("which the program gets as it stands") == 2
+    assert "has {result}, " in warned(here) and "has {lr}, " in warned(here)
+
+
 @pytest.mark.parametrize(
     "file, text, said_of_it",
     [
