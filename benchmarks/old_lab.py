@@ -83,6 +83,7 @@ def _experiment(n: int, stacks: int, experiments: int, rows: int, alive: range) 
         "finished_at": None if is_alive else registered + TOOK,
         "destroyed_at": registered + APART if n + stacks < experiments else None,
         "error": "",
+        "files_left": "",
         "log_tail": "" if is_alive else "a line of a log\n" * (LOG_BYTES // 16),
     }
 

@@ -34,7 +34,19 @@ if TYPE_CHECKING:
     import git
 
 FILE = stat.S_IFREG | 0o644
-NODE_BASE = ("__init__", "aside", "backoff", "errors", "locks", "messages", "plugins", "private", "process", "version")
+NODE_BASE = (
+    "__init__",
+    "aside",
+    "backoff",
+    "errors",
+    "filesystems",
+    "locks",
+    "messages",
+    "plugins",
+    "private",
+    "process",
+    "version",
+)
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))
 NODE_FOLDERS = ("node", "databases", "stack", "spool", "sweep")
 

@@ -54,7 +54,7 @@ class TestSlurm(PlaceContract):
         slurm.tried("scancel", "--full", "--me")
 
     def kill(self, lab: Lab, experiment: Experiment) -> None:
-        agents = having(str(lab.run_dir(experiment.id)), having("ems.node", psutil.process_iter()))
+        agents = having(str(lab.run_dir(experiment.id)), having("ems.clusters.slurm.head", psutil.process_iter()))
         agents = [agent for agent in agents if agent.name().startswith("python")]
         assert agents
         for agent in agents:
@@ -102,7 +102,7 @@ class TestSlurm(PlaceContract):
         slow.unlink()
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
-        assert self.submitted(slurm, experiment) == 1
+        assert self.submitted(here, experiment) == 1
 
     def test_a_queue_that_is_empty_or_away_forgets_no_job(self, place, here, slurm, fake):
         experiment = self.prepared(place, here, wait_s=4)
@@ -117,7 +117,7 @@ class TestSlurm(PlaceContract):
         liar.unlink()
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
-        assert self.submitted(slurm, experiment) == 1
+        assert self.submitted(here, experiment) == 1
 
     def test_a_held_job_is_told_and_not_submitted_again(self, place, here, slurm, monkeypatch):
         monkeypatch.setenv("SBATCH_HOLD", "1")  # which is not handed on
@@ -138,9 +138,8 @@ class TestSlurm(PlaceContract):
         with pytest.raises(UserError, match="invalid partition specified: nowhere"):
             place.ensure_running(here, experiment)
 
-    def submitted(self, slurm: SlurmServer, experiment: Experiment) -> int:
-        jobs = slurm.run("squeue", "-h", "-t", "all", "-o", "%j").split()
-        return jobs.count(f"ems-{experiment.id}")
+    def submitted(self, lab: Lab, experiment: Experiment) -> int:
+        return Head(lab.run_dir(experiment.id), experiment.id, Queue()).last().number
 
     @pytest.fixture
     def fake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -66,9 +66,10 @@ def test_views_of_the_lab_ask_for_the_newest_of_each_stack(old, here, asked, mon
     assert asked == [None, None]
 
 
-def test_only_copies_load_all_experiments():
+def test_only_copies_load_all_experiments_and_cleaning_those_of_its_stack():
     asking = {file.relative_to(EMS) for file in EMS.rglob("*.py") if re.search(r"\.experiments\(", file.read_text())}
-    assert asking == {Path("databases/copying.py"), Path("databases/comparing.py")}
+    assert asking == {Path("databases/copying.py"), Path("databases/comparing.py"), Path("lab/left.py")}
+    assert "database.experiments(stack)" in (EMS / "lab/left.py").read_text()
 
 
 def test_what_is_long_is_read_where_it_is_shown(old, here):

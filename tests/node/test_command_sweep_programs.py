@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from ems.databases import State
 from ems.node.driver.points import Task
 from ems.node.driver.position import SIZE, Position
-from ems.node.programs import orphans
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.process_work import ProcessWork
 from ems.node.programs.site import Site
@@ -212,13 +210,23 @@ def test_whoever_is_killed_twice_nothing_runs_on_and_each_point_is_there_once(be
     assert not any(map(alive, _pids(programs)))
 
 
+ADOPTING = """
+import os, subprocess, sys, psutil
+from ems.node.programs import orphans
+orphans.adopt()
+script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
+pid = int(subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout)
+assert psutil.Process(pid).ppid() == os.getpid() or sys.platform != "linux"
+orphans.end_others(())
+print(pid)
+"""
+
+
 def test_orphans_of_a_worker_are_found_where_the_system_can_tell() -> None:
-    orphans.adopt()
-    script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
-    pid = int(subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout)
-    assert psutil.Process(pid).ppid() == os.getpid() or sys.platform != "linux"
-    orphans.end_others([child.pid for child in psutil.Process().children() if child.pid != pid])
-    assert not alive(pid)
+    """In a process of its own: it becomes the parent of all orphans below it."""
+    done = subprocess.run([sys.executable, "-c", ADOPTING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not alive(int(done.stdout))
 
 
 @pytest.mark.drill

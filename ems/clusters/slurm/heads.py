@@ -20,6 +20,7 @@ from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 
 FIRST_LOOK_S, LATER_LOOK_S, FIRST_S = 2.0, 30.0, 60.0  # how old an answer may be: in the first minute, and later
 LISTED_S = 5.0  # after which a job that was submitted stands in the queue
+UNANSWERED_S = 60.0  # in which a submission that Slurm did not answer may still arrive
 MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
 PREEMPTED = frozenset(["PREEMPTED", "REQUEUED", "NODE_FAIL"])
 
@@ -60,7 +61,7 @@ class Head:
         last = self.last()
         if last is None or (self._dir / f"head-{last.id}.ended").exists():
             return True
-        if time.time() - last.at < LISTED_S or self._absent < 2:
+        if time.time() - last.at < (LISTED_S if last.id else UNANSWERED_S) or self._absent < 2:
             return False
         try:
             states = queue.ended(self.name, _day_before(last.at))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ems.base import aside
-from ems.base.errors import EmsError
 from ems.base.messages import last_line, raised
 from ems.databases import Claim, Database, Experiment, Outcome, State
 from ems.node.agent import leftovers, noted, packages, platform, spools
@@ -25,6 +22,7 @@ from ems.node.agent.courier import Courier, explain
 from ems.node.agent.crew import Crew
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.noted import Noted
+from ems.node.agent.room import room
 from ems.node.agent.spools import Spools
 from ems.node.agent.tidying import Tidying, say_in_log
 from ems.node.agent.unpack import unpack
@@ -40,6 +38,7 @@ from ems.sweep import placeholders
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
+SIGNALLED_S = 2.0  # in which a signal that ended the job has reached this process, if it was meant for all
 PROBE_S = 5.0  # that a job's end waits for what it ran on
 LOG_LINES, LOG_BYTES = 30, 8 * 2**10
 SAID_CHARACTERS = 300  # of the line that says what went wrong, in an error
@@ -148,7 +147,7 @@ class Attempt:
         spools.remove((of, folder) for of, folder in self._earlier() if folder != self._spools.own.folder)
         aside.remove(self._results)
         self._output.unlink(missing_ok=True)
-        with _room(self._dir):
+        with room(self._dir):
             self._results.mkdir()
             self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
 
@@ -172,7 +171,7 @@ class Attempt:
 
     def _start(self) -> Job:
         unpacked = self._dir / "code"
-        with _room(self._dir):
+        with room(self._dir):
             leftovers.keep(self._dir)  # of a run that nobody ended
             unpack(Path(self._config.bundle), unpacked)
             if self._config.inputs:
@@ -232,7 +231,16 @@ class Attempt:
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
             return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0)
+        if halted := self._ended_together(ended):
+            return halted
         return _failed(self._said(ended), ended.code, self._log_tail())
+
+    def _ended_together(self, ended: Ended) -> Outcome | None:
+        """What a signal to all processes, as at a shutdown or a preemption, comes to: the job did not fail."""
+        give_up_at = time.monotonic() + (SIGNALLED_S if ended.was_terminated else 0.0)
+        while not self._told_to_stop() and time.monotonic() < give_up_at:
+            time.sleep(POLL_S)
+        return self._halted() if self._told_to_stop() else None
 
     def _said(self, ended: Ended, of: str = "") -> str:
         """What the job said of its error, before how it ended.
@@ -307,7 +315,7 @@ class Attempt:
                 return
 
     def _write(self, batch: Batch) -> None:
-        with _room(self._spools.own.folder):
+        with room(self._spools.own.folder):
             self._spools.own.write(batch)
         self._rows = len(batch) + (0 if batch.replaces else self._rows)
         self._courier.wake()
@@ -377,15 +385,3 @@ def _failed(error: str, exit_code: int | None = None, log_tail: str = "") -> Out
 
 def _stopped(state: State, error: str) -> Outcome:
     return Outcome(state, 0, 0, error=error)
-
-
-@contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """A full disk is an error that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        hint = "Free some space there, then go on with: ems up --retry"
-        raise EmsError(f"{folder} is full: {os.strerror(error.errno)}.", hint) from error

@@ -249,7 +249,7 @@ class SweepAttempt(Attempt):
         while True:
             ended = job.wait(self.pause_s)
             if ended:
-                return self._wait_until_stored() or self._judged(ended)
+                return self._ended_together(ended) or self._wait_until_stored() or self._judged(ended)
             halted = self._halted()
             if halted:
                 job.stop()  # the driver spools what comes back within seconds

@@ -41,6 +41,11 @@ class Ended:
     code: int
     problem: str = ""  # why it could not be started
 
+    @property
+    def was_terminated(self) -> bool:
+        """Whether SIGTERM ended it, or a program in it."""
+        return self.code in {-signal.SIGTERM, 128 + signal.SIGTERM}
+
     def __str__(self) -> str:
         if self.problem:
             return self.problem
