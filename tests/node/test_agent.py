@@ -13,7 +13,7 @@ from ems.databases import State
 from ems.node.agent.agent import AgentConfig, agent_name
 from ems.node.agent.config import tell_to_listen
 from tests.node.bench import ROWS, Bench, bench, command_spec, family, go, half, locked
-from tests.processes import PATIENCE_S, eventually
+from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]
 
@@ -166,6 +166,21 @@ def test_orders_are_obeyed_while_rows_never_end(bench: Bench, order: str) -> Non
     expected = {"stop": State.CANCELLED, "SIGTERM": State.LOST, "deadline": State.EXPIRED}
     assert bench.row().state is expected[order]
     assert family(run_dir) == []
+
+
+@pytest.mark.parametrize("later_s", [0.0, 0.5])
+def test_a_signal_to_all_processes_is_not_taken_for_the_jobs_failure(bench: Bench, later_s: float) -> None:
+    """As a shutdown and a preemption send it; the agent may hear of it last."""
+    run_dir = bench.new(IN_RESULTS + "(pathlib.Path.cwd().parent / 'half').touch(); time.sleep(600)")
+    agent = bench.start(run_dir)
+    half(run_dir, agent)
+    keeper = having("ems.node.job.keeper", family(run_dir))
+    (program,) = [process for process in family(run_dir) if process not in keeper]
+    program.terminate()
+    time.sleep(later_s)
+    agent.terminate()
+    assert agent.wait(PATIENCE_S) in {0, 1}
+    assert (bench.row().state, bench.row().error) == (State.LOST, "The agent was told to stop (SIGTERM).")
 
 
 def test_a_file_rewritten_in_place_fails_the_run(bench: Bench) -> None:
