@@ -92,7 +92,7 @@ def test_a_sweep_a_command_and_a_grid_over_a_program_run_in_jobs(user: SlurmUser
     user.write("experiments/e/sweep.py", SWEEP)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1, 2, 3], "seed": [4, 5]}})
     said = {"results": {"table": "c", "stdout": "csv"}}
-    user.describe("c", {"command": ["sh", "-c", 'printf "cores\\n$SLURM_CPUS_PER_TASK\\n"']}, **said)
+    user.describe("c", {"command": ["sh", "-c", 'printf "job\\n$SLURM_JOB_ID\\n"']}, **said)
     said = {"results": {"table": "g", "stdout": "csv"}}
     user.describe("g", {"command": ["sh", "-c", 'printf "m\\n{n}0\\n"'], "sweep": {"n": [1, 2, 3]}}, **said)
     user.commit("A sweep, a command, a grid over a program")

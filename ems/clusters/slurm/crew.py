@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from ems.node.agent.crew import Crew, Joining
 
 PAUSE_S = 30.0  # between two looks at the queue
 LISTED_S = 5.0  # after which jobs that were submitted stand in it
+GIVEN = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")  # by Slurm, to the head's job
 MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this machine goes on alone
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,10 @@ class SlurmCrew(Crew):
     def joining(self) -> Joining:
         here = min(self._wanted.processes_of_head, self._wanted.workers)
         return Joining(socket.gethostname(), here, self._wanted.workers)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        return {name: os.environ[name] for name in GIVEN if name in os.environ}
 
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         aside.write(self._script, script.workers(command, variables, folder, self._wanted))

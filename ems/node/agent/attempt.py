@@ -198,7 +198,8 @@ class Attempt:
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
         built = Path(self._config.environment)
-        variables = job_environment(built, os.environ, job["threads"], ems, self._spec["env"])
+        given = self._crew.variables if self._crew else {}
+        variables = job_environment(built, os.environ, job["threads"], {**given, **ems}, self._spec["env"])
         return packages.added(variables, self._dir / "code", built)
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:

@@ -25,6 +25,10 @@ class Crew(Protocol):
     def joining(self) -> Joining:
         """What the driver is told."""
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Of this machine, those that a job is to see, as which GPUs are its own."""
+
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         """Each worker is `command` and two words more, its name and for how long it lives, in seconds."""
 
