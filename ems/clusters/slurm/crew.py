@@ -52,14 +52,16 @@ class SlurmCrew(Crew):
         return {name: os.environ[name] for name in GIVEN if name in os.environ}
 
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
-        aside.write(self._script, script.workers(command, variables, folder, self._wanted))
+        common = {name: text for name, text in variables.items() if name not in GIVEN}
+        aside.write(self._script, script.workers(command, common, folder, self._wanted))
 
     def tend(self, left: int) -> None:
         if time.monotonic() - self._looked < PAUSE_S:
             return
         self._looked = time.monotonic()
         try:
-            asked_at, jobs = self._jobs.jobs(PAUSE_S / 2)
+            since_s = time.time() - self._submitted - LISTED_S
+            asked_at, jobs = self._jobs.jobs(min(max(since_s, 0.0), PAUSE_S / 2))
         except CommandFailed as error:
             log.warning("Slurm does not answer: %s", error.stderr.strip() or error.message)
             return

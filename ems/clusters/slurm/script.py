@@ -14,9 +14,10 @@ FLUSH_S = 120  # before its time limit, in which a head stores what it has
 HEAD = """\
 {begin}
 # Slurm sends USR1 before the time limit: then the agent stores what there is, and the job queues up once more.
-late=
+late= told=
 trap 'late=yes; kill -TERM "$agent" 2>/dev/null' USR1
-trap 'kill -TERM "$agent" 2>/dev/null' TERM
+# Whom it sends TERM, it takes away: maybe to start the same job again, so that is not noted as the end.
+trap 'told=yes; kill -TERM "$agent" 2>/dev/null' TERM
 {command} &
 agent=$!
 wait "$agent"; code=$?
@@ -24,7 +25,7 @@ while kill -0 "$agent" 2>/dev/null; do wait "$agent"; code=$?; done
 if [ -n "$late" ]; then
     scontrol requeue "$SLURM_JOB_ID" && exit 0
 fi
-echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}
+[ -n "$told" ] || {{ echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}; }}
 exit "$code"
 """
 WORKERS = """\

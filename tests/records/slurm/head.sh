@@ -1,9 +1,10 @@
 #!/bin/bash -l
 module load uv R/4.4
 # Slurm sends USR1 before the time limit: then the agent stores what there is, and the job queues up once more.
-late=
+late= told=
 trap 'late=yes; kill -TERM "$agent" 2>/dev/null' USR1
-trap 'kill -TERM "$agent" 2>/dev/null' TERM
+# Whom it sends TERM, it takes away: maybe to start the same job again, so that is not noted as the end.
+trap 'told=yes; kill -TERM "$agent" 2>/dev/null' TERM
 python -m ems.clusters.slurm.head '/scratch/ems/runs/it'"'"'s 1' &
 agent=$!
 wait "$agent"; code=$?
@@ -11,5 +12,5 @@ while kill -0 "$agent" 2>/dev/null; do wait "$agent"; code=$?; done
 if [ -n "$late" ]; then
     scontrol requeue "$SLURM_JOB_ID" && exit 0
 fi
-echo "$code" > '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp && mv '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended
+[ -n "$told" ] || { echo "$code" > '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp && mv '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended; }
 exit "$code"
