@@ -14,7 +14,7 @@ import pytest
 from ems.base.errors import UserError
 from ems.clusters import local
 from ems.clusters.slurm import queue
-from ems.clusters.slurm.heads import Head
+from ems.clusters.slurm.heads import Head, Submission
 from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
@@ -131,6 +131,15 @@ class TestSlurm(PlaceContract):
         assert "is held (JobHeldUser)" in told and "scontrol release" in told
         slurm.run("scontrol", "release", self.head(slurm, here, experiment)["JobId"])
         assert self.finish(place, here, experiment).state is State.SUCCEEDED
+
+    def test_earlier_commands_leave_the_next_one_all_its_tries(self, place, here):
+        """As of an experiment that was retried again and again."""
+        experiment = self.prepared(place, here)
+        head = Head(here.run_dir(experiment.id), experiment.id, Queue())
+        head._note(Submission(20, 0.0, "999999"))
+        (here.run_dir(experiment.id) / "head-999999.ended").touch()
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+        assert head.last().number == 21
 
     def test_what_slurm_refuses_is_said_with_its_words(self, place, here):
         settings(here, '{"partition": ["nowhere"]}')

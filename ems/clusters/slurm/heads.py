@@ -1,7 +1,7 @@
 """The job that leads a run: submitted once, found again, replaced when it is gone.
 
 What is known of it is in `head.json` in the run's folder: a submission is noted before it is made, so that whoever
-comes after a crash looks for its comment in the queue, and in accounting, before anything is submitted again.
+comes after a crash looks for the job's name in the queue, and in accounting, before anything is submitted again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ FIRST_LOOK_S, LATER_LOOK_S, FIRST_S = 2.0, 30.0, 60.0  # how old an answer may b
 LISTED_S = 5.0  # after which a job that was submitted stands in the queue
 UNANSWERED_S = 60.0  # in which a submission that Slurm did not answer may still arrive
 MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
-PREEMPTED = frozenset(["PREEMPTED", "REQUEUED", "NODE_FAIL"])
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Head:
         self._dir, self.name, self._jobs = run_dir, job_name(experiment_id), jobs
         self._began, self._absent, self._looked_at = time.monotonic(), 0, 0.0
         self._said = ""
+        self.submitted = 0  # by this process: as of a laptop's agents, the next command has as many tries again
 
     def job(self) -> QueuedJob | None:
         """Its job, if Slurm has one. CommandFailed if Slurm does not answer."""
@@ -70,7 +70,7 @@ class Head:
         return all(state in ENDED for state in states.values())
 
     def submit(self, script: Path, options: list[str]) -> None:
-        """Submit it once more. UserError if Slurm refuses it; EmsError if it ended again and again."""
+        """Submit it once more. UserError if Slurm refuses it."""
         number = 1 + (last.number if (last := self.last()) else 0)
         self._note(Submission(number, time.time()))
         try:
@@ -82,9 +82,10 @@ class Head:
             raise refused(error) from error
         self._note(Submission(number, time.time(), id))
         self._absent = 0
+        self.submitted += 1
 
     def comment(self, number: int) -> str:
-        """By which a submission is found again."""
+        """By which people tell the submissions of one run apart."""
         return f"ems:{self.name.removeprefix('ems-')}:{number}"
 
     def news(self, said: str) -> str:

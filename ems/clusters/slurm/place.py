@@ -68,8 +68,8 @@ class Slurm(Place):
 
     def _replace(self, lab: Lab, experiment: Experiment, head: Head) -> str:
         last, run_dir = head.last(), lab.run_dir(experiment.id)
-        if last and last.number >= heads.MOST_SUBMITTED:
-            message = f"The agent ended {last.number} times without a result: {local.last_words(run_dir)}."
+        if head.submitted >= heads.MOST_SUBMITTED:
+            message = f"The agent ended {head.submitted} times without a result: {local.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if last:
             local.prepare_again(lab, experiment.registration, quiet)

@@ -22,7 +22,7 @@ from ems.base.process import CommandFailed
 COMMAND_S = 30.0
 FIELDS = "%i|%j|%T|%r|%S|%M|%N|%k"
 ENDED = frozenset(
-    ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE"]
+    ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED"]
 )
 INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "PMIX_", "PMI_")
 KEPT = frozenset(["SLURM_CONF"])
