@@ -9,13 +9,16 @@ import pytest
 
 from tests import tally
 from tests.end_to_end.conftest import User
-from tests.end_to_end.test_sweeps import POINTS, Sweeper
+from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
+
+# While `.ems/wait` is there, the calls after the sixth one do not end: which points they are differs from run to run.
+HELD_LATER = CODE.replace("while a == 2 and", "while open(notes / 'calls').read().count('\\n') > 6 and")
 
 
 @pytest.fixture
 def sweeper(user: User) -> Sweeper:
     somebody = Sweeper(user.root, user.started)
-    somebody.sweep()
+    somebody.sweep(HELD_LATER)
     return somebody
 
 
