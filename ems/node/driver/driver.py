@@ -344,7 +344,7 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     os.environ.update({f"{library}_NUM_THREADS": str(order.threads) for library in THREADS})
     os.environ["VECLIB_MAXIMUM_THREADS"] = str(order.threads)
     try:
-        from ems.node.driver.joining import JoiningWorkers
+        from ems.node.driver.joining import JoiningSlot, JoiningWorkers
         from ems.node.driver.worker_process import Limits
         from ems.node.driver.workers import Workers
     except ImportError as error:
@@ -357,7 +357,8 @@ def _drive(order_file: str, stopping: threading.Event) -> int:
     workers: Workers[Part] | JoiningWorkers[Part]
     if order.joining:
         here = order.workers if order.workers_here is None else order.workers_here
-        workers = JoiningWorkers(here, order_file, limits, scratch, Path(order.joining), order.host)
+        slot = JoiningSlot(order_file, limits)
+        workers = JoiningWorkers(here, slot, scratch, Path(order.joining), order.host)
     else:
         workers = Workers(order.workers, order_file, limits, scratch)
     try:

@@ -14,28 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
 import signal
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError as Cancelled
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import dask
-from distributed import Client, Future, LocalCluster, Security, Worker, get_worker
-from distributed import TimeoutError as DaskTimeout
+from distributed import Future, Security, Worker
 from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
-from ems.base.errors import EmsError
-from ems.node.driver.points import CERTIFICATE, KEY, Gone, Returned
+from ems.node.driver.points import CERTIFICATE, KEY, Gone
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits
-from ems.node.driver.workers import CLOSE_S, CONFIG, NOWHERE, Slot, slot_of
+from ems.node.driver.workers import CONFIG, DaskWorkers, Outcome, Slot, slot_of
 from ems.spool.kinds import Kind
 
 SCHEDULER = "scheduler.json"
@@ -82,7 +77,7 @@ class JoiningSlot(Slot):
             self.process.kill("the run ends")
         os.close(self._shared)
 
-    def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death | Gone:  # type: ignore[override]
+    def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Outcome:
         """As `Slot.compute`; Gone where a signal to the whole job ended the process."""
         outcome = super().compute(ranges, known)
         if isinstance(outcome, Death) and "SIGTERM" in outcome.cause:
@@ -90,56 +85,24 @@ class JoiningSlot(Slot):
         return Gone("it was told to end") if isinstance(outcome, Death) and self.leaving else outcome
 
 
-def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death | Gone:
-    """A task of Dask: by the process of the worker that it is given to."""
-    return slot_of(get_worker()).compute(ranges, known)
+class JoiningWorkers(DaskWorkers[T]):
+    """Some of this machine, and all that have joined, which come and go."""
 
-
-class JoiningWorkers(Generic[T]):
-    """Each of them computes one task of type T at a time. As `ems.node.driver.workers.Workers`."""
-
-    def __init__(self, count: int, order_file: str, limits: Limits, scratch: Path, folder: Path, host: str) -> None:
+    def __init__(self, count: int, slot: JoiningSlot, scratch: Path, folder: Path, host: str) -> None:
         """`count` of them on this machine. `folder`: has the key; `host`: where others reach this machine.
 
         EmsError if they cannot be started.
         """
-        dask.config.set(JOINED)
-        warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address")
-        scratch.mkdir(exist_ok=True)
-        (folder / SCHEDULER).unlink(missing_ok=True)
-        try:
-            self._cluster = LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                processes=False,
-                host=host or None,
-                protocol="tls://",
-                security=security(folder),
-                dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": NOWHERE, "scheduler_file": str(folder / SCHEDULER)},
-                worker_dashboard_address=NOWHERE,
-                memory_limit=None,
-                local_directory=str(scratch),
-                silence_logs="CRITICAL",
-            )
-            self._client = Client(self._cluster, set_as_default=False, security=security(folder))
-            self._client.register_plugin(JoiningSlot(order_file, limits))
-        except (OSError, RuntimeError, DaskTimeout) as error:
-            raise EmsError(f"The workers could not be started: {error}") from error
-        self._tasks: dict[str, T] = {}  # by the worker's address
-        self._futures: dict[str, Future[Returned | Death | Gone]] = {}
+        file = folder / SCHEDULER
+        file.unlink(missing_ok=True)
+        told = {"host": host or None, "protocol": "tls://", "scheduler_kwargs": {"scheduler_file": str(file)}}
+        super().__init__(count, slot, scratch, JOINED, security=security(folder), **told)
         self._ends: dict[str, float] = {}  # monotonic, of those whose jobs have a time limit
-        self._ready: queue.Queue[tuple[str, Future[Returned | Death | Gone]]] = queue.Queue()
 
     @property
     def count(self) -> int:
         """How many workers there are just now."""
         return len(self._running())
-
-    @property
-    def tasks(self) -> list[T]:
-        """Those that are being worked on."""
-        return list(self._tasks.values())
 
     def free(self, needed_s: float = 0.0) -> list[str]:
         """Addresses of the workers that have nothing to do, and will live for `needed_s` more."""
@@ -166,41 +129,17 @@ class JoiningWorkers(Generic[T]):
             address: _seconds(str(state.name)) for address, state in workers.items() if state.status == Status.running
         }
 
-    def give(self, address: str, task: T, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
-        """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
-        future = self._client.submit(compute, ranges, known, workers=[address], pure=False)
-        self._tasks[address], self._futures[address] = task, future
-        future.add_done_callback(lambda done: self._ready.put((address, done)))
-
-    def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Returned | Death | Gone]]:
-        """What has come back by now; waits for the first. EmsError if the function cannot be imported."""
-        self._drop_stranded()
-        with suppress(queue.Empty):
-            while True:
-                address, future = self._ready.get(timeout=timeout_s)
-                timeout_s = 0.0
-                task = self._tasks.pop(address)
-                del self._futures[address]
-                yield address, task, _outcome(future)
-
-    def _drop_stranded(self) -> None:
+    def _look(self) -> None:
         """A task whose worker left before it was begun would wait for it for ever."""
         for address in self._futures.keys() - self._members().keys():
             if not self._futures[address].done():
                 self._futures[address].cancel()
 
-    def close(self) -> None:
-        """End all, also those on other machines, which end with the connection."""
-        with suppress(DaskTimeout, OSError):  # what is left then ends with this process
-            self._client.close(timeout=1)
-            self._cluster.close(timeout=CLOSE_S)
-
-
-def _outcome(future: Future[Returned | Death | Gone]) -> Returned | Death | Gone:
-    try:
-        return future.result()
-    except (KilledWorker, Cancelled, asyncio.CancelledError) as error:
-        return Gone(f"its worker was lost ({type(error).__name__})")
+    def _outcome(self, future: Future[Outcome]) -> Outcome:
+        try:
+            return super()._outcome(future)
+        except (KilledWorker, Cancelled, asyncio.CancelledError) as error:
+            return Gone(f"its worker was lost ({type(error).__name__})")
 
 
 def _seconds(name: str) -> float:

@@ -21,7 +21,7 @@ from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, get_
 from distributed import TimeoutError as DaskTimeout
 
 from ems.base.errors import EmsError
-from ems.node.driver.points import Returned
+from ems.node.driver.points import Gone, Returned
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits, WorkerProcess
 from ems.spool.kinds import Kind
@@ -38,6 +38,7 @@ CONFIG: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
 }
 T = TypeVar("T")
+Outcome = Returned | Death | Gone
 
 
 class Slot(WorkerPlugin):
@@ -49,49 +50,101 @@ class Slot(WorkerPlugin):
         self._arguments, self._shared = (order_file, limits, scratch), shared
         self.process: WorkerProcess | None = None
 
-    def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
+    def started(self) -> WorkerProcess:
+        """A new worker process."""
+        return WorkerProcess(*self._arguments, shared=self._shared)
+
+    def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Outcome:
         """As `WorkerProcess.compute`."""
-        self.process = self.process or WorkerProcess(*self._arguments, shared=self._shared)
+        self.process = self.process or self.started()
         outcome = self.process.compute(ranges, known)
         if isinstance(outcome, Death):
             self.process = None
         return outcome
 
 
-def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Returned | Death:
+def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Outcome:
     """A task of Dask: as `WorkerProcess.compute`, by the process of the worker that it is given to."""
     return slot_of(get_worker()).compute(ranges, known)
 
 
-class Workers(Generic[T]):
-    """Each of them computes one task of type T at a time."""
+class DaskWorkers(Generic[T]):
+    """Each of them computes one task of type T at a time. Whoever inherits says which there are."""
 
-    def __init__(self, count: int, order_file: str, limits: Limits, scratch: Path) -> None:
-        """EmsError if they cannot be started."""
-        dask.config.set(CONFIG)
+    def __init__(self, count: int, slot: Slot, scratch: Path, config: Mapping[str, Any], **cluster: Any) -> None:
+        """`count` of them in this process; `cluster`: what a LocalCluster is told beside.
+
+        EmsError if they cannot be started.
+        """
+        dask.config.set(config)
         warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address")  # none is needed
-        scratch.mkdir(exist_ok=True)
+        scratch.mkdir(parents=True, exist_ok=True)
+        told = {**cluster, "scheduler_kwargs": {"dashboard_address": NOWHERE, **cluster.get("scheduler_kwargs", {})}}
         try:
-            with tempfile.TemporaryFile(dir=scratch) as shared:  # for what a set-up makes once for all
-                self._shared = os.dup(shared.fileno())
             self._cluster = LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 processes=False,
                 dashboard_address=None,
-                scheduler_kwargs={"dashboard_address": NOWHERE},
                 worker_dashboard_address=NOWHERE,
                 memory_limit=None,
                 local_directory=str(scratch),
                 silence_logs="CRITICAL",
+                **told,
             )
-            self._client = Client(self._cluster, set_as_default=False)
-            self._client.register_plugin(Slot(order_file, limits, scratch, self._shared))
+            self._client = Client(self._cluster, set_as_default=False, security=cluster.get("security"))
+            self._client.register_plugin(slot)
         except (OSError, RuntimeError, DaskTimeout) as error:
             raise EmsError(f"The {count} workers could not be started: {error}") from error
-        self._slots = {worker.address: slot_of(worker) for worker in self._cluster.workers.values()}
         self._tasks: dict[str, T] = {}  # by the worker's address
-        self._ready: queue.Queue[tuple[str, Future[Returned | Death]]] = queue.Queue()
+        self._futures: dict[str, Future[Outcome]] = {}
+        self._ready: queue.Queue[tuple[str, Future[Outcome]]] = queue.Queue()
+
+    @property
+    def tasks(self) -> list[T]:
+        """Those that are being worked on."""
+        return list(self._tasks.values())
+
+    def give(self, address: str, task: T, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
+        """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
+        future = self._client.submit(compute, ranges, known, workers=[address], pure=False)
+        self._tasks[address], self._futures[address] = task, future
+        future.add_done_callback(lambda done: self._ready.put((address, done)))
+
+    def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Outcome]]:
+        """What has come back by now; waits for the first. EmsError if the function cannot be imported or set up."""
+        self._look()
+        with suppress(queue.Empty):
+            while True:
+                address, future = self._ready.get(timeout=timeout_s)
+                timeout_s = 0.0
+                task = self._tasks.pop(address)
+                del self._futures[address]
+                yield address, task, self._outcome(future)
+
+    def _look(self) -> None:
+        """For workers that need help, each time that somebody asks what has come back."""
+
+    def _outcome(self, future: Future[Outcome]) -> Outcome:
+        return future.result()
+
+    def close(self) -> None:
+        """End all."""
+        with suppress(DaskTimeout, OSError):  # what is left then ends with this process
+            self._client.close(timeout=1)
+            self._cluster.close(timeout=CLOSE_S)
+
+
+class Workers(DaskWorkers[T]):
+    """Those of this machine."""
+
+    def __init__(self, count: int, order_file: str, limits: Limits, scratch: Path) -> None:
+        """EmsError if they cannot be started."""
+        scratch.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=scratch) as shared:  # for what a set-up makes once for all
+            self._shared = os.dup(shared.fileno())
+        super().__init__(count, Slot(order_file, limits, scratch, self._shared), scratch, CONFIG)
+        self._slots = {worker.address: slot_of(worker) for worker in self._cluster.workers.values()}
         self._polled = -POLL_S
         self._still = 0  # polls in a row
 
@@ -100,30 +153,9 @@ class Workers(Generic[T]):
         """How many workers there are."""
         return len(self._slots)
 
-    @property
-    def tasks(self) -> list[T]:
-        """Those that are being worked on."""
-        return list(self._tasks.values())
-
     def free(self, needed_s: float = 0.0) -> list[str]:  # noqa: ARG002
         """Addresses of the workers that have nothing to do."""
         return sorted(self._slots.keys() - self._tasks.keys())
-
-    def give(self, address: str, task: T, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
-        """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
-        future = self._client.submit(compute, ranges, known, workers=[address], pure=False)
-        self._tasks[address] = task
-        future.add_done_callback(lambda done: self._ready.put((address, done)))
-
-    def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Returned | Death]]:
-        """What has come back by now; waits for the first. EmsError if the function cannot be imported or set up."""
-        with suppress(queue.Empty):
-            while True:
-                address, future = self._ready.get(timeout=timeout_s)
-                timeout_s = 0.0
-                task = self._tasks.pop(address)
-                yield address, task, future.result()
-        self._end_stopped()
 
     def close(self) -> None:
         """End all; those at work at once, the others as they like within CLOSE_S."""
@@ -135,15 +167,13 @@ class Workers(Generic[T]):
         end_at = time.monotonic() + CLOSE_S
         for process in filter(None, idle):
             process.end(max(0.0, end_at - time.monotonic()))
-        with suppress(DaskTimeout):  # what is left then ends with this process
-            self._client.close(timeout=1)
-            self._cluster.close(timeout=CLOSE_S)
+        super().close()
         os.close(self._shared)
 
     def _busy(self) -> list[WorkerProcess]:
         return [process for address in self._tasks if (process := self._slots[address].process)]
 
-    def _end_stopped(self) -> None:
+    def _look(self) -> None:
         """End stopped processes (SIGSTOP) once they have been all that there is to wait for, for some seconds.
 
         Until then nothing is lost by waiting, and much may be, if a long computation is to be continued.
