@@ -60,6 +60,13 @@ class Place(ABC):
         `prepare` opens them."""
         return ()
 
+    def refuse(self, lab: Lab, registration: Registration) -> None:  # noqa: ARG002
+        """Of a new experiment, before it is registered: UserError for settings that the place would not take.
+
+        Nothing is refused where the place does not answer.
+        """
+        return
+
     def build(self, environment: Environment, say: Say) -> None:  # noqa: ARG002
         """Of a new experiment, before it is registered: build its environment, if that is done on this machine.
 

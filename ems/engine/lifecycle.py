@@ -117,6 +117,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
         preflight.require_sources(stacks, stack, resolved)
     if before is None:
         preflight.refuse_imported(pulumi.lab, stack)
+        preflight.refuse_settings(stacks, stack, resolved)
         preflight.build_environment(stacks, stack, resolved, telling.say)
     waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)
     wishes = replace(wishes, retry=retry)

@@ -240,6 +240,13 @@ def require_sources(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
         sources.refuse(stacks.tree.objects(resolved.code.git_dir), resolved.code, described, resolved.environment)
 
 
+def refuse_settings(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
+    """UserError if its place would not take a new experiment as it is described."""
+    described = stacks.spec(stack)
+    if isinstance(described, ExperimentSpec):
+        place(_kind(stacks, stack, described)).refuse(stacks.lab, resolved.row)
+
+
 def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: Say) -> None:
     """ProvenanceError if the environment of a new experiment cannot be built, where that is done on this machine."""
     described = stacks.spec(stack)

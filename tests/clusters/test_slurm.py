@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -13,14 +15,16 @@ import pytest
 
 from ems.base.errors import UserError
 from ems.clusters import local
-from ems.clusters.slurm import queue
-from ems.clusters.slurm.heads import Head, Submission
+from ems.clusters.slurm import heads, queue
+from ems.clusters.slurm.crew import crew_name
+from ems.clusters.slurm.heads import Head, Submission, job_name
 from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import SlurmServer, started
+from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
 from tests.processes import eventually, having
 
@@ -146,6 +150,132 @@ class TestSlurm(PlaceContract):
         experiment = self.prepared(place, here)
         with pytest.raises(UserError, match="invalid partition specified: nowhere"):
             place.ensure_running(here, experiment)
+
+    def test_settings_that_slurm_would_not_take_are_refused_before_anything_is_registered(self, place, here, slurm):
+        for text, said in [
+            ('{"qos": "nope"}', "Slurm refuses the job of the head: .*Invalid qos"),
+            ('{"constraint": "nothing"}', "Invalid feature"),
+            ('{"account": "other"}', "ems:experiment.cluster.account is 'other', which root may not charge"),
+            ('{"partition": ["norml"]}', "ems:experiment.cluster.partition is 'norml', .* did you mean normal"),
+            ('{"partition": ["normal"], "hours": 49}', "ems:experiment.cluster.hours is 49: allowed in normal are 48"),
+        ]:
+            settings(here, text)
+            with pytest.raises(UserError, match=f"(?s){said}"):
+                place.refuse(here, registered(here).registration)
+        settings(here, '{"partition": ["normal", "group"], "hours": 49, "account": "grant"}')
+        place.refuse(here, registered(here).registration)
+        assert slurm.run("squeue", "-h", "--name=ems-test") == ""
+
+    def test_an_sbatch_that_lost_its_answer_is_not_repeated(self, place, here, slurm, fake):
+        """As it says itself: the job may have arrived."""
+        said = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+        torn = fake("sbatch", f'REAL "$@" >/dev/null; echo "{said}" >&2; exit 1')
+        experiment = self.prepared(place, here)
+        assert "looked for before" in place.ensure_running(here, experiment)
+        torn.unlink()
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+        assert self.submitted(here, experiment) == 1
+
+    def test_a_queue_that_is_full_for_the_user_is_waited_for(self, place, here, slurm):
+        settings(here, '{"account": "grant"}')
+        modify = ("sacctmgr", "-iQ", "modify", "user", "root", "set")
+        slurm.run(*modify, "MaxSubmitJobs=1")
+        try:
+            other = slurm.run("sbatch", "--parsable", "-A", "grant", "-t", "9", "--wrap", "sleep 500").strip()
+            eventually(lambda: slurm.tried("sbatch", "--test-only", "-A", "grant", "--wrap", "true").returncode)
+            experiment = self.prepared(place, here)
+            place.refuse(here, experiment.registration)
+            assert "takes no more jobs of yours for now" in place.ensure_running(here, experiment)
+            assert place.ensure_running(here, experiment) == ""
+            slurm.run("scancel", other)
+            assert self.finish(place, here, experiment).state is State.SUCCEEDED
+        finally:
+            slurm.run(*modify, "MaxSubmitJobs=-1")
+
+    def test_before_a_maintenance_it_says_how_long_a_job_may_be(self, place, here, slurm):
+        settings(here, '{"head": {"hours": 5}}')
+        experiment = self.prepared(place, here)
+        words = ("user=root", "flags=maint,ignore_jobs", "nodes=ALL", "reservationname=service")
+        slurm.run("scontrol", "create", "reservation", "starttime=now+4hours", "duration=60", *words)
+        try:
+            said = [place.ensure_running(here, experiment)]
+            eventually(lambda: said.append(place.ensure_running(here, experiment)) or "maintenance" in said[-1])
+            assert "is held for maintenance" in said[-1] and "ask for 3.9 h or less" in said[-1]
+            slurm.run(*said[-1].rpartition(": ")[2].split())
+            assert self.finish(place, here, experiment).state is State.SUCCEEDED
+        finally:
+            slurm.run("scontrol", "delete", "reservation", "service")
+
+    def test_a_job_that_waits_long_hears_its_place_in_line_and_when_it_may_start(self, place, here, slurm, monkeypatch):
+        monkeypatch.setattr(heads, "FIRST_S", 0.0)
+        monkeypatch.setattr(heads, "LATER_LOOK_S", 0.5)
+        for _ in range(3):
+            slurm.run("sbatch", "-A", "grant", "-p", "normal", "--exclusive", "-t", "9", "--wrap", "sleep 500")
+        slurm.run("sbatch", "-A", "grant", "-p", "normal", "--exclusive", "-t", "9", "--wrap", "true")
+        settings(here, '{"partition": ["normal"]}')
+        experiment = self.prepared(place, here)
+        said: list[str] = []
+        eventually(lambda: said.append(place.ensure_running(here, experiment)) or "in line" in said[-1])
+        assert "2 of 2 in line" in said[-1] and ("(Priority)" in said[-1] or "(Resources)" in said[-1])
+
+    def test_nothing_is_gone_while_accounting_is_away_and_the_queue_lies(self, place, here, slurm, fake, monkeypatch):
+        monkeypatch.setattr(heads, "LISTED_S", 0.0)
+        monkeypatch.setattr(heads, "FIRST_LOOK_S", 0.0)
+        experiment = self.prepared(place, here, wait_s=4)
+        place.ensure_running(here, experiment)
+        lies = [fake("squeue", "exit 0"), fake("sacct", "echo 'Unable to contact slurmdbd' >&2; exit 1")]
+        for _ in range(8):
+            assert place.ensure_running(here, experiment) == ""
+        assert self.submitted(here, experiment) == 1
+        self.cancel(slurm, here, experiment)
+        eventually(lambda: place.ensure_running(here, experiment) == "" and self.submitted(here, experiment) == 2)
+        for lie in lies:
+            lie.unlink()
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
+
+    def test_a_head_that_somebody_cancels_is_followed_by_another(self, place, here, slurm):
+        experiment = self.prepared(place, here, wait_s=3)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        self.cancel(slurm, here, experiment)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+        eventually(lambda: slurm.run("squeue", "-h") == "")
+
+    def cancel(self, slurm: SlurmServer, lab: Lab, experiment: Experiment) -> None:
+        slurm.run("scancel", self.head(slurm, lab, experiment)["JobId"])
+
+    def test_one_query_serves_all_experiments_of_a_user(self, here, slurm, fake, tmp_path, monkeypatch):
+        """In two processes, as far as each knows: with a short pause here, of which some go by."""
+        monkeypatch.setattr(heads, "FIRST_S", 0.0)
+        monkeypatch.setattr(heads, "LATER_LOOK_S", 4.0)
+        calls = tmp_path / "calls"
+        fake("squeue", f'echo >> {calls}; sleep 0.5; REAL "$@"')
+        settings(here, '{"sbatch": ["--hold"]}')
+        queues = [Queue(here.root / "queue.json") for _ in range(2)]
+        watched = [Head(here.root, name, queues[n % 2]) for n, name in enumerate("abcdef")]
+        calls.touch()
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(watched)) as pool:
+            for _ in range(120):
+                list(pool.map(Head.job, watched))
+                time.sleep(0.1)
+        asked = len(calls.read_text())
+        assert 2 <= asked <= (time.monotonic() - began) / 4.0 + 1
+        assert sum(each.asked for each in queues) == asked
+
+    def test_stopping_cancels_what_waits_and_nothing_else(self, place, here, slurm):
+        settings(here, '{"sbatch": ["--hold"]}')
+        experiment = self.prepared(place, here)
+        place.ensure_running(here, experiment)
+        crew = crew_name(experiment.id)
+        others = [f"{crew}x", job_name("another"), "mine"]
+        for name in (crew, *others):
+            slurm.run("sbatch", "-A", "grant", "-J", name, "-t", "9", "--hold", "--array=1-2", "--wrap", "true")
+        with here.database() as database:
+            database.request_cancel(experiment.id)
+        place.dismiss(here, experiment.id)
+        assert sorted(slurm.run("squeue", "-h", "-o", "%j").split()) == sorted(others)
 
     def submitted(self, lab: Lab, experiment: Experiment) -> int:
         return Head(lab.run_dir(experiment.id), experiment.id, Queue()).last().number

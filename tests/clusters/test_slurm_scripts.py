@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,17 +86,34 @@ def test_a_partition_is_read_from_its_line():
             "PENDING",
             "Priority",
             "2026-01-01T10:00:00",
-            "waits in the queue (Priority), expected to start at 2026-01-01",
+            "3 of 40 in line, expected to start at 2026-01-01",
         ),
-        ("PENDING", "Resources", "N/A", "waits in the queue (Resources)"),
-        ("PENDING", "ReqNodeNotAvail, Reserved for maintenance", "N/A", "fewer `hours`"),
+        ("PENDING", "Resources", "N/A", "queued (Resources), 3 of 40 in line"),
+        ("PENDING", "ReqNodeNotAvail, Reserved for maintenance", "N/A", "held for maintenance"),
         ("PENDING", "JobHeldAdmin", "N/A", "scontrol release 7"),
         ("RUNNING", "None", "", "is running on n1"),
     ],
 )
 def test_what_a_job_waits_for_is_told(state, reason, start, said):
-    job = QueuedJob("7", "ems-1", state, reason, start, "0:00", "n1" if state == "RUNNING" else "", "")
-    assert said in heads.told(job)
+    job = QueuedJob("7", state, reason, start, "n1" if state == "RUNNING" else "", 0, "ems-1")
+    assert said in heads.told(job, (3, 40))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [
+        (601, "ask for 10 h or less (`hours`, of the head `head.hours`); of this job: "
+              "scontrol update jobid=7 timelimit=600"),
+        (95, "ask for 1.5 h or less (`hours`, of the head `head.hours`); of this job: "
+             "scontrol update jobid=7 timelimit=90"),
+        (3, "(Reservation), expected to start at 2026-01-01T10:00:00"),
+        (None, "(Reservation), expected to start at 2026-01-01T10:00:00"),
+    ],
+)  # fmt: skip
+def test_what_is_held_for_maintenance_hears_what_would_fit(minutes, said):
+    job = QueuedJob("7", "PENDING", "Reservation", "2026-01-01T10:00:00", "", 0, "ems-1")
+    begins = None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes, seconds=30)
+    assert heads.told(job, None, begins).endswith(said)
 
 
 def test_variables_of_a_job_that_surrounds_it_are_not_handed_on(monkeypatch):

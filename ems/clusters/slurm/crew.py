@@ -6,6 +6,7 @@ not been asked about since the last submission, so that one that did not answer 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -14,12 +15,14 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ems.base import aside
+from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
-from ems.clusters.slurm import queue, script
+from ems.clusters.slurm import heads, queue, script
 from ems.clusters.slurm.heads import job_name
-from ems.clusters.slurm.queue import ENDED, Queue
+from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted
 from ems.node.agent.crew import Crew, Joining
 
@@ -27,6 +30,8 @@ PAUSE_S = 30.0  # between two looks at the queue
 LISTED_S = 5.0  # after which jobs that were submitted stand in it
 GIVEN = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")  # by Slurm, to the head's job
 MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this machine goes on alone
+MOST_AT_ONCE = 1000  # jobs of an array: Slurm's own default
+WORKERS = "workers.json"  # in the run's folder: how the workers stand
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +45,10 @@ class SlurmCrew(Crew):
         self._script, self._log = run_dir / "workers.sh", run_dir / "workers.log"
         self._looked = -PAUSE_S
         self._submitted = time.time() - LISTED_S
-        self._in_vain, self._left = 0, 0
+        self._in_vain, self._left, self._most = 0, 0, MOST_AT_ONCE
+        self._taken: dict[str, int] = {}  # how often each job was taken away
+        self._told: Mapping[str, Any] = {}
+        self._file = run_dir / WORKERS
 
     @property
     def joining(self) -> Joining:
@@ -67,13 +75,27 @@ class SlurmCrew(Crew):
             return
         if asked_at < self._submitted + LISTED_S:
             return
-        coming = sum(job.name == self.name and job.state not in ENDED for job in jobs)
-        self._submit(self._missing(left, coming), left)
+        coming = [job for job in jobs if job.name == self.name and job.state not in ENDED]
+        self._tell(coming)
+        self._submit(self._missing(left, len(coming)), left)
+
+    def _tell(self, coming: Sequence[QueuedJob]) -> None:
+        """Note how the workers stand, for those who look at the run."""
+        self._taken |= {job.id: job.restarts for job in coming}
+        running = sum(job.state == "RUNNING" for job in coming)
+        waiting = sorted({job.reason for job in coming if job.state == "PENDING"})
+        processes = self._wanted.processes_per_job
+        queued, preempted = processes * (len(coming) - running), processes * sum(self._taken.values())
+        told = {"queued": queued, "preempted": preempted, "reason": ", ".join(waiting)}
+        if told != self._told:
+            self._told = told
+            aside.write(self._file, json.dumps(told), lasting=False)
+            log.info("Jobs of workers: %d running, %d queued (%s)", running, len(coming) - running, told["reason"])
 
     def _missing(self, left: int, coming: int) -> int:
         """Jobs that are to be submitted."""
         wanted = min(self._wanted.workers, left) - self.joining.here
-        return max(0, math.ceil(wanted / self._wanted.processes_per_job) - coming)
+        return min(self._most, max(0, math.ceil(wanted / self._wanted.processes_per_job) - coming))
 
     def _submit(self, count: int, left: int) -> None:
         if not count or self._in_vain >= MOST_IN_VAIN:
@@ -81,15 +103,32 @@ class SlurmCrew(Crew):
         self._in_vain = self._in_vain + 1 if left == self._left else 0
         self._left = left
         if self._in_vain >= MOST_IN_VAIN:
-            log.error("Workers end without a point computed: see %s. No more are submitted.", self._log)
+            self._give_up("workers end without a point computed", f"See {self._log}")
             return
         self._submitted = time.time()
         try:
             id = queue.submit(self._script, script.worker_options(self.name, count, self._log, self._wanted))
         except CommandFailed as error:
-            log.warning("Slurm takes no workers now: %s", error.stderr.strip() or error.message)
+            self._refused(error, count)
             return
+        self._most = min(2 * count, MOST_AT_ONCE)
         log.info("Submitted %d jobs of workers: %s", count, id)
+
+    def _refused(self, error: CommandFailed, count: int) -> None:
+        """What the user's limit has no room for is asked for in smaller portions; it is no fault of the workers."""
+        log.warning("Slurm takes no workers now: %s", error.stderr.strip() or error.message)
+        if heads.is_unanswered(error) or heads.why_later(error):
+            self._in_vain -= 1
+            self._most = max(1, count // 2)
+        elif self._in_vain + 1 >= MOST_IN_VAIN:
+            self._give_up(f"Slurm refuses their jobs: {error.stderr.strip()}", "Look at the settings of the place.")
+
+    def _give_up(self, why: str, hint: str) -> None:
+        """EmsError where this machine computes nothing itself."""
+        self._in_vain = MOST_IN_VAIN
+        if not self.joining.here:
+            raise EmsError(f"The run has no workers, as {why}.", hint)
+        log.error("No more workers are submitted, as %s. %s", why, hint)
 
     def cost_usd(self, since: datetime) -> float:
         price = self._wanted.usd_per_core_hour

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from ems.clusters.slurm import head as head_agent
 from ems.clusters.slurm import heads, queue, script
 from ems.clusters.slurm.crew import crew_name
 from ems.clusters.slurm.heads import Head
-from ems.clusters.slurm.queue import Queue
+from ems.clusters.slurm.queue import Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted, wanted
-from ems.clusters.slurm.survey import survey
+from ems.clusters.slurm.survey import refuse, survey
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab
 from ems.node.agent.config import tell_to_listen
@@ -41,6 +42,9 @@ class Slurm(Place):
     def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
         return survey(lab, wanted(settings), say)
 
+    def refuse(self, lab: Lab, registration: Registration) -> None:
+        refuse(settings_of(lab, registration), joined="function" in json.loads(registration.spec)["job"])
+
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         place_run_dir(lab, registration)
         local.prepare(lab, registration, say)
@@ -59,12 +63,18 @@ class Slurm(Place):
         try:
             job = head.job()
         except CommandFailed as error:
-            if error.code == 127:
+            if error.code == heads.NOT_FOUND:
                 raise heads.refused(error) from error
-            return head.news(f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
+            return _news(head, f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
         if job:
-            return head.news(heads.told(job))
-        return self._replace(lab, experiment, head) if head.is_gone() else ""
+            return head.news(f"{job.id} {job.state} {job.reason} {head.is_early}", lambda: self._told(head, job))
+        return _news(head, self._replace(lab, experiment, head)) if head.is_gone() else ""
+
+    def _told(self, head: Head, job: QueuedJob) -> str:
+        waits = job.state == "PENDING"
+        place = self._queue.place(job) if waits and not head.is_early else None
+        maintenance = queue.maintenance(datetime.now(UTC)) if heads.is_held_for_maintenance(job) else None
+        return heads.told(job, place, maintenance)
 
     def _replace(self, lab: Lab, experiment: Experiment, head: Head) -> str:
         last, run_dir = head.last(), lab.run_dir(experiment.id)
@@ -77,8 +87,9 @@ class Slurm(Place):
         file = run_dir / "head.sh"
         head_agent.write(run_dir, needed)
         write(file, script.head([sys.executable, "-m", head_agent.__name__, str(run_dir)], run_dir, needed))
-        head.submit(file, script.head_options(head.name, run_dir, needed))
-        return head.news(f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else "")
+        if waits := head.submit(file, script.head_options(head.name, run_dir, needed)):
+            return waits
+        return f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else ""
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         if self._head(lab, experiment_id).last():
@@ -124,6 +135,10 @@ def place_run_dir(lab: Lab, registration: Registration) -> None:
     if not here.is_symlink():
         here.parent.mkdir(parents=True, exist_ok=True)
         here.symlink_to(there)
+
+
+def _news(head: Head, said: str) -> str:
+    return head.news(said, lambda: said) if said else ""
 
 
 PLACE = Slurm()

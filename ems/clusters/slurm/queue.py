@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from ems.base import aside, process
 from ems.base.cache import cache_dir
@@ -20,26 +25,31 @@ from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
 
 COMMAND_S = 30.0
-FIELDS = "%i|%j|%T|%r|%S|%M|%N|%k"
+LINE_S = 600.0  # how old a place in line may be: it takes a look at everybody's jobs
+FIELDS = ("JobArrayID", "State", "Reason", "StartTime", "NodeList", "RestartCnt", "Name")  # a name may have a |
 ENDED = frozenset(
     ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "PREEMPTED"]
 )
 INHERITED = ("SLURM_", "SBATCH_", "SRUN_", "PMIX_", "PMI_")
 KEPT = frozenset(["SLURM_CONF"])
+POLL_S = 0.1
+Answer = list[Any]  # as JSON has it
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job of the user that Slurm knows. `reason`: why it waits; `start`: when it may, or did, begin."""
+    """A job of the user that Slurm knows. `reason`: why it waits; `start`: when it may, or did, begin.
+
+    `restarts`: how often it was taken away and queued again.
+    """
 
     id: str
-    name: str
     state: str
     reason: str
     start: str
-    used: str
     nodes: str
-    comment: str
+    restarts: int
+    name: str
 
 
 def variables() -> dict[str, str]:
@@ -53,43 +63,107 @@ def run(*words: str, **own: str) -> str:
 
 
 class Queue:
-    """The user's jobs, asked for at most every `pause_s` by all processes together."""
+    """The user's jobs, asked for by one process at a time, whose answer is that of all."""
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file or cache_dir() / "slurm" / "queue.json"
+        self._file = file or cache_dir() / "slurm" / f"queue-{_slurm()}.json"
+        self._lock = threading.Lock()
         self.asked = 0  # how often this process has asked Slurm
 
     def jobs(self, oldest_s: float) -> tuple[float, list[QueuedJob]]:
         """When Slurm was asked (as `time.time`), and what it said: at most so long ago. CommandFailed if nothing."""
-        if found := self._shared(oldest_s):
-            return found
-        self.asked += 1
-        began = time.time()
-        jobs = [_job(line) for line in run("squeue", "--me", "-h", "-r", "-o", FIELDS).splitlines() if line.strip()]
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write(self._file, json.dumps({"asked_at": began, "jobs": [asdict(job) for job in jobs]}))
-        return began, jobs
+        found = self._shared(self._file, oldest_s) or self._asked(self._file, oldest_s, _jobs)
+        return found[0], [QueuedJob(**job) for job in found[1]]
 
-    def _shared(self, oldest_s: float) -> tuple[float, list[QueuedJob]] | None:
+    def place(self, job: QueuedJob) -> tuple[int, int] | None:
+        """Its place in line, counted from 1, and how many wait there; None where Slurm does not say."""
+        file = self._file.with_name(f"line-{self._file.name}")
         try:
-            known = json.loads(self._file.read_text(encoding="utf-8"))
-            if not 0 <= time.time() - known["asked_at"] <= oldest_s:
-                return None
-            return known["asked_at"], [QueuedJob(**job) for job in known["jobs"]]
-        except (OSError, ValueError, LookupError, TypeError):  # none yet, or of another version
+            _, found = self._shared(file, LINE_S) or self._asked(file, LINE_S, _places)
+        except CommandFailed:
+            return None
+        places: Mapping[str, tuple[int, int]] = dict(found)
+        return places.get(job.id)
+
+    def _asked(self, file: Path, oldest_s: float, ask: Callable[[], Answer]) -> tuple[float, Answer]:
+        with self._lock, _turn(file.with_suffix(".asking")):
+            if found := self._shared(file, oldest_s):
+                return found
+            self.asked += 1
+            began = time.time()
+            said = ask()
+            aside.write(file, json.dumps([began, said]), lasting=False)
+            return began, said
+
+    @staticmethod
+    def _shared(file: Path, oldest_s: float) -> tuple[float, Answer] | None:
+        try:
+            asked_at, said = json.loads(file.read_text(encoding="utf-8"))
+            return (asked_at, said) if 0 <= time.time() - asked_at <= oldest_s else None
+        except (OSError, ValueError, TypeError):  # none yet, or of another version
             return None
 
 
+def _slurm() -> str:
+    """Which of several Slurms the commands ask."""
+    return sha256(os.environ.get("SLURM_CONF", "").encode()).hexdigest()[:8]
+
+
+@contextmanager
+def _turn(marker: Path) -> Iterator[None]:
+    """One process asks at a time, on whichever node. A killed one is waited for as long as it may take."""
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    give_up_at = time.monotonic() + 2 * COMMAND_S
+    while not _mine(marker) and time.monotonic() < give_up_at:
+        time.sleep(POLL_S)
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _mine(marker: Path) -> bool:
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _jobs() -> Answer:
+    fields = ",".join(f"{name}:|" for name in FIELDS)
+    lines = run("squeue", "--me", "-h", "-r", "-O", fields).splitlines()
+    return [asdict(_job(line)) for line in lines if line.strip()]
+
+
 def _job(line: str) -> QueuedJob:
-    fields = line.split("|", 7)
-    if len(fields) != 8:
+    fields = line.strip().split("|", len(FIELDS) - 1)
+    if len(fields) != len(FIELDS) or not fields[5].isdecimal():
         raise EmsError(f"squeue answered {line!r}: expected is {FIELDS}.", "Is `squeue` Slurm's own?")
-    return QueuedJob(*fields)
+    id, state, reason, start, nodes, restarts, name = fields
+    return QueuedJob(id, state, reason, start, nodes, int(restarts), name.removesuffix("|"))
+
+
+def _places() -> Answer:
+    """Of the user's waiting jobs: number, place in the line of their partitions, and how many wait there."""
+    lines = run("squeue", "-h", "-t", "PD", "-S", "-p", "-o", "%i|%P|%U").splitlines()
+    waiting = [(id, set(names.split(",")), user) for id, names, user in (line.split("|") for line in lines)]
+    found = []
+    for n, (id, own, user) in enumerate(waiting):
+        if user == str(os.getuid()):
+            there = [bool(names & own) for _, names, _ in waiting]
+            found.append([id, [sum(there[: n + 1]), sum(there)]])
+    return found
 
 
 def submit(script: Path, options: Sequence[str]) -> str:
     """The number of the job that was submitted. CommandFailed if Slurm refuses it, or does not answer in time."""
     return run("sbatch", "--parsable", *options, str(script)).strip().partition(";")[0]
+
+
+def test(script: Path, options: Sequence[str]) -> None:
+    """Have Slurm say whether it would take such a job, without submitting it. CommandFailed if it would not."""
+    run("sbatch", "--test-only", *options, str(script))
 
 
 def cancel(names: Sequence[str] = (), ids: Sequence[str] = ()) -> None:
@@ -142,3 +216,25 @@ def _time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).replace(tzinfo=UTC)
     except ValueError:
         return None
+
+
+def has_ended(id: str) -> bool:
+    """Whether this job has ended, or is forgotten, by the controller; CommandFailed if that is away."""
+    try:
+        said = run("scontrol", "show", "job", "--oneliner", id)
+    except CommandFailed as error:
+        if "Invalid job id" in error.stderr:
+            return True
+        raise
+    found = re.search(r"\bJobState=(\w+)", said)
+    return found is not None and found[1] in ENDED
+
+
+def maintenance(now: datetime) -> datetime | None:
+    """When the next one begins, in UTC; None where none is announced, or Slurm does not say."""
+    try:
+        said = run("scontrol", "show", "reservation", "--oneliner", TZ="UTC", SLURM_TIME_FORMAT="standard")
+    except CommandFailed:
+        return None
+    found = re.findall(r"\bStartTime=(\S+).*\bFlags=\S*MAINT", said)
+    return min(filter(lambda at: at > now, filter(None, map(_time, found))), default=None)

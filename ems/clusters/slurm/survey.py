@@ -9,10 +9,11 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -74,7 +75,7 @@ def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
     except CommandFailed as error:
         raise heads.refused(error) if error.code == 127 else EmsError(f"Slurm does not answer: {error}") from error
     accounts = _accounts()
-    _refuse(wanted, partitions, accounts)
+    _refuse(wanted, partitions, accounts, "ems:cluster")
     work_dir = Path(os.path.expandvars(wanted.work_dir)).expanduser() if wanted.work_dir else lab.work_dir / "runs"
     found = {
         "slurm": version,
@@ -107,24 +108,54 @@ def _user() -> str:
     return psutil.Process().username()
 
 
-def _refuse(wanted: Wanted, partitions: Sequence[Partition], accounts: Sequence[str] | None) -> None:
+def refuse(wanted: Wanted, *, joined: bool) -> None:
+    """UserError for settings of an experiment that this Slurm would not take; `joined`: whether it has workers.
+
+    Where Slurm does not answer, nothing is refused.
+    """
+    try:
+        partitions = _partitions()
+    except CommandFailed as error:
+        if error.code == heads.NOT_FOUND:
+            raise heads.refused(error) from error
+        return
+    _refuse(wanted, partitions, _accounts() if wanted.account else None, "ems:experiment.cluster")
+    with TemporaryDirectory() as folder:
+        file, log = Path(folder, "job.sh"), Path(folder, "log")
+        file.write_text("#!/bin/sh\n", encoding="utf-8")
+        _try(file, "head", script.head_options("ems-test", Path(folder), wanted))
+        if joined:
+            _try(file, "workers", script.worker_options("ems-test", 1, log, wanted))
+
+
+def _try(file: Path, what: str, options: Sequence[str]) -> None:
+    try:
+        queue.test(file, options)
+    except CommandFailed as error:
+        if not (heads.is_unanswered(error) or heads.why_later(error)):
+            said = heads.refused(error, f"the job of the {what}")
+            raise said from error
+
+
+def _refuse(wanted: Wanted, partitions: Sequence[Partition], accounts: Sequence[str] | None, key: str) -> None:
+    """UserError; `key`: of the settings, in the stack file."""
     known = {each.name: each for each in partitions}
     for name in (*wanted.partition, *wanted.head_partition):
         if name not in known:
-            raise UserError(f"ems:cluster.partition is {name!r}, which this Slurm has not: {nearest(name, known)}.")
-    _refuse_hours("hours", wanted.hours, [known[name] for name in wanted.partition])
-    _refuse_hours("head.hours", wanted.head_hours, [known[name] for name in wanted.head_partition])
+            raise UserError(f"{key}.partition is {name!r}, which this Slurm has not: {nearest(name, known)}.")
+    _refuse_hours(f"{key}.hours", wanted.hours, [known[name] for name in wanted.partition])
+    _refuse_hours(f"{key}.head.hours", wanted.head_hours, [known[name] for name in wanted.head_partition])
     if wanted.account and accounts is not None and wanted.account not in accounts:
         allowed = nearest(wanted.account, accounts)
-        raise UserError(f"ems:cluster.account is {wanted.account!r}, which {_user()} may not charge: {allowed}.")
+        raise UserError(f"{key}.account is {wanted.account!r}, which {_user()} may not charge: {allowed}.")
 
 
-def _refuse_hours(key: str, wanted_hours: float, partitions: Iterable[Partition]) -> None:
-    for each in partitions:
-        if each.hours is not None and wanted_hours > each.hours:
-            raise UserError(
-                f"ems:cluster.{key} is {wanted_hours:g}: allowed in {each.name} are {each.hours:g} or less."
-            )
+def _refuse_hours(key: str, wanted_hours: float, partitions: Sequence[Partition]) -> None:
+    """A job that may start in several partitions starts where it fits: refused is what fits in none."""
+    longest = [each for each in partitions if each.hours is not None and wanted_hours > each.hours]
+    if longest and len(longest) == len(partitions):
+        most = max(longest, key=lambda each: each.hours or 0)
+        raise UserError(f"{key} is {wanted_hours:g}: allowed in {most.name} are {most.hours:g} or less.")
 
 
 def _folder(folder: Path) -> Mapping[str, Any]:

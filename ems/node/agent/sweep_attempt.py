@@ -68,6 +68,7 @@ class SweepAttempt(Attempt):
         return super()._guarded(unless_halted)
 
     _pilot: int | None = None  # so many points are to be computed now
+    _not_due = 0  # of the points that are not done, how many nobody is to compute now
     _is_damaged = False  # whether a batch was set aside, whose points are missing
 
     def _open_spools(self) -> Spools:
@@ -202,9 +203,16 @@ class SweepAttempt(Attempt):
             raise Halted(outcome)
 
     def _write_done(self) -> Path:
-        file = self._dir / "done.bits"
-        file.write_bytes(self._settled())
+        """Of the points that are not to be computed, which are not all done: some are left out, or wait for a pilot."""
+        file, settled = self._dir / "done.bits", self._settled()
+        file.write_bytes(settled)
+        self._not_due = self._undone - count_open(settled, self._count.points)
         return file
+
+    @property
+    def _undone(self) -> int:
+        """How many points are neither done nor given up."""
+        return self._count.points - self._count.done - self._count.given_up
 
     def _row(self, database: Database) -> Experiment:
         row = database.experiment(self._claim.experiment_id)
@@ -257,7 +265,7 @@ class SweepAttempt(Attempt):
             self._courier.wake()  # the driver may have spooled a batch
             self._attend(job)
             if self._crew:
-                self._crew.tend(self._count.points - self._count.done - self._count.failed)
+                self._crew.tend(self._undone - self._not_due)
 
     def _wait_until_stored(self) -> Outcome | None:
         """Until the courier has emptied the spool; an outcome if there is a reason to stop before."""
