@@ -12,8 +12,9 @@ import typer
 from typer.core import TyperGroup
 
 from ems.base.console import any_letter, err, show_error
-from ems.base.errors import EmsError, refused
+from ems.base.errors import EmsError, UserError, refused
 from ems.base.version import __version__
+from ems.cli import usage
 from ems.cli.cleaning import cleaning
 from ems.cli.databases import database as database_commands
 from ems.cli.environments import environments
@@ -57,9 +58,23 @@ class Commands(TyperGroup):
         by_name: Mapping[str, Any] = self.commands
         return sorted(by_name, key=lambda name: (PANELS.index(by_name[name].rich_help_panel), name == "pulumi"))
 
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except usage.Usage as error:
+            if usage.is_help(error):
+                raise
+            show_error(usage.told(error))
+        raise typer.Exit(UserError.exit_code)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except usage.Usage as error:
+            if usage.is_help(error):
+                raise
+            show_error(usage.told(error))
+            code = UserError.exit_code
         except EmsError as error:
             if ctx.params["debug"]:
                 err.print_exception()
