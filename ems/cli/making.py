@@ -94,10 +94,12 @@ def new(
     """Add an experiment: a stack file, and its code and a pinned environment to begin with where there are none."""
     from ems.cli import new_stack as stack
     from ems.cli import scaffold
+    from ems.lab import imports
 
     lab = laboratory.find()
     if command and (function or source):
         raise UserError("--command is for a program, --function and --from are for a function.", "Say one of them.")
+    imports.refuse_new(lab, name)
     if command:
         written = stack.of_command(lab, name, command)
     elif source:

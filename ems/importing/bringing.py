@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass, field
 
-from ems.base.errors import UserError
+from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.base.messages import Say, quoted
 from ems.databases import (
     RETRYABLE,
@@ -36,6 +36,10 @@ NOBODY: dict[str, Record] = {
     "project": Project(UNKNOWN, UNKNOWN),
     "funding": Funding(UNKNOWN, UNKNOWN),
 }
+UNFIT = (
+    "Give the column that type (--type COLUMN=TYPE) or another name (--rename OLD=NEW), or import into another table: "
+    "--into TABLE"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class _Bringing:
         made = made.like(record.read(known.registration) if known else None).knowing(self.wanted.said)
         row = record.registration(self.lab, self.wanted.stack, self.table, made)
         given_up = self._given_up(row)
-        self.database.check_columns(self.table, surveyed.sample)
+        self._check_columns(surveyed)
         if given_up and not dry_run:
             self.database.mark_destroyed(given_up.id)  # so that it is not the newest one any more
         if not dry_run:
@@ -147,6 +151,15 @@ class _Bringing:
             assert imported is not None
             with self.bar(f"storing {row.stack}") as show:
                 storing.run(surveyed.rows, show, lambda: self._check(surveyed), f"imported {imported.line()}")
+
+    def _check_columns(self, surveyed: Survey) -> None:
+        """DatabaseError, which says what this command can do, if the rows do not fit into the results table."""
+        try:
+            self.database.check_columns(self.table, surveyed.sample)
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:
+            raise type(error)(error.message, UNFIT) from error
 
     def _check(self, surveyed: Survey) -> None:
         """What was stored is what was surveyed."""

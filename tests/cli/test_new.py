@@ -23,6 +23,7 @@ from ems.stack import scalars, stackfile, yamlfile
 from ems.sweep import Sweep
 from tests.cli.running import execute, run
 from tests.conftest import commit
+from tests.importing.bringing import set_up
 
 
 def described(lab, name):
@@ -318,3 +319,13 @@ def test_the_command_says_what_it_wrote_and_what_is_to_be_said(here):
     assert "wrote stacks/Pulumi.fit.yaml" in done.stdout and "Give values to m" in done.stdout
     refused = execute("new", "b", "--function", "flat:f", "--command", "x")
     assert refused.returncode == 2 and "Say one of them" in refused.stderr
+
+
+def test_the_name_of_imported_rows_is_refused(here):
+    set_up(here)
+    (here.root / "runs.csv").write_text("m\n1\n")
+    run("import", "runs.csv", "--as", "phase")
+    for words in ([], ["--command", "python -c pass"]):
+        said = run("new", "phase", *words, expect=2).stderr
+        assert "phase is the name of imported rows" in said and "ems new NAME" in said
+    assert not here.stack_file("phase").exists()

@@ -52,6 +52,7 @@ def test_a_table_arrives_and_arrives_once(lab):
     assert "imported from runs.csv" in run("results", "phase").stdout and "imported" in run("status").stdout
     said = refused(str(write("bad.csv", "m,label\none,2\n")), "--as", "bad", "--into", "phase", expect=4)
     assert "column 'm' is int64 and cannot take text" in said
+    assert "--type COLUMN=TYPE" in said and "--into TABLE" in said and "columns:" not in said
     assert {found.registration.stack for found in experiments(lab)} == {"phase", "more"}
 
 
