@@ -87,14 +87,13 @@ def quoted(text: str) -> str:
 def _write_json(batches: Iterable[Batch], file: IO[str]) -> int:
     """An array of objects, one a line. JSON has no infinities: they become the texts "inf" and "-inf"."""
     rows = 0
-    file.write("[")
     for batch in batches:
         names = header(batch)
         for record in records(batch):
-            file.write(",\n" if rows else "\n")
+            file.write(",\n" if rows else "[\n")
             file.write(json.dumps(dict(zip(names, map(_jsonable, record), strict=True)), ensure_ascii=False))
             rows += 1
-    file.write("\n]\n")
+    file.write("\n]\n" if rows else "[\n]\n")
     return rows
 
 

@@ -243,3 +243,13 @@ class TestLocking:
         done = execute("env", "lock", "fit", "--from", "environment.yml")
         assert done.returncode == ProvenanceError.exit_code and "blas" in done.stderr
         assert not (repository / "environments/fit").exists()
+
+
+def test_a_folder_that_is_not_there_becomes_a_lab_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Made the lab new in" in run("init", "deep/down/new").stdout
+    root = tmp_path / "deep/down/new"
+    assert git(root, "rev-list", "--count", "HEAD") == "1" and laboratory.find(root).root == root
+    (tmp_path / "file").write_text("")
+    refused = run("init", "file/new", expect=2).stderr
+    assert "file/new cannot be made: Not a directory" in refused.replace("\n", " ") and "ems init DIR" in refused

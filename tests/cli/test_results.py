@@ -33,7 +33,9 @@ def test_results_on_standard_output(here: Lab) -> None:
     ran(here, batch([0, 0], texts("[red]name", "é", "[bold]"), floats("x", 0.1, None), rows=[0, 1]))
     assert run("results", "pi", "--format", "csv").stdout == 'point,row,"[red]name",x\n0,0,"é",0.1\n0,1,"[bold]",\n'
     assert run("results", "pi", "--format", "csv", "--columns", "x").stdout == "point,row,x\n0,0,0.1\n0,1,\n"
-    assert "no column 'y'" in run("results", "pi", "--columns", "x,y", "--format", "csv", expect=2).stderr
+    for format in ("csv", "json"):
+        done = run("results", "pi", "--columns", "x,y", "--format", format, expect=2)
+        assert "no column 'y'" in done.stderr and done.stdout == ""
     rows = json.loads(run("results", "pi", "--format", "json").stdout)
     assert rows[1] == {"point": 0, "row": 1, "[red]name": "[bold]", "x": None}
     assert all(part in run("results", "pi").stdout for part in ("[red]name", "[bold]", "é", "0.1"))
