@@ -170,6 +170,15 @@ def ended(stack: str, experiment: Experiment | None, *, ran: bool, why: bool = T
         line.append(f" · {note}: ems status {stack}")
     if under_way(experiment):
         return line.append(f"; {GOES_ON}")
-    if experiment.state is State.SUCCEEDED and rounds.is_proposing(experiment.registration):
-        return line.append(f"; {experiment.log_tail}")
+    if experiment.state is State.SUCCEEDED:
+        return line.append(*_remark(experiment))
     return line.append(f": {experiment.error.splitlines()[0]}") if experiment.error and why else line
+
+
+def _remark(experiment: Experiment) -> tuple[str, str]:
+    """What is said of a run with rows, but for how many those are, and the files that it left; its colour."""
+    told = experiment.log_tail
+    if rounds.is_proposing(experiment.registration):
+        return f"; {told}", ""
+    said = told.partition("\n")[0].partition("; not read: ")[0].partition("; ")[2]
+    return (f": {said}", "yellow") if said else ("", "")

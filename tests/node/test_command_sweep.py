@@ -46,7 +46,7 @@ class Programs:
         sweep: Mapping[str, object] | None = None,
         workers: int = 1,
         env: Mapping[str, str] = {},
-        columns: Mapping[str, str] = {},
+        results: Mapping[str, object] = {},
         **job: object,
     ) -> None:
         self.bench = bench
@@ -57,8 +57,8 @@ class Programs:
         }
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": env}
         place = {"cluster": {"kind": "laptop", "workers": workers}}
-        results = {"results": {"table": "r", "columns": columns}}
-        spec = ExperimentSpec.model_validate({**fields, **place, **results, "job": described})
+        said = {"results": {"table": "r", **results}}
+        spec = ExperimentSpec.model_validate({**fields, **place, **said, "job": described})
         self.run_dir = bench.register(points=points, spec=spec)
         self.run_dir.mkdir(parents=True)
         files = {"job.py": code} if isinstance(code, str) else code
@@ -145,3 +145,38 @@ def propose(rows, round):
     assert bench.values()["x"] == [1, 2, 4, 102, 204, 103, 408, 104]
     assert bench.values()["label"] == [f"a{x}" for x in bench.values()["x"]]
     assert [each.points for each in bench.database.rounds("e1")] == [2, 2, 2, 0]
+
+
+def test_without_rows_it_is_told_what_the_first_point_left_and_how_to_have_rows(bench: Bench) -> None:
+    files = Programs(bench, ["sh", "-c", "echo {x} 0.5 > out.txt; echo x > plot.png"], points=3)
+    assert files.run() == (State.SUCCEEDED, 3, 0), files.log()
+    assert bench.row().log_tail.splitlines() == [
+        "0 rows; not read of point-0: out.txt (6 bytes), plot.png (2 bytes)",
+        "To have rows, say in the stack file where they are:",
+        "    results:",
+        "      table: r",
+        "      files: [out.txt]",
+        '      format: {type: csv, delimiter: " ", header: [c1, c2]}',
+        "A job without rows says `results: none`.",
+    ]
+
+
+def test_rows_that_programs_only_print_are_told_too(bench: Bench) -> None:
+    printing = Programs(bench, ["sh", "-c", "echo n,y; echo {x},0.5"], points=3)
+    assert printing.run() == (State.SUCCEEDED, 3, 0), printing.log()
+    first, *lines = bench.row().log_tail.splitlines()
+    assert first == "0 rows; not read of point-0: stdout.txt (10 bytes)" and "      stdout: csv" in lines
+    assert not any("files" in line for line in lines)
+
+
+def test_columns_that_are_declared_and_never_come_are_told(bench: Bench) -> None:
+    programs = Programs(bench, results={"columns": {"y": "float", "zip": "text"}})
+    assert programs.run() == (State.SUCCEEDED, 20, 0), programs.log()
+    assert bench.row().log_tail == "19 rows; no row has a value of zip, declared in `results: columns`"
+
+
+def test_a_results_file_that_cannot_be_read_is_called_as_its_program_calls_it(bench: Bench) -> None:
+    results = {"files": ["out.txt"], "format": {"type": "csv", "header": ["k"]}}
+    programs = Programs(bench, ["sh", "-c", "echo 1,2 > out.txt"], points=1, results=results)
+    assert programs.run() == (State.FAILED, 0, 1), programs.log()
+    assert programs.errors()[0].startswith("out.txt:1: 2 fields, where")

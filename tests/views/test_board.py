@@ -86,3 +86,12 @@ def test_where_no_row_was_stored_the_files_that_were_left_are_told(here: Lab, ex
 def test_an_end_says_what_happened_and_why(experiment: Experiment, state: State, error: str, said: str) -> None:
     found = replace(experiment, state=state, error=error, rows_stored=1)
     assert ended("pi", found, ran=True).plain == said
+
+
+def test_what_is_odd_about_a_run_with_rows_is_said_in_its_line(experiment: Experiment) -> None:
+    told = "5 rows; no row has a value of zip, declared in `results: columns`; not read: plot.png (2 bytes)"
+    succeeded = replace(experiment, state=State.SUCCEEDED, rows_stored=5, log_tail=told)
+    line = ended("pi", succeeded, ran=True).plain
+    assert line.endswith(": no row has a value of zip, declared in `results: columns`")
+    told = "5 rows; not read: plot.png (2 bytes)"
+    assert "not read" not in ended("pi", replace(succeeded, log_tail=told), ran=True).plain

@@ -27,20 +27,30 @@ class Form(NamedTuple):
     header: int = 0  # how many names
 
 
-def told(folder: Path, found: Sequence[FileLeft], table: str) -> list[str]:
-    """Lines that say how to have files of `folder` stored in `table`; without any such file, what else to say."""
+def told(folder: Path, found: Sequence[FileLeft], table: str, printed: str = "") -> list[str]:
+    """Lines that say how to have files of `folder` stored in `table`; without any such file, what else to say.
+
+    `printed`: what the job printed, or the beginning of that: it may be rows, too.
+    """
     groups = list(_groups(folder, found))
     forms = {pattern: form for pattern, path in groups if (form := _form(path)) is not None}
-    if not forms:
-        wrong = next((line for _, path in groups if (line := _printed(path))), "")
-        return [*filter(None, [wrong]), "A job without rows says so in its stack file, as `results: none`."]
-    form = max(forms.values())
-    patterns = [pattern for pattern, other in forms.items() if other in (form, Form())][:MOST_PATTERNS]
+    if forms:
+        form = max(forms.values())
+        patterns = [pattern for pattern, other in forms.items() if other in (form, Form())][:MOST_PATTERNS]
+        return _declaring(table, f"files: [{', '.join(map(_quoted, patterns))}]", form)
+    if (form := _form_of_output(_lines_of(printed))) is not None:
+        return _declaring(table, f"stdout: {form.type}", form._replace(type=""))
+    wrong = next((line for _, path in groups if (line := _printed(path.name, _lines(path)))), "")
+    wrong = wrong or _printed("Standard output", _lines_of(printed))
+    return [*filter(None, [wrong]), "A job without rows says so in its stack file, as `results: none`."]
+
+
+def _declaring(table: str, where: str, form: Form) -> list[str]:
     return [
         "To have rows, say in the stack file where they are:",
         "    results:",
         f"      table: {table}",
-        f"      files: [{', '.join(map(_quoted, patterns))}]",
+        f"      {where}",
         *([f"      format: {{{_said(form)}}}"] if form != Form() else []),
         "A job without rows says `results: none`.",
     ]
@@ -68,14 +78,30 @@ def _form(path: Path) -> Form | None:
         return Form("jsonl")
     if not lines or any(map(literal, lines)):
         return None
+    form = _form_of_table(lines, DELIMITERS.get(path.suffix.lower(), ","))
+    if form is None:
+        return Form() if known else None
+    return form._replace(type="") if known else form
+
+
+def _form_of_table(lines: Sequence[str], usual: str) -> Form | None:
+    """None if no sign separates cells; the `usual` one is not told."""
     rows = [line for line in lines if not line.startswith("#")] or lines
     delimiter = next((sign for sign in ",\t;| " if _separates(sign, rows)), "")
     if not delimiter:
-        return Form() if known else None
+        return None
     first = _cells(rows[0], delimiter)
     named = not any(map(is_number, first)) or len(rows) < len(lines)
-    usual = DELIMITERS.get(path.suffix.lower(), ",")
-    return Form("" if known else "csv", "" if delimiter == usual else delimiter, 0 if named else len(first))
+    return Form("csv", "" if delimiter == usual else delimiter, 0 if named else len(first))
+
+
+def _form_of_output(lines: Sequence[str]) -> Form | None:
+    """Of what was printed: people print sentences, too, so a table has two lines or more, with numbers in the last."""
+    if lines and all(map(_is_object, lines)):
+        return Form("jsonl")
+    if len(lines) < 2 or any(map(literal, lines)) or (form := _form_of_table(lines, ",")) is None:
+        return None
+    return form if any(map(is_number, _cells(lines[-1], form.delimiter or ","))) else None
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
@@ -97,21 +123,30 @@ def _is_object(line: str) -> bool:
         return False
 
 
+def beginning(file: Path, start: int = 0) -> str:
+    """The first lines of a file, from a byte of it on; "" of what is not text, or not there."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(start)
+            data = opened.read(SNIFFED_BYTES)
+        return (data[: data.rfind(b"\n") + 1] if len(data) == SNIFFED_BYTES else data).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
 def _lines(path: Path) -> list[str]:
     """The first complete lines, without blank ones; none of what is not text."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(SNIFFED_BYTES)
-        text = data[: data.rfind(b"\n") + 1].decode("utf-8") if len(data) == SNIFFED_BYTES else data.decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return []
+    return _lines_of(beginning(path))
+
+
+def _lines_of(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()][:SNIFFED_LINES] if "\0" not in text else []
 
 
-def _printed(path: Path) -> str:
+def _printed(where: str, lines: Sequence[str]) -> str:
     """What to change in a program that printed Python's own text of its rows."""
-    line = next((line for line in _lines(path) if literal(line)), "")
-    return f"{path.name} has a {literal(line)} of Python in each line. {fix(literal(line), ',')}" if line else ""
+    line = next((line for line in lines if literal(line)), "")
+    return f"{where} has a {literal(line)} of Python in each line. {fix(literal(line), ',')}" if line else ""
 
 
 def _said(form: Form) -> str:

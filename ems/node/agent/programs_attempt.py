@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ems.base import aside
-from ems.base.messages import some
+from ems.base.messages import counted, some
+from ems.databases import Condition, Database
 from ems.node.agent import advice, leftovers
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.platform import Probe
 from ems.node.agent.sweep_attempt import SweepAttempt
-from ems.node.agent.tidying import shown
+from ems.node.agent.tidying import never_came, shown
 from ems.node.driver.worker_process import SOURCE
 from ems.node.job.keeper import Job
 from ems.node.programs.order import ProgramOrder
+from ems.node.programs.site import OUTPUT
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.programs.driver import main; main(sys.argv[2])"
 OF_POINTS = ("EMS_PARAMETERS", "EMS_RESULTS_DIR")  # variables that each point has its own of
@@ -53,18 +55,36 @@ class ProgramsAttempt(SweepAttempt):
 
     def _advice(self) -> str:
         """Where no point has rows: what the first of them left, and how to have rows of it."""
-        if self._declared.none or self._patiently(self._row).rows_stored:
+        if self._declared.none:
             return ""
+        if rows := self._patiently(self._row).rows_stored:
+            awaited = self._patiently(self._awaited) if self._declared.columns else []
+            return f"{counted(rows, 'row')}; {never_came(awaited)}" if awaited else ""
         attempt, folder = max(leftovers.folders(self._dir), default=(0, self._dir))
         point = min(folder.glob("point-*"), key=lambda path: int(path.name.removeprefix("point-")), default=None)
         if point is None:
             return ""
         found = leftovers.of_attempt(attempt, point)
         first = f"0 rows; not read of {point.name}: {some([*map(shown, found)])}"
-        return "\n".join([first, *advice.told(point, found, self._claim.results_table)])
+        files = [file for file in found if file["name"] != OUTPUT]
+        return "\n".join(
+            [first, *advice.told(point, files, self._claim.results_table, advice.beginning(point / OUTPUT))]
+        )
+
+    def _awaited(self, database: Database) -> list[str]:
+        """The columns that the stack file declares, and of which no row has a value."""
+        id = self._claim.experiment_id
+        first = next(iter(database.results(id, chunk_rows=1)), None)
+        there = {column.name for column in first.columns} if first else set()
+        return [name for name in self._declared.columns if name not in there or not _has_value(database, id, name)]
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
         return Job(command, folder, os.environ, self._dir, self._config.grace_s)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> Probe | None:
         return Attempt._ask(self, ems, variables)
+
+
+def _has_value(database: Database, experiment_id: str, column: str) -> bool:
+    found = database.results(experiment_id, [column], [Condition(column, "!=", None)], chunk_rows=1)
+    return next(iter(found), None) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,16 @@ def say_in_log(run_dir: Path, line: str) -> None:
     """A line of EMS's own in the job's log."""
     with (run_dir / "job.log").open("a", encoding="utf-8") as file:
         file.write(f"--- {line} ---\n")
+
+
+def printed_first(run_dir: Path, attempt: int) -> str:
+    """The first lines that the job of this attempt printed, as far as the log has them."""
+    file, mark = run_dir / "job.log", f"--- attempt {attempt} ---\n".encode()
+    if not file.exists() or not file.stat().st_size:
+        return ""
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as log:
+        start = log.rfind(mark)
+    return advice.beginning(file, start + len(mark)) if start >= 0 else ""
 
 
 @dataclass(frozen=True)
@@ -64,11 +75,12 @@ class Tidying:
         parts = [*self._said(reader, found)]
         if not parts:
             return
+        printed = "" if self.declared.stdout else printed_first(self.run_dir, self.claim.attempt)
         first = f"{counted(reader.rows, 'row')}; {'; '.join(parts)}"
         say_in_log(self.run_dir, first)
         yield first
         if not reader.rows and not self.declared.none:
-            lines = advice.told(folder, found, self.claim.results_table)
+            lines = advice.told(folder, found, self.claim.results_table, printed)
             with (self.run_dir / "job.log").open("a", encoding="utf-8") as file:
                 file.writelines(f"{line}\n" for line in lines)
             yield from lines
@@ -76,10 +88,17 @@ class Tidying:
     def _said(self, reader: ResultsReader, found: Sequence[FileLeft]) -> Iterator[str]:
         if missing := reader.missing():
             yield f"nothing matches {some([*map(plain, missing)])} of `results: files`"
+        if reader.rows and (awaited := reader.awaited()):
+            yield never_came(awaited)
         if found:
             yield f"not read: {some([*map(shown, found)])}"
         elif not reader.rows and not self.declared.none and not missing:
             yield NOTHING_WRITTEN
+
+
+def never_came(columns: Sequence[str]) -> str:
+    """Of columns that the stack file declares."""
+    return f"no row has a value of {some([*map(plain, columns)])}, declared in `results: columns`"
 
 
 def shown(file: FileLeft) -> str:

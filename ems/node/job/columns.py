@@ -36,10 +36,13 @@ class KnownTypes:
     def __init__(self, declared: Mapping[str, ColumnType] | None = None) -> None:
         self.declared: Mapping[str, ColumnType] = declared or {}
         self.known: dict[str, Kind] = {}
+        self.awaited = set(self.declared)  # those of which no value has come
 
     def typed(self, name: str, values: Values) -> Column | None:
         """A column of `values`; None while nothing but nulls was seen. Misfit at the first value that does not fit."""
         if name in self.declared:
+            if name in self.awaited and any(value is not None for value in values):
+                self.awaited.discard(name)
             return _as_declared(name, values, self.declared[name])
         kind, misfits = settled(values, self.known.get(name))
         if misfits:

@@ -31,4 +31,4 @@ def reader_of(results: Path, working: Path, output: Path | None, said: Declared)
         printed: list[Source] = [Output(said, output, types)] if output and said.stdout else []
         return [ResultsFolder(results, types, said), *own, *printed]
 
-    return ResultsReader(results, said.columns, sources)
+    return ResultsReader(results, said.columns, sources, working)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,13 @@ CELLS_AT_ONCE = 1_000_000
 
 class ResultsError(EmsError):
     """A results file that cannot be read: names file, line, column and value as far as there are such."""
+
+    def below(self, folders: Sequence[Path]) -> ResultsError:
+        """The same, with files called as the job calls them: what it left is elsewhere when somebody reads this."""
+        message = self.message
+        for folder in folders:
+            message = message.replace(f"{folder}/", "")
+        return type(self)(message, self.hint)
 
 
 class Rewritten(ResultsError):

@@ -30,16 +30,21 @@ class ResultsReader:
         folder: Path,
         declared: Mapping[str, ColumnType] | None = None,
         sources: Callable[[KnownTypes], Sequence[Source]] | None = None,
+        working: Path | None = None,
     ) -> None:
-        """`declared`: types of columns. `sources`: makes what is read, instead of `folder` alone."""
-        self._folder, self._declared = folder, declared
+        """`declared`: types of columns. `sources`: makes what is read, instead of `folder` alone.
+
+        `working`: where the job runs; errors name files below it, as those of `folder`, by their paths from there.
+        """
+        self._declared, self._folders = declared, [folder, *([working] if working else [])]
         self._make = sources or (lambda types: [ResultsFolder(folder, types)])
         self._late: set[Path] = set()  # files that were rewritten while the job ran
         self._restarted = False
         self._open()
 
     def _open(self) -> None:
-        self._sources = self._make(KnownTypes(self._declared))
+        self._types = KnownTypes(self._declared)
+        self._sources = self._make(self._types)
         self._over: set[Path] | None = None  # of a job that has ended, the files that have no more rows
         self._fault: ResultsError | None = None
         self.rows = 0  # read so far
@@ -58,7 +63,7 @@ class ResultsReader:
             for chunk in () if ended and self.is_due else self._chunks(ended):
                 chunks.append(chunk)
         except ResultsError as fault:
-            self._fault = fault
+            self._fault = fault.below(self._folders)
         if self._fault and not chunks:
             raise self._fault
         if ended and self.is_due and not chunks:
@@ -76,6 +81,8 @@ class ResultsReader:
                     yield from file.verified()
                 except Rewritten as fault:
                     self._forgive(source, file, fault)
+                except ResultsError as fault:
+                    raise fault.below(self._folders) from None
 
     @property
     def is_due(self) -> bool:
@@ -90,6 +97,10 @@ class ResultsReader:
         """The patterns of the stack file that match nothing."""
         return [pattern for source in self._sources for pattern in source.missing]
 
+    def awaited(self) -> list[str]:
+        """The columns that the stack file declares, and of which no row has a value."""
+        return [name for name in self._declared or () if name in self._types.awaited]
+
     def _files(self) -> list[ResultsFile]:
         return [file for source in self._sources for file in source.files]
 
@@ -102,7 +113,7 @@ class ResultsReader:
     def _forgive(self, source: Source, file: ResultsFile, fault: Rewritten) -> None:
         """The file waits for the end of the job; the fault, if it is not one that may be rewritten."""
         if self._restarted or not source.forgives:
-            raise fault
+            raise fault.below(self._folders)
         self._late.add(file.path)
 
     def _chunks(self, ended: bool) -> Iterator[Chunk]:

@@ -23,6 +23,7 @@ from ems.sweep import placeholders
 from ems.sweep.placeholders import RESULTS
 
 LOG_LINES, LOG_BYTES, SAID_CHARACTERS = 30, 8 * 2**10, 300
+OUTPUT = "stdout.txt"  # among what a point left
 OUTPUT_BYTES = 2**20  # that are kept of the output of a point without rows
 
 
@@ -94,7 +95,7 @@ class Site:
             _move(path, keep / path.name)
         if not has_rows and self.stdout.exists() and self.stdout.stat().st_size:
             keep.mkdir(parents=True, exist_ok=True)
-            (keep / "stdout.txt").write_bytes(_last_bytes(self.stdout, OUTPUT_BYTES))
+            (keep / OUTPUT).write_bytes(_last_bytes(self.stdout, OUTPUT_BYTES))
 
 
 def _move(path: Path, target: Path) -> None:

@@ -195,3 +195,28 @@ def test_what_python_printed_by_accident_is_told(tmp_path: Path) -> None:
     first, second = advised(tmp_path, {"final_results.txt": "(1, 2, 0.5)\n(1, 3, 0.25)\n"})
     assert first.startswith("final_results.txt has a tuple of Python in each line.") and "print(*row" in first
     assert "results: none" in second
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected"),
+    [
+        ("n,loss\n1,0.5\n2,0.25\n", ["stdout: csv"]),
+        ("1 0.5\n2 0.25\n", ["stdout: csv", 'format: {delimiter: " ", header: [c1, c2]}']),
+        ('{"n": 1}\n{"n": 2}\n', ["stdout: jsonl"]),
+    ],
+)
+def test_rows_that_were_printed_are_declared(tmp_path: Path, printed: str, expected: list[str]) -> None:
+    lines = [line.strip() for line in advice.told(tmp_path, [], "t", printed)]
+    assert lines[1:3] == ["results:", "table: t"] and lines[3:-1] == expected
+
+
+@pytest.mark.parametrize("printed", ["", "n,m\n", "at step 1, all is well\nat step 2, it is not\n", "it\nwent\nwell\n"])
+def test_what_was_printed_for_people_is_not_taken_for_rows(tmp_path: Path, printed: str) -> None:
+    assert advice.told(tmp_path, [], "t", printed) == [
+        "A job without rows says so in its stack file, as `results: none`."
+    ]
+
+
+def test_what_python_printed_of_tuples_is_told_of_the_output_too(tmp_path: Path) -> None:
+    first, _ = advice.told(tmp_path, [], "t", "(1, 2, 0.5)\n")
+    assert first.startswith("Standard output has a tuple of Python in each line.")

@@ -140,3 +140,25 @@ def test_a_pattern_that_matches_nothing_is_told(bench: Bench) -> None:
     first, *lines = row.log_tail.splitlines()
     assert first == '0 rows; nothing matches "out/*.csv" of `results: files`; not read: output/a.csv (2 bytes)'
     assert "      files: [output/a.csv]" in lines
+
+
+def test_rows_that_were_only_printed_are_told_with_how_to_declare_them(bench: Bench) -> None:
+    row = ran(bench, ["sh", "-c", "echo n,x; for n in 1 2 3; do echo $n,0.5; done"])
+    assert (row.state, row.rows_stored) == (State.SUCCEEDED, 0)
+    assert row.log_tail.splitlines()[1:5] == [
+        "To have rows, say in the stack file where they are:", "    results:", "      table: r", "      stdout: csv"
+    ]  # fmt: skip
+
+
+def test_declared_columns_that_never_come_are_told(bench: Bench) -> None:
+    script = "echo n,x,e; echo 1,0.5,"
+    row = ran(bench, ["sh", "-c", script], stdout="csv", columns={"zip": "text", "x": "float", "e": "text"})
+    assert row.state is State.SUCCEEDED
+    assert row.log_tail == "1 row; no row has a value of zip, e, declared in `results: columns`"
+
+
+def test_a_file_that_cannot_be_read_is_called_as_its_program_calls_it(bench: Bench) -> None:
+    script = "mkdir out; echo 1 2 3 > out/final.txt"
+    form = {"type": "csv", "delimiter": " ", "header": ["k", "y"]}
+    row = ran(bench, ["sh", "-c", script], files=["out/*.txt"], format=form)
+    assert row.error.startswith("out/final.txt:1: 3 fields, where `results: {format: {header: …}}` has 2.")
