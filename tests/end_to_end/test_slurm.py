@@ -117,13 +117,20 @@ def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmSer
     )
     user.write("experiments/e/sweep.py", NODES)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 600, 1]}}})
-    user.commit("A sweep")
+    said = {"results": {"table": "g", "stdout": "csv"}}
+    grid = {"command": ["sh", "-c", 'sleep 0.2; printf "job\n$SLURM_JOB_ID\n"'], "sweep": {"n": {"range": [1, 60, 1]}}}
+    user.describe("g", grid, **said)
+    user.commit("A sweep, and a grid over a program")
     user.ems("up", "lab", "sherlock")
     user.ems("up", "s")
+    user.ems("up", "g")
+    jobs = user.asked("SELECT job, count(*) FROM g GROUP BY job")
+    assert len(jobs) >= 2 and sum(count for _, count in jobs) == 60
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(600, 180300)]
     jobs = user.asked("SELECT job, count(*) FROM e GROUP BY job")
     assert len(jobs) >= 2 and min(count for _, count in jobs) > 20
-    ((usd, hours),) = user.asked("SELECT usd, hours FROM charge")
+    of_sweep = "SELECT usd, hours FROM charge JOIN experiment ON id = experiment_id WHERE stack = 's'"
+    ((usd, hours),) = user.asked(of_sweep)
     assert 3600 * hours < usd < 7 * 3600 * hours + 60
     assert slurm.run("squeue", "-h") == ""
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from ems.node.agent.certificate import make_certificate
 from ems.node.driver.points import Order
+from ems.node.programs.order import ProgramOrder
 from ems.spool.folder import read
 from tests.processes import eventually
 
@@ -26,42 +31,73 @@ def f(x):
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver."
 JOIN = BOOT + "joining import main; main(*sys.argv[2:], '0')"
 DRIVE = BOOT + "driver import main; main(sys.argv[2])"
+PROGRAMS = "import sys; sys.path[0] = sys.argv[1]; from ems.node.programs.driver import main; main(sys.argv[2])"
+# Each point notes the process that it leaves behind.
+PROGRAM = """
+import os, subprocess, sys, time
+left = subprocess.Popen(["sleep", "300"], start_new_session=True)
+with open("../../../sleepers", "a") as file:
+    file.write(f"{left.pid}\\n")
+time.sleep(0.2)
+print(f"y,node\\n{2 * int(sys.argv[1])},{os.environ['NODE']}")
+"""
 
 
 class Joined:
-    def __init__(self, folder: Path, points: int, pause_s: float, here: int = 0) -> None:
+    """A sweep whose driver and workers are processes of the test: of a function, or of a program."""
+
+    def __init__(self, folder: Path, points: int, pause_s: float, here: int = 0, program: str = "") -> None:
         self.folder, self.points = folder, points
         (folder / "code").mkdir()
-        (folder / "code/job.py").write_text(CODE.replace("PAUSE_S", str(pause_s)))
+        (folder / "code/job.py").write_text(program or CODE.replace("PAUSE_S", str(pause_s)))
         (folder / "done").write_bytes(b"")
         make_certificate(folder / "joining")
-        order = Order("job:f", [{"x": {"range": [0, points - 1, 1]}}], str(folder / "code"), str(folder / "spool"),
-                      str(folder / "done"), str(folder / "progress.json"), 2, 1,
-                      joining=str(folder / "joining"), host="127.0.0.1", workers_here=here)  # fmt: skip
+        order = self.of_program(here) if program else Order("job:f", **self.ordered(here))
         (folder / "order.json").write_text(json.dumps(asdict(order)))
-        self.driver = self.start(DRIVE, folder / "order.json")
+        self.driver = self.start(PROGRAMS if program else DRIVE, folder / "order.json")
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, boot: str, *words: object) -> subprocess.Popen[bytes]:
+    def ordered(self, here: int) -> dict[str, Any]:
+        folder = self.folder
+        return {
+            "grids": [{"x": {"range": [0, self.points - 1, 1]}}], "code": str(folder / "code"),
+            "spool": str(folder / "spool"), "done": str(folder / "done"), "progress": str(folder / "progress.json"),
+            "workers": 2, "threads": 1, "joining": str(folder / "joining"), "host": "127.0.0.1", "workers_here": here,
+        }  # fmt: skip
+
+    def of_program(self, here: int) -> ProgramOrder:
+        return ProgramOrder(
+            function="", command=[sys.executable, "job.py", "{x}"], env={}, variables={"PATH": os.environ["PATH"]},
+            parameters={}, protocol="process", folder=str(self.folder / "work"), left=str(self.folder / "left"),
+            results={"table": "r", "stdout": "csv"}, python=sys.executable, source=str(ROOT), of_machine=["NODE"],
+            **self.ordered(here),
+        )  # fmt: skip
+
+    def start(self, boot: str, *words: object, **variables: str) -> subprocess.Popen[bytes]:
         log = (self.folder / "log").open("ab")
         command = [sys.executable, "-c", boot, str(ROOT), *map(str, words)]
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | variables)
 
     def join(self, name: str) -> subprocess.Popen[bytes]:
         eventually((self.folder / "joining/scheduler.json").exists)
-        self.workers.append(self.start(JOIN, self.folder / "joining", name))
+        self.workers.append(self.start(JOIN, self.folder / "joining", name, NODE=name))
         return self.workers[-1]
 
     def progress(self) -> dict[str, float]:
         file = self.folder / "progress.json"
         return json.loads(file.read_text()) if file.exists() else {"done": 0, "workers": 0}
 
-    def rows(self) -> list[int]:
+    def rows(self) -> list[Any]:
+        return sorted(self.values("y"))
+
+    def values(self, name: str) -> list[Any]:
+        """Of a column, once the driver has ended well."""
         assert self.driver.wait(120) == 0, (self.folder / "log").read_text()
         batches = [read(path) for path in sorted((self.folder / "spool").glob("*.batch"))]
-        found = [y for batch in batches for column in batch.columns if column.name == "y" for y in column.values]
         assert [mark for batch in batches for mark in batch.marks] == []
-        return sorted(found)
+        return [
+            value for batch in batches for column in batch.columns if column.name == name for value in column.values
+        ]
 
     def end(self) -> None:
         for process in [self.driver, *self.workers]:
@@ -115,3 +151,22 @@ def test_who_has_not_the_key_is_refused(joined, tmp_path):
     stranger.wait()
     sweep.join("a")
     assert sweep.rows() == [2 * x for x in range(5)]
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_programs_run_on_workers_that_join_and_leave_nothing_behind(joined, tmp_path, end):
+    sweep = joined(40, 0.0, program=PROGRAM)
+    first = sweep.join("a")
+    eventually(lambda: sweep.progress()["done"] > 2)
+    sweep.join("b")
+    eventually(lambda: sweep.progress()["workers"] == 2)
+    getattr(first, end)()
+    first.wait(60)
+    assert sweep.rows() == [2 * x for x in range(40)]
+    assert set(sweep.values("node")) == {"a", "b"}
+    assert sweep.workers[1].wait(30) is not None
+    sleepers = [int(line) for line in (tmp_path / "sleepers").read_text().split()]
+    alive = [pid for pid in sleepers if psutil.pid_exists(pid)]
+    assert len(sleepers) >= 40 and len(alive) <= (1 if end == "kill" else 0), "a killed job is cleaned up by Slurm"
+    for pid in alive:
+        os.kill(pid, signal.SIGKILL)

@@ -14,7 +14,7 @@ from ems.databases import Condition, Database
 from ems.node.agent import advice, leftovers
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.platform import Probe
-from ems.node.agent.sweep_attempt import SweepAttempt
+from ems.node.agent.sweep_attempt import JOIN, SweepAttempt
 from ems.node.agent.tidying import never_came, shown
 from ems.node.driver.worker_process import SOURCE
 from ems.node.job.keeper import Job
@@ -38,11 +38,13 @@ class ProgramsAttempt(SweepAttempt):
 
     def _order(self, job: Mapping[str, Any], unpacked: Path) -> ProgramOrder:
         variables = self._variables(job)
+        of_machine = [*(self._crew.variables if self._crew else ())]
         return ProgramOrder(
             function="",
             command=job["command"],
             env=dict(self._spec["env"]),
-            variables={name: text for name, text in variables.items() if name not in OF_POINTS},
+            variables={name: text for name, text in variables.items() if name not in {*OF_POINTS, *of_machine}},
+            of_machine=of_machine,
             parameters=job["parameters"],
             protocol=job["protocol"],
             folder=str(self._dir / "work"),
@@ -78,7 +80,10 @@ class ProgramsAttempt(SweepAttempt):
         there = {column.name for column in first.columns} if first else set()
         return [name for name in self._declared.columns if name not in there or not _has_value(database, id, name)]
 
-    def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
+    def _joiner(self, folder: Path) -> list[str]:  # noqa: ARG002
+        return [sys.executable, "-c", JOIN, SOURCE]
+
+    def _driver(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
         return Job(command, folder, os.environ, self._dir, self._config.grace_s)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> Probe | None:

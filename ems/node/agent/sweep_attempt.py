@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,25 +141,27 @@ class SweepAttempt(Attempt):
 
     def _order(self, job: Mapping[str, Any], unpacked: Path) -> Order:
         own: dict[str, Any] = {key: job.get(key) for key in ("setup", "setup_timeout_s")}
-        order = Order(function=job["function"], **own, **self._ordered(job, unpacked))
-        if self._crew is None:
-            return order
-        joining, folder = self._crew.joining, str(self._dir / "joining")
-        return replace(order, workers=joining.workers, workers_here=joining.here, host=joining.host, joining=folder)
+        return Order(function=job["function"], **own, **self._ordered(job, unpacked))
 
-    def _workers_here(self) -> int:
-        """How many compute on this machine: where others join, as many as it has a part in."""
-        if self._crew:
-            return max(1, self._crew.joining.here)
-        return self._spec["cluster"].get("workers") or os.cpu_count() or 1
+    def _workers(self) -> dict[str, Any]:
+        if self._crew is None:
+            return {"workers": self._spec["cluster"].get("workers") or os.cpu_count() or 1}
+        joining, folder = self._crew.joining, str(self._dir / "joining")
+        return {"workers": joining.workers, "workers_here": joining.here, "host": joining.host, "joining": folder}
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
         if self._crew:
             make_certificate(self._dir / "joining")
-            python = str(Path(self._config.environment) / "bin/python")
-            boot = [python, "-c", JOIN, str(folder.with_name("ems.zip")), str(self._dir / "joining")]
-            self._crew.begin(boot, variables, folder)
+            self._crew.begin([*self._joiner(folder), str(self._dir / "joining")], variables, folder)
+        return self._driver(command, folder, variables)
+
+    def _driver(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
         return super()._process(command, folder, variables)
+
+    def _joiner(self, folder: Path) -> list[str]:
+        """Starts a worker on another machine."""
+        python = Path(self._config.environment) / "bin/python"
+        return [str(python), "-c", JOIN, str(folder.with_name("ems.zip"))]
 
     def _ordered(self, job: Mapping[str, Any], unpacked: Path) -> dict[str, Any]:
         """Of an order, what does not depend on what computes the points."""
@@ -169,7 +171,7 @@ class SweepAttempt(Attempt):
             "spool": str(self._spools.own.folder),
             "done": str(self._write_done()),
             "progress": str(self._dir / "progress.json"),
-            "workers": self._workers_here(),
+            **self._workers(),
             "threads": job["threads"],
             "retries": job["retries"],
             "max_failures": None if self._max_failures is None else self._max_failures - self._count.given_up,

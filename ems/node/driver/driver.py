@@ -156,7 +156,7 @@ class Driver:
         self._progress = ProgressFile(order.progress)
         self._rounds = Rounds(order, proposers) if order.propose else None
         self._platforms = Platforms(Path(order.progress).with_name(FILE))
-        self._measure = Measure(Path(order.progress).with_name(measured.FILE), order.workers)
+        self._measure = Measure(Path(order.progress).with_name(measured.FILE))
 
     def run(self) -> int:
         """Compute what is not done; returns the exit code: 0, 3 after too many failures, 143 after SIGTERM."""
@@ -230,7 +230,7 @@ class Driver:
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
         self._batch_size.learn(returned.points, returned.seconds, len(returned.data))
-        self._measure.add(returned.points, returned.seconds, returned.memory_mb)
+        self._measure.add(returned.points, returned.seconds, returned.memory_mb, self._workers.count)
         self._hand_out()  # the worker need not wait for the disk
         self._write(returned.data)
 

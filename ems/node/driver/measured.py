@@ -24,7 +24,7 @@ class Measured(TypedDict):
     points: Annotated[int, "How many points the run computed; those that failed count, too."]
     worker_s: Annotated[float, "Seconds that its workers were at work on them, all workers together."]
     took_s: Annotated[float, "Seconds from the start of the workers to the last point."]
-    workers: Annotated[int, "How many workers there were."]
+    workers: Annotated[int, "How many workers there were at once, at most."]
     memory_mb: Annotated[
         float, "The most memory that one worker had, or a program that it ran and that has ended, in MB (10^6 bytes)."
     ]
@@ -33,14 +33,15 @@ class Measured(TypedDict):
 class Measure:
     """Adds up what batches cost."""
 
-    def __init__(self, file: Path, workers: int) -> None:
+    def __init__(self, file: Path) -> None:
         self._file, self._began = file, time.monotonic()
-        self._sum: Measured = {"points": 0, "worker_s": 0.0, "took_s": 0.0, "workers": workers, "memory_mb": 0.0}
+        self._sum: Measured = {"points": 0, "worker_s": 0.0, "took_s": 0.0, "workers": 0, "memory_mb": 0.0}
 
-    def add(self, points: int, seconds: float, memory_mb: float) -> None:
-        """A batch, and the most memory that its worker had by then."""
+    def add(self, points: int, seconds: float, memory_mb: float, workers: int) -> None:
+        """A batch, the most memory that its worker had by then, and how many workers there are now."""
         self._sum["points"] += points
         self._sum["worker_s"] += seconds
+        self._sum["workers"] = max(self._sum["workers"], workers)
         self._sum["memory_mb"] = max(self._sum["memory_mb"], memory_mb)
         self._sum["took_s"] = time.monotonic() - self._began
 

@@ -1,4 +1,4 @@
-"""The driver of a command's sweep: as that of a function's, in EMS's own Python and without Dask.
+"""The driver of a command's sweep: as that of a function's, in EMS's own Python; without Dask where no workers join.
 
     python -c "import sys; sys.path[0] = SOURCE; from ems.node.programs.driver import main; main(ORDER)"
 
@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ems.base import aside
+from ems.base.errors import EmsError
 from ems.node.driver import driver
 from ems.node.driver.driver import Driver, Part
 from ems.node.driver.proposer import Surroundings
@@ -21,6 +22,9 @@ from ems.node.job.keeper import MARKER
 from ems.node.programs import order as orders
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.pool import Pool
+
+if TYPE_CHECKING:
+    from ems.node.driver.joining import JoiningWorkers
 
 
 def main(order_file: str) -> NoReturn:
@@ -30,12 +34,23 @@ def main(order_file: str) -> NoReturn:
 
 def _drive(order_file: str, stopping: threading.Event) -> int:
     order = orders.read(order_file)
-    workers = Pool[Part](order.workers, order_file, Path(order.folder))
+    workers = (
+        _joining(order, order_file) if order.joining else Pool[Part](order.workers, order_file, Path(order.folder))
+    )
     try:
         return Driver(order, workers, stopping, _proposers(order)).run()
     finally:
         workers.close()
         aside.remove(Path(order.folder))
+
+
+def _joining(order: ProgramOrder, order_file: str) -> JoiningWorkers[Part]:
+    try:
+        from ems.node.programs.joining import joining_workers
+    except ImportError as error:
+        message = f"That workers join from other machines takes dask.distributed: {error}."
+        raise EmsError(message, "Install it: pip install 'ems-experiments[slurm]'") from error
+    return joining_workers(order, order_file)
 
 
 def _proposers(order: ProgramOrder) -> Surroundings:

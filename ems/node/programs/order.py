@@ -17,13 +17,14 @@ class ProgramOrder(Order):
 
     command: list[str]  # with placeholders, as all values of `env`
     env: dict[str, str]
-    variables: dict[str, str]  # all others that the program sees, but for those of its point
+    variables: dict[str, str]  # all others that the program sees, but for those of its point and its machine
     parameters: dict[str, Value | list[Value]]  # beside the grid
     protocol: str  # process or lines
     folder: str  # in which workers have theirs
     left: str  # folder to which files go that no rows were read from
     python: str  # of the experiment's environment, which runs what proposes rounds
     source: str  # where that finds EMS's modules: ems.zip of the bundle
+    of_machine: list[str] = field(default_factory=list)  # variables that each worker's machine has its own of
     results: dict[str, Any] | str = field(default_factory=dict)  # of the stack file
 
 

@@ -71,7 +71,8 @@ class Site:
         own = {name: placeholders.filled(pieces, texts) for name, pieces in self._env.items()}
         ours = {"EMS_PARAMETERS": str(self._parameters), MARKER: os.environ.get(MARKER, "")}
         folder = {"EMS_RESULTS_DIR": str(self.results)} if self.order.protocol == "process" else {}
-        return {**self.order.variables, **own, **ours, **folder}
+        machine = {name: os.environ[name] for name in self.order.of_machine if name in os.environ}
+        return {**self.order.variables, **machine, **own, **ours, **folder}
 
     def _texts(self, point: Mapping[str, Value]) -> dict[str, str]:
         texts = {name: placeholders.text_of(value) for name, value in self.told(point).items()}

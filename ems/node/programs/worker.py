@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO
@@ -65,7 +66,7 @@ def _answer_all(order_file: str, position: Position, asked: BinaryIO, answered: 
 def _computing(order_file: str, position: Position) -> tuple[Compute, Callable[[], None]]:
     """What computes points, and what is to be done at last."""
     order = orders.read(order_file)
-    site = Site(order, f"worker-{os.getpid()}")
+    site = Site(order, f"worker-{platform.node()}-{os.getpid()}")  # of one machine among many
     folder = os.open(site.work, os.O_RDONLY)
     task = Task(_nothing, Sweep.of(order.grids), order.retries, folder, order.rounds)
 
