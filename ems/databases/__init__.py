@@ -33,6 +33,7 @@ from ems.databases.records import (
     Orders,
     Origin,
     Outcome,
+    Output,
     PointState,
     Project,
     R,
@@ -64,6 +65,7 @@ __all__ = [
     "Orders",
     "Origin",
     "Outcome",
+    "Output",
     "PointState",
     "Project",
     "R",
@@ -80,8 +82,8 @@ class Database(ABC):
 
     - Durable: a call that returned has survived a crash of client and server.
     - Idempotent: any call may be repeated; the same key twice is one row.
-    - Fenced: `beat`, `describe`, `store`, `propose`, `release` raise FencedOut, and change nothing, once a later
-      attempt holds the claim or the experiment is finished.
+    - Fenced: `beat`, `describe`, `store`, `propose`, `put_outputs`, `release` raise FencedOut, and change nothing,
+      once a later attempt holds the claim or the experiment is finished.
     - Live: what is committed is readable at once by other clients, while writes go on.
     - Patient: contention is waited out; DatabaseUnavailable means it cannot be reached now, nothing was changed,
       and the call may be repeated for ever.
@@ -114,6 +116,7 @@ class Database(ABC):
     """Beats come no more often: where each one costs, or counts against a quota."""
     pairs_at_once = 5_000
     """Of points that are copied: more where each call takes seconds."""
+    outputs_at_once = 1_000
     cells_at_once = 0
     """What `put_results` best gets in one batch."""
 
@@ -261,6 +264,18 @@ class Database(ABC):
         """The rounds that were proposed, in order of their numbers; DatabaseError without such an experiment."""
 
     @abstractmethod
+    def put_outputs(self, claim: Claim, outputs: Sequence[Output]) -> None:
+        """Record files that are in the lab's store now, of this run; of the same point and name, the newest counts.
+
+        They come in fenced transactions of `outputs_at_once`. Names have at most 900 bytes in UTF-8.
+        """
+
+    @abstractmethod
+    def outputs(self, experiment_id: str) -> Iterator[Output]:
+        """The files that were recorded, by point, then by name in order of their UTF-8; DatabaseError without such an
+        experiment."""
+
+    @abstractmethod
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         """The failed points with parameters and error, in order of points, or just the `last` of these. They outlive a
         reopening, until a batch that replaces them is stored."""
@@ -277,8 +292,9 @@ class Database(ABC):
         """Copy points of the experiment `source` that are stored or empty; how many were.
 
         `pairs`: (point there, point here) of equal parameters, read as a stream; a pair whose point there is failed or
-        absent changes nothing. Values stay, the point's number changes, the origin is recorded. Points come in
-        fenced transactions of some thousand rows: a call that was interrupted may be repeated, or go on with the rest.
+        absent changes nothing. Values stay, and so do outputs; the point's number changes, the origin is recorded.
+        Points come in fenced transactions of some thousand rows: a call that was interrupted may be repeated, or go on
+        with the rest.
         """
 
     @abstractmethod

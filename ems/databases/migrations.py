@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
+from ems.base.errors import DatabaseError
+
 Migration = Callable[[Connection], None]
 
 
@@ -135,5 +137,58 @@ def _pilot(connection: Connection) -> None:
     connection.execute(text(f"ALTER TABLE experiment ADD COLUMN {unless_there}pilot BIGINT"))
 
 
+OUTPUT = {
+    "sqlite": """CREATE TABLE output (
+        experiment_id TEXT NOT NULL REFERENCES experiment (id),
+        point BIGINT NOT NULL,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size BIGINT NOT NULL,
+        media_type TEXT NOT NULL,
+        attempt BIGINT NOT NULL,
+        PRIMARY KEY (experiment_id, point, name)
+    )""",
+    "bigquery": """CREATE TABLE IF NOT EXISTS output (
+        experiment_id STRING NOT NULL,
+        point INT64 NOT NULL,
+        name STRING NOT NULL,
+        digest STRING NOT NULL,
+        size INT64 NOT NULL,
+        media_type STRING NOT NULL,
+        attempt INT64 NOT NULL
+    ) CLUSTER BY experiment_id, point""",
+}
+OUTPUT["postgresql"] = OUTPUT["sqlite"]
+SHARE_OUTPUT = """DO $$
+DECLARE
+    agent name := current_database() || '_agent';
+BEGIN
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = agent) THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON output TO %I', agent);
+        EXECUTE format('GRANT SELECT ON output TO %I', current_database() || '_reader');
+    END IF;
+END $$"""
+
+
+def _output(connection: Connection) -> None:
+    _refuse_results_table(connection, "output")
+    connection.execute(text(OUTPUT[connection.dialect.name]))
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(SHARE_OUTPUT, execution_options={"no_parameters": True})
+
+
+def _refuse_results_table(connection: Connection, name: str) -> None:
+    """DatabaseError if results are in a table whose name EMS needs now."""
+    used = text(f"SELECT stack FROM experiment WHERE results_table = '{name}' AND rows_stored > 0")
+    stacks = sorted(set(connection.execute(used).scalars()))
+    if stacks:
+        raise DatabaseError(
+            f"Table {name!r} holds results of {', '.join(stacks)}, and is a table of EMS's own from this version on.",
+            f"Rename it, in the database and in column results_table of `experiment`: "
+            f"ALTER TABLE {name} RENAME TO {name}s; UPDATE experiment SET results_table = '{name}s' "
+            f"WHERE results_table = '{name}'; and in the stack files: `results: {{table: {name}s}}`.",
+        )
+
+
 # The n-th brings version n to n + 1
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left, _pilot)
+MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left, _pilot, _output)

@@ -227,6 +227,18 @@ class Origin:
     source_points: range
 
 
+@dataclass(frozen=True)
+class Output:
+    """A file that a job left in EMS_OUTPUT_DIR, kept in the lab's store. `digest`: SHA-256 of its content, in hex."""
+
+    point: int  # that left it; of a command without a grid 0
+    name: str  # its path below that folder, with slashes
+    digest: str
+    size: int  # in bytes
+    media_type: str
+    attempt: int = 0  # the run that stored it
+
+
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
 
 

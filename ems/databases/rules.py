@@ -13,7 +13,20 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from ems.base.errors import DatabaseError, FencedOut
-from ems.databases import RETRYABLE, Claim, Experiment, Orders, Outcome, Project, Registration, Round, State, rounds
+from ems.databases import (
+    RETRYABLE,
+    Claim,
+    Experiment,
+    Orders,
+    Outcome,
+    Output,
+    Project,
+    Registration,
+    Round,
+    State,
+    outputs,
+    rounds,
+)
 from ems.databases.states import (
     RUN,
     Row,
@@ -36,7 +49,7 @@ COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines"
 class Change:
     """What a decision writes, by column. `charge` is of the newest run; `new_run` becomes the newest one.
 
-    `proposed`: rows of that table.
+    `proposed` and `outputs`: rows of these tables, of which the latter may be there.
     """
 
     experiment: Values
@@ -44,6 +57,7 @@ class Change:
     new_run: Values = field(default_factory=dict)
     charge: Values = field(default_factory=dict)
     proposed: Sequence[Values] = ()
+    outputs: Sequence[Values] = ()
 
 
 def newest_run(change: Change) -> Values:
@@ -261,6 +275,12 @@ def proposed(row: Row, claim: Claim, wanted: Round, recorded: Round | None, befo
             "This is a fault of EMS: report it, please.",
         )
     return Change({"points_total": row["points_total"] + wanted.points}, proposed=rounds.rows_of(row, claim, wanted))
+
+
+def kept(row: Row, claim: Claim, found: Sequence[Output]) -> Change:
+    """Files are recorded that the lab's store has; FencedOut unless the claim holds."""
+    check_fence(row, claim)
+    return Change({"state": row["state"]}, outputs=outputs.rows_of(claim, found))
 
 
 def described(row: Row, claim: Claim, platform: str) -> Change:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ems.base.errors import DatabaseError
-from ems.databases import Claim, Database, Experiment, Orders, Outcome, Registration, Round, State, rules, tables
+from ems.databases import (
+    Claim,
+    Database,
+    Experiment,
+    Orders,
+    Outcome,
+    Output,
+    Registration,
+    Round,
+    State,
+    rules,
+    tables,
+)
 from ems.databases.rules import Change
 from ems.databases.states import Row, Values, experiment_of
 
@@ -112,8 +125,17 @@ class Runs(Database):
         self._changed(claim.experiment_id, decide)
         return recorded[-1] or replace(wanted, attempt=claim.attempt)
 
+    def put_outputs(self, claim: Claim, outputs: Sequence[Output]) -> None:
+        for start in range(0, len(outputs), self.outputs_at_once):
+            part = outputs[start : start + self.outputs_at_once]
+            self._changed(claim.experiment_id, partial(_kept, claim, part))
+
     def release(self, claim: Claim, outcome: Outcome) -> None:
         def decide(found: Found) -> Change | None:
             return rules.released(found.row, claim, outcome, found.released_as(claim.attempt))
 
         self._changed(claim.experiment_id, decide)
+
+
+def _kept(claim: Claim, outputs: Sequence[Output], found: Found) -> Change:
+    return rules.kept(found.row, claim, outputs)

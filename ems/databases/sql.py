@@ -18,6 +18,7 @@ from ems.databases import (
     Experiment,
     Long,
     Origin,
+    Output,
     PointState,
     Project,
     R,
@@ -167,6 +168,11 @@ class SqlDatabase(Runs):
             self._rows.row(connection, experiment_id)
             return self._rows.rounds(connection, experiment_id)
 
+    def outputs(self, experiment_id: str) -> Iterator[Output]:
+        with self._backend.reading() as connection:
+            self._rows.row(connection, experiment_id)
+            yield from sql_marks.outputs(connection, experiment_id)
+
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         with self._backend.reading() as connection:
             self._rows.row(connection, experiment_id)
@@ -177,11 +183,14 @@ class SqlDatabase(Runs):
 
     def _copy(self, claim: Claim, source: str, to: Mapping[int, int]) -> int:
         copied = 0
+        with self._backend.reading() as connection:
+            outputs = list(sql_marks.outputs(connection, source, (min(to), max(to))))
         for found in self._found(source, sorted(to)):
-            there = {*found.points, *(mark.point for mark in found.marks)}
-            origins = sql_marks.noted_origins(claim, source, [(point, to[point]) for point in there])
+            there = {point: to[point] for point in (*found.points, *(mark.point for mark in found.marks))}
+            origins = sql_marks.noted_origins(claim, source, there.items())
+            also = [origins, *sql_marks.moved_outputs(claim, outputs, there)]
             with self._backend.writing() as connection:
-                self._store(connection, claim, points.moved(found, to), claim.attempt, [origins])
+                self._store(connection, claim, points.moved(found, to), claim.attempt, also)
             copied += len(there)
         return copied
 

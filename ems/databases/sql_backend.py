@@ -81,6 +81,8 @@ class SqlBackend(ABC):
         """Write what was decided on `row`, as it was read in the same transaction."""
         for statement in (update_of(row).values(**change.experiment), *run_statements(row, change)):
             connection.execute(statement)
+        if change.outputs:
+            self.put(connection, tables.output, change.outputs)
 
     # Results
 

@@ -1,11 +1,11 @@
-"""What the tables `point` and `copied` say of points, in SQLAlchemy Core, inside the caller's transaction.
+"""What the tables `point`, `copied` and `output` say of points, in SQLAlchemy Core, inside the caller's transaction.
 
 Changes are given as statements, which the caller executes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, bindparam, case, delete, func, insert, or_, select
 from sqlalchemy import Row as SqlRow
 
-from ems.databases import Claim, Origin, PointState, columns
+from ems.databases import Claim, Origin, Output, PointState, columns
+from ems.databases import outputs as outputs_rules
 from ems.databases.points import Span, origin_spans, without
 from ems.databases.sql_backend import Write
-from ems.databases.tables import copied, point
+from ems.databases.tables import copied, output, point
 from ems.spool.batch import Batch, Mark, from_jsonable, jsonable
 
 STREAMED = {"yield_per": 10_000}
@@ -133,6 +134,23 @@ def noted_origins(claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -
     key = {"experiment_id": claim.experiment_id, "source": source, "attempt": claim.attempt}
     names = ("first_point", "last_point", "source_point")
     return insert(copied), [key | dict(zip(names, span, strict=True)) for span in origin_spans(pairs)]
+
+
+def moved_outputs(claim: Claim, found: Iterable[Output], to: Mapping[int, int]) -> Iterator[Write]:
+    """What records the files of copied points, in place of those that these had."""
+    rows = outputs_rules.rows_of(claim, outputs_rules.moved(found, to))
+    if rows:
+        mine = output.c.experiment_id == claim.experiment_id, output.c.point == bindparam("at")
+        yield delete(output).where(*mine), [{"at": point} for point in sorted({row["point"] for row in rows})]
+        yield insert(output), rows
+
+
+def outputs(connection: Connection, experiment_id: str, span: Span | None = None) -> Iterator[Output]:
+    """As `Database.outputs`; of all points, or those from the first to the last of `span`."""
+    mine = select(output).where(output.c.experiment_id == experiment_id)
+    wanted = mine if span is None else mine.where(output.c.point.between(*span))
+    rows = connection.execute(wanted.order_by(output.c.point), execution_options=STREAMED)
+    return outputs_rules.outputs_of(rows.mappings())
 
 
 def origins(connection: Connection, experiment_id: str) -> Iterator[Origin]:

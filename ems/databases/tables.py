@@ -3,8 +3,8 @@
 `experiment` points to its `experimenter`, `project` and `funding`; a `run` is one attempt at an experiment; a
 `charge` is what a run cost; a `point` is one without rows, empty or failed; `copied` says which points (from
 `first_point` to `last_point`) were taken from another experiment (there from `source_point` on); `proposed` has the
-points of rounds that results decided, as grids in JSON, the text in parts. Results are in tables of their own, named
-by `experiment.results_table`.
+points of rounds that results decided, as grids in JSON, the text in parts; an `output` is a file that a job left, which
+the lab's store has by its `digest`. Results are in tables of their own, named by `experiment.results_table`.
 """
 
 from __future__ import annotations
@@ -202,6 +202,18 @@ proposed = Table(
     *(_text(name) for name in ("grids", "digest")),
     _number("attempt"),
     _time("at", required=True),
+)
+
+output = Table(
+    "output",
+    metadata,
+    Column("experiment_id", Text, ForeignKey("experiment.id"), primary_key=True),
+    Column("point", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    _text("digest"),
+    _number("size"),
+    _text("media_type"),
+    _number("attempt"),
 )
 
 charge = Table(

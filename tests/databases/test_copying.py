@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ems.base.console import err
 from ems.base.errors import DatabaseError, UserError
 from ems.cli import app as cli
-from ems.databases import Database, Outcome, Project, Round, State, comparing, connect, copying
+from ems.databases import Database, Outcome, Output, Project, Round, State, comparing, connect, copying
 from ems.databases.comparing import Compared
 from ems.lab import Lab
 from ems.spool.batch import Column
@@ -49,6 +49,9 @@ def full(tmp_path: Path) -> Iterator[Database]:
         database.copy_points(second, "first", [(7, 3), (2, 4)])
         database.propose(second, Round(2, 8, 1, ({"n": [0.1], "t": ["é\n"]},), "d" * 64))
         database.propose(second, Round(3, 9, 0, (), "e" * 64))
+        database.put_outputs(
+            second, [Output(0, "é\n/fig.png", "a" * 64, 12, "image/png"), Output(1, "b", "b" * 64, 0, "")]
+        )
         database.release(second, Outcome(State.SUCCEEDED, 4, 0))
         database.release(claimed(database, id="third"), Outcome(State.CANCELLED, 0, 0))
         yield database
@@ -72,6 +75,7 @@ def test_to_postgresql_and_back_all_stays_the_same(full: Database, postgresql_ur
         rows = {each.name: each.rows for each in compared}
         assert (rows["project"], rows["experiment"], rows["point"], rows["copied"]) == (3, 3, 3, 2)
         assert rows["proposed"] == 2 and there.rounds("second") == full.rounds("second")
+        assert rows["output"] == 2 and list(there.outputs("second")) == list(full.outputs("second"))
         assert rows["results of digits, first"] == 2
         assert table(there, "second") == table(full, "second")
         assert [found.platform for found in there.experiments()] == [found.platform for found in full.experiments()]

@@ -72,7 +72,8 @@ def test_what_runs_took_is_found_from_an_older_schema(made, file):
         ((used_s,),) = raw.execute("SELECT used_s FROM experiment")
         for column in ("used_s", "files_left", "pilot"):
             raw.execute(f"ALTER TABLE experiment DROP COLUMN {column}")
-        raw.execute("DROP TABLE proposed")
+        for name in ("proposed", "output"):
+            raw.execute(f"DROP TABLE {name}")
         raw.execute("UPDATE schema_version SET version = 4")
         raw.commit()
         made.close()
@@ -118,6 +119,20 @@ def test_tables_of_version_1_are_brought_up_to_date(version_1, tmp_path):
         assert states(database) == {"stored": [0, 1, 3], "failed": [2]}
         assert database.copy_points(claimed(database, id="other"), "5f0c", [(3, 0)]) == 1
         assert [origin.source for origin in database.origins("other")] == ["5f0c"]
+
+
+def test_results_in_a_table_whose_name_is_needed_are_not_touched(version_1, tmp_path):
+    with closing(sqlite3.connect(version_1)) as raw:
+        raw.execute("ALTER TABLE digits RENAME TO output")
+        raw.execute("UPDATE experiment SET results_table = 'output'")
+        raw.commit()
+        with closing(connect(URL, tmp_path)) as database:
+            told = r"'output' holds results of digits(.|\n)*ALTER TABLE output RENAME TO outputs; UPDATE experiment"
+            with pytest.raises(DatabaseError, match=told) as caught:
+                database.create()
+            raw.executescript(caught.value.hint.partition(": ")[2].partition("; and in")[0])
+            database.create()
+            assert table(database)["n"] == [1, 2]
 
 
 def test_a_migrated_database_has_the_tables_of_a_new_one(version_1, tmp_path):

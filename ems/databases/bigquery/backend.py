@@ -37,7 +37,7 @@ from ems.databases.bigquery.service import Contended, Service
 from ems.databases.migrations import Migration
 from ems.databases.rules import Change
 from ems.databases.sql_backend import SqlBackend, Write, run_statements, update_of
-from ems.databases.states import Row
+from ems.databases.states import Row, Values
 from ems.databases.tables import UtcTime, experiment, run
 from ems.spool.batch import Batch
 
@@ -94,13 +94,18 @@ class BigqueryBackend(SqlBackend):
         """Contended, and nothing changed, if the row is not as it was read."""
         guard = self._guard(row, change.experiment)
         others = [compiled(statement, self.dialect) for statement in run_statements(row, change)]
+        others += self._merged(change.outputs)
         if others:
-            is_beat = not change.new_run and not change.proposed and "state" not in change.run
+            is_beat = not (change.new_run or change.proposed or change.outputs) and "state" not in change.run
             statements, parameters = script([guard, *others])
             ((done,),) = [found.values() for found in self.service.query(_guarded(statements, is_beat), parameters)]
         else:
             done = bool(self.service.query(*guard).num_dml_affected_rows)
         _check_done(row, done)
+
+    def _merged(self, outputs: Sequence[Values]) -> list[Statement]:
+        keys = [column.name for column in tables.output.primary_key]
+        return [merge(tables.output, outputs, keys, True, self.dialect)] if outputs else []
 
     def _guard(self, row: Row, values: Mapping[str, Any]) -> Statement:
         return compiled(update_of(row).where(*_unchanged(row)).values(**values), self.dialect)

@@ -7,6 +7,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
@@ -14,10 +15,10 @@ from ems.databases import tables
 from ems.databases.dynamodb import log, reading
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.heads import Heads
-from ems.databases.dynamodb.items import item_of
+from ems.databases.dynamodb.items import Item, item_of
 from ems.databases.dynamodb.registry import Registry, assignments, collection_of
 from ems.databases.dynamodb.results import Results, Writer
-from ems.databases.dynamodb.runs import OWN, ROUND, entries_of, round_item, run_key
+from ems.databases.dynamodb.runs import OUTPUT, OWN, ROUND, entries_of, output_item, round_item, run_key
 from ems.databases.dynamodb.service import AT_ONCE_CALLS
 from ems.databases.states import RUN
 from ems.databases.states import Values as Row
@@ -37,13 +38,14 @@ class Copying:
 
     def rows(self, table: str) -> Iterator[dict[str, Any]]:
         """As `Database.rows`."""
-        found = {
+        found: dict[str, Callable[[], Iterable[Row]]] = {
             "experiment": self._experiment_rows,
             "run": self._runs,
             "charge": self._charges,
             "point": self._marks,
             "copied": self._origins,
-            "proposed": self._rounds,
+            "proposed": partial(self._of_each, ROUND),
+            "output": partial(self._of_each, OUTPUT),
         }
         names = tables.metadata.tables[table].c.keys()
         for row in found[table]() if table in found else self._registry.collection(table):
@@ -74,9 +76,9 @@ class Copying:
                 values = {"first_point": first, "last_point": last, "source_point": there, "attempt": attempt}
                 yield {"experiment_id": row["id"], "source": origin.source, **values}
 
-    def _rounds(self) -> Iterator[Row]:
+    def _of_each(self, beginning: str) -> Iterator[Row]:
         for row in self._experiment_rows():
-            yield from self._registry.collection(collection_of(row["id"]), ROUND)
+            yield from self._registry.stream(collection_of(row["id"]), beginning)
 
     def put_rows(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """As `Database.put_rows`, but for the transaction."""
@@ -86,7 +88,8 @@ class Copying:
             "charge": self._put_charges,
             "point": self._put_marks,
             "copied": self._put_origins,
-            "proposed": self._put_rounds,
+            "proposed": partial(self._put_items, round_item),
+            "output": partial(self._put_items, output_item),
         }
         remaining = map(dict, rows)
         while part := list(islice(remaining, ROWS_AT_ONCE)):
@@ -139,8 +142,8 @@ class Copying:
             )
             self._adopt(Writer(id, attempt), Batch(array("q"), array("q"), (), marks=tuple(found)))
 
-    def _put_rounds(self, rows: list[Row]) -> None:
-        self._registry.put_many(map(round_item, rows))
+    def _put_items(self, item: Callable[[Row], Item], rows: list[Row]) -> None:
+        self._registry.put_many(map(item, rows))
 
     def _put_origins(self, rows: list[Row]) -> None:
         def of(row: Row) -> tuple[str, int, str]:

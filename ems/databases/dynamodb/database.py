@@ -20,11 +20,13 @@ from ems.databases import (
     Experiment,
     Long,
     Origin,
+    Output,
     PointState,
     R,
     Record,
     Registration,
     Round,
+    outputs,
 )
 from ems.databases.dynamodb import columns as dynamodb_columns
 from ems.databases.dynamodb.copying import Copying
@@ -34,6 +36,7 @@ from ems.databases.dynamodb.results import Results
 from ems.databases.dynamodb.runs import DynamodbRows
 from ems.databases.dynamodb.service import Service
 from ems.databases.dynamodb.setup import Setup
+from ems.databases.points import chunks
 from ems.databases.runs import Runs
 from ems.spool.batch import Batch, Mark
 
@@ -56,6 +59,7 @@ def connect(url: str, root: Path) -> DynamodbDatabase:  # noqa: ARG001  (only a 
 class DynamodbDatabase(Runs):
     """Hands each call to the part that serves it. `version`: of the tables, as this EMS needs them."""
 
+    outputs_at_once = 90  # of at most 100 items in a transaction
     _rows: DynamodbRows
 
     def __init__(self, service: Service, version: int = VERSION) -> None:
@@ -118,11 +122,22 @@ class DynamodbDatabase(Runs):
     def rounds(self, experiment_id: str) -> list[Round]:
         return self._rows.rounds(experiment_id)
 
+    def outputs(self, experiment_id: str) -> Iterator[Output]:
+        return self._rows.outputs(experiment_id)
+
     def failures(self, experiment_id: str, last: int | None = None) -> Iterator[Mark]:
         return self._results.failures(experiment_id, last)
 
     def copy_points(self, claim: Claim, source: str, pairs: Iterable[tuple[int, int]]) -> int:
-        return self._results.copy_points(claim, source, pairs)
+        """Outputs first, as what was interrupted is repeated: the points that are copied have theirs."""
+        return sum(self._copied(claim, source, to) for to in chunks(pairs, self.pairs_at_once))
+
+    def _copied(self, claim: Claim, source: str, to: Mapping[int, int]) -> int:
+        if found := list(self._rows.outputs(source, (min(to), max(to)))):
+            states = [points for state, points in self.points(source) if state in {"stored", "empty"}]
+            there = {point: to[point] for point in to if any(point in points for points in states)}
+            self.put_outputs(claim, outputs.moved(found, there))
+        return self._results.copy_points(claim, source, to.items())
 
     def origins(self, experiment_id: str) -> Iterator[Origin]:
         return self._results.origins(experiment_id)

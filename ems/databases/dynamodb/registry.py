@@ -6,6 +6,7 @@ experimenter, …   ID                a row of `ems:lab`
 experiment/ID     experiment        the experiment with its newest run, and which batches of results count
 experiment/ID     run/ATTEMPT       each run, with what it cost; of the newest, the experiment knows more
 experiment/ID     round/NUMBER/PART  the points of each round that was proposed, as JSON in parts
+experiment/ID     output/POINT/NAME  each file of EMS_OUTPUT_DIR
 experiments       STACK/ID          a list of all, by stack
 newest            STACK             which of its experiments comes first
 job/DIGEST        ID                a list of those that can reuse one another's points
@@ -14,7 +15,7 @@ table             NAME              a results table's columns
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ems.base.errors import DatabaseError
@@ -92,6 +93,10 @@ class Registry:
 
     def collection(self, name: str, beginning: str = "") -> list[Values]:
         """In order of keys."""
+        return list(self.stream(name, beginning))
+
+    def stream(self, name: str, beginning: str = "") -> Iterator[Values]:
+        """As `collection`, read as it goes."""
         condition, values = "pk = :name", {":name": {"S": name}}
         if beginning:
             condition, values = (
@@ -99,7 +104,7 @@ class Registry:
                 values | {":beginning": {"S": beginning}},
             )
         parameters = {"KeyConditionExpression": condition, "ExpressionAttributeValues": values}
-        return list(map(values_of, self.checked.query(self.service.registry, **parameters)))
+        return map(values_of, self.checked.query(self.service.registry, **parameters))
 
     def write(self, row: Row, values: Values, others: Sequence[dict[str, Any]]) -> None:
         """Into an experiment's item, and `others` in one transaction; Changed if it is not the one that was read."""

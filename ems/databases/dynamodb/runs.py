@@ -7,15 +7,17 @@ Every change of an experiment reads its item, decides in Python (`rules`), and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from functools import partial
 
-from ems.databases import LONG, Experiment, Long, Registration, Round, State, rules
+from ems.databases import LONG, Experiment, Long, Output, Registration, Round, State, rules
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.heads import Heads, order
-from ems.databases.dynamodb.items import Item, item_of
+from ems.databases.dynamodb.items import Item, item_of, values_of
 from ems.databases.dynamodb.registry import EMPTY, Registry, collection_of
+from ems.databases.outputs import outputs_of
+from ems.databases.points import Span
 from ems.databases.rounds import rounds_of
 from ems.databases.rules import Change
 from ems.databases.runs import Decide, Found, Rows
@@ -23,7 +25,8 @@ from ems.databases.states import RUN, Row, Values, experiment_of
 
 OWN: Values = {"batches": 0, "last_batch": 0, "revision": 0}
 """What an experiment's item has besides the row: of batches and of writes."""
-ROUND = "round/"
+ROUND, OUTPUT = "round/", "output/"
+MOST_POINT = 2**63 - 1
 REUSE = ("tree", "environment_digest", "python", "job_digest")
 
 
@@ -92,6 +95,18 @@ class DynamodbRows(Rows):
     def _rounds(self, experiment_id: str, beginning: str) -> list[Round]:
         return rounds_of(self._registry.collection(collection_of(experiment_id), beginning))
 
+    def outputs(self, experiment_id: str, span: Span | None = None) -> Iterator[Output]:
+        """As `Database.outputs`; of all points, or those from the first to the last of `span`."""
+        service = self._registry.service
+        self._registry.row(experiment_id)
+        first, last = (f"{OUTPUT}{point:019d}/" for point in span or (0, MOST_POINT))
+        keys = {":pk": {"S": collection_of(experiment_id)}, ":first": {"S": first}, ":last": {"S": f"{last}\U0010ffff"}}
+        asked = {
+            "KeyConditionExpression": "pk = :pk AND sk BETWEEN :first AND :last",
+            "ExpressionAttributeValues": keys,
+        }
+        return outputs_of(map(values_of, service.query(service.registry, **asked)))
+
     # Many
 
     def of_stack(self, stack: str | None) -> list[Experiment]:
@@ -135,6 +150,12 @@ def round_key(number: int, part: int | None = None) -> str:
 def round_item(row: Row) -> Item:
     """The item of a row of `proposed`."""
     return item_of({"pk": collection_of(row["experiment_id"]), "sk": round_key(row["round"], row["part"]), **row})
+
+
+def output_item(row: Row) -> Item:
+    """The item of a row of `output`."""
+    key = f"{OUTPUT}{row['point']:019d}/{row['name']}"
+    return item_of({"pk": collection_of(row["experiment_id"]), "sk": key, **row})
 
 
 def _reuse_digest(row: Row) -> str:
@@ -181,7 +202,7 @@ def _items(row: Row, change: Change) -> list[Item]:
         )
     if change.new_run:
         items.append(_run_item(change.new_run))
-    items += map(round_item, change.proposed)
+    items += [*map(round_item, change.proposed), *map(output_item, change.outputs)]
     after = rules.after(row, change)
     moved = any(row[name] != after[name] for name in ("stack", *REUSE))
     return items + (entries_of(after) if moved else [])

@@ -34,7 +34,7 @@ BEGIN
         EXECUTE format('GRANT SELECT ON %I TO %I', part, reader);
     END LOOP;
     EXECUTE format('GRANT INSERT, UPDATE ON {running} TO %I', agent);
-    EXECUTE format('GRANT DELETE ON point, copied TO %I', agent);
+    EXECUTE format('GRANT DELETE ON point, copied, output TO %I', agent);
     FOR part IN {results} LOOP
         EXECUTE format('ALTER TABLE %I OWNER TO %I', part, agent);
         EXECUTE format('GRANT SELECT ON %I TO %I', part, reader);
@@ -61,7 +61,7 @@ MAY_SQL = """SELECT
     FROM pg_class
     CROSS JOIN LATERAL (SELECT has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE')) AS w (writes)
     WHERE relname = ANY(%(tables)s) AND pg_table_is_visible(oid)"""
-RUNNING = ["experiment", "run", "charge", "point", "copied", "proposed"]
+RUNNING = ["experiment", "run", "charge", "point", "copied", "proposed", "output"]
 DESCRIBING = ["experimenter", "project", "funding", "cluster"]
 
 
