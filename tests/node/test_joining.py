@@ -170,3 +170,34 @@ def test_programs_run_on_workers_that_join_and_leave_nothing_behind(joined, tmp_
     assert len(sleepers) >= 40 and len(alive) <= (1 if end == "kill" else 0), "a killed job is cleaned up by Slurm"
     for pid in alive:
         os.kill(pid, signal.SIGKILL)
+
+
+ENDING = """
+import atexit, os, pathlib, time
+def f(x):
+    pathlib.Path("began").touch()
+    time.sleep(0.05)
+    return {"y": 2 * x, "pid": os.getpid()}
+atexit.register(lambda: pathlib.Path(f"left-{os.getpid()}").touch())
+"""
+
+
+def test_an_idle_worker_process_ends_as_it_likes(joined, tmp_path):
+    sweep = joined(20, 0.0, here=1)
+    (tmp_path / "code/job.py").write_text(ENDING)
+    sweep.join("a")
+    sweep.join("b")
+    assert sweep.rows() == [2 * x for x in range(20)]
+    left = {int(file.name.partition("-")[2]) for file in (tmp_path / "code").glob("left-*")}
+    assert left == set(sweep.values("pid"))
+
+
+def test_worker_processes_that_are_stopped_are_ended_once_there_is_nothing_else_to_wait_for(joined, tmp_path):
+    sweep = joined(6, 0.0)
+    (tmp_path / "code/job.py").write_text(ENDING.replace("0.05", "2"))
+    worker = sweep.join("a")
+    eventually((tmp_path / "code/began").exists)
+    (process,) = psutil.Process(worker.pid).children()
+    process.suspend()
+    assert sweep.rows() == [2 * x for x in range(6)]
+    assert "it had been stopped" in (tmp_path / "log").read_text()

@@ -30,11 +30,14 @@ from distributed.scheduler import KilledWorker
 from ems.node.driver.points import CERTIFICATE, KEY, Gone
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits
-from ems.node.driver.workers import CONFIG, DaskWorkers, Outcome, Slot, slot_of
+from ems.node.driver.workers import CLOSE_S, CONFIG, STOPPED, DaskWorkers, Outcome, Slot, slot_of
 from ems.spool.kinds import Kind
 
 SCHEDULER = "scheduler.json"
-GRACE_S = 25.0  # in which a worker that was told to end finishes what it computes
+ENDING_S = CLOSE_S - 1.0  # that an idle worker process has for itself when the run ends
+LOOK_S = 0.05
+STOPPED_METRIC = "ems_stopped"  # of a worker: whether its process is at work and stopped
+GRACE_S = 20.0  # in which a worker that was told to end finishes what it computes
 SIGNALLED_S = 2.0  # in which a signal that has ended a worker process reaches the worker, if it was meant for the job
 DEATH_S = 120.0  # after which a worker that does not find the driver ends
 JOINED: dict[str, Any] = {
@@ -62,7 +65,7 @@ class JoiningSlot(Slot):
 
     def __init__(self, order_file: str, limits: Limits) -> None:
         super().__init__(order_file, limits, Path(), -1)
-        self.leaving = False
+        self.leaving = self._busy = False
 
     def setup(self, worker: Worker) -> None:
         """On its machine."""
@@ -70,19 +73,39 @@ class JoiningSlot(Slot):
         self._arguments = order_file, limits, Path(worker.local_directory)
         with tempfile.TemporaryFile(dir=worker.local_directory) as shared:  # for what a set-up makes
             self._shared = os.dup(shared.fileno())
+        worker.metrics[STOPPED_METRIC] = lambda _: self._is_stopped()
 
-    def teardown(self, worker: Worker) -> None:  # noqa: ARG002
-        """The driver is gone, or ends."""
-        if self.process:
+    def _is_stopped(self) -> bool:
+        return self._busy and self.process is not None and self.process.is_stopped()
+
+    async def teardown(self, worker: Worker) -> None:  # noqa: ARG002
+        """The driver is gone, or ends; what is at work ends at once, what is idle as it likes within ENDING_S."""
+        if self.process and self._busy:
             self.process.kill("the run ends")
+        elif self.process:
+            self.process.ask_to_end()
+            await asyncio.to_thread(self.process.end, ENDING_S)
         os.close(self._shared)
 
     def compute(self, ranges: Sequence[Range], known: Mapping[str, Kind]) -> Outcome:
         """As `Slot.compute`; Gone where a signal to the whole job ended the process."""
+        self._busy = True
         outcome = super().compute(ranges, known)
+        self._busy = False
         if isinstance(outcome, Death) and "SIGTERM" in outcome.cause:
             time.sleep(SIGNALLED_S)
         return Gone("it was told to end") if isinstance(outcome, Death) and self.leaving else outcome
+
+
+async def end_stopped(dask_worker: Worker) -> None:
+    """Runs on a worker: end its process, if it is stopped."""
+    if (process := slot_of(dask_worker).process) and process.is_stopped():
+        process.kill(STOPPED)
+
+
+async def leave(dask_worker: Worker) -> None:
+    """Runs on a worker: have it close once this is answered."""
+    asyncio.get_running_loop().call_later(0, lambda: asyncio.ensure_future(dask_worker.close(reason="the run ends")))
 
 
 class JoiningWorkers(DaskWorkers[T]):
@@ -130,7 +153,8 @@ class JoiningWorkers(DaskWorkers[T]):
         }
 
     def _look(self) -> None:
-        """A task whose worker left before it was begun would wait for it for ever."""
+        """Also: a task whose worker left before it was begun would wait for it for ever."""
+        super()._look()
         for address in self._futures.keys() - self._members().keys():
             if not self._futures[address].done():
                 self._futures[address].cancel()
@@ -140,6 +164,24 @@ class JoiningWorkers(DaskWorkers[T]):
             return super()._outcome(future)
         except (KilledWorker, Cancelled, asyncio.CancelledError) as error:
             return Gone(f"its worker was lost ({type(error).__name__})")
+
+    def _all_stopped(self) -> bool:
+        members = self._members()
+        return all(address in members and members[address].metrics.get(STOPPED_METRIC) for address in self._tasks)
+
+    def _end_stopped(self) -> None:
+        self._client.run(end_stopped, workers=list(self._tasks), wait=False, on_error="return")
+
+    def close(self) -> None:
+        """End all; those of other machines first, as their jobs are cancelled when this process ends."""
+        here = {worker.address for worker in self._cluster.workers.values()}
+        joined = self._members().keys() - here
+        if joined:
+            self._client.run(leave, workers=sorted(joined), wait=False, on_error="return")
+        give_up_at = time.monotonic() + CLOSE_S
+        while joined & self._members().keys() and time.monotonic() < give_up_at:
+            time.sleep(LOOK_S)
+        super().close()
 
 
 def _seconds(name: str) -> float:

@@ -29,6 +29,7 @@ from ems.spool.kinds import Kind
 POLL_S = 0.5
 CLOSE_S = 5.0
 STOPPED_POLLS = 20  # not a time: whoever sleeps together with the workers sees no polls go by
+STOPPED = "it had been stopped, as by SIGSTOP, and was ended"
 NOWHERE = "127.0.0.1:0"  # a free port of loopback
 CONFIG: dict[str, Any] = {
     "distributed.scheduler.worker-ttl": None,
@@ -99,6 +100,8 @@ class DaskWorkers(Generic[T]):
         self._tasks: dict[str, T] = {}  # by the worker's address
         self._futures: dict[str, Future[Outcome]] = {}
         self._ready: queue.Queue[tuple[str, Future[Outcome]]] = queue.Queue()
+        self._polled = -POLL_S
+        self._still = 0  # polls in a row
 
     @property
     def tasks(self) -> list[T]:
@@ -123,7 +126,25 @@ class DaskWorkers(Generic[T]):
                 yield address, task, self._outcome(future)
 
     def _look(self) -> None:
-        """For workers that need help, each time that somebody asks what has come back."""
+        """End stopped processes (SIGSTOP) once they have been all that there is to wait for, for some seconds.
+
+        Until then nothing is lost by waiting, and much may be, if a long computation is to be continued.
+        """
+        if time.monotonic() - self._polled < POLL_S:
+            return
+        self._polled = time.monotonic()
+        self._still = self._still + 1 if self._tasks and self._all_stopped() else 0
+        if self._still > STOPPED_POLLS:
+            self._end_stopped()
+            self._still = 0
+
+    def _all_stopped(self) -> bool:
+        """Whether the processes of all workers that have a task are stopped."""
+        raise NotImplementedError
+
+    def _end_stopped(self) -> None:
+        """End them."""
+        raise NotImplementedError
 
     def _outcome(self, future: Future[Outcome]) -> Outcome:
         return future.result()
@@ -145,8 +166,6 @@ class Workers(DaskWorkers[T]):
             self._shared = os.dup(shared.fileno())
         super().__init__(count, Slot(order_file, limits, scratch, self._shared), scratch, CONFIG)
         self._slots = {worker.address: slot_of(worker) for worker in self._cluster.workers.values()}
-        self._polled = -POLL_S
-        self._still = 0  # polls in a row
 
     @property
     def count(self) -> int:
@@ -171,22 +190,16 @@ class Workers(DaskWorkers[T]):
         os.close(self._shared)
 
     def _busy(self) -> list[WorkerProcess]:
+        """Those at work."""
         return [process for address in self._tasks if (process := self._slots[address].process)]
 
-    def _look(self) -> None:
-        """End stopped processes (SIGSTOP) once they have been all that there is to wait for, for some seconds.
-
-        Until then nothing is lost by waiting, and much may be, if a long computation is to be continued.
-        """
-        if time.monotonic() - self._polled < POLL_S:
-            return
-        self._polled = time.monotonic()
+    def _all_stopped(self) -> bool:
         busy = self._busy()
-        self._still = self._still + 1 if busy and all(process.is_stopped() for process in busy) else 0
-        if self._still > STOPPED_POLLS:
-            for process in busy:
-                process.kill("it had been stopped, as by SIGSTOP, and was ended")
-            self._still = 0
+        return bool(busy) and all(process.is_stopped() for process in busy)
+
+    def _end_stopped(self) -> None:
+        for process in filter(WorkerProcess.is_stopped, self._busy()):
+            process.kill(STOPPED)
 
 
 def slot_of(worker: Worker) -> Slot:

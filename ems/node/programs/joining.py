@@ -47,9 +47,9 @@ class ProgramSlot(JoiningSlot):
             self._end_orphans(before)
         return outcome
 
-    def teardown(self, worker: Worker) -> None:
+    async def teardown(self, worker: Worker) -> None:
         last = self.process
-        super().teardown(worker)
+        await super().teardown(worker)
         self._end_orphans(last)
 
     def _end_orphans(self, dead: WorkerProcess | None) -> None:
