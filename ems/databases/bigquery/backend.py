@@ -20,8 +20,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    bindparam,
     create_engine,
+    delete,
     func,
+    insert,
     literal_column,
     select,
 )
@@ -94,7 +97,7 @@ class BigqueryBackend(SqlBackend):
         """Contended, and nothing changed, if the row is not as it was read."""
         guard = self._guard(row, change.experiment)
         others = [compiled(statement, self.dialect) for statement in run_statements(row, change)]
-        others += self._merged(change.outputs)
+        others += self._replacing(tables.output, change.outputs)
         if others:
             is_beat = not (change.new_run or change.proposed or change.outputs) and "state" not in change.run
             statements, parameters = script([guard, *others])
@@ -103,9 +106,16 @@ class BigqueryBackend(SqlBackend):
             done = bool(self.service.query(*guard).num_dml_affected_rows)
         _check_done(row, done)
 
-    def _merged(self, outputs: Sequence[Values]) -> list[Statement]:
-        keys = [column.name for column in tables.output.primary_key]
-        return [merge(tables.output, outputs, keys, True, self.dialect)] if outputs else []
+    def _replacing(self, table: Table, rows: Sequence[Values]) -> list[Statement]:
+        """What writes rows in a script: those of the same key go before."""
+        if not rows:
+            return []
+        same = [column == bindparam(f"key_{column.name}") for column in table.primary_key]
+        keys = [{f"key_{column.name}": row[column.name] for column in table.primary_key} for row in rows]
+        return [
+            compiled(statement, self.dialect, given)
+            for statement, given in ((delete(table).where(*same), keys), (insert(table), rows))
+        ]
 
     def _guard(self, row: Row, values: Mapping[str, Any]) -> Statement:
         return compiled(update_of(row).where(*_unchanged(row)).values(**values), self.dialect)
