@@ -5,33 +5,44 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ems.base.errors import UserError
+from ems.cli.new_function import FILL_IN
 from ems.cli.yaml_text import Value, listed, word
 from ems.stack.fields import AXIS, VARIABLE
+from ems.stack.hints import PLACEHOLDER
 from ems.stack.scalars import scalar
+from ems.sweep.placeholders import RESULTS
 
 SHELL = re.compile(r"[|&;<>`]|\$[\w({]|(?<!\S)[*~]")
 ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+AWK = re.compile(r"(.*/)?[gm]?awk")  # whose own programs stand in braces, as {print}
 SCRIPT = re.compile(r"[^-].*\.(py|R|r|jl|m|sh|pl|rb|js|ipynb)")
 
 
 @dataclass(frozen=True)
 class Program:
-    """`words`: what runs; `env`: variables that stood before it; `swept`: words with placeholders; `axes`: values."""
+    """`words`: what runs; `env`: variables that stood before it; `swept`: words with placeholders; `axes`: values.
+
+    `blanks`: the placeholders that were typed, whose values are to be filled in.
+    """
 
     words: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict)
     swept: tuple[str, ...] = ()
     axes: dict[str, Value] = field(default_factory=dict)
+    blanks: tuple[str, ...] = ()
 
     def lines(self, indent: int) -> list[str]:
         """Of `job:` in a stack file, with a grid as comments."""
         space = " " * indent
+        if self.blanks:
+            blanks = [f"{space}  {name}:  {FILL_IN}: its values, as [1, 2, 3]" for name in self.blanks]
+            return [f"{space}command: {listed(self.words)}", f"{space}sweep:", *blanks]
         if not self.axes:
             return [f"{space}command: {listed(self.words)}"]
         values = [f"{space}#   {name}: [{word(value)}]" for name, value in self.axes.items()]
@@ -50,7 +61,7 @@ def read(line: str, root: Path, here: Path) -> Program:
     UserError: it cannot be split, or its script is not where the job would look for it.
     """
     if SHELL.search(_unquoted(line)):
-        return Program(("bash", "-c", line))
+        return _over_blanks(("bash", "-c", line), {}) or Program(("bash", "-c", line))
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -60,8 +71,20 @@ def read(line: str, root: Path, here: Path) -> Program:
     if not words:
         raise UserError("The command has no program.", 'Name one: --command "python train.py --lr 0.1"')
     _refuse_missing(words, root, here)
+    if program := _over_blanks(words, env):
+        return program
     swept, axes = _swept(words)
     return Program(tuple(words), env, swept, axes)
+
+
+def _over_blanks(words: Sequence[str], env: dict[str, str]) -> Program | None:
+    """The program over a grid of the placeholders that stand in its words, as `{k}`; None where there are none."""
+    texts = [*words, *env.values()] if not AWK.fullmatch(words[0]) else []
+    found = dict.fromkeys(name for text in texts for name in PLACEHOLDER.findall(text) if _name(name, {}))
+    if not found:
+        return None
+    filled = [_braced(text, found) for text in words]
+    return Program(tuple(filled), {name: _braced(text, found) for name, text in env.items()}, blanks=tuple(found))
 
 
 def _unquoted(line: str) -> str:
@@ -151,5 +174,12 @@ def _name(option: str, taken: dict[str, Value]) -> str:
     return "" if name in taken else name
 
 
-def _braced(text: str) -> str:
+def _braced(text: str, names: Collection[str] = ()) -> str:
+    """The text in a command over a grid: braces are doubled, but for those of `{results}` and of these placeholders."""
+    kept = "|".join(re.escape(f"{{{name}}}") for name in (RESULTS, *names))
+    pieces = re.split(rf"((?<![{{$])(?:{kept})(?!\}}))", text)
+    return "".join(piece if place % 2 else _doubled(piece) for place, piece in enumerate(pieces))
+
+
+def _doubled(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")

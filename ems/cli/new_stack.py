@@ -53,7 +53,8 @@ def of_command(lab: Lab, name: str, line: str) -> Written:
     """A stack file for a program that exists, started by `line`; UserError as of `programs.read`."""
     program = programs.read(line, lab.root, Path.cwd())
     script = next((word for word in program.words if (lab.root / word).is_file()), "")
-    return _write(lab, name, program, env=program.env, files=True, code=script)
+    notes = (f"Give values to {', '.join(program.blanks)}.",) if program.blanks else ()
+    return _write(lab, name, program, env=program.env, files=True, code=script, notes=notes)
 
 
 def of_function(lab: Lab, name: str, function: str) -> Written:

@@ -56,10 +56,38 @@ class TestPrograms:
         assert swept[-5:] == ("--out", "rows.csv", "--learning-rate", "{learning_rate}", "{arg14}")
 
     def test_what_is_no_value_stays_as_it_is(self, here):
-        found = programs.read("python -m train --point 3 --a {x} --b 007 --b 1", here.root, here.root)
+        found = programs.read("python -m train --point 3 --a {1} --b 007 --b 1", here.root, here.root)
         assert found.swept == ("python", "-m", "train", "--point", "3", "--a", "{a}", "--b", "{b}", "--b", "1")
-        assert found.axes == {"a": "{x}", "b": "007"}
-        assert programs.read("sim run{1} /data/x", here.root, here.root).swept == ("sim", "run{{1}}", "/data/x")
+        assert found.axes == {"a": "{1}", "b": "007"}
+        found = programs.read("sim run{1} {results}/x /data/x", here.root, here.root)
+        assert found.swept == ("sim", "run{{1}}", "{results}/x", "/data/x")
+
+    def test_placeholders_become_axes_with_values_to_fill_in(self, here):
+        line = "SEED={seed} python train.py --k {k} --lr 0.1 --out={results}/k{k}.csv --json '{1}'"
+        written = stack.of_command(here, "fit", line)
+        assert written.notes[0] == "Give values to k, seed."
+        assert described(here, "fit")["job"] == {
+            "command": ["python", "train.py", "--k", "{k}", "--lr", "0.1", "--out={results}/k{k}.csv", "--json",
+                        "{{1}}"],
+            "sweep": {"k": None, "seed": None},
+        }  # fmt: skip
+        assert described(here, "fit")["env"] == {"SEED": "{seed}"}
+        file = here.stack_file("fit")
+        assert "        k:  # FILL IN: its values, as [1, 2, 3]\n" in file.read_text()
+        commit(here.root)
+        problems = preflight.report(StackFiles(here, clusters.settings()), "fit").problems
+        for name in ("k", "seed"):
+            assert any(f"ems:experiment.job.sweep.{name}: is empty" in each for each in problems)
+        file.write_text(file.read_text().replace("  # FILL IN: its values, as [1, 2, 3]", " [1, 2]"))
+        commit(here.root)
+        assert preflight.report(StackFiles(here, clusters.settings()), "fit").problems == ()
+
+    def test_in_a_line_for_a_shell_its_own_braces_stay(self, here):
+        found = programs.read("for x in {k} {1..3}; do echo ${x}; done", here.root, here.root)
+        assert found.blanks == ("k",)
+        assert found.words == ("bash", "-c", "for x in {k} {{1..3}}; do echo ${{x}}; done")
+        assert programs.read("awk '{print}' rows.csv", here.root, here.root).blanks == ()
+        assert programs.read("sim {zip}", here.root, here.root).swept == ("sim", "{{zip}}")
 
     def test_a_line_for_a_shell_is_given_to_one(self, here):
         for line in ("make && ./sim", "a | b", "echo $HOME", "cat *.txt > x", 'echo "$HOME"'):
