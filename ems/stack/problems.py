@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 from ems.stack.keys import Location, Problem, Problems, dotted
-from ems.stack.models import JOB_KEYS, JOBS, ExperimentSpec, LockSpec
+from ems.stack.models import COMMAND_SWEEP, JOB_KEYS, JOBS, ExperimentSpec, LockSpec
 from ems.stack.strict import Strict
 
 KINDS: Mapping[tuple[str], Mapping[str, type[Strict]]] = {("job",): JOBS, ("environment",): {"lock": LockSpec}}
@@ -60,8 +60,9 @@ def _problem(model: type[Strict], location: Location, detail: Any, also: Collect
         case "missing":
             return f"is missing: {_model_at(model, location[:-1]).model_fields[str(location[-1])].description}"
         case "extra_forbidden":
-            known = [*_model_at(model, location[:-1]).model_fields, *(also if len(location) == 1 else ())]
-            return f"is not a key here: {nearest(str(location[-1]), known)}"
+            here, key = _model_at(model, location[:-1]), str(location[-1])
+            known = [*here.model_fields, *(also if len(location) == 1 else ())]
+            return _of_another_job(here, key) or f"is not a key here: {nearest(key, known)}"
         case "tuple_type":
             return f"is {show(value)}: allowed is a list, as [a, b]"
         case "model_type":
@@ -69,6 +70,17 @@ def _problem(model: type[Strict], location: Location, detail: Any, also: Collect
             return f"is {show(value)}: allowed is a mapping with the keys {keys}"
         case _:
             return f"is {show(value)}: allowed is a mapping, as {{name: …}}"
+
+
+def _of_another_job(here: type[Strict], key: str) -> str:
+    """What to do about a key that jobs of another kind have; "" if it is not one."""
+    owners = [kind for kind, model in JOBS.items() if key in model.model_fields]
+    if here not in JOBS.values() or not owners or key in JOB_KEYS:
+        return ""
+    if here is JOBS["command"] and COMMAND_SWEEP in owners:
+        return "is for a command over a grid: add `sweep: {name: [1, 2]}`, or leave it out"
+    whose = "a function over a grid" if owners == ["function"] else "a command"
+    return f"is for {whose}: allowed is to leave it out"
 
 
 def _no_job(value: object) -> str:

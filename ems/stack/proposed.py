@@ -65,8 +65,8 @@ def _refuse_cases(sweep: Sweep) -> None:
 
 def _said_of(error: OtherType) -> str:
     if (error.known, error.found) == ("int64", "float64"):
-        fix = f"write its first ones with a point, as {error.name}: [1.0], or propose whole ones, as int(x)"
-        return f"{error.name} has numbers with a point, but whole ones in the rounds before: {fix}"
+        allowed = f"allowed are whole ones, as int(x); or write its first ones with a point, as {error.name}: [1.0]"
+        return f"{error.name} has numbers with a point, but whole ones in the rounds before: {allowed}"
     said = f"{SAID[error.found]}, but {SAID[error.known]} in the rounds before"
     return f"{error.name} is {said}: allowed is one type for a parameter"
 
@@ -113,7 +113,8 @@ def _inexact(points: Sequence[Point], doubles: set[str]) -> Iterator[Problem]:
     for place, point in enumerate(points):
         for name in doubles & point.keys():
             if type(point[name]) is int and not is_exact(point[name]):
-                yield (place, name), f"is {point[name]}, which no double keeps, among numbers with a point"
+                problem = f"is {point[name]}, which no double keeps, among numbers with a point"
+                yield (place, name), f"{problem}: allowed are whole numbers up to 2^53 beside them"
 
 
 def _grid(points: Sequence[Point]) -> Grid:

@@ -13,6 +13,8 @@ OF_COMMANDS = ("columns", "files", "format", "stdout")
 
 def problems(job: Mapping[Any, Any], results: Mapping[Any, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Where below `results`, and what, whatever else is wrong with them."""
+    if "files" in results and results["files"] in ([], ()):
+        yield ("files",), "is an empty list: allowed is to name files, as [final_results.txt], or to leave it out"
     if "function" in job:
         for key in OF_COMMANDS:
             if results.get(key):

@@ -132,9 +132,10 @@ PROBLEMS = {
     "import sys; sys.exit('leaving')": "SystemExit: leaving",
     "import os; os._exit(3)": "The process that called it died, 3 times: exit code 3.",
     "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": "died, 3 times: signal 9 (SIGKILL).",
-    "return 7": "propose: The function returned an int: 7.",
-    "return [{'x': 1}, 7]": "propose returned a list with an int: 7.",
-    "return [{'x': 1.0}, {'x': [1.0]}]": "propose returned points and grids in one list.",
+    "return 7": "propose returned an int: 7: allowed is a list of points, as [{'n': 10, 'rate': 0.5}]; a grid",
+    "return [{'x': 1}, 7]": "propose returned a list with an int: 7: allowed is a list of points",
+    "return [{'x': 1.0}, {'x': [1.0]}]": "propose returned points and grids in one list: allowed is",
+    "return {'x': [object()]}": "propose: Column 'value' is an object: <object object at ",
     "return [{'x': float('nan')}]": "points[0].x is nan: allowed is text, a number, true or false (numbers are finite)",
     "return [{'x': None}]": "points[0].x is empty (null): allowed is text, a number, true or false",
     "return [{'x': 'a'}]": "x is text, but numbers in the rounds before: allowed is one type for a parameter",
@@ -168,7 +169,7 @@ def test_numbers_that_were_whole_stay_whole(bench):
     code = "def f(x): return {'y': x}\ndef propose(rows): return [{'x': 1.5}]\n"
     rounds = Rounds(bench, code=code, sweep={"x": [1, 2]})
     assert rounds.run()[0] is State.FAILED
-    assert "x has numbers with a point, but whole ones in the rounds before: write its first" in bench.row().error
+    assert "x has numbers with a point, but whole ones in the rounds before: allowed are" in bench.row().error
 
 
 def test_failed_points_are_told_and_the_run_goes_on(bench):

@@ -94,7 +94,7 @@ def test_a_job_is_one_of_the_two(job, said):
         ("memory_mb", 1, "", "allowed is a whole number of 128 or more"),
         ("threads", 0, "", "allowed is a whole number of 1 or more"),
         ("retry", 1, "", "did you mean retries?"),
-        ("parameters", {}, "", "is not a key here: "),
+        ("parameters", {}, "", "is for a command: allowed is to leave it out"),
         ("sweep", 3, "", "is 3: allowed is a grid"),
         ("sweep", {"n": 3}, ".n", "is 3: allowed is a list of values"),
         ("sweep", [{"n": [1]}, {"n": {"range": [1, 2, -1]}}], "[1].n.range[2]", "turn its sign"),
@@ -160,3 +160,22 @@ def test_a_set_up_is_a_function_that_has_its_time():
     assert "module:function" in problem("job", {**SWEEP, "setup": "load"}, "job.setup")
     assert "above 0" in problem("job", {**job, "setup_timeout_s": 0}, "job.setup_timeout_s")
     assert "is for `setup`" in problem("job", {**SWEEP, "setup_timeout_s": 60}, "job.setup_timeout_s")
+
+
+@pytest.mark.parametrize(
+    ("job", "key", "said"),
+    [
+        (
+            {"command": "cat", "protocol": "lines"},
+            "protocol",
+            "is for a command over a grid: add `sweep: {name: [1, 2]}`",
+        ),
+        ({"command": "cat", "propose": "a:b"}, "propose", GRID_NEEDED),
+        ({"command": "cat", "setup": "a:b"}, "setup", "is for a function over a grid: allowed is to leave it out"),
+        ({"command": "cat", "sweep": {"n": [1]}, "setup": "a:b"}, "setup", "is for a function over a grid"),
+        ({"command": "cat", "prameters": {}}, "prameters", "is not a key here: did you mean parameters?"),
+    ],
+)
+def test_keys_of_another_kind_of_job_are_told_with_what_they_need(job, key, said):
+    found = faults("experiment", changed(EXPERIMENT, "job", job))
+    assert list(found) == [f"ems:experiment.job.{key}"] and said in found[f"ems:experiment.job.{key}"]

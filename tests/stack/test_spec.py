@@ -326,3 +326,8 @@ def test_a_function_declares_no_columns():
     sweep = changed(EXPERIMENT, "job", {"function": "a.b:f", "sweep": {"x": [1]}})
     found = faults("experiment", changed(sweep, "results/columns", {"y": "text"}))
     assert "a function's values have types" in found["ems:experiment.results.columns"]
+
+
+def test_no_files_are_left_out_not_an_empty_list():
+    said = problem("results/files", [], "results.files")
+    assert said == "is an empty list: allowed is to name files, as [final_results.txt], or to leave it out"

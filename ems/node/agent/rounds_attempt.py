@@ -15,7 +15,6 @@ from typing import Any
 from ems.base import aside
 from ems.base.messages import counted, last_line
 from ems.databases import Database, Outcome, Round, State, reuse, rounds
-from ems.node.agent.attempt import SAID_CHARACTERS
 from ems.node.agent.exported import Exported
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import Halted, SweepAttempt
@@ -26,6 +25,8 @@ from ems.stack import proposed
 from ems.sweep import Sweep
 
 log = logging.getLogger(__name__)
+
+WHY_CHARACTERS = 500  # of why a round was not proposed, in an error: what is allowed is said there, too
 
 
 class RoundsAttempt(SweepAttempt):
@@ -162,7 +163,7 @@ class RoundsAttempt(SweepAttempt):
             raise Halted(self._not_proposed(number, str(error))) from error
 
     def _not_proposed(self, number: int, why: str, told: str = "") -> Outcome:
-        error = f"Round {number} was not proposed by {self._spec['job']['propose']}: {why[:SAID_CHARACTERS]}"
+        error = f"Round {number} was not proposed by {self._spec['job']['propose']}: {why[:WHY_CHARACTERS]}"
         with (self._dir / "job.log").open("a", encoding="utf-8") as file:
             file.write(f"ems: {error}\n{told}\n")
         return Outcome(State.FAILED, 0, 0, 1, error, self._log_tail())

@@ -11,8 +11,8 @@ from typing import Any
 from ems.node.driver.rows import BadResult, rows_of, shown
 
 ALLOWED = (
-    "Allowed: a list of points, as [{'n': 10, 'rate': 0.5}]; a grid, as {'n': [10, 20]}, or a list of grids; a pandas "
-    "or polars DataFrame with a point a row; None or an empty list, which ends the experiment."
+    "allowed is a list of points, as [{'n': 10, 'rate': 0.5}]; a grid, as {'n': [10, 20]}, or a list of grids; a "
+    "DataFrame with a point a row; or None, to end."
 )
 
 
@@ -25,21 +25,31 @@ def told_of(result: Any) -> dict[str, list[Any]]:
         return _points(items)
     if not all(isinstance(item, Mapping) for item in items):
         odd = next(item for item in items if not isinstance(item, Mapping))
-        raise BadResult(f"propose returned a list with {shown(odd)}.", ALLOWED)
+        raise BadResult(f"propose returned a list with {shown(odd)}: {ALLOWED}")
     grids = [item for item in items if any(map(_is_axis, item.values()))]
     if not grids:
         return _points(items)
     if len(grids) < len(items):
-        raise BadResult("propose returned points and grids in one list.", ALLOWED)
-    return {"grids": [_plain(grid) for grid in grids]}
+        raise BadResult(f"propose returned points and grids in one list: {ALLOWED}")
+    try:
+        return {"grids": [_plain(grid) for grid in grids]}
+    except BadResult as error:
+        raise _refused(error) from error
 
 
 def _points(items: Any) -> dict[str, list[Any]]:
     try:
         points = rows_of(list(items) if isinstance(items, tuple) else items)
     except BadResult as error:
-        raise BadResult(f"propose: {error.message}", ALLOWED) from error
+        raise _refused(error) from error
     return {"points": points} if points else {}
+
+
+def _refused(error: BadResult) -> BadResult:
+    """What cannot be a point, said of the proposer."""
+    said = error.message.rstrip(".")
+    of_function = said.removeprefix("The function ")
+    return BadResult(f"propose {of_function}: {ALLOWED}" if of_function != said else f"propose: {said}: {ALLOWED}")
 
 
 def _is_axis(value: Any) -> bool:
