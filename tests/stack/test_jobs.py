@@ -162,14 +162,13 @@ def test_a_set_up_is_a_function_that_has_its_time():
     assert "is for `setup`" in problem("job", {**SWEEP, "setup_timeout_s": 60}, "job.setup_timeout_s")
 
 
+GRID_NEEDED = "is for a command over a grid: add `sweep: {name: [1, 2]}`"
+
+
 @pytest.mark.parametrize(
     ("job", "key", "said"),
     [
-        (
-            {"command": "cat", "protocol": "lines"},
-            "protocol",
-            "is for a command over a grid: add `sweep: {name: [1, 2]}`",
-        ),
+        ({"command": "cat", "protocol": "lines"}, "protocol", GRID_NEEDED),
         ({"command": "cat", "propose": "a:b"}, "propose", GRID_NEEDED),
         ({"command": "cat", "setup": "a:b"}, "setup", "is for a function over a grid: allowed is to leave it out"),
         ({"command": "cat", "sweep": {"n": [1]}, "setup": "a:b"}, "setup", "is for a function over a grid"),

@@ -80,7 +80,7 @@ def test_grids_are_those_of_a_stack_file():
         ({"points": [{"n": 1}, {"n": 2.5}]}, "n has numbers with a point, but whole ones in the rounds before"),
         (
             {"grids": [{"n": [2.5]}]},
-            r"allowed are whole ones, as int\(x\); or write its first ones with a point, as n: \[1.0\]",
+            r"allowed are whole ones, .* with a point, as n: \[1.0\]",
         ),
         ({"points": [{"x": "b"}]}, "x is text, but numbers in the rounds before"),
         ({"points": [{"t": 1}]}, "t is numbers, but text in the rounds before"),
@@ -88,7 +88,7 @@ def test_grids_are_those_of_a_stack_file():
         ({"points": [{"N": 2}]}, "n is there beside N"),
         (
             {"points": [{"m": 2**53 + 1}, {"m": 0.5}]},
-            "which no double keeps, among numbers with a point: allowed are whole numbers up to 2",
+            "no double keeps, among numbers with a point: allowed are",
         ),
         ({"points": [{"if": 1}]}, "a word of Python"),
         ({"points": [{"n": []}]}, r"points\[0\].n is a list of 0"),
