@@ -119,6 +119,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
         preflight.refuse_imported(pulumi.lab, stack)
         preflight.refuse_settings(stacks, stack, resolved)
         preflight.build_environment(stacks, stack, resolved, telling.say)
+        preflight.require_sources(stacks, stack, resolved)  # once more: now it is known which modules there are
     waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)
     wishes = replace(wishes, retry=retry)
     try:

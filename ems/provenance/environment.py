@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import posixpath
 import re
@@ -26,6 +27,7 @@ LOCK = "requirements.txt"
 WISHES = "requirements.in"
 PYTHON = "python-version"
 MARKER = "ems-environment.txt"
+PLAIN_PTH = frozenset(["_virtualenv.pth", "distutils-precedence.pth"])  # which bring no modules
 _INDEX_OPTION = re.compile(r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--trusted-host)\b")
 
 
@@ -185,3 +187,18 @@ def bin_path(folder: Path) -> Path:
 def python_path(folder: Path) -> Path:
     """The interpreter of a built environment."""
     return bin_path(folder) / "python"
+
+
+def has_module(environment: Environment, top: str) -> bool | None:
+    """Whether what is built has a module or package of this name, by its files; None where that is not known here."""
+    if top in sys.stdlib_module_names:
+        return True
+    if not is_built(environment):
+        return None
+    for folder in built_folder(environment).glob("lib/python3.*/site-packages"):
+        names = {entry.name for entry in os.scandir(folder)}
+        if any(name == top or name.startswith(f"{top}.") for name in names):
+            return True
+        if any(name.endswith(".pth") and name not in PLAIN_PTH for name in names):
+            return None  # they may name folders elsewhere
+    return False

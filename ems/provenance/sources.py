@@ -21,7 +21,8 @@ from ems.base.errors import Fault, StackFileError
 from ems.base.messages import nearest, show, some
 from ems.lab.objects import SUBMODULE, SYMLINK, CommittedFile, Objects
 from ems.provenance.code import Code
-from ems.provenance.environment import Environment
+from ems.provenance.environment import Environment, has_module
+from ems.provenance.pins import pinned
 from ems.stack.models import CommandJob, CommandSweepJob, ExperimentSpec, SweepJob
 from ems.sweep import Sweep
 
@@ -45,7 +46,7 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
 
     `objects`: those of the repository that has the code.
     """
-    job = experiment.job
+    job, there = experiment.job, _There(objects, code, environment, "PYTHONPATH" in experiment.env)
     if links := list(_broken_links(objects, code)):
         problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
@@ -55,11 +56,11 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
         faults = list(_program_faults(code, job))
     else:
         taken = partial(_parameter_faults, job=job)
-        faults = [*_function_faults(objects, code, "function", job.function, environment, taken)]
+        faults = [*_function_faults(there, "function", job.function, taken)]
     if isinstance(job, SweepJob) and job.setup:
-        faults += _function_faults(objects, code, "setup", job.setup, environment, _setup_faults)
+        faults += _function_faults(there, "setup", job.setup, _setup_faults)
     if not isinstance(job, CommandJob) and job.propose:
-        faults += _function_faults(objects, code, "propose", job.propose, environment)
+        faults += _function_faults(there, "propose", job.propose)
     if faults:
         raise StackFileError(faults)
 
@@ -109,17 +110,40 @@ def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[F
         yield Fault(f"{JOB}.command", f"starts {show(script)}, which is not executable: {fix}")
 
 
-def _function_faults(
-    objects: Objects, code: Code, key: str, function: str, environment: Environment, taken: Taken | None = None
-) -> Iterator[Fault]:
+@dataclass(frozen=True)
+class _There:
+    """Where modules come from. `more`: also from folders that `env:` names, of the code or of the machine."""
+
+    objects: Objects
+    code: Code
+    environment: Environment
+    more: bool = False
+
+    def lacks(self, top: str) -> bool | None:
+        """Whether only the code could have a module or package of this name; None where that is not known."""
+        if self.more or any(file.path.partition("/")[0].partition(".")[0] == top for file in self._opaque()):
+            return False
+        has = has_module(self.environment, top)
+        return None if has is None else not has
+
+    def _opaque(self) -> Iterator[CommittedFile]:
+        """Files of the code that may be modules, or have some."""
+        return (file for file in self.code.files if file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path)
+
+
+def _function_faults(there: _There, key: str, function: str, taken: Taken | None = None) -> Iterator[Fault]:
     """Of the function that the job's `key` names; `taken` finds those of its parameters."""
     module, _, name = function.partition(":")
     key = f"{JOB}.{key}"
     top = module.partition(".")[0]
-    code = _importable(code, environment)
+    there = dataclasses.replace(there, code=_importable(there.code, there.environment))
+    objects, code, environment = there.objects, there.code, there.environment
     in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
-    if top not in in_code:
-        return  # of the environment
+    if top not in in_code:  # of the environment
+        if there.lacks(top):
+            where = f"neither code.paths nor the environment {environment.name} have"
+            yield Fault(key, f"is in {module}, which {where}: {nearest(module, _modules(code))}")
+        return
     is_folder = _file(code, top) is None  # which any module of that name precedes
     if top in LOADED_FIRST or (is_folder and top in sys.stdlib_module_names):
         whose = "EMS's" if top == "ems" else "Python's"
@@ -127,9 +151,8 @@ def _function_faults(
         return
     source = _file(code, module)
     if source is None:
-        if _is_certain(objects, code, module):
-            known = [found for file in code.files if (found := _module(file.path))]
-            yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, known)}")
+        if _is_certain(there, module):
+            yield Fault(key, f"is in {module}, which code.paths do not hold: {nearest(module, _modules(code))}")
         return
     yield from _definition_faults(_source(objects, source), key, name, environment, taken)
 
@@ -154,14 +177,31 @@ def _module(path: str) -> str:
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") if _is_code(path) else ""
 
 
-def _is_certain(objects: Objects, code: Code, module: str) -> bool:
-    """Whether nothing else could have the module: no link, no compiled file, no package that extends its path."""
+def _modules(code: Code) -> list[str]:
+    """All that the code has, by name."""
+    return [found for file in code.files if (found := _module(file.path))]
+
+
+def _is_certain(there: _There, module: str) -> bool:
+    """Whether nothing else could have the module: no link, no compiled file, no package that extends its path.
+
+    Python takes a package of the environment before a folder of its name that is not a package.
+    """
     top = module.partition(".")[0]
-    below = [file for file in code.files if file.path.startswith((f"{top}/", f"{top}."))]
-    package = _file(code, top)
-    if package is None or any(file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path for file in below):
+    below = [file for file in there.code.files if file.path.startswith((f"{top}/", f"{top}."))]
+    if any(file.mode in {SYMLINK, SUBMODULE} or ".so" in file.path for file in below):
         return False
-    return "__path__" not in _source(objects, package).text
+    package = _file(there.code, top)
+    if package is None:
+        lacks = there.lacks(top)
+        return not _has_alike(there.environment, top) if lacks is None else lacks
+    return "__path__" not in _source(there.objects, package).text
+
+
+def _has_alike(environment: Environment, top: str) -> bool:
+    """Whether a distribution of the lock may have a package of this name, by its own name."""
+    names = (name.replace("-", "_") for name in pinned(environment.lock))
+    return any(name == top.lower() or name.startswith(f"{top.lower()}_") for name in names)
 
 
 @dataclass(frozen=True)

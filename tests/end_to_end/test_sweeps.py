@@ -148,6 +148,25 @@ def _grows(sweeper: Sweeper, calls: Counter[tuple[int, ...]]) -> None:
     assert "reuses" not in sweeper.ems("pulumi", "preview", "--stack", "e").stdout
 
 
+def test_a_module_that_is_nowhere_is_refused_and_excluded_points_are_not_computed(sweeper: Sweeper) -> None:
+    file = sweeper.root / "stacks/Pulumi.e.yaml"
+    described = json.loads(file.read_text())
+    job = described["config"]["ems:experiment"]["job"]
+    job |= {"function": "eksperiments.e.job:f", "exclude": ["x > 2", {"a": 2, "x": 0}]}
+    sweeper.write("stacks/Pulumi.e.yaml", json.dumps(described, indent=2))
+    sweeper.commit("A module that is nowhere")
+    said = sweeper.ems("up", "e", expect=2).stderr
+    assert "job.function: is in eksperiments.e.job, which neither code.paths nor the environment svd have" in said
+    assert sweeper.query("SELECT count(*) FROM experiment") == [(0,)]
+    job["function"] = "experiments.e.job:f"
+    sweeper.write("stacks/Pulumi.e.yaml", json.dumps(described, indent=2))
+    sweeper.commit("The right one")
+    sweeper.ems("up", "e")
+    assert sweeper.points() == [(1, 0), (1, 1), (1, 2), (2, 1), (2, 2)] and len(sweeper.calls()) == 5
+    assert sweeper.query("SELECT points_total, points_done FROM experiment") == [(5, 5)]
+    assert sweeper.ems("points", "e", "--csv").stdout.splitlines()[1:] == []
+
+
 def test_after_kill_9_of_everything_only_what_was_lost_is_computed_again(sweeper: Sweeper) -> None:
     wait = sweeper.note("wait")
     command = sweeper.start("up", "e")

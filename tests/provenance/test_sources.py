@@ -13,7 +13,7 @@ from ems.lab.repository import work_tree
 from ems.node.driver.worker import BOOT
 from ems.node.driver.worker_process import SOURCE
 from ems.provenance import code as provenance
-from ems.provenance import sources
+from ems.provenance import environment, sources
 from ems.provenance.environment import Environment
 from ems.stack import spec
 from ems.stack.models import CodeSpec
@@ -44,6 +44,7 @@ FILES = {
     "package/__init__.py": "",
     "package/inner.py": "def g(x): return {}\n",
     "folder/inner.py": "def g(x): return {}\n",
+    "alike/inner.py": "def g(x): return {}\n",
     "open.py": "from model import *\n",
     "late.py": "def __getattr__(name): ...\n",
     "twice.py": "",
@@ -70,7 +71,10 @@ def lab(tmp_path_factory):
     return root
 
 
-def said(lab, job):
+LOCK = "alike-tools==1.0 --hash=sha256:0\n"
+
+
+def said(lab, job, env=None):
     described = {
         "project": "p",
         "experimenter": "e",
@@ -78,12 +82,13 @@ def said(lab, job):
         "environment": "small",
         "job": job,
         "results": {"table": "t"},
+        "env": env or {},
     }
     experiment = spec.parse("experiment", described)
     tree = work_tree(lab)
     code = provenance.at_commit(tree, CodeSpec(commit=git(lab, "rev-parse", "HEAD")))
     try:
-        sources.refuse(tree.objects(), code, experiment, Environment("small", HERE, ""))
+        sources.refuse(tree.objects(), code, experiment, Environment("small", HERE, LOCK))
     except StackFileError as error:
         return "\n".join(map(str, error.faults))
     return ""
@@ -113,7 +118,8 @@ def said(lab, job):
         ("twice:g", "x", ""),
         ("package:g", "x", "which package/__init__.py does not have"),
         ("package.iner:g", "x", "is in package.iner, which code.paths do not hold: did you mean package.inner?"),
-        ("folder.iner:g", "x", ""),
+        ("folder.iner:g", "x", "is in folder.iner, which code.paths do not hold: did you mean folder.inner?"),
+        ("alike.iner:g", "x", ""),
         ("wide.inner:g", "x", ""),
         ("open:whatever", "x", ""),
         ("late:whatever", "x", ""),
@@ -158,6 +164,43 @@ def test_functions_and_what_they_take(lab, function, names, fault):
 def test_set_ups_and_who_takes_what_they_return(lab, function, setup, fault):
     found = said(lab, {"function": function, "sweep": {"theta": [1, 2]}, **({"setup": setup} if setup else {})})
     assert fault in found and bool(found) is bool(fault)
+
+
+@pytest.fixture
+def built(monkeypatch, tmp_path):
+    """The site-packages of the environment, built."""
+    monkeypatch.setenv("EMS_CACHE_DIR", str(tmp_path))
+    folder = environment.built_folder(Environment("small", HERE, LOCK))
+    packages = folder / f"lib/python{HERE}/site-packages"
+    (packages / "there").mkdir(parents=True)
+    (packages / "compiled.cpython-311-x86_64-linux-gnu.so").touch()
+    (packages / "_virtualenv.pth").touch()
+    (folder / "bin").mkdir()
+    (folder / "bin/python").touch()
+    (folder / environment.MARKER).touch()
+    return packages
+
+
+NEITHER = "which neither code.paths nor the environment small have"
+
+
+@pytest.mark.parametrize("key", ["function", "setup", "propose"])
+def test_modules_that_are_nowhere_are_told_once_the_environment_is_built(lab, built, key):
+    job = {"function": "model:given", "setup": "model:data", "sweep": {"theta": [1, 2]}, key: "modle:f"}
+    found = said(lab, job)
+    assert found.startswith(f"ems:experiment.job.{key}: is in modle, {NEITHER}: did you mean model? allowed are ")
+    for module in ("there", "there.deep", "compiled", "math"):
+        assert said(lab, job | {key: f"{module}:f"}) == ""
+    assert said(lab, job, {"PYTHONPATH": "src"}) == ""
+    (built / "editable.pth").write_text("/elsewhere\n")
+    assert said(lab, job) == ""
+
+
+def test_a_folder_of_the_code_gives_way_to_a_package_that_is_built(lab, built):
+    job = {"sweep": {"x": [1, 2]}, "function": "alike.iner:g"}
+    assert "is in alike.iner, which code.paths do not hold: did you mean alike.inner?" in said(lab, job)
+    (built / "alike").mkdir()
+    assert said(lab, job) == ""
 
 
 def test_each_grid_is_compared_with_the_function(lab):
