@@ -89,7 +89,7 @@ class Bench:
                 environment_digest="d",
                 python="3.11",
                 cluster="laptop",
-                results_table="r",
+                results_table="" if spec and spec.results.none else "r",
                 points_total=points,
                 max_hours=max_hours,
             )

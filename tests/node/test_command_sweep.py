@@ -46,7 +46,7 @@ class Programs:
         sweep: Mapping[str, object] | None = None,
         workers: int = 1,
         env: Mapping[str, str] = {},
-        results: Mapping[str, object] = {},
+        results: Mapping[str, object] | str = {},
         **job: object,
     ) -> None:
         self.bench = bench
@@ -57,7 +57,7 @@ class Programs:
         }
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": env}
         place = {"cluster": {"kind": "laptop", "workers": workers}}
-        said = {"results": {"table": "r", **results}}
+        said = {"results": results if isinstance(results, str) else {"table": "r", **results}}
         spec = ExperimentSpec.model_validate({**fields, **place, **said, "job": described})
         self.run_dir = bench.register(points=points, spec=spec)
         self.run_dir.mkdir(parents=True)

@@ -140,3 +140,9 @@ def test_a_program_that_is_not_there_ends_the_run(bench: Bench) -> None:
     state, done, _ = programs.run()
     assert (state, done) == (State.FAILED, 0)
     assert "'no-such-program' could not be started: No such file or directory" in bench.row().error
+
+
+def test_answers_with_rows_that_nobody_wants_end_the_run(bench: Bench) -> None:
+    programs = lines(bench, results="none", points=1000)
+    assert programs.run()[0] is State.FAILED, programs.log()
+    assert bench.row().error.startswith("Point 0 has rows, but the stack file says `results: none`")

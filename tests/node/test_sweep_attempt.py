@@ -27,6 +27,7 @@ from tests.processes import PATIENCE_S, eventually, having, matching
 __all__ = ["bench"]
 
 POINTS = 40
+RESULTS: Mapping[str, object] = {"table": "r"}
 
 # Each call is noted outside of the code. Every tenth point fails while the file `trouble` is there; the last half waits
 # for the file `go` while `wait` is there.
@@ -59,9 +60,10 @@ class Sweeping:
         workers: int = 1,
         max_hours: float | None = None,
         job: Mapping[str, object] = {},
+        results: Mapping[str, object] | str = RESULTS,
         **config: float,
     ) -> None:
-        self.bench, self.points = bench, points
+        self.bench, self.points, self.results = bench, points, results
         spec = self._spec(job, workers)
         kept = sweep_choice.kept(spec.job.model_dump(mode="json"))
         self.run_dir = bench.register(max_hours=max_hours, points=kept, spec=spec)
@@ -78,7 +80,7 @@ class Sweeping:
         job = {"function": "job:f", "sweep": {"x": {"range": [0, self.points - 1, 1]}}, **options}
         fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": self.env}
         place = {"cluster": {"kind": "laptop", "workers": workers}}
-        return ExperimentSpec.model_validate({**fields, **place, "job": job, "results": {"table": "r"}})
+        return ExperimentSpec.model_validate({**fields, **place, "job": job, "results": self.results})
 
     def _bundle(self, code: str, spec: ExperimentSpec) -> Path:
         aside = self.run_dir / "aside.zip"
@@ -445,3 +447,13 @@ def test_files_that_a_function_leaves_are_kept(bench: Bench) -> None:
     assert (row.state, row.rows_stored) == (State.SUCCEEDED, 3)
     found = {file["name"]: file["bytes"] for file in json.loads(row.files_left)}
     assert found == {"plot-0.png": 0, "plot-1.png": 1, "plot-2.png": 2, "EMS_RESULTS_DIR/a.csv": 3}
+
+
+def test_rows_that_nobody_wants_end_the_run_at_the_first_point(bench: Bench) -> None:
+    sweeping = Sweeping(bench, points=1000, results="none")
+    row = bench.run(sweeping.run_dir)
+    assert row.state is State.FAILED and row.error == (
+        "Point 0 has rows, but the stack file says `results: none`: name a table for them, as results: "
+        "{table: NAME}, or return no rows."
+    )
+    assert list(sweeping.calls()) == [0]

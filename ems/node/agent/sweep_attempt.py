@@ -36,7 +36,7 @@ from ems.sweep import Sweep, exclusion
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.driver.driver import main; main(sys.argv[2])"
 TOO_MANY_FAILURES = 3  # the driver's exit code
-SETUP = re.compile(r"^ems: (setup .*)$", re.MULTILINE)  # what the driver's log says of one that failed
+OF_ALL = re.compile(r"^ems: (setup .*|Point \d+ has rows, .*)$", re.MULTILINE)  # of all points, in the driver's log
 MOST_FAILURES = 10_000  # that are looked at for the commonest error
 JOIN = "import sys; sys.path[0], *words = sys.argv[1:]; from ems.node.driver.joining import main; main(*words)"
 
@@ -178,6 +178,7 @@ class SweepAttempt(Attempt):
             "memory_mb": job["memory_mb"],
             "point_timeout_s": job["point_timeout_s"],
             "types": self._patiently(self._stored_kinds),
+            "keeps_rows": not self._declared.none,
             "shuffle": self._claim.experiment_id if self._pilot or job.get("order") == "random" else "",
         }
 
@@ -307,8 +308,8 @@ class SweepAttempt(Attempt):
         return ""
 
     def _said(self, ended: Ended, of: str = "") -> str:
-        """A set-up that failed is the run's error, in one line that names it."""
-        found = SETUP.findall(self._log_end()) if ended.code == 1 else []
+        """A set-up that failed, or rows that nobody wants, are the run's error, in one line."""
+        found = OF_ALL.findall(self._log_end()) if ended.code == 1 else []
         return found[-1][:SAID_CHARACTERS] if found else super()._said(ended, of)
 
     def _why(self, database: Database) -> str:

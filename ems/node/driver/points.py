@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ems.base.errors import EmsError
 from ems.node.driver import platform, setup
 from ems.node.driver.functions import imported, told
 from ems.node.driver.measured import peak_mb
@@ -31,6 +32,10 @@ from ems.sweep import Sweep
 BUDGET_S = 2 * TARGET_S
 CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder by which workers join
 MOST_CELLS = BATCH_BYTES // 8
+UNWANTED = (
+    "Point {point} has rows, but the stack file says `results: none`: name a table for them, as results: "
+    "{{table: NAME}}, or return no rows."
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Order:
     shuffle: str = ""  # the key of a random order (`ems.sweep.order`); without one, points come in ascending order
     joining: str = ""  # folder with the key by which workers of other machines join; "": none do
     host: str = ""  # under which they reach this machine
+    keeps_rows: bool = True  # whether there is a table for rows
     workers_here: int | None = None  # of `workers`, those of this machine; None: all
 
 
@@ -87,7 +93,7 @@ class Task:
     """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
 
     `folder`: a descriptor of the folder of the code, in which each call begins, wherever the last one had gone.
-    `rounds`: the folder that tells of points that the sweep does not have yet.
+    `rounds`: the folder that tells of points that the sweep does not have yet. `keeps_rows`: as of the order.
     """
 
     function: Callable[..., Any]
@@ -96,6 +102,7 @@ class Task:
     folder: int
     rounds: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)  # what each call is given beside: of `setup`
+    keeps_rows: bool = True
 
     def reaching(self, ranges: Sequence[Range]) -> Task:
         """With a sweep that has these points: rounds may have come since."""
@@ -124,7 +131,7 @@ def load(order_file: str, position: Position, shared: SharedMemory) -> Task:
     folder = os.open(order.code, os.O_RDONLY)
     function = imported("function", order.function)
     context = {setup.KEYWORD: setup.context(order.setup, function, position, shared)} if order.setup else {}
-    return Task(function, Sweep.of(order.grids), order.retries, folder, order.rounds, context)
+    return Task(function, Sweep.of(order.grids), order.retries, folder, order.rounds, context, order.keeps_rows)
 
 
 class Work:
@@ -172,6 +179,7 @@ class Work:
             sys.exit()
 
     def _keep(self, point: int, parameters: dict[str, Value], result: Any, error: str) -> None:
+        """EmsError for rows that nobody wants: all other points would have them, too."""
         self._points.append(point)
         try:
             if error:
@@ -181,6 +189,8 @@ class Work:
         except Exception as problem:  # of the result's own methods, too
             text = str(problem) if isinstance(problem, BadResult) else told(problem, own_frames=0)
             self._marks.append(Mark(point, "failed", parameters, text))
+        if not self._task.keeps_rows and self._gathered.points:
+            raise EmsError(UNWANTED.format(point=point))
 
     def returned(self) -> Returned:
         """What has become of the points; to be called once, after `run`."""

@@ -48,14 +48,14 @@ def serve(order_file: str, requests: int, answers: int, position: int, driver: i
 def _answer_all(order_file: str, position: Position, shared: SharedMemory, asked: BinaryIO, answered: BinaryIO) -> None:
     try:
         task = load(order_file, position, shared)
+        while True:
+            position.set(IDLE)
+            ranges, known = pickle.load(asked)
+            task = task.reaching(ranges)
+            pickle.dump(_computed(Work(task, position, ranges, known)), answered)
+            answered.flush()
     except EmsError as error:
-        return pickle.dump(error, answered)
-    while True:
-        position.set(IDLE)
-        ranges, known = pickle.load(asked)
-        task = task.reaching(ranges)
-        pickle.dump(_computed(Work(task, position, ranges, known)), answered)
-        answered.flush()
+        pickle.dump(error, answered)
 
 
 def _computed(work: Work) -> Returned:
