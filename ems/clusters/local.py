@@ -20,9 +20,10 @@ from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab, repository
 from ems.lab.repository import WorkTree
-from ems.node.agent import leftovers
+from ems.node.agent import leftovers, noted
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.lock import agent_name, dismiss, holder
+from ems.node.job import checkpoints
 from ems.node.job.keeper import is_locked
 from ems.stack.models import CodeSpec, ExperimentSpec
 
@@ -137,10 +138,16 @@ def _described(registration: Registration) -> ExperimentSpec:
 
 
 def release(lab: Lab, experiment_id: str) -> None:
-    """Remove the staged inputs and the unpacked code; log, results files, spool and what jobs left stay."""
+    """Remove the staged inputs and the unpacked code; log, results files, spool and what jobs left stay.
+
+    Their checkpoint stays too, unless an agent was killed as it was about to remove it.
+    """
     run_dir = lab.run_dir(experiment_id)
     dismiss(run_dir)
     leftovers.keep(run_dir)
+    ended = noted.read(run_dir)
+    if ended and ended.outcome.state is State.SUCCEEDED:
+        checkpoints.forget(run_dir)
     aside.remove(run_dir / "inputs")
     aside.remove(run_dir / "code")
 

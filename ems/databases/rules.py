@@ -231,7 +231,12 @@ def _new_run(row: Row, agent: str, lease_s: float) -> Values:
 
 
 def _used_up(row: Row) -> Values:
-    return {"state": State.EXPIRED, "machines": 0, "finished_at": row["now"], "error": used_up_error(row)}
+    return {
+        "state": State.EXPIRED,
+        "machines": 0,
+        "finished_at": row["now"],
+        "error": used_up_error(row["max_hours"], row["stack"]),
+    }
 
 
 def _lost(row: Row) -> Values:
@@ -317,6 +322,8 @@ def _ended(row: Row, claim: Claim, outcome: Outcome) -> Values:
         return values
     if outcome.state is State.PILOTED and _wants_more(row, outcome):  # since it looked last
         return values | _going_on()
+    if outcome.state is State.LOST and experiment_of(row).state is State.EXPIRED:  # it stays over
+        return values | _used_up(row)
     ended = {"state": outcome.state, "error": outcome.error}
     return values | ended | ({"finished_at": row["now"]} if outcome.state.finished else {})
 

@@ -21,14 +21,15 @@ COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
-    """The state as it stands: what nobody was left to write is read from the clock."""
-    if stored.finished:
+    """The state as it stands: what nobody was left to write is read from the clock.
+
+    The deadline is that of a run: of one that was lost before, the time until the next one begins does not count.
+    """
+    if stored is not State.RUNNING:
         return stored
-    if deadline_at is not None and deadline_at <= now:
+    if deadline_at is not None and deadline_at <= now and (lease_until is None or lease_until >= deadline_at):
         return State.EXPIRED
-    if stored is State.RUNNING and not alive(stored, lease_until, now):
-        return State.LOST
-    return stored
+    return stored if alive(stored, lease_until, now) else State.LOST
 
 
 def alive(run_state: State | None, lease_until: datetime | None, now: datetime) -> bool:
@@ -74,11 +75,11 @@ def experiment_of(row: Row) -> Experiment:
         took_s=took_s(row),
         files_left=row["files_left"] or "",
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
-        error=row["error"] or (used_up_error(row) if overdue else ""),
+        error=row["error"] or (used_up_error(row["max_hours"], row["stack"]) if overdue else ""),
         **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},
     )
 
 
-def used_up_error(row: Row) -> str:
+def used_up_error(max_hours: float | None, stack: str) -> str:
     """The error of an experiment whose deadline passed, with what to do."""
-    return f"its max_hours, {row['max_hours']:g}, are used up. Raise `limits: max_hours`, then: ems up {row['stack']}"
+    return f"its max_hours, {max_hours:g}, are used up. Raise `limits: max_hours`, then: ems up {stack}"

@@ -12,7 +12,8 @@ from ems.databases import Experiment
 from ems.lab import Lab
 from ems.lab.experiments import latest
 from ems.node.agent import leftovers
-from ems.node.agent.leftovers import FileLeft
+from ems.node.agent.leftovers import FileLeft, is_checkpoint
+from ems.node.job import checkpoints
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,13 @@ def of_stack(lab: Lab, stack: str) -> list[Left]:
 
 
 def _left(lab: Lab, experiment: Experiment) -> Left:
-    folder = folder_of(lab, experiment.id)
-    if folder.is_dir():
-        return Left(experiment, leftovers.listed(lab.run_dir(experiment.id)), folder)
-    return Left(experiment, of_row(experiment), None)
+    """Of one that is not over, a run may go on from its checkpoint."""
+    run_dir, folder = lab.run_dir(experiment.id), folder_of(lab, experiment.id)
+    is_over = experiment.state.finished
+    kept = leftovers.checkpoint(run_dir, experiment.attempt) if is_over else []
+    if folder.is_dir() or kept:
+        return Left(experiment, [*leftovers.listed(run_dir), *kept], folder)
+    return Left(experiment, [file for file in of_row(experiment) if is_over or not is_checkpoint(file)], None)
 
 
 def remove(lab: Lab, found: Sequence[Left]) -> None:
@@ -66,4 +70,6 @@ def remove(lab: Lab, found: Sequence[Left]) -> None:
         for left in found:
             if left.folder:
                 aside.remove(left.folder)
+                if left.experiment.state.finished:
+                    checkpoints.forget(lab.run_dir(left.experiment.id))
                 database.note_left(left.experiment.id, "")

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from ems.base.messages import counted
 from ems.databases import IMPORTED, Experiment, State
+from ems.node.job.variables import CHECKPOINT
 
 GOES_ON = "it goes on by itself: ems status"
 NOW_S = 5  # between two beats, and a little more
@@ -51,7 +52,8 @@ def way_on(experiment: Experiment) -> str:
     if experiment.registration.imported:
         return "Repeat the import: ems import SOURCE --as " + experiment.registration.stack
     stack, look = experiment.registration.stack, "failures" if failed_points(experiment) else "logs"
-    go_on = "" if experiment.state is State.EXPIRED else f"; go on with `ems up {stack} --retry`"
+    kept = " from its checkpoint" if f'"{CHECKPOINT}/"' in experiment.files_left else ""
+    go_on = "" if experiment.state is State.EXPIRED else f"; go on{kept} with `ems up {stack} --retry`"
     return f"See `ems {look} {stack}`{go_on}."
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, TypedDict
 
 from rich.table import Table
@@ -10,7 +10,7 @@ from rich.table import Table
 from ems.base.messages import counted
 from ems.databases import Experiment
 from ems.lab.left import Left, of_row
-from ems.node.agent.leftovers import FileLeft
+from ems.node.agent.leftovers import FileLeft, is_checkpoint
 from ems.node.agent.tidying import shown, size
 
 MOST_SHOWN = 20
@@ -74,17 +74,20 @@ def _sum(files: Sequence[FileLeft]) -> str:
 def lines(experiment: Experiment) -> list[str]:
     """What its jobs left, where that is, and how it goes; nothing if there is nothing."""
     files = of_row(experiment)
-    if not files:
-        return []
-    stack, newest = experiment.registration.stack, files[-1]["attempt"]
+    kept = [file for file in files if is_checkpoint(file)]
+    unread, stack = [file for file in files if file not in kept], experiment.registration.stack
+    said = [f"Its checkpoint ({_sum(kept)}) is kept: the next run goes on from it; to begin anew: ems clean {stack}"]
+    return [*(_unread(experiment, unread) if unread else ()), *(said if kept else ())]
+
+
+def _unread(experiment: Experiment, files: Sequence[FileLeft]) -> Iterator[str]:
+    newest = files[-1]["attempt"]
     named = [
         f"attempt {file['attempt']}: {shown(file)}" if file["attempt"] != newest else shown(file) for file in files
     ]
     more = f" and {len(named) - MOST_SHOWN} more" if len(named) > MOST_SHOWN else ""
-    return [
-        f"Left unread by its job ({_sum(files)}): {', '.join(named[-MOST_SHOWN:])}{more}",
-        f"They are in {folder(experiment)}; remove them: ems clean {stack}",
-    ]
+    yield f"Left unread by its job ({_sum(files)}): {', '.join(named[-MOST_SHOWN:])}{more}"
+    yield f"They are in {folder(experiment)}; remove them: ems clean {experiment.registration.stack}"
 
 
 def folder(experiment: Experiment) -> str:
@@ -94,5 +97,5 @@ def folder(experiment: Experiment) -> str:
 
 def note(experiment: Experiment) -> str:
     """As `2 files left`; "" if there are none."""
-    files = of_row(experiment)
+    files = [file for file in of_row(experiment) if not is_checkpoint(file)]
     return f"{counted(sum(file['files'] for file in files), 'file')} left" if files else ""

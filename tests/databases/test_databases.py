@@ -34,7 +34,9 @@ def test_each_scheme_is_a_backend_and_helpers_are_none(tmp_path):
         (State.RUNNING, NOON, LATER, State.LOST),
         (State.RUNNING, LATER, NOON, State.EXPIRED),
         (State.RUNNING, EARLIER, EARLIER, State.EXPIRED),
-        (State.LOST, EARLIER, NOON, State.EXPIRED),
+        (State.RUNNING, EARLIER, NOON, State.LOST),  # before its deadline: time without a run does not count
+        (State.LOST, EARLIER, NOON, State.LOST),
+        (State.PROVISIONING, EARLIER, NOON, State.PROVISIONING),
         (State.PROVISIONING, EARLIER, None, State.PROVISIONING),
         (State.SUCCEEDED, EARLIER, EARLIER, State.SUCCEEDED),
     ],

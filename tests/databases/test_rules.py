@@ -271,7 +271,8 @@ class Histories(RuleBasedStateMachine):
         heard = self.calls.beat(claim, lease_s, done, failed)
         assert (heard.cancel, heard.deadline_at) == (self.cancelling, before["deadline_at"])
         is_due = before["wanted_attempt"] > claim.attempt
-        assert heard.expired == (is_due or was is State.EXPIRED)
+        until = before["deadline_at"]
+        assert heard.expired == (is_due or (until is not None and until <= self.memory.now))
         assert self.row["state"] == (before["state"] if is_due else State.RUNNING)
         assert (self.row["points_done"], self.row["points_failed"]) == (done, failed)
         assert self.row["lease_until"] == self.memory.now + timedelta(seconds=lease_s)
@@ -309,7 +310,8 @@ class Histories(RuleBasedStateMachine):
                     {**before, "points_done": outcome.points_done, "cost_usd": self.row["cost_usd"]}
                 )
             else:
-                assert self.row["state"] == (before["state"] if is_due else end)
+                over = State.EXPIRED if (end, was) == (State.LOST, State.EXPIRED) else end  # it stays over
+                assert self.row["state"] == (before["state"] if is_due else over)
                 self.went_on(before, was, reported=True)
 
     @precondition(lambda self: self.releases)
@@ -467,7 +469,12 @@ def test_hours_that_are_used_up_leave_no_machines() -> None:
     row = rules.registered(replace(REGISTRATION, max_hours=1.0), NOON) | {"machines": 3, "used_s": 1800.0}
     row |= {"claimed_at": NOON - timedelta(hours=0.5), "heartbeat_at": NOON}
     change = rules.claimed(row, "a", 1.0)
-    expired = {"state": State.EXPIRED, "machines": 0, "finished_at": NOON, "error": states.used_up_error(row)}
+    expired = {
+        "state": State.EXPIRED,
+        "machines": 0,
+        "finished_at": NOON,
+        "error": states.used_up_error(1.0, row["stack"]),
+    }
     assert change and change.experiment == expired
 
 

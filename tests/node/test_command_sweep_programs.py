@@ -48,7 +48,7 @@ def teller(tmp_path_factory: pytest.TempPathFactory) -> ProcessWork:
     (folder / "code").mkdir()
     (folder / "code/tell.py").write_text(TELLS)
     names = {name: str(folder / name) for name in ("code", "spool", "done", "progress", "folder", "left")}
-    names |= {"python": sys.executable, "source": ""}
+    names |= {"python": sys.executable, "source": "", "checkpoints": ""}
     command = [sys.executable, "tell.py", "{a}", "--out={a}.csv", "{{{a}}}", "{a}{b}"]
     options = {"function": "", "grids": [{"a": [1]}], "workers": 1, "threads": 1, "protocol": "process"}
     variables = dict(os.environ)

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 class SlurmCrew(Crew):
     """Of the run in `run_dir`."""
 
+    grace_s = script.GRACE_S
+
     def __init__(self, run_dir: Path, experiment_id: str, wanted: Wanted, jobs: Queue | None = None) -> None:
         self._dir, self._wanted, self._jobs = run_dir, wanted, jobs or Queue()
         self.name, self._head = crew_name(experiment_id), job_name(experiment_id)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ems.clusters.slurm.settings import Wanted
 
 LEAVE_S = 60  # before its time limit, in which a worker finishes what it computes
-FLUSH_S = 120  # before its time limit, in which a head stores what it has
+FLUSH_S = 120  # before its time limit, in which a head stores what it has; of a short one, a part of it
+GRACE_S = 30.0  # of that, until a program that was told to end is killed: as Slurm's own KillWait mostly is
 HEAD = """\
 {begin}
 # Slurm sends USR1 before the time limit: then the agent stores what there is, and the job queues up once more.
@@ -22,8 +23,12 @@ trap 'told=yes; kill -TERM "$agent" 2>/dev/null' TERM
 agent=$!
 wait "$agent"; code=$?
 while kill -0 "$agent" 2>/dev/null; do wait "$agent"; code=$?; done
-if [ -n "$late" ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+if [ -n "$late" ] && [ "$code" -ne 0 ]; then
+    # Not over. The controller may be away for a moment.
+    for pause in 1 5 10 20; do
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+        sleep "$pause"
+    done
 fi
 [ -n "$told" ] || {{ echo "$code" > {ended}.tmp && mv {ended}.tmp {ended}; }}
 exit "$code"
@@ -57,7 +62,7 @@ def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
         *_named(name, run_dir / "agent.log"),
         "--dependency=singleton",
         "--requeue",
-        f"--signal=B:USR1@{FLUSH_S}",
+        f"--signal=B:USR1@{min(FLUSH_S, 15 * minutes(wanted.head_hours))}",
         "--ntasks=1",
         f"--cpus-per-task={wanted.head_cores}",
         f"--time={minutes(wanted.head_hours)}",

@@ -1,8 +1,8 @@
 """The agent: runs one experiment's job in a run folder and stores what it writes. `python -m ems.node RUN_DIR`
 
 RUN_DIR holds `agent.json` (AgentConfig), `agent.lock` and `agent.id`, `code/` (the unpacked bundle), `parameters.json`,
-`results/`, `spool-N/` of run N, `job.log`, `job.lock`, `platform.json` and, once the job has ended until all is stored,
-`exit.json`; for a moment `agent.listen`, where somebody has the agent hear its orders at once.
+`results/`, `checkpoint/`, `spool-N/` of run N, `job.log`, `job.lock`, `platform.json` and, once the job has ended until
+all is stored, `exit.json`; for a moment `agent.listen`, where somebody has the agent hear its orders at once.
 What the job is follows from the experiment's row: the bundle may be lost at any time, and is made again.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -33,6 +34,7 @@ from ems.node.agent.unpack import verify
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
+GOES_ON = os.EX_TEMPFAIL
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -47,7 +49,10 @@ class Agent:
         self._stopping = False
 
     def run(self) -> int:
-        """0 if there was nothing to do, or the run's end is in the row; 1 if it could not be written."""
+        """0 if there was nothing to do, or the run's end is in the row; 1 if it could not be written.
+
+        GOES_ON if that end is that it was told to stop, so that another run is to go on.
+        """
         self._handle_signals()
         with closing(self._connect()) as database:
             lock = take_lock(self._dir, lambda: self._state(database), self._config.lease_s)
@@ -56,7 +61,9 @@ class Agent:
                 return 0
             with lock:
                 attempt = self._patiently(lambda: self._claim(database))
-                return 0 if attempt is None or attempt.run() else 1
+                if attempt is None:
+                    return 0
+                return (GOES_ON if attempt.goes_on else 0) if attempt.run() else 1
 
     def _claim(self, database: Database) -> Attempt | None:
         """The right to run, taken; None if there is nothing to run."""

@@ -16,23 +16,26 @@ from typing import Any
 from ems.base import aside
 from ems.base.messages import last_line, raised
 from ems.databases import Claim, Database, Experiment, Outcome, State
+from ems.databases.states import used_up_error
 from ems.node.agent import leftovers, noted, packages, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.crew import Crew
 from ems.node.agent.inputs import lay_out_inputs
+from ems.node.agent.job_log import JobLog, say_in_log
 from ems.node.agent.noted import Noted
 from ems.node.agent.room import room
 from ems.node.agent.spools import Spools
-from ems.node.agent.tidying import Tidying, say_in_log
+from ems.node.agent.tidying import Tidying
 from ems.node.agent.unpack import unpack
+from ems.node.job import checkpoints
 from ems.node.job.declared import Declared
 from ems.node.job.keeper import Ended, Job, kill_leftovers
 from ems.node.job.own_files import begin
 from ems.node.job.reading import reader_of
 from ems.node.job.results_file import ResultsError
 from ems.node.job.results_reader import ResultsReader
-from ems.node.job.variables import job_environment
+from ems.node.job.variables import CHECKPOINT, job_environment
 from ems.spool.batch import Batch
 from ems.sweep import placeholders
 
@@ -40,10 +43,8 @@ POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
 SIGNALLED_S = 2.0  # in which a signal that ended the job has reached this process, if it was meant for all
 PROBE_S = 5.0  # that a job's end waits for what it ran on
-LOG_LINES, LOG_BYTES = 30, 8 * 2**10
 SAID_CHARACTERS = 300  # of the line that says what went wrong, in an error
 CANCELLED = "Cancelled on request."
-EXPIRED = "The deadline has passed: `max_hours` of the stack file is used up."
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ class Attempt:
         self._dir, self._config, self._claim, self._before = run_dir, config, claim, row
         self._spec: Mapping[str, Any] = json.loads(row.registration.spec)
         self._declared = Declared.of(self._spec["results"])
+        self._log = JobLog(run_dir, claim.attempt)
+        self._grace_s = crew.grace_s if crew else config.grace_s
         self._crew, self._began_at = crew, datetime.now(UTC)
         self._rows = 0  # that the job has written, as far as they were spooled
         self._connect, self._told_to_stop = connect, told_to_stop
@@ -82,6 +85,7 @@ class Attempt:
         self._courier.platform = lambda: platform.of_run(run_dir, config.commit)
         self._probe: platform.Probe | None = None
         self._reader: ResultsReader | None = None
+        self._checkpoint: Path | None = None  # the job's, while it runs
 
     def _left_to_store(self) -> Outcome | None:
         """How this run will end, if nothing is left to do but to store what was left in the folder."""
@@ -122,6 +126,8 @@ class Attempt:
         waiting = found.waiting_rows()
         return waiting >= 0 and self._before.rows_stored + waiting >= rows
 
+    goes_on = False  # whether it was stopped in order, for the next run to go on
+
     def run(self) -> bool:
         """Whether the claim was released, or is somebody else's now."""
         outcome = self._guarded(self._make_ready) or self._left
@@ -135,7 +141,7 @@ class Attempt:
             return step()
         except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
-            return _failed(explain(error), log_tail=self._log_tail())
+            return _failed(explain(error), log_tail=self._log.tail())
 
     def _make_ready(self) -> Outcome | None:
         """End what an earlier agent left behind; an outcome if there is a reason to stop."""
@@ -149,7 +155,12 @@ class Attempt:
         self._output.unlink(missing_ok=True)
         with room(self._dir):
             self._results.mkdir()
+            self._checkpoint = self._take_checkpoint()
             self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
+
+    def _take_checkpoint(self) -> Path:
+        """Where nodes share a folder, a job of another node may live on unseen."""
+        return checkpoints.take(self._dir, self._claim.attempt, alone=self._crew is None)
 
     def _work(self) -> Outcome:
         job = self._start()
@@ -158,6 +169,8 @@ class Attempt:
             return self._follow(job, self._reader)
         finally:
             job.stop()
+            if self._checkpoint:
+                checkpoints.put_back(self._checkpoint)
 
     @property
     def _output(self) -> Path:
@@ -180,7 +193,7 @@ class Attempt:
             job = self._spec["job"]
             variables = self._variables(job)
             command = self._command(job, unpacked)
-            say_in_log(self._dir, f"attempt {self._claim.attempt}")
+            self._log.begin()
             leftovers.begin(self._dir, self._claim.attempt)
             self._reader = self._make_reader(unpacked / "code")
         log.info("Attempt %d: %s", self._claim.attempt, command)
@@ -195,6 +208,7 @@ class Attempt:
             "EMS_EXPERIMENT_ID": self._config.experiment_id,
             "EMS_PARAMETERS": str(self._parameters),
             "EMS_RESULTS_DIR": str(self._results),
+            **({CHECKPOINT: str(self._checkpoint)} if self._checkpoint else {}),
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
         built = Path(self._config.environment)
@@ -204,7 +218,7 @@ class Attempt:
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:
         output = self._output if self._declared.stdout else None
-        return Job(command, folder, variables, self._dir, self._config.grace_s, output)
+        return Job(command, folder, variables, self._dir, self._grace_s, output)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> platform.Probe | None:
         """Have it found out what the job runs on."""
@@ -229,15 +243,17 @@ class Attempt:
                 job.wait(POLL_S)
 
     def _ended(self, ended: Ended, reader: ResultsReader) -> Outcome:
+        if halted := self._ended_together(ended):
+            self._read_on(reader, False, _after(FLUSH_S, halted))
+            return halted
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
             return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0)
-        if halted := self._ended_together(ended):
-            return halted
-        return _failed(self._said(ended), ended.code, self._log_tail())
+        return _failed(self._said(ended), ended.code, self._log.tail())
 
     def _ended_together(self, ended: Ended) -> Outcome | None:
-        """What a signal to all processes, as at a shutdown or a preemption, comes to: the job did not fail."""
+        """What a signal to all processes, as at a shutdown or a preemption, comes to: the job did not fail, and it did
+        not succeed either, whatever its exit code is: programs that save what they have often end with 0."""
         give_up_at = time.monotonic() + (SIGNALLED_S if ended.was_terminated else 0.0)
         while not self._told_to_stop() and time.monotonic() < give_up_at:
             time.sleep(POLL_S)
@@ -249,7 +265,7 @@ class Attempt:
         What dies of an exception ends with exit code 1, in Python, R and Octave: one that ends otherwise had caught
         those in its log.
         """
-        text = self._log_end()
+        text = self._log.end()
         said = (raised(text) if ended.code == 1 else last_line(text))[:SAID_CHARACTERS]
         if not said:
             return f"{of}{ended}"
@@ -262,7 +278,7 @@ class Attempt:
         if self._courier.fenced:
             return _stopped(State.LOST, "Another attempt holds the experiment.")
         if self._courier.failure:
-            return _failed(self._courier.failure, log_tail=self._log_tail())
+            return _failed(self._courier.failure, log_tail=self._log.tail())
         if orders and orders.cancel:
             return _stopped(State.CANCELLED, CANCELLED)
         if self._told_to_stop():
@@ -270,13 +286,20 @@ class Attempt:
         return self._overdue()
 
     def _overdue(self) -> Outcome | None:
-        ordered = self._courier.orders and self._courier.orders.expired
-        return _stopped(State.EXPIRED, EXPIRED) if ordered else self._overdue_at_once()
+        orders, until = self._courier.orders, self._claim.deadline_at
+        if orders and orders.expired:
+            return self._expired()
+        if orders and until:  # `max_hours` may have been changed meanwhile
+            moved_s = (orders.deadline_at - until).total_seconds() if orders.deadline_at else float("inf")
+            return self._overdue_at_once(moved_s)
+        return self._overdue_at_once()
 
-    def _overdue_at_once(self) -> Outcome | None:
-        if time.monotonic() >= self._deadline:
-            return _stopped(State.EXPIRED, EXPIRED)
-        return None
+    def _overdue_at_once(self, moved_s: float = 0.0) -> Outcome | None:
+        return self._expired() if time.monotonic() >= self._deadline + moved_s else None
+
+    def _expired(self) -> Outcome:
+        registered = self._before.registration
+        return _stopped(State.EXPIRED, used_up_error(registered.max_hours, registered.stack))
 
     def _spool_is_full(self) -> bool:
         return self._spools.waiting_bytes() > self._config.spool_limit_mb * 10**6
@@ -332,37 +355,22 @@ class Attempt:
         if outcome.state is State.LOST:
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
+            self.goes_on = self._courier.released
             return self._release()
         noted.write(self._dir, Noted(outcome, self._rows))
         self._courier.finish(outcome)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
         self._courier.join(FLUSH_S)
-        return self._release()
+        return self._release(succeeded=outcome.state is State.SUCCEEDED)
 
-    def _release(self) -> bool:
+    def _release(self, *, succeeded: bool = False) -> bool:
         if self._courier.released:
+            if succeeded and not self._courier.failure:
+                checkpoints.forget(self._dir)
             noted.forget(self._dir)
             self._spools.tidy()
         return self._courier.released or self._courier.fenced
-
-    @property
-    def _mark(self) -> str:
-        return f"--- attempt {self._claim.attempt} ---\n"
-
-    def _log_tail(self) -> str:
-        """The last lines that this attempt's job printed."""
-        return "".join(self._log_end().splitlines(keepends=True)[-LOG_LINES:])
-
-    def _log_end(self) -> str:
-        """The last LOG_BYTES that this attempt's job printed, or fewer."""
-        file = self._dir / "job.log"
-        if not file.exists():
-            return ""
-        with file.open("rb") as opened:
-            opened.seek(max(0, file.stat().st_size - LOG_BYTES))
-            text = opened.read().decode("utf-8", errors="replace")
-        return text.rpartition(self._mark)[2]
 
 
 def seconds_left(claim: Claim, database: Database) -> float:

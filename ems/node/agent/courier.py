@@ -58,6 +58,7 @@ class Courier(threading.Thread):
         self.count: PointCount | None = None  # of a sweep: each point counts, not the job as one
         self.recount: Callable[[Database], PointCount] | None = None  # where `count` is not exact
         self.platform: Callable[[], str] = str  # what the run runs on, as far as it is known by now
+        self.stored: Callable[[Batch], None] = _nothing  # told of each batch that is stored; OSError is logged
         self._described = ""
         self.orders: Orders | None = None  # the last ones heard
         self.failure = ""  # why batches cannot be stored
@@ -173,6 +174,10 @@ class Courier(threading.Thread):
         database.store(self._claim, batch, attempt)
         if self.count and attempt == self._claim.attempt:
             self.count.add(batch)
+        try:
+            self.stored(batch)
+        except OSError:
+            log.exception("What points had kept was not removed")
 
     def _is_due(self) -> bool:
         now = time.monotonic()
@@ -190,3 +195,7 @@ class Courier(threading.Thread):
         database.release(self._claim, outcome)
         self.released = True
         log.info("Released: %s %s", outcome.state, outcome.error)
+
+
+def _nothing(batch: Batch) -> None:
+    """Of one that is stored."""

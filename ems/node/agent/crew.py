@@ -19,7 +19,12 @@ class Joining:
 
 
 class Crew(Protocol):
-    """Every method may be called again after an interruption, from another process."""
+    """Every method may be called again after an interruption, from another process.
+
+    `grace_s`: how long a job has, after SIGTERM, until it is killed.
+    """
+
+    grace_s: float
 
     @property
     def joining(self) -> Joining:

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Annotated, TypedDict
 
 from ems.node.agent.unpack import SHIPPED
+from ems.node.job import checkpoints
+from ems.node.job.variables import CHECKPOINT
 from ems.spool.endings import IN_FOLDER
 
 FOLDER, ATTEMPT = "left", "attempt-"
 NUMBER = "attempt"  # the file beside the code: of which run its job is, until what that left was moved aside
 IN_RESULTS = "EMS_RESULTS_DIR"
+IN_CHECKPOINT = f"{CHECKPOINT}/"
 CACHES = frozenset(
     ("__pycache__", ".cache", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".DS_Store")
 )
@@ -32,7 +35,11 @@ MOST_LISTED, EARLIER_LISTED, MOST_EARLIER = 50, 5, 20  # of the last attempt; of
 class FileLeft(TypedDict):
     """A file that a job left unread, or a folder of such files."""
 
-    name: Annotated[str, "Path from the working directory; of many files their folder, with a slash at its end."]
+    name: Annotated[
+        str,
+        "Path from the working directory; of many files their folder, with a slash at its end. `EMS_CHECKPOINT_DIR/` "
+        "is the checkpoint from which the next run goes on.",
+    ]
     bytes: Annotated[int, "Size in bytes, of a folder that of all files."]
     files: Annotated[int, "How many files that are."]
     attempt: Annotated[int, "The run that left it."]
@@ -129,6 +136,19 @@ def _about(path: Path) -> list[int]:
 
 
 # Listed
+
+
+def checkpoint(run_dir: Path, attempt: int) -> list[FileLeft]:
+    """What the next run would go on from, as one entry; run `attempt` was the last one."""
+    found = checkpoints.newest(run_dir)
+    files = [path for path in found.rglob("*") if path.is_symlink() or not path.is_dir()] if found else []
+    size = sum(path.lstat().st_size for path in files)
+    return [FileLeft(name=IN_CHECKPOINT, bytes=size, files=len(files), attempt=attempt)] if files else []
+
+
+def is_checkpoint(file: FileLeft) -> bool:
+    """Whether an entry is that."""
+    return file["name"] == IN_CHECKPOINT
 
 
 def folders(run_dir: Path) -> list[tuple[int, Path]]:

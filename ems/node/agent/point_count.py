@@ -30,6 +30,10 @@ class PointCount:
         """How many failed and are not to be computed again."""
         return len(self._failed) - len(self._due) + self._more_failed
 
+    def is_done(self, point: int) -> bool:
+        """Whether it is stored, with rows or with none, or left out."""
+        return bool(self.bits[point // 8] >> point % 8 & 1)
+
     def know(self, points: range, state: PointState) -> None:
         """So it is with points of which nothing was known."""
         if state in {"failed", "due"}:
@@ -43,7 +47,7 @@ class PointCount:
         """The batch is stored: maybe not for the first time, and its points may have failed before."""
         failed = {mark.point for mark in batch.marks if mark.state == "failed"}
         for point in batch.replaces:
-            if point not in failed and not self.bits[point // 8] >> point % 8 & 1:
+            if point not in failed and not self.is_done(point):
                 set_bits(self.bits, point, point + 1)
                 self.done += 1
         self._failed.difference_update(batch.replaces)

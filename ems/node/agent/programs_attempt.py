@@ -17,12 +17,15 @@ from ems.node.agent.platform import Probe
 from ems.node.agent.sweep_attempt import JOIN, SweepAttempt
 from ems.node.agent.tidying import never_came, shown
 from ems.node.driver.worker_process import SOURCE
+from ems.node.job import checkpoints
 from ems.node.job.keeper import Job
+from ems.node.job.variables import CHECKPOINT
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.site import OUTPUT
+from ems.spool.batch import Batch
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.programs.driver import main; main(sys.argv[2])"
-OF_POINTS = ("EMS_PARAMETERS", "EMS_RESULTS_DIR")  # variables that each point has its own of
+OF_POINTS = ("EMS_PARAMETERS", "EMS_RESULTS_DIR", CHECKPOINT)  # variables that each point has its own of
 
 
 class ProgramsAttempt(SweepAttempt):
@@ -31,6 +34,16 @@ class ProgramsAttempt(SweepAttempt):
     def _begin(self) -> None:
         super()._begin()
         aside.remove(self._dir / "work")
+        if self._spec["job"]["protocol"] == "process":
+            self._checkpoint = checkpoints.take(self._dir, self._claim.attempt, alone=True)  # each point has its own
+            checkpoints.forget_points(self._checkpoint, self._count.is_done)  # an earlier run stored them, and ended
+            self._courier.stored = self._forget_checkpoints
+
+    def _forget_checkpoints(self, batch: Batch) -> None:
+        """Of points that are stored; those of points that failed wait for another try."""
+        failed = {mark.point for mark in batch.marks if mark.state == "failed"}
+        if self._checkpoint:
+            checkpoints.forget_points(self._checkpoint, (set(batch.replaces) - failed).__contains__)
 
     def _boot(self, unpacked: Path, order: Path) -> list[str]:
         del unpacked
@@ -48,6 +61,7 @@ class ProgramsAttempt(SweepAttempt):
             parameters=job["parameters"],
             protocol=job["protocol"],
             folder=str(self._dir / "work"),
+            checkpoints=str(self._checkpoint or ""),
             left=str(leftovers.of_run(self._dir, self._claim.attempt)),
             results=self._spec["results"],
             python=str(Path(self._config.environment) / "bin" / "python"),
@@ -84,7 +98,7 @@ class ProgramsAttempt(SweepAttempt):
         return [sys.executable, "-c", JOIN, SOURCE]
 
     def _driver(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:  # noqa: ARG002
-        return Job(command, folder, os.environ, self._dir, self._config.grace_s)
+        return Job(command, folder, os.environ, self._dir, self._grace_s)
 
     def _ask(self, ems: Path, variables: Mapping[str, str]) -> Probe | None:
         return Attempt._ask(self, ems, variables)

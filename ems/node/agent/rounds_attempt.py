@@ -166,7 +166,7 @@ class RoundsAttempt(SweepAttempt):
         error = f"Round {number} was not proposed by {self._spec['job']['propose']}: {why[:WHY_CHARACTERS]}"
         with (self._dir / "job.log").open("a", encoding="utf-8") as file:
             file.write(f"ems: {error}\n{told}\n")
-        return Outcome(State.FAILED, 0, 0, 1, error, self._log_tail())
+        return Outcome(State.FAILED, 0, 0, 1, error, self._log.tail())
 
     def _grow(self, recorded: Round) -> None:
         self._recorded.append(recorded)
@@ -184,8 +184,8 @@ class RoundsAttempt(SweepAttempt):
 
     # The end
 
-    def _release(self) -> bool:
-        is_released = super()._release()
+    def _release(self, *, succeeded: bool = False) -> bool:
+        is_released = super()._release(succeeded=succeeded)
         if is_released:
             aside.remove(self._folder)
         return is_released

@@ -295,7 +295,7 @@ class SweepAttempt(Attempt):
     def _judged(self, ended: Ended) -> Outcome:
         failed = self._count.failed
         if ended.code not in {0, TOO_MANY_FAILURES}:
-            return Outcome(State.FAILED, 0, 0, ended.code, self._said(ended, "the sweep's driver: "), self._log_tail())
+            return Outcome(State.FAILED, 0, 0, ended.code, self._said(ended, "the sweep's driver: "), self._log.tail())
         if ended.code == 0 and self._pilot is not None and count_open(self._count.settled(), self._count.points):
             return Outcome(State.PILOTED, 0, 0, exit_code=0)
         if ended.code == 0 and failed <= (self._max_failures or 0):
@@ -309,7 +309,7 @@ class SweepAttempt(Attempt):
 
     def _said(self, ended: Ended, of: str = "") -> str:
         """A set-up that failed, or rows that nobody wants, are the run's error, in one line."""
-        found = OF_ALL.findall(self._log_end()) if ended.code == 1 else []
+        found = OF_ALL.findall(self._log.end()) if ended.code == 1 else []
         return found[-1][:SAID_CHARACTERS] if found else super()._said(ended, of)
 
     def _why(self, database: Database) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ems.base.messages import counted, plain, some
 from ems.databases import Claim, Outcome, State
 from ems.node.agent import advice, leftovers
+from ems.node.agent.job_log import say_in_log
 from ems.node.agent.leftovers import FileLeft
 from ems.node.job.declared import Declared
 from ems.node.job.results_reader import ResultsReader
@@ -21,12 +22,6 @@ PLAIN = re.compile(r"[A-Za-z0-9_./…-]{1,200}")
 NOTHING_WRITTEN = "the job wrote none into the folder that EMS_RESULTS_DIR names"
 
 log = logging.getLogger(__name__)
-
-
-def say_in_log(run_dir: Path, line: str) -> None:
-    """A line of EMS's own in the job's log."""
-    with (run_dir / "job.log").open("a", encoding="utf-8") as file:
-        file.write(f"--- {line} ---\n")
 
 
 def printed_first(run_dir: Path, attempt: int) -> str:
@@ -55,6 +50,8 @@ class Tidying:
         try:
             leftovers.keep(self.run_dir, self._read(outcome, reader) if reader else None)
             found = leftovers.listed(self.run_dir)
+            if outcome.state is not State.SUCCEEDED:
+                found += leftovers.checkpoint(self.run_dir, self.claim.attempt)
             outcome = replace(outcome, files_left=json.dumps(found) if found else "")
             is_command = outcome.points_done == 1  # of a sweep, points are counted later
             if reader and outcome.state is State.SUCCEEDED and is_command:

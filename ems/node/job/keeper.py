@@ -32,6 +32,7 @@ from ems.node.job.log import BoundedLog, Pump
 MARKER = "EMS_JOB"  # the variable with the token
 _POLL_S = 0.02
 _KEEPER_PATIENCE_S = 10.0
+_TOGETHER_S = 5.0  # in which a signal to all processes has reached the agent too
 
 
 @dataclass(frozen=True)
@@ -201,8 +202,29 @@ def _signal_group(group: int, number: int) -> bool:
     return True
 
 
+class Told:
+    """Whether SIGTERM has come, and when."""
+
+    def __init__(self) -> None:
+        self._at = -_TOGETHER_S
+
+    def now(self, *_: object) -> None:
+        """It comes."""
+        self._at = time.monotonic()
+
+    @property
+    def just_now(self) -> bool:
+        """Whether it came lately."""
+        return time.monotonic() - self._at < _TOGETHER_S
+
+
 def keep() -> None:
-    """The keeper: run the command that the first line of standard input describes, stop it when the input closes."""
+    """The keeper: run the command that the first line of standard input describes, stop it when the input closes.
+
+    A SIGTERM that it gets itself is one to all processes: the command has its own, and the agent decides what follows.
+    """
+    told = Told()
+    signal.signal(signal.SIGTERM, told.now)
     order = json.loads(sys.stdin.buffer.readline())
     lock = os.open(Path(order["run_dir"]) / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -214,7 +236,7 @@ def keep() -> None:
         return
     pump.start()
     ended = threading.Event()
-    threading.Thread(target=_stop_with_agent, args=(process.pid, ended, order["grace_s"]), daemon=True).start()
+    threading.Thread(target=_stop_with_agent, args=(process.pid, told, ended, order["grace_s"]), daemon=True).start()
     code = process.wait()
     ended.set()
     _end_group(process.pid, order["grace_s"])
@@ -260,10 +282,11 @@ def _begin(lock: int) -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _stop_with_agent(group: int, ended: threading.Event, grace_s: float) -> None:
+def _stop_with_agent(group: int, told: Told, ended: threading.Event, grace_s: float) -> None:
     while os.read(0, 4096):  # not through `sys.stdin`, whose lock would be taken at the interpreter's end
         pass
-    _signal_group(group, signal.SIGTERM)
+    if not told.just_now:  # a second one could end what saves its state because of the first
+        _signal_group(group, signal.SIGTERM)
     if not ended.wait(grace_s):
         _signal_group(group, signal.SIGKILL)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+CHECKPOINT = "EMS_CHECKPOINT_DIR"
 _KEPT = {"HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "TZ", "SHELL"}
 _FOLDERS = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"]
 _MAC_FOLDERS = ["/opt/homebrew/bin"]

@@ -21,6 +21,7 @@ class ProgramOrder(Order):
     parameters: dict[str, Value | list[Value]]  # beside the grid
     protocol: str  # process or lines
     folder: str  # in which workers have theirs
+    checkpoints: str  # in which points have theirs; "": they have none
     left: str  # folder to which files go that no rows were read from
     python: str  # of the experiment's environment, which runs what proposes rounds
     source: str  # where that finds EMS's modules: ems.zip of the bundle

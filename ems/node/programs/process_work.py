@@ -54,7 +54,7 @@ class ProcessWork(Work):
         try:
             reader = site.reader()
             with site.stdout.open("wb") as stdout, site.stderr.open("wb") as stderr:
-                end = self._program(parameters, stdout, stderr).wait()
+                end = self._program(point, parameters, stdout, stderr).wait()
             if end.code or end.stopped:
                 error, was_killed = site.said(end), None if end.overdue else end.was_killed
             else:
@@ -69,8 +69,8 @@ class ProcessWork(Work):
         site.clear(f"point-{point}", read.read, has_rows=bool(found))
         return found, error, was_killed
 
-    def _program(self, parameters: dict[str, Value], stdout: Any, stderr: Any) -> Program:
-        words, variables = self._site.words(parameters), self._site.variables(parameters)
+    def _program(self, point: int, parameters: dict[str, Value], stdout: Any, stderr: Any) -> Program:
+        words, variables = self._site.words(parameters), self._site.variables(parameters, point)
         return Program(
             words, self._site.work, variables, self._site.limits, stdin=DEVNULL, stdout=stdout, stderr=stderr
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from ems.base import aside
 from ems.base.messages import raised
 from ems.node.driver.worker_process import Limits
+from ems.node.job import checkpoints
 from ems.node.job.declared import Declared
 from ems.node.job.keeper import MARKER
 from ems.node.job.reading import reader_of
 from ems.node.job.results_reader import ResultsReader
+from ems.node.job.variables import CHECKPOINT
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.program import End
 from ems.node.programs.working_folder import WorkingFolder
@@ -43,6 +46,8 @@ class Site:
         self.stdout, self.stderr = self._folder / "stdout", self._folder / "stderr"
         self._parameters = self._folder / "parameters.json"
         self._declared = Declared.of(order.results)
+        self._checkpoint: Path | None = None
+        self._holder = f"{socket.gethostname().partition('.')[0]}-{os.getpid()}"
         self._words = [placeholders.parse(word) for word in order.command]
         self._env = {name: placeholders.parse(text) for name, text in order.env.items()}
 
@@ -64,15 +69,18 @@ class Site:
         texts = self._texts(point)
         return [placeholders.filled(pieces, texts) for pieces in self._words]
 
-    def variables(self, point: Mapping[str, Value]) -> dict[str, str]:
-        """What the program finds in its environment; writes the file that one of them names."""
+    def variables(self, point: Mapping[str, Value], number: int = 0) -> dict[str, str]:
+        """What the program finds in its environment; makes what two of them name. `number`: that of the point."""
         self._parameters.write_text(json.dumps(self.told(point)), encoding="utf-8")
         texts = self._texts(point)
         own = {name: placeholders.filled(pieces, texts) for name, pieces in self._env.items()}
         ours = {"EMS_PARAMETERS": str(self._parameters), MARKER: os.environ.get(MARKER, "")}
-        folder = {"EMS_RESULTS_DIR": str(self.results)} if self.order.protocol == "process" else {}
+        folders = {"EMS_RESULTS_DIR": str(self.results)} if self.order.protocol == "process" else {}
         machine = {name: os.environ[name] for name in self.order.of_machine if name in os.environ}
-        return {**self.order.variables, **machine, **own, **ours, **folder}
+        if self.order.checkpoints:
+            self._checkpoint = checkpoints.take_point(Path(self.order.checkpoints), number, self._holder)
+            folders[CHECKPOINT] = str(self._checkpoint)
+        return {**self.order.variables, **machine, **own, **ours, **folders}
 
     def _texts(self, point: Mapping[str, Value]) -> dict[str, str]:
         texts = {name: placeholders.text_of(value) for name, value in self.told(point).items()}
@@ -87,13 +95,18 @@ class Site:
         return f"{line} ({end})\n\n" + "\n".join(text.rstrip().splitlines()[-LOG_LINES:])
 
     def clear(self, name: str, read: Sequence[Path], *, has_rows: bool) -> None:
-        """Be as at first. What the program left is kept as `left/NAME`, but for the files that were `read`."""
+        """Be as at first. What the program left is kept as `left/NAME`, but for the files that were `read`.
+
+        The point's checkpoint stays where it is, if there is anything in it.
+        """
         keep = Path(self.order.left) / name
         for path in read:
             path.unlink(missing_ok=True)
         self._work.renew(keep)
         for path in sorted(self.results.iterdir()):
             _move(path, keep / path.name)
+        if self._checkpoint:
+            checkpoints.put_back_point(self._checkpoint)
         if not has_rows and self.stdout.exists() and self.stdout.stat().st_size:
             keep.mkdir(parents=True, exist_ok=True)
             (keep / OUTPUT).write_bytes(_last_bytes(self.stdout, OUTPUT_BYTES))

@@ -9,8 +9,12 @@ python -m ems.clusters.slurm.head '/scratch/ems/runs/it'"'"'s 1' &
 agent=$!
 wait "$agent"; code=$?
 while kill -0 "$agent" 2>/dev/null; do wait "$agent"; code=$?; done
-if [ -n "$late" ]; then
-    scontrol requeue "$SLURM_JOB_ID" && exit 0
+if [ -n "$late" ] && [ "$code" -ne 0 ]; then
+    # Not over. The controller may be away for a moment.
+    for pause in 1 5 10 20; do
+        scontrol requeue "$SLURM_JOB_ID" && exit 0
+        sleep "$pause"
+    done
 fi
 [ -n "$told" ] || { echo "$code" > '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp && mv '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended.tmp '/scratch/ems/runs/it'"'"'s 1'/head-"$SLURM_JOB_ID".ended; }
 exit "$code"
