@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Live:
-    """How a run does just now: points a second, and the processes that compute; None where that is not known."""
+    """How a run does just now: points a second, and the processes that compute; None where that is not known.
+
+    `waits`: in some words what more is to come, and why it is not there yet; "" if there is nothing to be said.
+    """
 
     rate: float | None = None
     workers: int | None = None
+    waits: str = ""
 
 
 class Place(ABC):

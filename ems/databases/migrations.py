@@ -177,6 +177,17 @@ def _output(connection: Connection) -> None:
         connection.exec_driver_sql(SHARE_OUTPUT, execution_options={"no_parameters": True})
 
 
+def _basis(connection: Connection) -> None:
+    if connection.dialect.name != "bigquery":
+        connection.execute(text("ALTER TABLE charge ADD COLUMN basis TEXT DEFAULT '' NOT NULL"))
+        return
+    for statement in (
+        "ALTER TABLE charge ADD COLUMN IF NOT EXISTS basis STRING",
+        "UPDATE charge SET basis = '' WHERE basis IS NULL",
+    ):
+        connection.execute(text(statement))
+
+
 def _refuse_results_table(connection: Connection, name: str) -> None:
     """DatabaseError if results are in a table whose name EMS needs now."""
     used = text(f"SELECT stack FROM experiment WHERE results_table = '{name}' AND rows_stored > 0")
@@ -191,4 +202,6 @@ def _refuse_results_table(connection: Connection, name: str) -> None:
 
 
 # The n-th brings version n to n + 1
-MIGRATIONS: tuple[Migration, ...] = (_points, _platform, _newest, _used, _proposed, _files_left, _pilot, _output)
+MIGRATIONS: tuple[Migration, ...] = (
+    *(_points, _platform, _newest, _used, _proposed, _files_left, _pilot, _output, _basis),
+)

@@ -196,6 +196,7 @@ class Outcome:
     error: str = ""
     log_tail: str = ""
     cost_usd: float = 0.0
+    cost_basis: str = ""  # of what is known of the cost: accounting, completion or estimated; "" if it costs nothing
     files_left: str = ""  # of the experiment, by this run and those before
 
 

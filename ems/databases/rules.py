@@ -336,7 +336,8 @@ def _wants_more(row: Row, outcome: Outcome) -> bool:
 def _charge(row: Row, outcome: Outcome) -> Values:
     hours = max(row["now"] - row["claimed_at"], timedelta()) / timedelta(hours=1)
     key = {"experiment_id": row["id"], "attempt": row["attempt"]}
-    return {**key, "funding": row["funding"], "hours": hours, "usd": outcome.cost_usd, "at": row["now"]}
+    cost = {"usd": outcome.cost_usd, "basis": outcome.cost_basis}
+    return {**key, **cost, "funding": row["funding"], "hours": hours, "at": row["now"]}
 
 
 def _is_reopened(row: Row, claim: Claim) -> bool:

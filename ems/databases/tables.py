@@ -225,6 +225,7 @@ charge = Table(
     Column("hours", Double, nullable=False),
     Column("usd", Double, nullable=False),
     _time("at", required=True),
+    Column("basis", Text, nullable=False, server_default=""),
     ForeignKeyConstraint(["experiment_id", "attempt"], ["run.experiment_id", "run.attempt"]),
 )
 

@@ -29,6 +29,7 @@ class Progress:
     """One look at an experiment.
 
     rate: points a second; workers: the processes that compute. Both are None where that is not known.
+    waits: what a place with a queue is waiting for.
     failures: the last few failed points, in order of points. log: the job's last lines, where it runs on this machine.
     experiment: its row; of a watch without `spec`, `log_tail` and `platform`, which are "".
     """
@@ -38,6 +39,7 @@ class Progress:
     workers: int | None
     failures: tuple[Mark, ...]
     log: tuple[str, ...]
+    waits: str = ""
 
     @property
     def stack(self) -> str:
@@ -108,6 +110,8 @@ class Progress:
             yield f"{self.points_failed:,} failed"
         if self.workers is not None:
             yield "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        if self.waits:
+            yield self.waits
         yield counted(self.rows, "row")
         if self.experiment.attempt > 1:
             yield f"attempt {self.experiment.attempt}"
@@ -147,7 +151,8 @@ def glance(lab: Lab, experiment: Experiment) -> Progress:
     """As `look`, without failures and log: what costs nothing."""
     live = clusters.of(lab, experiment).live(lab, experiment)
     rate = live.rate if live else _mean_rate(experiment)
-    return Progress(experiment, rate, live.workers if live else None, failures=(), log=())
+    workers, waits = (live.workers, live.waits) if live else (None, "")
+    return Progress(experiment, rate, workers, failures=(), log=(), waits=waits)
 
 
 def look(lab: Lab, experiment: Experiment) -> Progress:

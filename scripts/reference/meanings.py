@@ -115,4 +115,5 @@ COLUMNS = {
     "hours": "Hours that the run took.",
     "usd": "What it cost, in US dollars.",
     "at": "When the charge was written.",
+    "basis": "How the cost is known: by `accounting`, by the `completion` of jobs, or `estimated`; empty if it is 0.",
 }

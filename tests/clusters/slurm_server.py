@@ -71,6 +71,7 @@ SlurmctldTimeout=60
 SlurmdTimeout=60
 OverTimeLimit=0
 MailProg=/bin/true
+TaskProlog={folder}/prolog
 {nodes}
 PartitionName=normal Nodes=ALL Default=YES DefaultTime=120 MaxTime=2880 PriorityTier=10 PreemptMode=off State=UP
 PartitionName=owners Nodes=ALL DefaultTime=120 MaxTime=2880 PriorityTier=1 PreemptMode=requeue State=UP
@@ -199,6 +200,8 @@ class SlurmServer:
         ):
             (self.folder / name).mkdir(mode=0o755)
         (self.folder / "munge").chmod(0o700)
+        (self.folder / "prolog").write_text("#!/bin/sh\nexit 0\n")
+        (self.folder / "prolog").chmod(0o755)
         for number in range(gpus):
             (self.folder / f"gpu{number}").touch()
         (self.folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{gpus - 1}]\n")

@@ -195,12 +195,14 @@ class RunsContract(DatabaseCase):
     def test_release_ends_the_run_once(self, database):
         claim = claimed(database)
         outcome = Outcome(State.FAILED, 6, 2, exit_code=3, error="2 points failed", log_tail="…end", cost_usd=1.5)
+        outcome = replace(outcome, cost_basis="estimated")
         database.release(claim, outcome)
         database.release(claim, outcome)
         found = now(database)
         assert (found.state, found.points_done, found.points_failed) == (State.FAILED, 6, 2)
         assert (found.error, found.log_tail, found.cost_usd, found.machines) == ("2 points failed", "…end", 1.5, 0)
         assert found.finished_at is not None
+        assert [(each["usd"], each["basis"]) for each in database.rows("charge")] == [(1.5, "estimated")]
         assert database.claim("5f0c", agent="b", lease_s=LONG_S) is None
         with pytest.raises(FencedOut):
             database.release(claim, replace(outcome, state=State.SUCCEEDED))

@@ -231,6 +231,7 @@ def test_runs_of_an_older_schema_have_no_platform(made, bigquery_url):
         "ALTER TABLE experiment DROP COLUMN used_s",
         "DROP TABLE proposed",
         "DROP TABLE output",
+        "ALTER TABLE charge DROP COLUMN basis",
         "ALTER TABLE experiment DROP COLUMN files_left",
         "ALTER TABLE experiment DROP COLUMN pilot",
         "UPDATE schema_version SET version = 2 WHERE TRUE",

@@ -193,6 +193,7 @@ def test_runs_of_an_older_schema_have_no_platform(made, sql, tmp_path, postgresq
         "ALTER TABLE experiment DROP COLUMN used_s",
         "DROP TABLE proposed",
         "DROP TABLE output",
+        "ALTER TABLE charge DROP COLUMN basis",
         "ALTER TABLE experiment DROP COLUMN files_left",
         "ALTER TABLE experiment DROP COLUMN pilot",
         "DROP INDEX ix_experiment_newest",

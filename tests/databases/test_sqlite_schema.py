@@ -74,6 +74,7 @@ def test_what_runs_took_is_found_from_an_older_schema(made, file):
             raw.execute(f"ALTER TABLE experiment DROP COLUMN {column}")
         for name in ("proposed", "output"):
             raw.execute(f"DROP TABLE {name}")
+        raw.execute("ALTER TABLE charge DROP COLUMN basis")
         raw.execute("UPDATE schema_version SET version = 4")
         raw.commit()
         made.close()

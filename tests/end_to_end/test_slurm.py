@@ -28,6 +28,7 @@ NODES = """
 import os, time
 def f(n):
     time.sleep(0.05)
+    print("computed", n)
     return {"job": os.environ["SLURM_JOB_ID"]}
 """
 
@@ -129,8 +130,11 @@ def test_workers_of_a_sweep_join_from_all_nodes(user: SlurmUser, slurm: SlurmSer
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(600, 180300)]
     jobs = user.asked("SELECT job, count(*) FROM e GROUP BY job")
     assert len(jobs) >= 2 and min(count for _, count in jobs) > 20
+    said = user.ems("logs", "s").stdout.splitlines()
+    assert sorted(int(line.split()[1]) for line in said if line.startswith("computed")) == list(range(1, 601))
     of_sweep = "SELECT usd, hours FROM charge JOIN experiment ON id = experiment_id WHERE stack = 's'"
     ((usd, hours),) = user.asked(of_sweep)
+    assert user.asked("SELECT DISTINCT basis FROM charge") == [("accounting",)]
     assert 3600 * hours < usd < 7 * 3600 * hours + 60
     assert slurm.run("squeue", "-h") == ""
 

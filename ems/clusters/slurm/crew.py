@@ -13,6 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from ems.clusters.slurm import heads, queue, script
 from ems.clusters.slurm.heads import job_name
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted
-from ems.node.agent.crew import Crew, Joining
+from ems.node.agent.crew import Cost, Crew, Joining
 
 PAUSE_S = 30.0  # between two looks at the queue
 LISTED_S = 5.0  # after which jobs that were submitted stand in it
 GIVEN = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")  # by Slurm, to the head's job
 MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this machine goes on alone
 MOST_AT_ONCE = 1000  # jobs of an array: Slurm's own default
+GATHER_S, GATHER_BYTES = 1.0, 2**18  # as little as a log takes of what workers print
 WORKERS = "workers.json"  # in the run's folder: how the workers stand
 
 log = logging.getLogger(__name__)
@@ -48,9 +50,11 @@ class SlurmCrew(Crew):
         self._looked = -PAUSE_S
         self._submitted = time.time() - LISTED_S
         self._in_vain, self._left, self._most = 0, 0, MOST_AT_ONCE
+        self._running, self._core_s, self._metered_at = 0, 0.0, time.monotonic()  # jobs of workers; as of the last look
         self._taken: dict[str, int] = {}  # how often each job was taken away
         self._told: Mapping[str, Any] = {}
         self._file = run_dir / WORKERS
+        self._gathered, self._gathered_at = 0, 0.0  # bytes of what workers print that the job's log has; when
 
     @property
     def joining(self) -> Joining:
@@ -64,8 +68,10 @@ class SlurmCrew(Crew):
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         common = {name: text for name, text in variables.items() if name not in GIVEN}
         aside.write(self._script, script.workers(command, common, folder, self._wanted))
+        self._gathered = self._log.stat().st_size if self._log.exists() else 0
 
     def tend(self, left: int) -> None:
+        self._gather()
         if time.monotonic() - self._looked < PAUSE_S:
             return
         self._looked = time.monotonic()
@@ -81,10 +87,25 @@ class SlurmCrew(Crew):
         self._tell(coming)
         self._submit(self._missing(left, len(coming)), left)
 
+    def _gather(self, pause_s: float = GATHER_S) -> None:
+        """Have the log of the job say what its workers print, in whole lines."""
+        if time.monotonic() - self._gathered_at < pause_s or not self._log.exists():
+            return
+        self._gathered_at = time.monotonic()
+        with self._log.open("rb") as printed:
+            printed.seek(self._gathered)
+            text = printed.read(GATHER_BYTES)
+        text = text[: text.rfind(b"\n") + 1] or (text if len(text) == GATHER_BYTES else b"")
+        self._gathered += len(text)
+        if text:
+            with suppress(OSError), (self._dir / "job.log").open("ab", buffering=0) as log:  # as of a full disk
+                log.write(text)
+
     def _tell(self, coming: Sequence[QueuedJob]) -> None:
         """Note how the workers stand, for those who look at the run."""
         self._taken |= {job.id: job.restarts for job in coming}
         running = sum(job.state == "RUNNING" for job in coming)
+        self._meter(running)
         waiting = sorted({job.reason for job in coming if job.state == "PENDING"})
         processes = self._wanted.processes_per_job
         queued, preempted = processes * (len(coming) - running), processes * sum(self._taken.values())
@@ -93,6 +114,12 @@ class SlurmCrew(Crew):
             self._told = told
             aside.write(self._file, json.dumps(told), lasting=False)
             log.info("Jobs of workers: %d running, %d queued (%s)", running, len(coming) - running, told["reason"])
+
+    def _meter(self, running: int) -> None:
+        """What the workers use, as far as this process sees it: for when accounting is away."""
+        now = time.monotonic()
+        self._core_s += (now - self._metered_at) * self._running * self._cores
+        self._running, self._metered_at = running, now
 
     def _missing(self, left: int, coming: int) -> int:
         """Jobs that are to be submitted."""
@@ -132,22 +159,45 @@ class SlurmCrew(Crew):
             raise EmsError(f"The run has no workers, as {why}.", hint)
         log.error("No more workers are submitted, as %s. %s", why, hint)
 
-    def cost_usd(self, since: datetime) -> float:
+    def cost(self, since: datetime) -> Cost:
         price = self._wanted.usd_per_core_hour
         if not price:
-            return 0.0
+            return Cost()
+        names = [self._head, self.name]
         try:
-            return price * queue.core_hours([self._head, self.name], since)
+            return Cost(price * queue.core_hours(names, since), "accounting")
         except CommandFailed as error:
-            hours = (datetime.now(UTC) - since) / timedelta(hours=1)
-            log.warning("Accounting is away, so what the run cost is estimated: %s", error.stderr.strip())
-            return price * hours * (self._wanted.head_cores + self._wanted.workers * self._wanted.cores)
+            log.warning("Accounting is away: %s", error.stderr.strip() or error.message)
+        head_h = self._wanted.head_cores * (datetime.now(UTC) - since) / timedelta(hours=1)
+        try:
+            completed_h = queue.completed_hours(self.name, since) * self._cores
+        except CommandFailed:
+            return Cost(price * (head_h + self._core_s / 3600), "estimated")
+        return Cost(price * (head_h + completed_h), "completion")
+
+    @property
+    def _cores(self) -> int:
+        """Of each job of workers."""
+        return self._wanted.cores * self._wanted.processes_per_job
 
     def end(self) -> None:
+        self._gather(0.0)
+        self._meter(0)
         try:
             queue.cancel([self.name])
         except CommandFailed as error:
             log.warning("Workers could not be cancelled; they end with the driver: %s", error)
+
+
+def waits(run_dir: Path) -> str:
+    """Of the workers of a run, how many are queued, why, and how many were taken away, as was noted last."""
+    try:
+        told = json.loads((run_dir / WORKERS).read_text(encoding="utf-8"))
+        queued = f"{told['queued']:,} queued ({told['reason']})" if told["queued"] else ""
+        preempted = f"{told['preempted']:,} preempted so far" if told["preempted"] else ""
+    except (OSError, ValueError, LookupError, TypeError):  # none yet, or of another version
+        return ""
+    return " · ".join(filter(None, [queued, preempted]))
 
 
 def crew_name(experiment_id: str) -> str:

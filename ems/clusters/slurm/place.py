@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,8 @@ from ems.base.errors import EmsError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local
+from ems.clusters.slurm import crew, heads, queue, script
 from ems.clusters.slurm import head as head_agent
-from ems.clusters.slurm import heads, queue, script
-from ems.clusters.slurm.crew import crew_name
 from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.queue import Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted, wanted
@@ -94,7 +94,7 @@ class Slurm(Place):
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         if self._head(lab, experiment_id).last():
             with suppress(CommandFailed):  # it ends by itself, once it reads its row
-                queue.cancel([heads.job_name(experiment_id), crew_name(experiment_id)])
+                queue.cancel([heads.job_name(experiment_id), crew.crew_name(experiment_id)])
         dismiss(lab.run_dir(experiment_id))
 
     def settle(self, lab: Lab, experiment: Experiment) -> None:
@@ -107,7 +107,14 @@ class Slurm(Place):
         return local.log(lab.run_dir(experiment.id), start)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
-        return local.live(lab.run_dir(experiment.id), experiment)
+        run_dir = lab.run_dir(experiment.id)
+        found = local.live(run_dir, experiment)
+        if found is None or experiment.state.finished:
+            return found
+        if experiment.state is State.RUNNING:
+            return replace(found, waits=crew.waits(run_dir))
+        name = heads.job_name(experiment.id)
+        return replace(found, waits=next((heads.told(job) for job in self._queue.known() if job.name == name), ""))
 
     def _head(self, lab: Lab, experiment_id: str) -> Head:
         run_dir = lab.run_dir(experiment_id)

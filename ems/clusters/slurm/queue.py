@@ -75,6 +75,11 @@ class Queue:
         found = self._shared(self._file, oldest_s) or self._asked(self._file, oldest_s, _jobs)
         return found[0], [QueuedJob(**job) for job in found[1]]
 
+    def known(self) -> list[QueuedJob]:
+        """What Slurm said last, maybe some minutes ago, without asking it."""
+        found = self._shared(self._file, LINE_S)
+        return [QueuedJob(**job) for job in found[1]] if found else []
+
     def place(self, job: QueuedJob) -> tuple[int, int] | None:
         """Its place in line, counted from 1, and how many wait there; None where Slurm does not say."""
         file = self._file.with_name(f"line-{self._file.name}")
@@ -203,6 +208,20 @@ def core_hours(names: Sequence[str], since: datetime) -> float:
             lasted = (_time(end) or datetime.now(UTC)) - max(began, since)
             seconds += max(0.0, lasted.total_seconds()) * int(cores)
     return seconds / 3600
+
+
+def completed_hours(name: str, since: datetime) -> float:
+    """How long those jobs of this name together ran that have ended since then, as Slurm noted at their ends.
+
+    CommandFailed where it notes nothing.
+    """
+    words = ("sacct", "-c", "-n", "-P", f"--name={name}", f"--starttime={since:%Y-%m-%dT%H:%M:%S}", "-o", "Start,End")
+    times = [line.split("|") for line in run(*words, TZ="UTC").splitlines() if "|" in line]
+    if not times:
+        raise CommandFailed(words, 1, "", "no job has ended, or Slurm notes no ends")
+    most = datetime.now(UTC) - since
+    lasted = (min(end - start, most) for start, end in ((_time(a), _time(b)) for a, b in times) if start and end)
+    return sum((each.total_seconds() for each in lasted), 0.0) / 3600
 
 
 def _accounted(names: Sequence[str], since: str, fields: str) -> list[list[str]]:

@@ -61,7 +61,7 @@ class Copying:
                 yield {"platform": ""} | run  # which an older EMS did not write
 
     def _charges(self) -> Iterator[Row]:
-        return (run | {"at": run["finished_at"]} for run in self._runs() if "usd" in run)
+        return ({"basis": ""} | run | {"at": run["finished_at"]} for run in self._runs() if "usd" in run)
 
     def _marks(self) -> Iterator[Row]:
         for row in self._experiment_rows():
@@ -129,7 +129,7 @@ class Copying:
         _at_once(self._put_charge, rows)
 
     def _put_charge(self, row: Row) -> None:
-        charge = {name: row[name] for name in ("funding", "hours", "usd")}
+        charge = {name: row[name] for name in ("funding", "hours", "usd", "basis")}
         self._assign(row["experiment_id"], run_key(row["attempt"]), charge)
 
     def _assign(self, experiment_id: str, key: str, values: Row) -> None:

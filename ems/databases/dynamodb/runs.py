@@ -186,7 +186,7 @@ def _items(row: Row, change: Change) -> list[Item]:
     """Runs that begin, are described or end, and lists where the experiment belongs now. No leases."""
     items = []
     if change.run.keys() & {"state", "platform"}:
-        cost = {name: change.charge[name] for name in ("funding", "hours", "usd") if name in change.charge}
+        cost = {name: change.charge[name] for name in ("funding", "hours", "usd", "basis") if name in change.charge}
         key = {"experiment_id": row["id"], "attempt": row["attempt"]}
         items.append(
             _run_item(

@@ -18,6 +18,14 @@ class Joining:
     workers: int
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a run has cost, in US dollars. `basis`: how that is known, as `Outcome.cost_basis`."""
+
+    usd: float = 0.0
+    basis: str = ""
+
+
 class Crew(Protocol):
     """Every method may be called again after an interruption, from another process.
 
@@ -40,8 +48,8 @@ class Crew(Protocol):
     def tend(self, left: int) -> None:
         """Called again and again while `left` points are left: replaces the workers that are gone."""
 
-    def cost_usd(self, since: datetime) -> float:
-        """What the run has cost since then, in US dollars: head and workers, as far as is known."""
+    def cost(self, since: datetime) -> Cost:
+        """What the run has cost since then, head and workers, as far as is known."""
 
     def end(self) -> None:
         """Send all away."""

@@ -13,6 +13,7 @@ A worker's end, on its machine:
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import tempfile
@@ -196,6 +197,7 @@ def main(folder: str, name: str, left_s: str) -> None:
     `name`: of the worker; `left_s`: for how long it lives, in whole seconds; 0: as long as the driver.
     """
     dask.config.set(JOINED)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it prints is in the log of the job
     os.umask(0o077)
     with tempfile.TemporaryDirectory(prefix="ems-", ignore_cleanup_errors=True) as scratch:
         asyncio.run(_work(Path(folder), name, left_s, scratch))
