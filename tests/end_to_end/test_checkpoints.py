@@ -103,7 +103,7 @@ def killed(user: User, tmp_path: Path, victims: list[object], **parameters: int)
     rows = user.query("SELECT step, pi FROM steps ORDER BY point, row")
     assert rows == undisturbed(tmp_path / "alone", **parameters)
     ((attempts,),) = user.query("SELECT attempt FROM experiment WHERE stack = 'steps'")
-    assert attempts == len(victims) + 1
+    assert 1 < attempts <= len(victims) + 1, "of an agent that was killed, the job may save once more before it ends"
     assert list((user.root / ".ems/runs").glob("*/checkpoint*")) == []
 
 
