@@ -76,6 +76,30 @@ def test_the_point_at_work_is_blamed_and_no_other(bench: Bench, trouble: str, fa
     assert said in errors[7], errors[7]
 
 
+HOLDING = """
+import json, os, pathlib, sys
+held, once = [], pathlib.Path(sys.argv[1])
+for line in sys.stdin:
+    p = json.loads(line)
+    held.append(json.dumps({"point": p["point"], "y": p["x"] / 7}))
+    if p["point"] < 1000 or once.exists():
+        print(held.pop(), flush=True)
+    elif len(held) == 300:
+        held[10] = "odd"
+        once.touch()
+        print(*held, sep="\\n", flush=True)
+"""
+
+
+def test_what_a_program_has_said_after_a_line_that_stopped_it_is_void(bench: Bench) -> None:
+    command = ["python", "job.py", str(bench.root / "once")]
+    programs = Programs(bench, command, HOLDING, 3000, protocol="lines")
+    assert programs.run() == (State.FAILED, 2999, 1), programs.log()
+    ((failed, error),) = programs.errors().items()
+    assert failed >= 1000 and 'is not an answer: "odd" is not JSON' in error
+    assert bench.values()["x"] == [x for x in range(3000) if x != failed]
+
+
 @pytest.mark.parametrize(
     ("command", "file"),
     [

@@ -22,7 +22,8 @@ from ems.spool.batch import Value
 from ems.spool.kinds import Kind
 
 AHEAD_S = 0.25  # of work that the program has before it
-LEAST_AHEAD, MOST_AHEAD = 2, 512  # points
+LEAST_AHEAD, MOST_AHEAD = 2, 2048  # points
+REFILL = 64  # answers, after which more points are sent: so the program has work while these are taken in
 ALLOWED = (
     'Each answer is one line, as {"point": 7, "loss": 0.5}, {"point": 7, "rows": [{…}, {…}]} or '
     '{"point": 7, "error": "why"}; print everything else to standard error.'
@@ -57,8 +58,15 @@ class LinesWork(Work):
                 self._blame(self._why(heard), heard)
                 continue
             self._pace(len(heard))
-            for line in heard:
-                self._hear(line)
+            self._take(heard)
+
+    def _take(self, heard: Sequence[bytes]) -> None:
+        """Each line, up to one that stops the program: what that has said besides is void."""
+        for number, line in enumerate(heard, start=1):
+            if not self._hear(line):
+                return
+            if number % REFILL == 0 and self._ask():
+                self._talk.send()
 
     def _pace(self, answers: int) -> None:
         """More points ahead while all of them take less than AHEAD_S, by what the last answers took; or fewer."""
@@ -94,9 +102,10 @@ class LinesWork(Work):
             self._position.set(next(iter(self._asked)))
             self._talk.begin_point()
 
-    def _hear(self, line: bytes) -> None:
-        if not self._asked:  # of a program that was stopped by a line before
-            return
+    def _hear(self, line: bytes) -> bool:
+        """Take in a line; False if it stopped the program."""
+        if not self._asked:  # more than was asked
+            return True
         try:
             point, rows, error = answer_of(line)
             if point not in self._asked:
@@ -105,11 +114,12 @@ class LinesWork(Work):
             self._talk.stop()
             said = f"The program printed what is not an answer: {quoted(line.decode('utf-8', 'replace'))} {problem}."
             self._blame(f"{said}\n{ALLOWED}", None)
-            return
+            return False
         was_first = point == next(iter(self._asked))
         self._settle(point, self._asked.pop(point), rows, error)
         if was_first:
             self._begin()
+        return True
 
     def _settle(self, point: int, parameters: dict[str, Value], rows: Any, error: str) -> None:
         """With rows or an error; or it is tried again."""

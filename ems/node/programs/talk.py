@@ -34,6 +34,11 @@ class Talk:
         line = json.dumps({"point": point, **self._site.told(parameters)}, ensure_ascii=False)
         self._to_write += line.encode() + b"\n"
 
+    def send(self) -> None:
+        """Write what the program's pipe has room for now."""
+        if self._program and self._to_write:
+            self._write()
+
     def begin_point(self) -> None:
         """The time of the point at work begins now."""
         if self._program:
