@@ -67,7 +67,9 @@ class Slurm(Place):
                 raise heads.refused(error) from error
             return _news(head, f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
         if job:
-            return head.news(f"{job.id} {job.state} {job.reason} {head.is_early}", lambda: self._told(head, job))
+            return head.news(
+                f"{job.id} {job.restarts} {job.state} {job.reason} {head.is_early}", lambda: self._told(head, job)
+            )
         return _news(head, self._replace(lab, experiment, head)) if head.is_gone() else ""
 
     def _told(self, head: Head, job: QueuedJob) -> str:
