@@ -56,7 +56,8 @@ class Sweep:
         """`ems up`, once some points are stored."""
         self.described(**more)
         command = self.user.start("up", "s")
-        self.stored(10)
+        self.user.wait(lambda: self.user.stored() >= 10 or command.poll() is not None)
+        assert command.poll() is None, self.user.said(command)
         return command
 
     def stored(self, more: int = 0) -> int:

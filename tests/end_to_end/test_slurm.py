@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,27 +66,33 @@ class SlurmUser(User):
         return self.server.execute(sql, self.database)
 
 
-@pytest.fixture
-def user(
-    tmp_path: Path, slurm: SlurmServer, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SlurmUser]:
+@contextmanager
+def at_work(root: Path, slurm: SlurmServer, server: PostgresqlServer) -> Iterator[SlurmUser]:
+    """Somebody with a new lab in `root`, as this user; the environment of this process says how to reach Slurm."""
     engine.ensure()
-    root = tmp_path / "lab"
     scaffold.init(root, "lab")
     shutil.copytree(ROOT / "environments/svd", root / "environments/svd")
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    with postgresql_server.database() as name:
+    with server.database() as name:
         somebody = SlurmUser(root)
-        somebody.server, somebody.database = postgresql_server, name
+        somebody.server, somebody.database = server, name
         file = root / "Pulumi.yaml"
         project = yaml.safe_load(file.read_text())
-        project["config"]["ems:database"] = {"value": postgresql_server.url(name)}
+        project["config"]["ems:database"] = {"value": server.url(name)}
         file.write_text(yaml.safe_dump(project))
         somebody.place(partition=["normal"], account="grant")
         yield somebody
         slurm.tried("scancel", "--full", "--me")
         somebody.end()
+
+
+@pytest.fixture
+def user(
+    tmp_path: Path, slurm: SlurmServer, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SlurmUser]:
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    with at_work(tmp_path / "lab", slurm, postgresql_server) as somebody:
+        yield somebody
 
 
 def test_a_sweep_a_command_and_a_grid_over_a_program_run_in_jobs(user: SlurmUser, slurm: SlurmServer) -> None:
