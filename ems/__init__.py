@@ -2,6 +2,7 @@
 
 import ems
 frame = ems.results("digits")  # the rows of the stack's newest experiment, as a pandas DataFrame
+ems.outputs("digits")          # the files that its job left
 ems.progress("digits")         # how far it is
 ems.watch("digits")            # follows it live, in a notebook or a loop
 """
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ems.base.version import __version__
 
 if TYPE_CHECKING:
-    from ems.notebook import progress, results, watch
+    from ems.notebook import outputs, progress, results, watch
 
-__all__ = ["__version__", "progress", "results", "watch"]
+__all__ = ["__version__", "outputs", "progress", "results", "watch"]
 
 
 def __getattr__(name: str) -> Any:

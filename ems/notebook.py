@@ -15,11 +15,13 @@ from ems.base.console import say
 from ems.base.errors import UserError
 from ems.databases import IMPORTED, LONG
 from ems.lab import Lab
+from ems.lab import outputs as stored
 from ems.lab.experiments import follow, latest, newest
 from ems.lab.line import under_way
 from ems.lab.patience import Pace, Patience
 from ems.views.frames import to_frame
 from ems.views.imported import imported_object
+from ems.views.output_files import OutputFiles, files_of
 from ems.views.progress import Looking, Progress, look
 from ems.views.where import parse
 
@@ -54,6 +56,25 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
         if origin := imported_object(experiment.registration):
             frame.attrs[IMPORTED] = dict(origin)
         return frame
+
+    return _patiently(here, read)
+
+
+def outputs(stack: str, to: str | Path | None = None) -> OutputFiles:
+    """The files that the job of `stack`'s newest experiment left in the folder of EMS_OUTPUT_DIR, by point and name.
+
+    `outputs("fit")["model.bin"].path` is such a file on this machine, brought when it is asked for. `to`: a folder to
+    bring them all into, those of a sweep's points in folders `point-7`.
+    UserError outside a lab, for a name that is not a stack, or if another file is in the way; DatabaseError without
+    experiment; StoreError if the store does not have one, or one that is damaged.
+    """
+    here = _lab_of(stack)
+
+    def read() -> OutputFiles:
+        experiment = latest(here, stack, also=["spec"])
+        found = list(stored.of_experiment(here, experiment))
+        points = stored.has_points(experiment.registration)
+        return files_of(here, found, stored.fetch(here, found, Path(to), points=points) if to else [])
 
     return _patiently(here, read)
 

@@ -20,6 +20,8 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.stack",
     "ems.databases",
     "ems.databases.PLUGIN",
+    "ems.stores",
+    "ems.stores.PLUGIN",
     "ems.node.job",
     "ems.node.driver",
     "ems.node.programs",
@@ -37,7 +39,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.notebook",
     "ems",
 )
-PLUGGED = ("ems.databases", "ems.clusters")
+PLUGGED = ("ems.databases", "ems.stores", "ems.clusters")
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "ems").rglob("*.py"))
@@ -109,7 +111,7 @@ def test_arrows_run_down_only(module):
 def test_each_room_has_its_floor():
     assert all(floor(room(module)) >= 0 for module in FILES)
     used = {room(module) for module in FILES}
-    assert set(FLOORS) - used <= {"ems.databases.PLUGIN", "ems.clusters.PLUGIN"}
+    assert set(FLOORS) - used <= {"ems.databases.PLUGIN", "ems.stores.PLUGIN", "ems.clusters.PLUGIN"}
 
 
 def plugin(module: str) -> tuple[str, ...]:
@@ -127,7 +129,7 @@ def test_a_plugin_never_imports_another_one():
 def test_a_folder_is_a_plugin():
     assert {"sqlite", "postgresql", "bigquery", "dynamodb"} <= set(plugins.names("databases"))
     assert "laptop" in plugins.names("clusters")
-    for package, door in (("databases", "database"), ("clusters", "place")):
+    for package, door in (("databases", "database"), ("stores", "store"), ("clusters", "place")):
         for name in plugins.names(package):
             assert f"ems.{package}.{name}.{door}" in FILES
 

@@ -11,7 +11,9 @@ EmsError                       exit  meaning
 │   └── FencedOut              4     another attempt holds the experiment: this one must stop
 ├── EngineError                5     Pulumi is missing or failed
 ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
-└── Busy                       7     somebody else is at work on this stack or experiment
+├── Busy                       7     somebody else is at work on this stack or experiment
+└── StoreError                 8     the lab's store of files cannot do what was asked
+    └── StoreUnavailable       8     it does not answer now, or is full; the same call may work later
 """
 
 from __future__ import annotations
@@ -121,3 +123,13 @@ class Busy(EmsError):
     """Somebody else is at work on this stack or experiment."""
 
     exit_code = 7
+
+
+class StoreError(EmsError):
+    """The lab's store of files cannot do what was asked, or does not have what was asked for."""
+
+    exit_code = 8
+
+
+class StoreUnavailable(StoreError):
+    """The store does not answer now, or is full; the same call may work later."""

@@ -1,4 +1,4 @@
-"""Plug-ins: in `ems.databases` and `ems.clusters` a folder is a plug-in, and its name is its registration.
+"""Plug-ins: a folder in `ems.databases`, `ems.stores` or `ems.clusters`, whose name is its registration.
 
 A file beside the folders is shared by them. Plug-ins are listed without being imported, so that a missing optional
 package breaks only the lab that uses it.

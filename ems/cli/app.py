@@ -21,6 +21,7 @@ from ems.cli.environments import environments
 from ems.cli.importing import importing
 from ems.cli.making import making
 from ems.cli.options import PANELS, START
+from ems.cli.outputs import outputs_commands
 from ems.cli.reading import reading
 from ems.cli.rounds import rounds_commands
 from ems.cli.stacks import stacks_commands
@@ -35,6 +36,7 @@ EXIT_CODES = """
   5    Pulumi is missing or failed, or something could not be released
   6    the experiment failed, was cancelled or expired
   7    somebody else is at work on it
+  8    the lab's store of files cannot do what was asked
   130  interrupted; 141: the reader of a pipe went away
 """
 
@@ -100,6 +102,7 @@ app.add_typer(making)
 app.add_typer(importing)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
+app.add_typer(outputs_commands)
 app.add_typer(rounds_commands)
 app.add_typer(cleaning)
 app.add_typer(environments, name="env", rich_help_panel=START)

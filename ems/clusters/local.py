@@ -52,6 +52,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
         inputs,
     )
 
+    lab.make_store_ready()
     described = _described(registration)
     with repository.opened(lab.root) as tree:
         code = _code(tree, registration, described.code)
@@ -73,6 +74,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
         environment=str(folder),
         inputs={name: str(file) for name, file in files.items()},
         commit=code.commit,
+        store=lab.store_url,
     ).write(lab.run_dir(registration.id))
     _prepared.add(registration.id)
 

@@ -115,6 +115,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
     if retry or before is None or not before.state.finished or rules.reopened_by(before, resolved.row):
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
+        preflight.require_store(stacks, stack)
     if before is None:
         preflight.refuse_imported(pulumi.lab, stack)
         preflight.refuse_settings(stacks, stack, resolved)

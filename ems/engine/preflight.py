@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from ems import clusters, databases
+from ems import clusters, databases, stores
+from ems.base import filesystems
 from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import Say, counted, nearest, show, some
 from ems.clusters import place
@@ -73,6 +74,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
 
 def _check_address(stacks: StackFiles) -> None:
     stacks.once("address", lambda: databases.check_address(stacks.lab.database_url, stacks.lab.root))
+    stacks.once("store", lambda: stores.check_address(stacks.lab.store_url, stacks.lab.root))
 
 
 def _environments(stacks: StackFiles) -> list[str]:
@@ -245,6 +247,28 @@ def refuse_settings(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
         place(_kind(stacks, stack, described)).refuse(stacks.lab, resolved.row)
+
+
+def require_store(stacks: StackFiles, stack: str) -> None:
+    """For an experiment that is to run: UserError if its machines do not reach the lab's store, StoreError if that
+    cannot be written."""
+    described = stacks.spec(stack)
+    if isinstance(described, ExperimentSpec):
+        _refuse_own_folder(stacks.lab, _kind(stacks, stack, described))
+        stacks.lab.make_store_ready()
+
+
+def _refuse_own_folder(lab: Lab, kind: str) -> None:
+    """UserError if other machines are to store into a folder of this one. The file system of the lab's own they see."""
+    folder = lab.store().folder
+    if folder is None or not place(kind).needs_server:
+        return
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if there.stat().st_dev != lab.root.stat().st_dev and not filesystems.network(there):
+        raise UserError(
+            f"ems:store is {lab.store_url}, on a disk of this machine, which machines of kind {kind} do not see.",
+            "Name a folder on the shared file system, as the default .ems/store in the lab's, or gs:// or s3://.",
+        )
 
 
 def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: Say) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ems import databases
+from ems import databases, stores
 from ems.base.errors import Fault, NoTables, StackFileError, UserError
 from ems.base.messages import counted, nearest, show
 from ems.lab import project
@@ -26,15 +26,18 @@ MOVED = {  # names that every lab's repository contains, as they were and as the
     "stacks/__main__.py": ("ems.program", "ems.engine.program"),
 }
 
+_ready_stores: set[tuple[Path, str]] = set()
+
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab as its `Pulumi.yaml` describes it. `database_url`: relative paths in it are taken from `root`."""
+    """A lab as its `Pulumi.yaml` describes it. Relative paths in the URLs are taken from `root`."""
 
     root: Path
     name: str
     id: uuid.UUID
     database_url: str
+    store_url: str = stores.DEFAULT
 
     @property
     def work_dir(self) -> Path:
@@ -113,6 +116,17 @@ class Lab:
         """The folder of one experiment's runs on this machine: log, results files, spool."""
         return self.work_dir / "runs" / experiment_id
 
+    def store(self) -> stores.Store:
+        """The lab's store of files. Nothing is made or asked yet; UserError as of `database`."""
+        return stores.connect(self.store_url, self.root)
+
+    def make_store_ready(self) -> None:
+        """Make sure, once in this process, that the store can be written and read. StoreError if not."""
+        known = (self.root, self.store_url)
+        if known not in _ready_stores:
+            self.store().make_ready()
+            _ready_stores.add(known)
+
     @contextmanager
     def database(self) -> Iterator[databases.Database]:
         """The lab's database, closed at the end of the block. Nothing is created or read yet.
@@ -162,7 +176,8 @@ def read(root: Path) -> Lab:
         raise StackFileError(placed(found, file, lines), HINT)
     config = content["config"]
     database = _value(config.get("ems:database", DEFAULT_DATABASE))
-    return Lab(root, content["name"], uuid.UUID(str(_value(config["ems:lab_id"]))), database)
+    store = _value(config.get("ems:store", stores.DEFAULT))
+    return Lab(root, content["name"], uuid.UUID(str(_value(config["ems:lab_id"]))), database, store)
 
 
 def _faults(project: object) -> Iterator[Fault]:
@@ -183,6 +198,9 @@ def _faults(project: object) -> Iterator[Fault]:
         yield Fault("config.ems:lab_id", f"is {show(lab_id)}: allowed is a UUID")
     if not isinstance(database, str):
         yield Fault("config.ems:database", f"is {show(database)}: allowed is a URL, as {DEFAULT_DATABASE}")
+    store = _value(config.get("ems:store", stores.DEFAULT))
+    if not isinstance(store, str) or not store:
+        yield Fault("config.ems:store", f"is {show(store)}: allowed is a folder or a URL, as {stores.DEFAULT}")
 
 
 def _is_uuid(value: object) -> bool:

@@ -15,7 +15,7 @@ from ems.base.errors import Fault
 from ems.base.messages import nearest, plain, show
 from ems.stack import result_faults
 
-PROJECT_KEYS = ("ems:lab_id", "ems:database")  # of Pulumi.yaml: not of a stack file
+PROJECT_KEYS = ("ems:lab_id", "ems:database", "ems:store")  # of Pulumi.yaml: not of a stack file
 Location = tuple[int | str, ...]
 Problem = tuple[Location, str]
 T = TypeVar("T")

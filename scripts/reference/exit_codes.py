@@ -14,7 +14,7 @@ INTRODUCTION = """# Exit codes
 All commands share these exit codes. `ems check` ends with the greatest code of the faults that it found.
 """
 PYTHON = """
-In Python, `ems.results`, `ems.progress` and `ems.watch` raise these errors, which all are
+In Python, `ems.results`, `ems.outputs`, `ems.progress` and `ems.watch` raise these errors, which all are
 subclasses of `ems.base.errors.EmsError`.
 """
 

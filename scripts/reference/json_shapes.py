@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, NamedTuple
 
-from ems.views import check, database, doctor, failures, imported, left, pilot, points, rounds, status, teardown
+from ems.views import (
+    check,
+    database,
+    doctor,
+    failures,
+    imported,
+    left,
+    outputs,
+    pilot,
+    points,
+    rounds,
+    status,
+    teardown,
+)
 from scripts.reference.commands import link
 from scripts.reference.markdown import code, table
 
@@ -38,6 +51,7 @@ SHAPES = (
     Shape(("ems check",), check.as_object),
     Shape(("ems failures",), failures.as_object),
     Shape(("ems points",), points.as_object),
+    Shape(("ems outputs",), outputs.as_object),
     Shape(("ems rounds",), rounds.as_object),
     Shape(("ems teardown",), teardown.as_object, many=False),
     Shape(("ems clean",), left.as_object),

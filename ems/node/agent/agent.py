@@ -22,10 +22,11 @@ from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Database, Experiment, State, connect
 from ems.node.agent import noted
-from ems.node.agent.attempt import Attempt, seconds_left
+from ems.node.agent.attempt import Attempt
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.crew import Crew
+from ems.node.agent.endings import seconds_left
 from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.rounds_attempt import ProgramRoundsAttempt, RoundsAttempt

@@ -21,9 +21,11 @@ from ems.node.agent import leftovers, noted, packages, platform, spools
 from ems.node.agent.config import AgentConfig, is_told_to_listen
 from ems.node.agent.courier import Courier, explain
 from ems.node.agent.crew import Crew
+from ems.node.agent.endings import after, failed, stopped
 from ems.node.agent.inputs import lay_out_inputs
 from ems.node.agent.job_log import JobLog, say_in_log
 from ems.node.agent.noted import Noted
+from ems.node.agent.outputs import Outputs
 from ems.node.agent.room import room
 from ems.node.agent.spools import Spools
 from ems.node.agent.tidying import Tidying
@@ -79,6 +81,7 @@ class Attempt:
         self._connect, self._told_to_stop = connect, told_to_stop
         self._deadline = time.monotonic() + deadline_s
         self._results, self._parameters = run_dir / "results", run_dir / "parameters.json"
+        self._outputs = Outputs(run_dir, config, claim, connect)
         self._left = self._left_to_store()
         self._spools = self._open_spools()
         self._courier = Courier(connect, claim, self._spools, config.lease_s, config.beat_s)
@@ -93,7 +96,7 @@ class Attempt:
             noted.forget(self._dir)
         if before := noted.read(self._dir):
             return before.outcome
-        cancelled = _stopped(State.CANCELLED, CANCELLED) if self._claim.cancel else None
+        cancelled = stopped(State.CANCELLED, CANCELLED) if self._claim.cancel else None
         return self._overdue_at_once() or cancelled
 
     def _follows(self) -> bool:
@@ -105,6 +108,7 @@ class Attempt:
         """A command's rows belong together: those of the run just before count as this run's, others not at all."""
         if not self._follows():
             spools.remove(self._earlier())
+        self._outputs.forget_but(self._before.attempt)
         left = self._earlier() if self._left else []
         found = Spools(self._dir, self._claim.attempt, left, continues=True)
         before = noted.read(self._dir)
@@ -132,7 +136,8 @@ class Attempt:
         """Whether the claim was released, or is somebody else's now."""
         outcome = self._guarded(self._make_ready) or self._left
         self._courier.start()
-        outcome = outcome or self._guarded(self._work) or _failed("The job ended without an outcome.")
+        self._outputs.start()
+        outcome = outcome or self._guarded(self._work) or failed("The job ended without an outcome.")
         return self._conclude(outcome)
 
     def _guarded(self, step: Callable[[], Outcome | None]) -> Outcome | None:
@@ -141,7 +146,7 @@ class Attempt:
             return step()
         except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
-            return _failed(explain(error), log_tail=self._log.tail())
+            return failed(explain(error), log_tail=self._log.tail())
 
     def _make_ready(self) -> Outcome | None:
         """End what an earlier agent left behind; an outcome if there is a reason to stop."""
@@ -154,6 +159,7 @@ class Attempt:
         aside.remove(self._results)
         self._output.unlink(missing_ok=True)
         with room(self._dir):
+            self._outputs.begin()
             self._results.mkdir()
             self._checkpoint = self._take_checkpoint()
             self._write(Batch(array("q"), array("q"), (), replaces=(0,)))
@@ -209,6 +215,7 @@ class Attempt:
             "EMS_PARAMETERS": str(self._parameters),
             "EMS_RESULTS_DIR": str(self._results),
             **({CHECKPOINT: str(self._checkpoint)} if self._checkpoint else {}),
+            **self._outputs.variables,
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
         built = Path(self._config.environment)
@@ -237,19 +244,19 @@ class Attempt:
             halted = self._halted()
             if halted:
                 job.stop()
-                self._read_on(reader, False, _after(FLUSH_S, halted))
+                self._read_on(reader, False, after(FLUSH_S, halted))
                 return halted
             if self._spool_is_full() or not self._read(reader, ended=False):
                 job.wait(POLL_S)
 
     def _ended(self, ended: Ended, reader: ResultsReader) -> Outcome:
         if halted := self._ended_together(ended):
-            self._read_on(reader, False, _after(FLUSH_S, halted))
+            self._read_on(reader, False, after(FLUSH_S, halted))
             return halted
         halted = self._read_on(reader, ended.code == 0, self._halted)
         if ended.code == 0:
             return halted or Outcome(State.SUCCEEDED, 1, 0, exit_code=0)
-        return _failed(self._said(ended), ended.code, self._log.tail())
+        return failed(self._said(ended), ended.code, self._log.tail())
 
     def _ended_together(self, ended: Ended) -> Outcome | None:
         """What a signal to all processes, as at a shutdown or a preemption, comes to: the job did not fail, and it did
@@ -276,13 +283,13 @@ class Attempt:
             self._courier.listen()
         orders = self._courier.orders
         if self._courier.fenced:
-            return _stopped(State.LOST, "Another attempt holds the experiment.")
+            return stopped(State.LOST, "Another attempt holds the experiment.")
         if self._courier.failure:
-            return _failed(self._courier.failure, log_tail=self._log.tail())
+            return failed(self._courier.failure, log_tail=self._log.tail())
         if orders and orders.cancel:
-            return _stopped(State.CANCELLED, CANCELLED)
+            return stopped(State.CANCELLED, CANCELLED)
         if self._told_to_stop():
-            return self._overdue() or _stopped(State.LOST, "The agent was told to stop (SIGTERM).")
+            return self._overdue() or stopped(State.LOST, "The agent was told to stop (SIGTERM).")
         return self._overdue()
 
     def _overdue(self) -> Outcome | None:
@@ -299,7 +306,7 @@ class Attempt:
 
     def _expired(self) -> Outcome:
         registered = self._before.registration
-        return _stopped(State.EXPIRED, used_up_error(registered.max_hours, registered.stack))
+        return stopped(State.EXPIRED, used_up_error(registered.max_hours, registered.stack))
 
     def _spool_is_full(self) -> bool:
         return self._spools.waiting_bytes() > self._config.spool_limit_mb * 10**6
@@ -312,14 +319,14 @@ class Attempt:
             self._write(batch)
         return True
 
-    def _read_on(self, reader: ResultsReader, well: bool, stopped: Callable[[], Outcome | None]) -> Outcome | None:
+    def _read_on(self, reader: ResultsReader, well: bool, reason: Callable[[], Outcome | None]) -> Outcome | None:
         """Read to the end, after a job that ended `well` once more what was read; or until there is an outcome.
 
         After a job that failed, what cannot be read is not the error that counts.
         """
         try:
             for _ in self._steps(reader, well):
-                if outcome := stopped():
+                if outcome := reason():
                     log.warning("Reading was stopped: there may be more rows than the %d that were read", reader.rows)
                     return outcome
         except ResultsError as error:
@@ -346,6 +353,7 @@ class Attempt:
 
     def _conclude(self, outcome: Outcome) -> bool:
         if outcome.state is not State.LOST:
+            outcome = self._guarded(self._outputs.end_job) or outcome
             outcome = Tidying(self._dir, self._claim, self._declared).tidied(outcome, self._reader)
         log.info("Ended: %s %s", outcome.state, outcome.error)
         if self._crew:
@@ -354,16 +362,20 @@ class Attempt:
         if self._probe:
             self._probe.end(PROBE_S if outcome.state in {State.SUCCEEDED, State.FAILED} else 0.0)
         if outcome.state is State.LOST:
+            self._outputs.stop()
             self._courier.finish(outcome, within_s=FLUSH_S)
             self._courier.join(2 * FLUSH_S)
             self.goes_on = self._courier.released
             return self._release()
         noted.write(self._dir, Noted(outcome, self._rows))
-        self._courier.finish(outcome)
+        stored = self._outputs.settle(outcome, self._halted)
+        if stored is None:
+            return self._release()
+        self._courier.finish(stored)
         while self._courier.is_alive() and not self._told_to_stop():
             self._courier.join(POLL_S)
         self._courier.join(FLUSH_S)
-        return self._release(succeeded=outcome.state is State.SUCCEEDED)
+        return self._release(succeeded=stored.state is State.SUCCEEDED)
 
     def _release(self, *, succeeded: bool = False) -> bool:
         if self._courier.released:
@@ -372,26 +384,3 @@ class Attempt:
             noted.forget(self._dir)
             self._spools.tidy()
         return self._courier.released or self._courier.fenced
-
-
-def seconds_left(claim: Claim, database: Database) -> float:
-    """From now to the deadline, both on the database's clock."""
-    row = database.experiment(claim.experiment_id)
-    if claim.deadline_at is None:
-        return float("inf")
-    now = row.heartbeat_at if row and row.heartbeat_at else datetime.now(UTC)
-    return (claim.deadline_at - now).total_seconds()
-
-
-def _after(seconds: float, outcome: Outcome) -> Callable[[], Outcome | None]:
-    """Says the outcome once so many seconds have passed."""
-    due = time.monotonic() + seconds
-    return lambda: outcome if time.monotonic() >= due else None
-
-
-def _failed(error: str, exit_code: int | None = None, log_tail: str = "") -> Outcome:
-    return Outcome(State.FAILED, 0, 1, exit_code=exit_code, error=error, log_tail=log_tail)
-
-
-def _stopped(state: State, error: str) -> Outcome:
-    return Outcome(state, 0, 0, error=error)

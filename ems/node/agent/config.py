@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from ems import stores
 from ems.base import aside
 from ems.base.errors import UserError
 from ems.base.private import make_folder
@@ -23,6 +24,7 @@ class AgentConfig:
     bundle: str
     environment: str
     inputs: Mapping[str, str] = field(default_factory=dict)
+    store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves
     commit: str = ""  # that the bundle's code is of
     lease_s: float = 30.0
     beat_s: float = 2.0

@@ -19,13 +19,14 @@ from ems.node.agent.tidying import never_came, shown
 from ems.node.driver.worker_process import SOURCE
 from ems.node.job import checkpoints
 from ems.node.job.keeper import Job
+from ems.node.job.outputs import VARIABLE
 from ems.node.job.variables import CHECKPOINT
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.site import OUTPUT
 from ems.spool.batch import Batch
 
 BOOT = "import sys; sys.path[0] = sys.argv[1]; from ems.node.programs.driver import main; main(sys.argv[2])"
-OF_POINTS = ("EMS_PARAMETERS", "EMS_RESULTS_DIR", CHECKPOINT)  # variables that each point has its own of
+OF_POINTS = ("EMS_PARAMETERS", "EMS_RESULTS_DIR", VARIABLE, CHECKPOINT)  # variables that each point has its own of
 
 
 class ProgramsAttempt(SweepAttempt):

@@ -92,6 +92,7 @@ class SweepAttempt(Attempt):
 
     def _begin(self) -> None:
         aside.remove(self._dir / "dask")
+        self._outputs.begin_points()
         self._results.mkdir(exist_ok=True)
 
     def _work(self) -> Outcome:
@@ -169,6 +170,7 @@ class SweepAttempt(Attempt):
             "grids": job["sweep"],
             "code": str(unpacked / "code"),
             "spool": str(self._spools.own.folder),
+            "outputs": str(self._outputs.folder),
             "done": str(self._write_done()),
             "progress": str(self._dir / "progress.json"),
             **self._workers(),

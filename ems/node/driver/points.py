@@ -24,6 +24,7 @@ from ems.node.driver.rows import BadResult
 from ems.node.driver.shared import SharedMemory
 from ems.node.driver.turns import Turns
 from ems.node.driver.typed_rows import Gathered
+from ems.node.job.outputs import VARIABLE, OutputFolder
 from ems.spool.batch import Batch, Mark, Value
 from ems.spool.encoding import encode
 from ems.spool.kinds import Kind
@@ -62,6 +63,7 @@ class Order:
     file: str = ""  # the JSON file itself
     shuffle: str = ""  # the key of a random order (`ems.sweep.order`); without one, points come in ascending order
     joining: str = ""  # folder with the key by which workers of other machines join; "": none do
+    outputs: str = ""  # folder in which points leave files (`ems.node.job.outputs`); "": they leave none
     host: str = ""  # under which they reach this machine
     keeps_rows: bool = True  # whether there is a table for rows
     workers_here: int | None = None  # of `workers`, those of this machine; None: all
@@ -93,7 +95,7 @@ class Task:
     """What a worker does with each point: call `function` with its parameters, up to `retries` times more if it raises.
 
     `folder`: a descriptor of the folder of the code, in which each call begins, wherever the last one had gone.
-    `rounds`: the folder that tells of points that the sweep does not have yet. `keeps_rows`: as of the order.
+    `rounds`: the folder that tells of points that the sweep does not have yet. `outputs`: where they leave files.
     """
 
     function: Callable[..., Any]
@@ -103,6 +105,7 @@ class Task:
     rounds: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)  # what each call is given beside: of `setup`
     keeps_rows: bool = True
+    outputs: OutputFolder | None = None
 
     def reaching(self, ranges: Sequence[Range]) -> Task:
         """With a sweep that has these points: rounds may have come since."""
@@ -129,9 +132,23 @@ def load(order_file: str, position: Position, shared: SharedMemory) -> Task:
     order = read_order(order_file)
     enter(order)
     folder = os.open(order.code, os.O_RDONLY)
+    outputs = _outputs(order)
     function = imported("function", order.function)
     context = {setup.KEYWORD: setup.context(order.setup, function, position, shared)} if order.setup else {}
-    return Task(function, Sweep.of(order.grids), order.retries, folder, order.rounds, context, order.keeps_rows)
+    if outputs:
+        outputs.clear()  # what was written before the first point is of none
+    return Task(
+        function, Sweep.of(order.grids), order.retries, folder, order.rounds, context, order.keeps_rows, outputs
+    )
+
+
+def _outputs(order: Order) -> OutputFolder | None:
+    """Where the points of this process leave files, which it finds by its variable."""
+    if not order.outputs:
+        return None
+    folder = OutputFolder.of_process(Path(order.outputs))
+    os.environ[VARIABLE] = str(folder.path)
+    return folder
 
 
 class Work:
@@ -160,7 +177,9 @@ class Work:
     def _call(self, point: int, parameters: dict[str, Value]) -> tuple[Any, str]:
         """The function's result, or else what it raised at last."""
         error = ""
-        for _ in range(1 + self._task.retries):
+        for number in range(1 + self._task.retries):
+            if number:
+                self._begin_again()
             self._position.set(point)
             os.fchdir(self._task.folder)
             try:
@@ -173,6 +192,16 @@ class Work:
                 error = told(raised, own_frames=1)
         return None, error
 
+    def _begin_again(self) -> None:
+        """What a try has left that does not count is gone."""
+        if self._task.outputs:
+            self._task.outputs.clear()
+
+    def _collect(self, point: int) -> None:
+        """What the point has left, whatever became of it, is handed over to the agent."""
+        if self._task.outputs:
+            self._task.outputs.keep(point)
+
     def _leave_if_forked(self) -> None:
         """A process that the function forked has no part in the batch, however it leaves the function."""
         if os.getpid() != self._pid:
@@ -182,6 +211,7 @@ class Work:
         """EmsError for rows that nobody wants: all other points would have them, too."""
         self._points.append(point)
         try:
+            self._collect(point)
             if error:
                 self._marks.append(Mark(point, "failed", parameters, error))
             elif not self._gathered.add(point, parameters, result):

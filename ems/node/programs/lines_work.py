@@ -134,6 +134,11 @@ class LinesWork(Work):
             error = str(problem)
         self._keep(point, parameters, rows, error)
 
+    def _collect(self, point: int) -> None:
+        """The program goes on to other points, so each has a folder of its number."""
+        if self._task.outputs:
+            self._task.outputs.keep_own(point)
+
     def _why(self, end: End) -> str:
         if end.code == 0 and not end.stopped:
             return "The program ended before it had answered (exit code 0)."

@@ -52,6 +52,7 @@ class ProcessWork(Work):
         site, read, found = self._site, PointRows((), ()), []
         error, was_killed = "", None
         try:
+            self._begin_again()
             reader = site.reader()
             with site.stdout.open("wb") as stdout, site.stderr.open("wb") as stderr:
                 end = self._program(point, parameters, stdout, stderr).wait()

@@ -15,6 +15,7 @@ from ems.node.driver.worker_process import Limits
 from ems.node.job import checkpoints
 from ems.node.job.declared import Declared
 from ems.node.job.keeper import MARKER
+from ems.node.job.outputs import VARIABLE, OutputFolder
 from ems.node.job.reading import reader_of
 from ems.node.job.results_reader import ResultsReader
 from ems.node.job.variables import CHECKPOINT
@@ -41,6 +42,7 @@ class Site:
         aside.remove(self._folder)
         self.results = self._folder / "results"
         self.results.mkdir(parents=True)
+        self.outputs = OutputFolder(Path(order.outputs) if order.outputs else self._folder, number)
         self._work = WorkingFolder(Path(order.code), self._folder / "code")
         self.work = self._work.path
         self.stdout, self.stderr = self._folder / "stdout", self._folder / "stderr"
@@ -75,6 +77,7 @@ class Site:
         texts = self._texts(point)
         own = {name: placeholders.filled(pieces, texts) for name, pieces in self._env.items()}
         ours = {"EMS_PARAMETERS": str(self._parameters), MARKER: os.environ.get(MARKER, "")}
+        ours[VARIABLE] = str(self.outputs.path)
         folders = {"EMS_RESULTS_DIR": str(self.results)} if self.order.protocol == "process" else {}
         machine = {name: os.environ[name] for name in self.order.of_machine if name in os.environ}
         if self.order.checkpoints:
@@ -110,6 +113,12 @@ class Site:
         if not has_rows and self.stdout.exists() and self.stdout.stat().st_size:
             keep.mkdir(parents=True, exist_ok=True)
             (keep / OUTPUT).write_bytes(_last_bytes(self.stdout, OUTPUT_BYTES))
+
+    def leave_outputs(self, name: str) -> None:
+        """What a program that has ended left there of no point, or of one that it did not answer, is kept, too."""
+        for path in sorted(self.outputs.path.glob("*")):
+            _move(path, Path(self.order.left) / name / VARIABLE / path.name)
+        self.outputs.clear()
 
 
 def _move(path: Path, target: Path) -> None:

@@ -112,7 +112,9 @@ class Talk:
                 stream.close()
         self._program = None
         self._to_write.clear()
-        self._site.clear(f"program-{program.process.pid}", [], has_rows=True)
+        name = f"program-{program.process.pid}"
+        self._site.clear(name, [], has_rows=True)
+        self._site.leave_outputs(name)
         return end
 
     def stop(self) -> None:

@@ -68,7 +68,9 @@ def _computing(order_file: str, position: Position) -> tuple[Compute, Callable[[
     order = orders.read(order_file)
     site = Site(order, f"worker-{platform.node()}-{os.getpid()}")  # of one machine among many
     folder = os.open(site.work, os.O_RDONLY)
-    task = Task(_nothing, Sweep.of(order.grids), order.retries, folder, order.rounds, {}, order.keeps_rows)
+    task = Task(
+        _nothing, Sweep.of(order.grids), order.retries, folder, order.rounds, {}, order.keeps_rows, site.outputs
+    )
 
     talk = Talk(site)
     stays = order.protocol == "lines"
