@@ -77,17 +77,22 @@ def test_the_point_at_work_is_blamed_and_no_other(bench: Bench, trouble: str, fa
 
 
 HOLDING = """
-import json, os, pathlib, sys
-held, once = [], pathlib.Path(sys.argv[1])
-for line in sys.stdin:
-    p = json.loads(line)
-    held.append(json.dumps({"point": p["point"], "y": p["x"] / 7}))
-    if p["point"] < 1000 or once.exists():
-        print(held.pop(), flush=True)
-    elif len(held) == 300:
-        held[10] = "odd"
+import json, os, pathlib, select, sys
+held, once, rest = [], pathlib.Path(sys.argv[1]), b""
+while True:
+    if held and not select.select([0], [], [], 1)[0]:
+        held[len(held) // 10] = "odd"
         once.touch()
         print(*held, sep="\\n", flush=True)
+        held = []
+    if not (block := os.read(0, 1 << 16)):
+        break
+    *lines, rest = (rest + block).split(b"\\n")
+    for line in lines:
+        p = json.loads(line)
+        held.append(json.dumps({"point": p["point"], "y": p["x"] / 7}))
+        if p["point"] < 1000 or once.exists():
+            print(held.pop(), flush=True)
 """
 
 
