@@ -24,7 +24,8 @@ def clean(
 ) -> None:
     """Remove the files that a stack's jobs left unread beside their results. Rows, logs and results files stay.
 
-    It looks at all experiments of the stack, on this machine: plots, checkpoints, files that nobody declared.
+    It looks at all experiments of the stack, on this machine: plots, files that nobody declared, and, of a run that is
+    over, the checkpoint from which the next one would go on.
     """
     from ems.lab import left
     from ems.views import left as view

@@ -205,7 +205,18 @@ def show_status(lab: Lab, experiments: Sequence[databases.Experiment], as_json: 
     if as_json:
         print_json([status_object(each, declares=each.registration.stack in held) for each in experiments])
     elif experiments:
-        out.print(status_page(experiments, out.width, total=total, declaring=held))
+        waits = _waits(lab, experiments[0]) if len(experiments) == 1 else ""
+        out.print(status_page(experiments, out.width, total=total, declaring=held, waits=waits))
+
+
+def _waits(lab: Lab, experiment: databases.Experiment) -> str:
+    """Why it does not go on, as far as its place knows."""
+    if experiment.state.finished:
+        return ""
+    from ems import clusters
+
+    live = clusters.of(lab, experiment).live(lab, experiment)
+    return live.waits if live else ""
 
 
 @stacks_commands.command(rich_help_panel=LOOK, epilog="[bold]Examples[/]  ems logs digits · ems logs digits -f")

@@ -104,19 +104,26 @@ def status_object(experiment: Experiment, *, declares: bool = False) -> StatusOb
 
 
 def status_page(
-    experiments: Sequence[Experiment], width: int, *, total: int = 0, declaring: Sequence[str] = ()
+    experiments: Sequence[Experiment],
+    width: int,
+    *,
+    total: int = 0,
+    declaring: Sequence[str] = (),
+    waits: str = "",
 ) -> RenderableType:
     """The table, and below it the errors, how many stand where, and what is still held.
 
     `experiments` has at least one, `width` is in characters. `total`: how many there are, of which these come first.
-    `declaring`: the stacks among them that have ended and still have a cluster. Of one experiment the error is in full,
-    of several its first line.
+    `declaring`: the stacks among them that have ended and still have a cluster. `waits`: why the only one
+    does not go on. Of one experiment the error is in full, of several its first line.
     """
     several = len(experiments) > 1
     errors = (_error(experiment, several=several) for experiment in experiments if experiment.error)
     below = [_summary(experiments, total)] if several else []
     if not several and experiments[0].state in RETRYABLE | {State.PILOTED}:
         below.append(Text(way_on(experiments[0]), "dim"))
+    if waits:
+        below.append(Text(waits))
     if not several and (origin := origin_of(experiments[0].registration)):
         below.append(origin)
     if not several:

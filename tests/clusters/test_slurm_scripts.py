@@ -99,6 +99,12 @@ def test_what_a_job_waits_for_is_told(state, reason, start, said):
     assert said in heads.told(job, (3, 40))
 
 
+def test_it_is_told_for_how_long_a_job_has_been_queued():
+    job = QueuedJob("7", "PENDING", "Priority", "N/A", "", 0, "ems-1")
+    assert heads.told(job, waited=timedelta(seconds=59)) == "Slurm's job 7 is queued (Priority)"
+    assert heads.told(job, waited=timedelta(minutes=125)) == "Slurm's job 7 is queued for 2 h 05 min (Priority)"
+
+
 @pytest.mark.parametrize(
     ("minutes", "said"),
     [

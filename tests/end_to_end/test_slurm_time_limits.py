@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -23,9 +26,12 @@ def f(n):
 """
 
 
-def describe_program(user: SlurmUser, *, limits: dict[str, float] | None = None, **parameters: int) -> None:
-    """The stack `c`: the program that the manual shows."""
-    user.write("experiments/e/steps.py", shown("python"))
+def describe_program(
+    user: SlurmUser, *, limits: dict[str, float] | None = None, pause_s: float = 0.0, **parameters: int
+) -> None:
+    """The stack `c`: the program that the manual shows, with a pause in each step."""
+    pausing = f"        __import__('time').sleep({pause_s})\n        part = "
+    user.write("experiments/e/steps.py", shown("python").replace("        part = ", pausing))
     job = {"command": ["python", "experiments/e/steps.py"], "parameters": parameters}
     user.describe("c", job, **({"limits": limits} if limits else {}))
     user.commit("A program")
@@ -91,9 +97,9 @@ def test_a_program_goes_on_after_each_time_limit_in_the_same_job(
 
 @pytest.mark.drill
 def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmServer, tmp_path: Path) -> None:
-    parameters = {"seed": 4, "steps": 400, "points": 1_200_000}
+    parameters = {"seed": 4, "steps": 400, "points": 100}
     user.place(partition=["normal"], account="grant", head={"hours": 1 / 30})
-    describe_program(user, **parameters)
+    describe_program(user, pause_s=0.5, **parameters)
     user.ems("up", "lab", "sherlock")
     running = user.start("up", "c")
     for times in (1, 2):
@@ -102,6 +108,7 @@ def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmSe
         job = head(slurm)
         if job.get("JobState") == "PENDING":
             slurm.tried("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
+        time.sleep(1)
     assert running.returncode == 0, user.said(running)
     ((attempts,),) = user.asked("SELECT attempt FROM experiment")
     assert_undisturbed(user, slurm, tmp_path / "alone", attempts, **parameters)
@@ -111,25 +118,25 @@ def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmSe
 def test_a_sweep_outlasts_two_real_time_limits_of_its_head(user: SlurmUser, slurm: SlurmServer) -> None:
     user.place(partition=["normal"], account="grant", workers=1, head={"hours": 1 / 30})
     user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 450, 1]}}})
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 300, 1]}}})
     user.commit("A sweep")
     user.ems("up", "lab", "sherlock")
     running = user.start("up", "s")
     for times in (1, 2):
         is_taken(user, slurm, times)
     assert running.wait() == 0, user.said(running)
-    assert user.asked("SELECT count(*), sum(square) FROM e") == [(450, 450 * 451 * 901 // 6)]
+    assert user.asked("SELECT count(*), sum(square) FROM e") == [(300, 300 * 301 * 601 // 6)]
     assert user.asked("SELECT state, points_failed FROM experiment") == [("succeeded", 0)]
     assert slurm.run("squeue", "-h") == ""
 
 
 @pytest.mark.drill
-def test_a_program_and_a_sweep_go_on_after_their_heads_were_preempted_twice(
+def test_a_program_goes_on_after_its_head_was_preempted_twice(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path
 ) -> None:
-    parameters = {"seed": 5, "steps": 60, "points": 60_000}
+    parameters = {"seed": 5, "steps": 60, "points": 100}
     user.place(partition=["owners"], account="grant", workers=1)
-    describe_program(user, **parameters)
+    describe_program(user, pause_s=0.3, **parameters)
     user.ems("up", "lab", "sherlock")
     running = user.start("up", "c")
     for times in (1, 2):
@@ -139,19 +146,44 @@ def test_a_program_and_a_sweep_go_on_after_their_heads_were_preempted_twice(
     assert running.wait() == 0, user.said(running)
     assert_undisturbed(user, slurm, tmp_path / "alone", 3, **parameters)
 
-    user.asked("DELETE FROM experiment")
+
+@pytest.mark.drill
+def test_a_sweep_goes_on_after_its_head_was_preempted_twice(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["owners"], account="grant", workers=1)
     user.write("experiments/e/sweep.py", SLOW)
-    said = {"results": {"table": "s"}}
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 60, 1]}}}, **said)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 60, 1]}}})
     user.commit("A sweep")
+    user.ems("up", "lab", "sherlock")
     running = user.start("up", "s")
     for times in (1, 2):
         computes(user, times)
         preempt(slurm)
         is_taken(user, slurm, times)
     assert running.wait() == 0, user.said(running)
-    assert user.asked("SELECT count(*), sum(square) FROM s") == [(60, 60 * 61 * 121 // 6)]
+    assert user.asked("SELECT count(*), sum(square) FROM e") == [(60, 60 * 61 * 121 // 6)]
     assert slurm.run("squeue", "-h") == ""
+
+
+@pytest.mark.drill
+def test_where_jobs_cannot_be_queued_again_another_one_is_submitted(
+    user: SlurmUser, slurm: SlurmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "fake/scontrol"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\n[ "$1" = requeue ] && exit 1\nexec {shutil.which("scontrol")} "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    parameters = {"seed": 7, "steps": 60, "points": 100}
+    describe_program(user, pause_s=0.3, **parameters)
+    user.ems("up", "lab", "sherlock")
+    running = user.start("up", "c")
+    computes(user, 1)
+    first = head(slurm)["JobId"]
+    time_is_up(slurm)
+    computes(user, 2)
+    assert head(slurm)["JobId"] != first
+    assert running.wait() == 0, user.said(running)
+    assert_undisturbed(user, slurm, tmp_path / "alone", 2, **parameters)
 
 
 @pytest.mark.drill
@@ -159,8 +191,8 @@ def test_hours_that_are_used_up_end_a_run_which_goes_on_once_they_are_raised(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path
 ) -> None:
     """They are counted over all jobs of the run, without the time in the queue."""
-    parameters = {"seed": 6, "steps": 400, "points": 60_000}
-    describe_program(user, limits={"max_hours": 25 / 3600}, **parameters)
+    parameters = {"seed": 6, "steps": 200, "points": 100}
+    describe_program(user, limits={"max_hours": 25 / 3600}, pause_s=0.3, **parameters)
     user.ems("up", "lab", "sherlock")
     running = user.start("up", "c")
     computes(user, 1)
@@ -168,6 +200,7 @@ def test_hours_that_are_used_up_end_a_run_which_goes_on_once_they_are_raised(
     user.wait(lambda: (job := head(slurm)) and job["JobState"] == "PENDING")
     ((deadline,),) = user.asked("SELECT deadline_at FROM experiment")
     user.wait(lambda: user.asked(f"SELECT now() > '{deadline}'") == [(True,)])
+    assert "is queued (BeginTime)" in user.ems("status", "c").stdout
     is_taken(user, slurm, 1)
     computes(user, 2)
     assert running.wait() == 6, user.said(running)
@@ -176,6 +209,6 @@ def test_hours_that_are_used_up_end_a_run_which_goes_on_once_they_are_raised(
     (status,) = json.loads(user.ems("status", "c", "--json").stdout)
     assert (status["state"], status["files_left"][0]["name"]) == ("expired", "EMS_CHECKPOINT_DIR/")
     assert slurm.run("squeue", "-h") == ""
-    describe_program(user, limits={"max_hours": 1}, **parameters)
+    describe_program(user, limits={"max_hours": 1}, pause_s=0.3, **parameters)
     user.ems("up", "c")
     assert_undisturbed(user, slurm, tmp_path / "alone", 3, **parameters)

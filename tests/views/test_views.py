@@ -110,6 +110,7 @@ def test_errors_stand_below_the_table_as_they_are() -> None:
     ]
     some = replace(FINISHED, state=State.EXPIRED, points_failed=1)
     assert drawn(status.status_page([some], 80)).splitlines()[-1] == "See `ems failures digits`."
+    assert drawn(status.status_page([some], 80, waits="It waits.")).splitlines()[-1] == "It waits."
 
 
 def test_several_are_summed_up_with_the_first_line_of_each_error() -> None:

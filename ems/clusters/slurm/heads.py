@@ -20,6 +20,9 @@ from ems.base.errors import EmsError, UserError
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import queue
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
+from ems.databases import Experiment
+from ems.lab.line import duration
+from ems.node.agent.agent import GOES_ON
 
 FIRST_LOOK_S, LATER_LOOK_S, FIRST_S = 2.0, 30.0, 60.0  # how old an answer may be: in the first minute, and later
 LISTED_S = 5.0  # after which a job that was submitted stands in the queue
@@ -28,6 +31,7 @@ UNANSWERED_LOOKS = 3  # at the queue, that do not see it
 FULL = re.compile(r"Max(Submit)?Job|MaxSubmit|job submit limit", re.IGNORECASE)  # of what the user may queue
 AWAY = re.compile(r"timed out|temporarily|Unable to contact|Zero Bytes|Connection refused", re.IGNORECASE)
 TOLD_S = 600.0  # after which people hear once more of a job that waits
+LONG = timedelta(minutes=1)  # in the queue, which is worth telling
 LEAST_MINUTES = 5  # of a job: a shorter one before a maintenance is not worth asking for
 TOO_SLOW, NOT_FOUND = 124, 127  # exit codes, as of `ems.base.process`
 MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
@@ -70,7 +74,7 @@ class Head:
         Its own note says so, or two looks at the queue and accounting; where that is away, the controller.
         """
         last = self.last()
-        if last is None or (self._dir / f"head-{last.id}.ended").exists():
+        if last is None or self._ended_file(last).exists():
             return True
         if time.time() - last.at < (LISTED_S if last.id else UNANSWERED_S) or self._absent < 2:
             return False
@@ -81,6 +85,17 @@ class Head:
         if states:
             return all(state in ENDED for state in states.values())
         return self._is_unknown(last)
+
+    def was_to_go_on(self) -> bool:
+        """Whether the last one came to its time limit, and could not be queued again as the same job."""
+        last = self.last()
+        try:
+            return last is not None and self._ended_file(last).read_text().strip() == str(GOES_ON)
+        except OSError:
+            return False
+
+    def _ended_file(self, last: Submission) -> Path:
+        return self._dir / f"head-{last.id}.ended"
 
     def _is_unknown(self, last: Submission) -> bool:
         """Of a job that accounting says nothing of."""
@@ -133,6 +148,12 @@ class Head:
         except (OSError, ValueError, TypeError):
             return None
 
+    def waited(self, experiment: Experiment) -> timedelta:
+        """For how long the newest one has been in the queue, since it was submitted or the run before it ended."""
+        last, ended = self.last(), experiment.heartbeat_at
+        since = max(last.at if last else time.time(), ended.timestamp() if ended else 0.0)
+        return timedelta(seconds=max(0.0, time.time() - since))
+
     def _note(self, submission: Submission) -> None:
         aside.write(self._file, json.dumps(asdict(submission)))
 
@@ -171,17 +192,26 @@ def refused(error: CommandFailed, what: str = "the job") -> EmsError:
     return UserError(f"Slurm refuses {what}: {error.stderr.strip()}", hint)
 
 
-def told(job: QueuedJob, place: tuple[int, int] | None = None, maintenance_at: datetime | None = None) -> str:
-    """What people should hear of a job that waits, or runs. `place` in line; `maintenance_at`: when the next begins."""
+def told(
+    job: QueuedJob,
+    place: tuple[int, int] | None = None,
+    maintenance_at: datetime | None = None,
+    waited: timedelta = timedelta(),
+) -> str:
+    """What people should hear of a job that waits, or runs.
+
+    `place` in line; `maintenance_at`: when the next begins; `waited`: since when it has been in the queue this time.
+    """
     if job.state != "PENDING":
         return f"Slurm's job {job.id} is {job.state.lower()}" + (f" on {job.nodes}" if job.nodes else "")
     if is_held_for_maintenance(job):
         return f"Slurm's job {job.id} is held for maintenance ({job.reason}){_way_before(job, maintenance_at)}"
     if job.reason.startswith("JobHeld"):
         return f"Slurm's job {job.id} is held ({job.reason}): release it with: scontrol release {job.id}"
+    so_far = f" for {duration(waited)}" if waited >= LONG else ""
     line = f", {place[0]:,} of {place[1]:,} in line" if place else ""
     start = f", expected to start at {job.start}" if job.start not in {"N/A", ""} else ""
-    return f"Slurm's job {job.id} is queued ({job.reason}){line}{start}"
+    return f"Slurm's job {job.id} is queued{so_far} ({job.reason}){line}{start}"
 
 
 def is_held_for_maintenance(job: QueuedJob) -> bool:

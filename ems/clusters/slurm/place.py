@@ -68,18 +68,21 @@ class Slurm(Place):
             return _news(head, f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
         if job:
             return head.news(
-                f"{job.id} {job.restarts} {job.state} {job.reason} {head.is_early}", lambda: self._told(head, job)
+                f"{job.id} {job.restarts} {job.state} {job.reason} {head.is_early}",
+                lambda: self._told(head, job, experiment),
             )
         return _news(head, self._replace(lab, experiment, head)) if head.is_gone() else ""
 
-    def _told(self, head: Head, job: QueuedJob) -> str:
+    def _told(self, head: Head, job: QueuedJob, experiment: Experiment) -> str:
         waits = job.state == "PENDING"
         place = self._queue.place(job) if waits and not head.is_early else None
         maintenance = queue.maintenance(datetime.now(UTC)) if heads.is_held_for_maintenance(job) else None
-        return heads.told(job, place, maintenance)
+        return heads.told(job, place, maintenance, head.waited(experiment))
 
     def _replace(self, lab: Lab, experiment: Experiment, head: Head) -> str:
         last, run_dir = head.last(), lab.run_dir(experiment.id)
+        if head.was_to_go_on():
+            head.submitted = 0
         if head.submitted >= heads.MOST_SUBMITTED:
             message = f"The agent ended {head.submitted} times without a result: {local.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
@@ -115,8 +118,10 @@ class Slurm(Place):
             return found
         if experiment.state is State.RUNNING:
             return replace(found, waits=crew.waits(run_dir))
-        name = heads.job_name(experiment.id)
-        return replace(found, waits=next((heads.told(job) for job in self._queue.known() if job.name == name), ""))
+        head = self._head(lab, experiment.id)
+        waited = head.waited(experiment)
+        mine = (job for job in self._queue.known() if job.name == head.name)
+        return replace(found, waits=next((heads.told(job, waited=waited) for job in mine), ""))
 
     def _head(self, lab: Lab, experiment_id: str) -> Head:
         run_dir = lab.run_dir(experiment_id)
