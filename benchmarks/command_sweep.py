@@ -50,7 +50,8 @@ class Measured:
 def swept(folder: Path, command: list[str], grid: dict[str, object], points: int, protocol: str) -> Measured:
     """The driver, and beside it a loop that stores what it spools, as the agent does."""
     (folder / "done").write_bytes(b"")
-    names = ("code", "spool", "done", "folder", "left")
+    (folder / "checkpoints").mkdir()
+    names = ("code", "spool", "done", "folder", "left", "checkpoints")
     order = {
         **{name: str(folder / name) for name in names},
         **{
@@ -78,6 +79,8 @@ def swept(folder: Path, command: list[str], grid: dict[str, object], points: int
                 path.unlink()
                 first_s = first_s or time.perf_counter() - began
             time.sleep(0.01)
+    if driver.returncode:
+        raise SystemExit(driver.returncode)
     return Measured(first_s, time.perf_counter() - began, points)
 
 

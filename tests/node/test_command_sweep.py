@@ -180,3 +180,10 @@ def test_a_results_file_that_cannot_be_read_is_called_as_its_program_calls_it(be
     programs = Programs(bench, ["sh", "-c", "echo 1,2 > out.txt"], points=1, results=results)
     assert programs.run() == (State.FAILED, 0, 1), programs.log()
     assert programs.errors()[0].startswith("out.txt:1: 2 fields, where")
+
+
+def test_a_run_that_stops_ends_the_programs_at_work_and_says_why(bench: Bench) -> None:
+    programs = Programs(bench, ["sh", "-c", "test {x} -gt 0 && sleep 1000"], workers=2, max_failures=0)
+    assert programs.run() == (State.FAILED, 0, 1), programs.log()
+    assert bench.row().error.endswith("It was stopped, as more than max_failures failed.")
+    assert "Traceback" not in programs.log() and family(programs.run_dir) == []

@@ -192,13 +192,18 @@ class WorkerProcess:
             self._requests.close()
 
     def end(self, patience_s: float) -> int:
-        """End it, after some time that it has for itself; returns its exit code, minus the signal that killed it."""
+        """End it, after some time that it has for itself; returns its exit code, minus the signal that killed it.
+
+        It may be called again, as by whoever waited for its answer and by whoever closes all.
+        """
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(patience_s)
         self._kill()
         self.ask_to_end()
         self._answers.close()
-        os.close(self._alive)
+        alive, self._alive = self._alive, -1
+        if alive >= 0:
+            os.close(alive)
         return self._process.wait()
 
 
