@@ -117,10 +117,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
         preflight.require_sources(stacks, stack, resolved)
         preflight.require_store(stacks, stack)
     if before is None:
-        preflight.refuse_imported(pulumi.lab, stack)
-        preflight.refuse_settings(stacks, stack, resolved)
-        preflight.build_environment(stacks, stack, resolved, telling.say)
-        preflight.require_sources(stacks, stack, resolved)  # once more: now it is known which modules there are
+        _prepare_new(pulumi.lab, stacks, stack, resolved, telling)
     waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)
     wishes = replace(wishes, retry=retry)
     try:
@@ -132,6 +129,16 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
     except KeyboardInterrupt:
         telling.note(_after_interrupt(pulumi.lab, stack, resolved.row.id))
         raise
+
+
+def _prepare_new(lab: Lab, stacks: StackFiles, stack: str, resolved: Resolved, telling: Telling) -> None:
+    """Of an experiment that has no row yet: why it is a new one, what its environment shows to be impossible."""
+    if why := preflight.why_new(stacks, stack, resolved):
+        telling.note(why)
+    preflight.refuse_imported(lab, stack)
+    preflight.refuse_settings(stacks, stack, resolved)
+    preflight.build_environment(stacks, stack, resolved, telling.say)
+    preflight.require_sources(stacks, stack, resolved)  # once more: now it is known which modules there are
 
 
 def _expected(stacks: StackFiles, stack: str, resolved: Resolved) -> Expected:

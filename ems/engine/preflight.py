@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -13,14 +14,14 @@ from pydantic import ValidationError
 
 from ems import clusters, databases, stores
 from ems.base import filesystems
-from ems.base.errors import EmsError, Fault, ProvenanceError, StackFileError, UserError
+from ems.base.errors import DatabaseError, EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import Say, counted, nearest, show, some
 from ems.clusters import place
-from ems.databases import Registration
+from ems.databases import Experiment, Registration
 from ems.lab import Lab, imports
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
-from ems.provenance import environment, inputs, pins, sources
+from ems.provenance import difference, environment, inputs, pins, sources
 from ems.provenance.registration import Resolved, resolve, shared_points
 from ems.stack import hints, spec, stackfile
 from ems.stack.keys import placed
@@ -68,6 +69,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
             warnings += pins.check(resolved.environment).warnings if resolved.environment.file else ()
             _noting(errors, lambda: require_sources(stacks, stack, resolved))
             errors += _imported(stacks.lab, stack)
+            warnings += tuple(filter(None, [why_new(stacks, stack, resolved)]))
             summary += _about(described, resolved.row)
     return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
 
@@ -214,6 +216,17 @@ def _is_known(lab: Lab, experiment_id: str) -> bool:
     """Whether it is registered, as far as the database can say now; what needs the database says so itself."""
     with lab.database() as database:
         return _noting([], lambda: database.experiment(experiment_id)) is not None
+
+
+def why_new(stacks: StackFiles, stack: str, resolved: Resolved) -> str:
+    """Why a stack that has run is another experiment now; "" if it is not, or never ran, or that cannot be known."""
+    found: list[Experiment] = []
+    with stacks.lab.database() as database, suppress(DatabaseError):
+        if database.experiment(resolved.row.id) is None:
+            found = database.newest([stack], also=["spec"])
+    if not found or found[0].registration.imported:
+        return ""
+    return difference.told(stacks.tree, resolved, found[0].registration)
 
 
 def refuse_imported(lab: Lab, stack: str) -> None:
