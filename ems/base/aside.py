@@ -29,6 +29,9 @@ def writing(file: Path, *, lasting: bool = True) -> Iterator[Path]:
     try:
         yield part
         publish(part, file, lasting=lasting)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # which a write to a full disk does not name
+        raise
     finally:
         part.unlink(missing_ok=True)
 

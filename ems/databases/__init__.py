@@ -302,6 +302,13 @@ class Database(ABC):
         """The points that were copied, in ascending order."""
 
     @abstractmethod
+    def recharge(self, experiment_id: str, attempt: int, was_usd: float, usd: float, basis: str) -> None:
+        """What a released run cost is known better than when it was charged `was_usd`: correct its charge, and the sum.
+
+        To be called once.
+        """
+
+    @abstractmethod
     def release(self, claim: Claim, outcome: Outcome) -> None:
         """End the run: state, counters, error, a `charge` row; machines 0. Idempotent for the same claim.
 

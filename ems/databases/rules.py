@@ -49,7 +49,8 @@ COUNTERS = ("attempt", "points_done", "points_failed", "rows_stored", "machines"
 class Change:
     """What a decision writes, by column. `charge` is of the newest run; `new_run` becomes the newest one.
 
-    `proposed` and `outputs`: rows of these tables, of which the latter may be there.
+    `proposed` and `outputs`: rows of these tables, of which the latter may be there. `recharge`: what is new of the
+    charge of the run with that `attempt`.
     """
 
     experiment: Values
@@ -58,6 +59,7 @@ class Change:
     charge: Values = field(default_factory=dict)
     proposed: Sequence[Values] = ()
     outputs: Sequence[Values] = ()
+    recharge: Values = field(default_factory=dict)
 
 
 def newest_run(change: Change) -> Values:
@@ -338,6 +340,12 @@ def _charge(row: Row, outcome: Outcome) -> Values:
     key = {"experiment_id": row["id"], "attempt": row["attempt"]}
     cost = {"usd": outcome.cost_usd, "basis": outcome.cost_basis}
     return {**key, **cost, "funding": row["funding"], "hours": hours, "at": row["now"]}
+
+
+def recharged(row: Row, attempt: int, was_usd: float, usd: float, basis: str) -> Change:
+    """What a run cost that was charged `was_usd` is known better by now."""
+    better = {"attempt": attempt, "usd": usd, "basis": basis}
+    return Change({"cost_usd": row["cost_usd"] + usd - was_usd}, recharge=better)
 
 
 def _is_reopened(row: Row, claim: Claim) -> bool:

@@ -130,6 +130,9 @@ class Runs(Database):
             part = outputs[start : start + self.outputs_at_once]
             self._changed(claim.experiment_id, partial(_kept, claim, part))
 
+    def recharge(self, experiment_id: str, attempt: int, was_usd: float, usd: float, basis: str) -> None:
+        self._changed(experiment_id, lambda found: rules.recharged(found.row, attempt, was_usd, usd, basis))
+
     def release(self, claim: Claim, outcome: Outcome) -> None:
         def decide(found: Found) -> Change | None:
             return rules.released(found.row, claim, outcome, found.released_as(claim.attempt))

@@ -238,4 +238,10 @@ def run_statements(row: Row, change: Change) -> list[Executable]:
     written: list[Executable] = [update(run).where(*newest).values(**change.run)] if change.run else []
     written += [insert(run).values(**change.new_run)] if change.new_run else []
     written += [insert(proposed).values(**part) for part in change.proposed]
-    return written + ([insert(charge).values(**change.charge)] if change.charge else [])
+    written += [insert(charge).values(**change.charge)] if change.charge else []
+    return written + ([_recharge(row, **change.recharge)] if change.recharge else [])
+
+
+def _recharge(row: Row, attempt: int, **values: Any) -> Executable:
+    of_run = charge.c.experiment_id == row["id"], charge.c.attempt == attempt
+    return update(charge).where(*of_run).values(**values)

@@ -23,7 +23,7 @@ from ems.lab.patience import Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
 from ems.lab.telling import Telling, Unheard
 from ems.provenance.registration import Expected, Resolved
-from ems.stack.models import ExperimentSpec, LabSpec, Spec
+from ems.stack.models import ClusterSpec, ExperimentSpec, LabSpec, Spec
 
 MOST_NAMED = 3
 
@@ -171,7 +171,8 @@ def _describe(pulumi: Pulumi, stack: str, stacks: StackFiles, telling: Telling, 
     if not wishes.refresh and are_rows_converged(pulumi, stack, described):
         return
     pulumi.ensure(telling.say)
-    make_ready(pulumi, stack, lambda resource: lost and resource["type"].startswith("ems:index:"))
+    again = lost or (wishes.refresh and isinstance(described, ClusterSpec))  # Pulumi looks at the place anew
+    make_ready(pulumi, stack, lambda resource: again and resource["type"].startswith("ems:index:"))
     if failure := _updated(pulumi, stack, telling, wishes):
         raise failure
 

@@ -207,6 +207,14 @@ class RunsContract(DatabaseCase):
         with pytest.raises(FencedOut):
             database.release(claim, replace(outcome, state=State.SUCCEEDED))
 
+    def test_what_a_run_cost_is_corrected(self, database):
+        database.release(claimed(database), Outcome(State.LOST, 1, 0, cost_usd=1.0, cost_basis="estimated"))
+        database.release(claimed(database, agent="b"), Outcome(State.SUCCEEDED, 8, 0, cost_usd=2.0))
+        database.recharge("5f0c", 1, 1.0, 4.5, "accounting")
+        charges = {row["attempt"]: (row["usd"], row["basis"], row["funding"]) for row in database.rows("charge")}
+        assert charges == {1: (4.5, "accounting", "grant"), 2: (2.0, "", "grant")}
+        assert (now(database).cost_usd, now(database).state) == (6.5, State.SUCCEEDED)
+
     def test_what_jobs_left_is_noted_until_it_is_cleaned(self, database):
         database.note_left("5f0c", database.register(REGISTRATION).files_left)
         assert now(database).files_left == ""

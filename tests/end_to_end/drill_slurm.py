@@ -368,7 +368,8 @@ def test_a_work_folder_that_is_full_from_the_start_is_one_error(user: SlurmUser,
         fill(folder, what)
         done = user.ems("up", "s", expect=None)
         said = done.stdout + done.stderr
-        assert done.returncode not in {0, 1} and "No space left on device" in said and str(folder) in said
+        assert done.returncode != 0 and "No space left on device" in said and "Free some space there" in said
+        assert str(folder) in said or "/.ems/runs/" in said
         assert "Traceback" not in said
         for file in folder.glob("others-*"):
             file.unlink()
@@ -401,3 +402,45 @@ def test_a_head_on_a_node_with_a_wrong_clock_changes_nothing(
         assert 0 < hours < 0.2 and 0 < usd < 5 * 3600 * 0.2
     finally:
         (slurm.folder / "prolog").write_text("#!/bin/sh\nexit 0\n")
+
+
+def test_accounting_that_is_away_delays_nothing_and_the_cost_is_marked(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["normal"], account="grant", processes_per_job=2, workers=4, usd_per_core_hour=3600)
+    sweep = Sweep(user, slurm, 600, 0.1)
+    sweep.described()
+    slurm.kill("slurmdbd")
+    try:
+        command = user.start("up", "s")
+        sweep.finish(command)
+        sweep.assert_whole()
+        ((basis, usd, hours),) = user.asked("SELECT basis, usd, hours FROM charge")
+        assert basis == "estimated" and 3600 * hours * 0.9 < usd < 4 * 3600 * hours + 60
+    finally:
+        slurm.start_slurmdbd()
+    corrected = "SELECT basis, abs(usd - cost_usd) < 0.01, usd > 0 FROM charge JOIN experiment ON id = experiment_id"
+    user.wait(lambda: user.ems("up", "sherlock", "--refresh") and user.asked(corrected) == [("accounting", True, True)])
+
+
+def test_stopping_a_run_cancels_its_jobs_and_no_others(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["normal"], account="grant", processes_per_job=4, workers=60)
+    sweep = Sweep(user, slurm, 5000, 0.2)
+    command = sweep.begin()
+    user.wait(lambda: slurm.run("squeue", "-h", "-t", "PD", "-o", "%i"))
+    slurm.run("sbatch", "-A", "grant", "-J", "mine", "-p", "normal", "-t", "9", "--wrap", "sleep 500")
+    user.ems("stop", "s")
+    command.wait(PATIENCE_S)
+    eventually(lambda: slurm.run("squeue", "-h", "-o", "%j").split() == ["mine"])
+    assert user.asked("SELECT state FROM experiment") == [("cancelled",)]
+
+
+def test_no_more_workers_come_than_there_are_points_to_compute(user: SlurmUser, slurm: SlurmServer) -> None:
+    user.place(partition=["normal"], account="grant", processes_per_job=1, workers=20, head={"computes": False})
+    sweep = Sweep(user, slurm, 8, 5)
+    job = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 100, 1]}}}
+    user.describe("s", {**job, "exclude": ["n > 8"]})
+    user.commit("A sweep")
+    user.ems("up", "lab", "sherlock")
+    user.ems("up", "s")
+    sweep.assert_whole()
+    ids = slurm.run("sacct", "-n", "-X", "-P", "-S", "now-2minutes", "-o", "JobID,JobName").splitlines()
+    assert len({id for id in ids if id.endswith("-workers")}) == 8

@@ -21,7 +21,7 @@ from typing import Any
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
-from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm import heads, late, queue, script
 from ems.clusters.slurm.heads import job_name
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted
@@ -118,7 +118,7 @@ class SlurmCrew(Crew):
     def _meter(self, running: int) -> None:
         """What the workers use, as far as this process sees it: for when accounting is away."""
         now = time.monotonic()
-        self._core_s += (now - self._metered_at) * self._running * self._cores
+        self._core_s += (now - self._metered_at) * max(self._running, running) * self._cores
         self._running, self._metered_at = running, now
 
     def _missing(self, left: int, coming: int) -> int:
@@ -141,6 +141,7 @@ class SlurmCrew(Crew):
             self._refused(error, count)
             return
         self._most = min(2 * count, MOST_AT_ONCE)
+        self._running += count  # as far as is known until the next look
         log.info("Submitted %d jobs of workers: %s", count, id)
 
     def _refused(self, error: CommandFailed, count: int) -> None:
@@ -159,16 +160,23 @@ class SlurmCrew(Crew):
             raise EmsError(f"The run has no workers, as {why}.", hint)
         log.error("No more workers are submitted, as %s. %s", why, hint)
 
-    def cost(self, since: datetime) -> Cost:
+    def cost(self, attempt: int, since: datetime) -> Cost:
         price = self._wanted.usd_per_core_hour
         if not price:
             return Cost()
-        names = [self._head, self.name]
+        names, until = [self._head, self.name], queue.clock()
+        since = until - (datetime.now(UTC) - since)
         try:
-            return Cost(price * queue.core_hours(names, since), "accounting")
+            return Cost(price * queue.core_hours(names, since, until), "accounting")
         except CommandFailed as error:
             log.warning("Accounting is away: %s", error.stderr.strip() or error.message)
-        head_h = self._wanted.head_cores * (datetime.now(UTC) - since) / timedelta(hours=1)
+        found = self._estimated(since, until)
+        late.note(self._dir, late.Due(attempt, found.usd, price, tuple(names), since.isoformat(), until.isoformat()))
+        return found
+
+    def _estimated(self, since: datetime, until: datetime) -> Cost:
+        price, hours = self._wanted.usd_per_core_hour, (until - since) / timedelta(hours=1)
+        head_h = self._wanted.head_cores * hours
         try:
             completed_h = queue.completed_hours(self.name, since) * self._cores
         except CommandFailed:

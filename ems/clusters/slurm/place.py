@@ -17,7 +17,7 @@ from ems.base.errors import EmsError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local
-from ems.clusters.slurm import crew, heads, queue, script
+from ems.clusters.slurm import crew, heads, late, queue, script
 from ems.clusters.slurm import head as head_agent
 from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.queue import Queue, QueuedJob
@@ -40,9 +40,11 @@ class Slurm(Place):
         self._agents = local.Agents()
 
     def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+        late.settle(lab)
         return survey(lab, wanted(settings), say)
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
+        late.settle(lab)
         refuse(settings_of(lab, registration), joined="function" in json.loads(registration.spec)["job"])
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:

@@ -197,17 +197,32 @@ def ended(name: str, since: str) -> Mapping[str, str]:
     return {id: state.split()[0] for id, state in _accounted([name], since, "JobIDRaw,State")}
 
 
-def core_hours(names: Sequence[str], since: datetime) -> float:
-    """What the user's jobs of these names have used since then, by accounting, those that still run included.
+def core_hours(names: Sequence[str], since: datetime, until: datetime, *, ended: bool = False) -> float:
+    """What the user's jobs of these names have used between these times of `clock`, by accounting.
 
-    Requeued jobs count each time that they ran. CommandFailed where accounting is away or off.
+    Requeued jobs count each time that they ran. CommandFailed where accounting is away or off, and, of jobs that have
+    `ended`, where it does not know so yet.
     """
     seconds = 0.0
-    for start, end, cores in _accounted(names, since.strftime("%Y-%m-%dT%H:%M:%S"), "Start,End,AllocCPUS"):
+    found = _accounted(names, since.strftime("%Y-%m-%dT%H:%M:%S"), "Start,End,AllocCPUS,JobName")
+    if ended and names[0] not in {name for *_, name in found}:
+        raise CommandFailed(("sacct",), 1, "", f"accounting has not heard of {names[0]} yet")
+    for start, end, cores, _ in found:
         if began := _time(start):
-            lasted = (_time(end) or datetime.now(UTC)) - max(began, since)
+            if ended and not _time(end):
+                raise CommandFailed(("sacct",), 1, "", "accounting has not heard of all ends yet")
+            lasted = min(_time(end) or until, until) - max(began, since)
             seconds += max(0.0, lasted.total_seconds()) * int(cores)
     return seconds / 3600
+
+
+def clock() -> datetime:
+    """The time, in UTC, as Slurm's controller has it, or this node where that is away."""
+    try:
+        said = run("scontrol", "show", "config", TZ="UTC", SLURM_TIME_FORMAT="standard")
+    except CommandFailed:
+        return datetime.now(UTC)
+    return _time(said.partition("\n")[0].rpartition(" ")[2]) or datetime.now(UTC)
 
 
 def completed_hours(name: str, since: datetime) -> float:

@@ -6,7 +6,7 @@ In the place's own stack these are its defaults; an experiment that names the pl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -112,6 +112,11 @@ class Wanted:
         """How many processes compute in the head: of a command, one."""
         return max(1, self.head_cores // self.cores) if self.head_computes else 0
 
+    @property
+    def workers_elsewhere(self) -> int:
+        """How many processes compute in other jobs, at most."""
+        return max(0, self.workers - self.processes_of_head)
+
 
 def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
     """What holds of settings as their JSON says them, those that count most first; `account`: the funding's."""
@@ -121,7 +126,7 @@ def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
         return next((value for value in found if value is not None), default)
 
     cores, partition = first("cores", 1), tuple(first("partition", ()))
-    return Wanted(
+    found = Wanted(
         partition=partition,
         qos=first("qos", ""),
         account=first("account", account),
@@ -141,3 +146,4 @@ def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
         usd_per_core_hour=first("usd_per_core_hour", 0.0),
         sbatch=tuple(first("sbatch", ())),
     )
+    return replace(found, processes_per_job=max(1, min(found.processes_per_job, found.workers_elsewhere)))

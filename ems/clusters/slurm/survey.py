@@ -124,7 +124,7 @@ def refuse(wanted: Wanted, *, joined: bool) -> None:
         file, log = Path(folder, "job.sh"), Path(folder, "log")
         file.write_text("#!/bin/sh\n", encoding="utf-8")
         _try(file, "head", script.head_options("ems-test", Path(folder), wanted))
-        if joined:
+        if joined and wanted.workers_elsewhere:
             _try(file, "workers", script.worker_options("ems-test", 1, log, wanted))
 
 

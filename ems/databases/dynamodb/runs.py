@@ -10,12 +10,13 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from ems.databases import LONG, Experiment, Long, Output, Registration, Round, State, rules
 from ems.databases.dynamodb.errors import Changed
 from ems.databases.dynamodb.heads import Heads, order
 from ems.databases.dynamodb.items import Item, item_of, values_of
-from ems.databases.dynamodb.registry import EMPTY, Registry, collection_of
+from ems.databases.dynamodb.registry import EMPTY, Registry, assignments, collection_of
 from ems.databases.outputs import outputs_of
 from ems.databases.points import Span
 from ems.databases.rounds import rounds_of
@@ -75,13 +76,18 @@ class DynamodbRows(Rows):
             if change is None:
                 return row, None
             written = change.experiment | rules.newest_run(change) | _own(row, change)
-            puts = map(self._registry.put, _items(row, change))
+            puts = [*map(self._registry.put, _items(row, change)), *self._recharges(row, **change.recharge)]
             try:
                 self._registry.write(row, written, [*puts, *self._heads.changes(row, rules.after(row, change))])
             except Changed:
                 continue
             return row | written | {"revision": row["revision"] + 1}, change
         raise AssertionError("tries end with an error")
+
+    def _recharges(self, row: Row, attempt: int = 0, **values: Any) -> Iterator[dict[str, Any]]:
+        if attempt:
+            at = self._registry.at(collection_of(row["id"]), run_key(attempt))
+            yield {"Update": {**at, **assignments(values), "ConditionExpression": "attribute_exists(pk)"}}
 
     def _released_as(self, experiment_id: str, attempt: int) -> State | None:
         item = self._registry.service.get(collection_of(experiment_id), run_key(attempt)) or {}

@@ -357,7 +357,7 @@ class Attempt:
             outcome = Tidying(self._dir, self._claim, self._declared).tidied(outcome, self._reader)
         log.info("Ended: %s %s", outcome.state, outcome.error)
         if self._crew:
-            cost = self._crew.cost(self._began_at)
+            cost = self._crew.cost(self._claim.attempt, self._began_at)
             outcome = replace(outcome, cost_usd=cost.usd, cost_basis=cost.basis)
         if self._probe:
             self._probe.end(PROBE_S if outcome.state in {State.SUCCEEDED, State.FAILED} else 0.0)

@@ -48,8 +48,8 @@ class Crew(Protocol):
     def tend(self, left: int) -> None:
         """Called again and again while `left` points are left: replaces the workers that are gone."""
 
-    def cost(self, since: datetime) -> Cost:
-        """What the run has cost since then, head and workers, as far as is known."""
+    def cost(self, attempt: int, since: datetime) -> Cost:
+        """What this run has cost since then, head and workers, as far as is known."""
 
     def end(self) -> None:
         """Send all away."""
