@@ -10,7 +10,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,12 +29,13 @@ def shown(language: str) -> str:
     return str(code)
 
 
-def describe(user: User, **parameters: int) -> None:
-    """The stack `steps` as the manual shows it, with less to do."""
+def describe(user: User, pause_s: float = 0.0, **parameters: int) -> None:
+    """The stack `steps` as the manual shows it, with less to do, and a pause in each step."""
     described = yaml.safe_load(shown("yaml"))
     described["config"]["ems:experiment"]["job"]["parameters"] |= parameters
     user.write("stacks/Pulumi.steps.yaml", json.dumps(described))
-    user.write("experiments/pi/steps.py", shown("python"))
+    pausing = f"        __import__('time').sleep({pause_s})\n        part = "
+    user.write("experiments/pi/steps.py", shown("python").replace("        part = ", pausing))
     user.commit("Steps")
 
 
@@ -49,20 +53,36 @@ def undisturbed(folder: Path, **parameters: int) -> list[tuple[int, float]]:
 
 def saved(user: User) -> int:
     """How large the checkpoint is."""
-    return sum(path.stat().st_size for path in (user.root / ".ems/runs").glob("*/checkpoint*/state.pickle"))
+    try:
+        return sum(path.stat().st_size for path in (user.root / ".ems/runs").glob("*/checkpoint*/state.pickle"))
+    except FileNotFoundError:  # it is renamed just now
+        return 0
 
 
-def saved_more(user: User, before: int) -> int:
-    """Wait until the program has saved a further step."""
+class Watched:
+    """`ems up steps`, said again whenever it has ended before the run has succeeded."""
 
-    def more() -> int:
-        try:
-            now = saved(user)
-        except FileNotFoundError:
-            return 0
-        return now if now > before else 0
+    def __init__(self, user: User) -> None:
+        self.user, self.command = user, user.start("up", "steps")
 
-    return int(user.wait(more))
+    def goes_on(self) -> bool:
+        """Whether there is still something to do."""
+        if self.command.poll() is None:
+            return True
+        if self.user.state("steps") == "succeeded":
+            return False
+        retry = ["--retry"] if self.user.state("steps") in {"failed", "cancelled"} else []
+        self.command = self.user.start("up", "steps", *retry)
+        return True
+
+    def wait(self, condition: Callable[[], Any]) -> Any:
+        """What the condition gives, once that is something; it must come before the run ends."""
+
+        def found() -> Any:
+            assert self.goes_on(), "the run has ended before"
+            return condition()
+
+        return self.user.wait(found)
 
 
 def everything(user: User) -> list[psutil.Process]:
@@ -77,29 +97,14 @@ def program(user: User) -> list[psutil.Process]:
     return user.processes("steps.py")
 
 
-def kill_and_go_on(user: User, victims: list[psutil.Process], command: subprocess.Popen[str]) -> subprocess.Popen[str]:
-    """The command that watches the run then: if that of before has ended, another one."""
-    for process in victims:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    time.sleep(0.2)
-    if command.poll() is None and not any(process.pid == command.pid for process in victims):
-        return command
-    retry = ["--retry"] if user.state("steps") == "failed" else []
-    return user.start("up", "steps", *retry)
-
-
-def killed(user: User, tmp_path: Path, victims: list[object], **parameters: int) -> None:
-    describe(user, **parameters)
-    command, size = user.start("up", "steps"), 0
+def killed(user: User, tmp_path: Path, victims: list[Callable[[User], Any]], **parameters: int) -> None:
+    watched, size = Watched(user), 0
     for victim in victims:
-        size = saved_more(user, size)
-        command = kill_and_go_on(user, victim(user), command)  # type: ignore[operator]
-    while (code := command.wait()) and user.state("steps") == "failed":
-        command = user.start("up", "steps", "--retry")
-    assert code == 0, user.said(command)
+        size = watched.wait(lambda size=size: now if (now := saved(user)) > size else 0)
+        for process in watched.wait(lambda victim=victim: victim(user)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    user.wait(lambda: not watched.goes_on())
     rows = user.query("SELECT step, pi FROM steps ORDER BY point, row")
     assert rows == undisturbed(tmp_path / "alone", **parameters)
     ((attempts,),) = user.query("SELECT attempt FROM experiment WHERE stack = 'steps'")
@@ -108,7 +113,9 @@ def killed(user: User, tmp_path: Path, victims: list[object], **parameters: int)
 
 
 def test_a_program_that_is_killed_twice_has_the_rows_of_an_undisturbed_run(user: User, tmp_path: Path) -> None:
-    killed(user, tmp_path, [agent, everything], seed=1, steps=40, points=60_000)
+    parameters = {"seed": 1, "steps": 40, "points": 60_000}
+    describe(user, **parameters)
+    killed(user, tmp_path, [agent, everything], **parameters)
 
 
 @pytest.mark.drill
@@ -116,16 +123,20 @@ def test_a_program_that_is_killed_ten_times_at_random_has_the_rows_of_an_undistu
     user: User, tmp_path: Path
 ) -> None:
     chosen = random.Random(os.environ.get("EMS_DRILL_SEED", "1"))
-    victims = chosen.choices([agent, program, everything], k=10)
+    parameters = {"seed": 2, "steps": 600, "points": 100}
+    describe(user, pause_s=0.1, **parameters)
 
-    def later(victim):
-        def found(user: User) -> list[psutil.Process]:
-            time.sleep(chosen.uniform(0, 3))
-            return user.wait(lambda: victim(user))
+    def later(victim: Callable[[User], Any]) -> Callable[[User], Any]:
+        due = chosen.uniform(0, 3)
+
+        def found(user: User) -> Any:
+            time.sleep(due)
+            return victim(user)
 
         return found
 
-    killed(user, tmp_path, [later(victim) for victim in victims], seed=2, steps=400, points=60_000)
+    victims = [later(victim) for victim in chosen.choices([agent, program, everything], k=10)]
+    killed(user, tmp_path, victims, **parameters)
 
 
 def test_a_failed_run_says_that_it_goes_on_from_its_checkpoint_unless_that_is_cleaned(user: User) -> None:

@@ -283,3 +283,22 @@ def test_a_copy_that_is_killed_at_any_moment_loses_nothing(
 def test_an_empty_one_is_not_kept(tmp_path: Path) -> None:
     checkpoints.put_back(checkpoints.take(tmp_path, 1, alone=True))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_point_goes_from_worker_to_worker_also_from_one_that_nobody_could_end(tmp_path: Path) -> None:
+    first = checkpoints.take_point(tmp_path, 5, "n1-100")
+    save(first, "1")
+    second = checkpoints.take_point(tmp_path, 5, "n2-200")
+    with pytest.raises(FileNotFoundError):
+        save(first, "late")
+    save(second, "2")
+    checkpoints.put_back_point(first)
+    checkpoints.put_back_point(second)
+    third = checkpoints.take_point(tmp_path, 5, "n1-300")
+    assert saved(third) == "2"
+    checkpoints.put_back_point(checkpoints.take_point(tmp_path, 6, "n1-300"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["point-5", "spare-n1-300"], "what is empty serves again"
+    assert list(checkpoints.take_point(tmp_path, 7, "n1-300").iterdir()) == []
+    assert saved(checkpoints.take_point(tmp_path, 5, "n1-300")) == "2"
+    checkpoints.begin_points(tmp_path, lambda point: point == 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["point-7"]

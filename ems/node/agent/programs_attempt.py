@@ -37,7 +37,7 @@ class ProgramsAttempt(SweepAttempt):
         aside.remove(self._dir / "work")
         if self._spec["job"]["protocol"] == "process":
             self._checkpoint = checkpoints.take(self._dir, self._claim.attempt, alone=True)  # each point has its own
-            checkpoints.forget_points(self._checkpoint, self._count.is_done)  # an earlier run stored them, and ended
+            checkpoints.begin_points(self._checkpoint, self._count.is_done)  # an earlier run stored them, and ended
             self._courier.stored = self._forget_checkpoints
 
     def _forget_checkpoints(self, batch: Batch) -> None:

@@ -21,6 +21,7 @@ from ems.base import aside
 
 FREE, OLD, GONE = "checkpoint", "checkpoint.old", ".gone"
 HELD = re.compile(r"checkpoint-[^.]+")
+SPARE = "spare-"
 POINT = re.compile(r"point-(\d+)")
 TRIES = 5
 NAMES = re.compile(r"checkpoint(-[^.]+)?(\.old|\.tmp|\.gone)?")
@@ -72,15 +73,33 @@ def forget(place: Path) -> None:
 def take_point(folder: Path, point: int, holder: str) -> Path:
     """The folder of a point, within that of the run; a worker that is gone may have left a program that lives on."""
     place = folder / f"point-{point}"
+    with suppress(OSError):  # there is something in it already, or this worker has no spare one yet
+        (folder / f"{SPARE}{holder}").rename(place)
+        return place / f"{FREE}-{holder}"
     place.mkdir(exist_ok=True)
     return take(place, holder, alone=False)
 
 
 def put_back_point(folder: Path) -> None:
-    """The program that held it has ended, and all that it has started."""
+    """The program that held it has ended, and all that it has started.
+
+    Most points leave nothing: then it is the worker's next one, as removing and making folders may take milliseconds.
+    """
+    place = folder.parent
+    with suppress(OSError):  # it was taken over
+        if not any(folder.iterdir()) and [path.name for path in place.iterdir()] == [folder.name]:
+            place.rename(place.with_name(SPARE + folder.name.removeprefix(f"{FREE}-")))
+            return
     put_back(folder)
     with suppress(OSError):  # it is not empty
-        folder.parent.rmdir()
+        place.rmdir()
+
+
+def begin_points(folder: Path, is_stored: Callable[[int], bool]) -> None:
+    """A run begins, in which no worker is at work yet: remove what it does not need."""
+    for spare in folder.glob(f"{SPARE}*"):
+        aside.remove(spare)
+    forget_points(folder, is_stored)
 
 
 def forget_points(folder: Path, is_stored: Callable[[int], bool]) -> None:
