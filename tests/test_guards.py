@@ -38,6 +38,11 @@ def test_each_database_has_its_contract_test():
         assert "(DatabaseContract):" in (ROOT / f"tests/databases/test_{name}.py").read_text()
 
 
+def test_each_store_has_its_contract_test():
+    for name in plugins.names("stores"):
+        assert "(StoreContract):" in (ROOT / f"tests/stores/test_{name}.py").read_text()
+
+
 def test_each_place_has_its_contract_test():
     for name in plugins.names("clusters"):
         text = (ROOT / f"tests/clusters/test_{name}.py").read_text()

@@ -52,6 +52,7 @@ def examine() -> list[Finding]:
             _finding("plugin", lambda: str(here.plugin())),
             _finding("project", lambda: _project(here)),
             _finding("database", lambda: _database(here)),
+            _finding("store", lambda: _store(here)),
         ]
     return findings
 
@@ -109,3 +110,12 @@ def _database(here: Lab) -> str:
     with here.database() as database:
         there = len(database.newest())
         return f"{here.database_url}: experiments of {there:,} stack{'' if there == 1 else 's'}"
+
+
+def _store(here: Lab) -> str:
+    """Of one that is not there yet, that the next run makes it; one that is there must take what is written."""
+    folder = here.store().folder
+    if folder and not folder.exists():
+        return f"{here.store_url}: made by the first `ems up`"
+    here.make_store_ready()
+    return here.store_url

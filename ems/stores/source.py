@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from ems.base.errors import EmsError
 
-BLOCK = 1 << 20
+BLOCK = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,16 @@ class Source:
         return self._before.st_size
 
     def blocks(self) -> Iterator[memoryview]:
-        """The whole content, from its beginning; each piece holds until the next one is asked for."""
-        room = memoryview(bytearray(BLOCK))
+        """The whole content, from its beginning; each piece holds until the next one is asked for.
+
+        Of a file that grows, what it had when it was opened: its end might never come.
+        """
+        room, left = memoryview(bytearray(BLOCK)), self.size
         with self._reading():
             self._file.seek(0)
-        while count := self._into(room):
+        while left and (count := self._into(room[:left])):
             yield room[:count]
+            left -= count
 
     def _into(self, room: memoryview) -> int:
         with self._reading():
@@ -74,10 +79,14 @@ class Source:
     def copied(self, write: Callable[[memoryview], Any]) -> Content:
         """Read it once: what was written, whatever the file is meanwhile or afterwards."""
         digest, size = hashlib.sha256(), 0
-        for block in self.blocks():
-            write(block)
-            digest.update(block)
-            size += len(block)
+        with ThreadPoolExecutor(1) as beside:  # as long as it is written, which takes as long
+            for block in self.blocks():
+                hashed = beside.submit(digest.update, block)
+                try:
+                    write(block)
+                finally:
+                    hashed.result()
+                size += len(block)
         return Content(digest.hexdigest(), size)
 
     def content(self) -> Content:

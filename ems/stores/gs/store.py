@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, PreconditionFailed, Unauthorized
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    Unauthorized,
+)
 from google.auth.exceptions import GoogleAuthError, TransportError
 from google.cloud.storage import Client
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 from ems.base.errors import StoreError, StoreUnavailable
@@ -103,7 +111,7 @@ class GsStore(Store):
             if error.code is not None and error.code < 500 and error.code not in {408, 429}:
                 raise StoreError(f"{self.name} refuses a call: {_said(error)}.", SIGN_IN) from error
             raise StoreUnavailable(f"{self.name} does not answer now: {_said(error)}", "It is tried again.") from error
-        except (TransportError, requests.RequestException) as error:
+        except (TransportError, RetryError, InvalidResponse, DataCorruption, requests.RequestException) as error:
             raise StoreUnavailable(f"{self.name} does not answer: {_said(error)}", "It is tried again.") from error
         except GoogleAuthError as error:
             raise StoreError(f"{self.name}: no credentials were found: {_said(error)}", SIGN_IN) from error
