@@ -37,6 +37,11 @@ CONFIG: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
+    # What Dask measures of itself took half of the driver's time beside dear points
+    "distributed.admin.tick.interval": "1s",  # warns of an unresponsive loop from 3 s on
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.admin.system-monitor.interval": "60s",
+    "distributed.client.scheduler-info-interval": "60s",
 }
 T = TypeVar("T")
 Outcome = Returned | Death | Gone
