@@ -18,6 +18,8 @@ Values = dict[str, Any]
 
 RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
 COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error", "took_s", "files_left"})
+_REGISTERED = tuple(field.name for field in fields(Registration) if field.name != "attempt")
+_AS_STORED = tuple(field.name for field in fields(Experiment) if field.name not in COMPUTED)
 
 
 def effective(stored: State, lease_until: datetime | None, deadline_at: datetime | None, now: datetime) -> State:
@@ -65,8 +67,7 @@ def experiment_of(row: Row) -> Experiment:
     """The experiment as it stands at the row's `now`."""
     state = effective(State(row["state"]), row["lease_until"], row["deadline_at"], row["now"])
     overdue = state is State.EXPIRED and row["state"] != state  # so nobody wrote when and why
-    names = {field.name for field in fields(Registration)} - {"attempt"}
-    registration = Registration(**{name: row[name] for name in names}, attempt=row["reviewed_attempt"])
+    registration = Registration(**{name: row[name] for name in _REGISTERED}, attempt=row["reviewed_attempt"])
     return Experiment(
         registration=registration,
         state=state,
@@ -76,7 +77,7 @@ def experiment_of(row: Row) -> Experiment:
         files_left=row["files_left"] or "",
         finished_at=row["finished_at"] or (row["deadline_at"] if overdue else None),
         error=row["error"] or (used_up_error(row["max_hours"], row["stack"]) if overdue else ""),
-        **{field.name: row[field.name] for field in fields(Experiment) if field.name not in COMPUTED},
+        **{name: row[name] for name in _AS_STORED},
     )
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segments
 from rich.table import Table
 
 from ems.base.console import Plain, Text
@@ -21,7 +22,7 @@ from ems.views.status import COLOURS
 NAME_WIDTH = 24
 FAILURES_SHOWN = 3
 LEAST_LOG = 2
-REDRAWN_PER_S = 1  # some 10 ms of a CPU each time
+REDRAWN_PER_S = 1
 LEAVE = "Ctrl-C leaves; the runs go on."
 
 Looks = Sequence[Progress]
@@ -75,6 +76,7 @@ class Page:
         self._lab_name = lab_name
         self.looks = looks
         self._remark = ""
+        self._drawn: dict[str, tuple[Progress, tuple[int, int], Segments]] = {}
 
     def say(self, remark: str) -> None:
         """Shown in place of the last line, until there is another one or none."""
@@ -83,9 +85,8 @@ class Page:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.height
         looks = sorted(self.looks, key=lambda look: (not look.under_way, look.stack))
-        lines, name_width = sum(map(_height, looks)), self._name_width()
-        blocks = (line for look in looks for line in _block(look, name_width))
-        body = list(islice(blocks, max(height - 2, 0)))  # a lab may have thousands of stacks
+        lines = sum(map(_height, looks))
+        body = list(islice(self._blocks(looks, console, options), max(height - 2, 0)))  # there may be thousands
         busy = [look for look in looks if look.under_way and look.log]
         log_lines = (height - 2 - lines) // max(len(busy), 1) - 1
         if log_lines >= LEAST_LOG:
@@ -94,6 +95,23 @@ class Page:
         yield from _fitted(body, max(lines, len(body)), height - 2)
         last, style = (self._remark, "bold red") if self._remark else (LEAVE, "dim")
         yield Text(last, style=style, no_wrap=True, overflow="ellipsis", end="")
+
+    def _blocks(self, looks: Looks, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        name_width = self._name_width()
+        for look in looks:
+            if look.under_way:
+                yield from _block(look, name_width)
+            else:
+                yield self._ended(look, name_width, console, options)
+
+    def _ended(self, look: Progress, name_width: int, console: Console, options: ConsoleOptions) -> Segments:
+        """The line of one that has ended, drawn once for a width: an old lab has a page of them."""
+        widths = (options.max_width, name_width)
+        before = self._drawn.get(look.stack)
+        if before is None or before[0] is not look or before[1] != widths:
+            line = Segments(console.render(_bar_line(look, name_width), options))
+            before = self._drawn[look.stack] = (look, widths, line)
+        return before[2]
 
     def _name_width(self) -> int:
         return min(max(len(look.stack) for look in self.looks), NAME_WIDTH)
@@ -119,9 +137,8 @@ def _height(look: Progress) -> int:
 
 
 def _block(look: Progress, name_width: int) -> Iterator[RenderableType]:
+    """The lines of one under way."""
     yield _bar_line(look, name_width)
-    if not look.under_way:
-        return
     yield _line("  " + " · ".join(look.details()))
     for mark in look.failures[-FAILURES_SHOWN:]:
         yield _line(f"  {failure_line(mark)}", "red")

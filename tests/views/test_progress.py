@@ -162,6 +162,25 @@ def test_of_thousands_only_those_that_fit_are_drawn(monkeypatch) -> None:
     assert len(made) <= 24
 
 
+def test_what_has_ended_is_drawn_again_only_when_it_or_the_width_has_changed(monkeypatch) -> None:
+    made, bar_line = [], watch._bar_line
+    monkeypatch.setattr(watch, "_bar_line", lambda look, width: made.append(look.stack) or bar_line(look, width))
+    page = watch.Page("mylab", [progress("svd"), *(progress(f"ended-{n}", state=State.SUCCEEDED) for n in range(10))])
+
+    def draw(width: int) -> list[str]:
+        made.clear()
+        console = Console(file=io.StringIO(), width=width, height=24, color_system=None)
+        console.print(Screen(page), end="")
+        return console.file.getvalue().splitlines()
+
+    first = draw(80)
+    assert len(made) == 11
+    assert draw(80)[1:] == first[1:] and made == ["svd"]  # the first line has the time
+    assert len(draw(60)[1]) == 60 and len(made) == 11
+    page.looks = [*page.looks[:-1], progress("ended-9", state=State.FAILED)]
+    assert "ended-9 failed" in "\n".join(draw(60)) and made == ["svd", "ended-9"]
+
+
 class Terminal:
     """`ems watch` in a terminal of its own."""
 
