@@ -154,18 +154,11 @@ def _needs_nothing(pulumi: Pulumi, stack: str, experiment: Experiment, row: Regi
 
 
 def _after_interrupt(lab: Lab, stack: str, experiment_id: str) -> str:
-    """Where it stands, and the command that goes on with it: also if a cancellation that is under way comes after this.
-
-    A second Ctrl-C ends the engine at once, while its provider may be about to cancel the run, or not. `--retry` is
-    right in both cases: what still runs is attached to.
-    """
     experiment = find(lab, experiment_id)
     if experiment is None:
         return f"interrupted before anything was registered. Go on with: ems up {stack}"
-    is_open = not experiment.state.finished
-    retry = " --retry" if is_open or experiment.state in databases.RETRYABLE else ""
-    where = f", which may still be cancelled: ems status {stack}" if is_open else ""
-    return f"interrupted: {progress_line(experiment)}{where}. Go on with: ems up {stack}{retry}"
+    retry = " --retry" if experiment.state in databases.RETRYABLE else ""
+    return f"interrupted: {progress_line(experiment)}. Go on with: ems up {stack}{retry}"
 
 
 def _describe(pulumi: Pulumi, stack: str, stacks: StackFiles, telling: Telling, wishes: Wishes) -> None:

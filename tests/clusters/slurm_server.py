@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -203,8 +204,10 @@ class SlurmServer:
         (self.folder / "prolog").write_text("#!/bin/sh\nexit 0\n")
         (self.folder / "prolog").chmod(0o755)
         for number in range(gpus):
-            (self.folder / f"gpu{number}").touch()
-        (self.folder / "gres.conf").write_text(f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{gpus - 1}]\n")
+            os.mknod(self.folder / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
+        (self.folder / "gres.conf").write_text(
+            f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{gpus - 1}] Flags=nvidia_gpu_env\n"
+        )
         host = socket.gethostname().partition(".")[0]
         words = {
             "cluster": CLUSTER, "host": host, "folder": self.folder, "port": self.ports[0],

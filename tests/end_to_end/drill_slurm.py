@@ -226,8 +226,12 @@ def test_a_slurm_that_lies_costs_no_row(
 ) -> None:
     user.place(partition=["normal"], account="grant", processes_per_job=2, workers=4)
     sweep = Sweep(user, slurm, 600, 0.1)
-    faked(user, monkeypatch, *LIES[lie])
-    command = sweep.begin()
+    name, text = LIES[lie]
+    true = "squeue fails" in lie  # at first: without a queue, nothing is submitted
+    with monkeypatch.context() as theirs:
+        liar = faked(user, theirs, name, 'exec REAL "$@"' if true else text)
+        command = sweep.begin()
+    liar.write_text("#!/bin/sh\n" + text.replace("REAL", f"/usr/bin/{name}") + "\n")
     sweep.finish(command)
     sweep.assert_whole()
 

@@ -28,6 +28,7 @@ from ems.lab import Lab
 
 PROBE_S = 60.0  # a job that waits longer says nothing, and nothing is wrong
 LOOK_S = 0.5
+UNKNOWN = "not known yet:"
 SKEWED_S = 5.0
 
 
@@ -182,14 +183,15 @@ def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
     )
     name = f"ems-{answer.stem}"
     try:
-        id = queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))
+        queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))
+        return _waited(answer) or {"database": f"{UNKNOWN} the job that asks for it waits in the queue"}
     except CommandFailed as error:
-        raise heads.refused(error) from error
-    try:
-        return _waited(answer) or {"database": "not known yet: the job that asks for it waits in the queue"}
+        if not (heads.is_unanswered(error) or heads.why_later(error)):
+            raise heads.refused(error) from error
+        return {"database": f"{UNKNOWN} {error.stderr.strip()}"}
     finally:
         with suppress(CommandFailed):
-            queue.cancel(ids=[id])
+            queue.cancel([name])
         for left in (answer, file, answer.with_suffix(".log")):
             left.unlink(missing_ok=True)
 
