@@ -27,7 +27,7 @@ test: .venv/dev  ## Run all tests, installing what they need
 	@command -v sqlite3 >/dev/null || scripts/debian-packages sqlite3
 	@{ command -v mvn && command -v javac; } >/dev/null || scripts/debian-packages default-jdk-headless maven
 	@{ command -v slurmctld && command -v slurmdbd && command -v mariadbd; } >/dev/null || \
-		scripts/debian-packages slurm-wlm munge slurmdbd mariadb-server
+		scripts/debian-packages slurm-wlm munge slurmdbd mariadb-server environment-modules
 	@$(BIN)/python -m ems.engine.install
 	@$(BIN)/python -m tests.engine.oldest
 	@$(BIN)/python -m tests.databases.bigquery_server

@@ -22,6 +22,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.databases.PLUGIN",
     "ems.stores",
     "ems.stores.PLUGIN",
+    "ems.node.environments",
     "ems.node.job",
     "ems.node.driver",
     "ems.node.programs",

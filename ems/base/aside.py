@@ -45,7 +45,7 @@ def write(file: Path, content: str | bytes, *, lasting: bool = True) -> None:
 def publish(part: Path, file: Path, *, lasting: bool = True) -> None:
     """Give the complete `part` its final name in the same folder."""
     if lasting:
-        _flush(part)
+        flush(part)
     part.replace(file)
     if lasting:
         _flush_folder(file.parent)
@@ -84,7 +84,8 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -95,7 +96,7 @@ def _flush(path: Path) -> None:
 def _flush_folder(folder: Path) -> None:
     """So that a rename in it survives a crash of the machine, as far as its file system can do that."""
     try:
-        _flush(folder)
+        flush(folder)
     except OSError as error:
         if error.errno not in CANNOT_FLUSH_FOLDERS:
             raise

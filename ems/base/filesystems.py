@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 NETWORK = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "fuse.sshfs", "lustre", "beegfs", "gpfs", "ceph"}
 )
@@ -14,6 +12,8 @@ NETWORK = frozenset(
 
 def mounted() -> dict[str, str]:
     """Type by mount point, of all that is mounted here."""
+    import psutil  # which not every Python has that asks for a name alone
+
     return {disk.mountpoint: disk.fstype for disk in psutil.disk_partitions(all=True)}
 
 

@@ -8,8 +8,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import uv as uv_package
-
 from ems.base.errors import EmsError
 
 
@@ -56,4 +54,6 @@ def run(
 
 def uv(*arguments: str | Path, cwd: Path | None = None) -> str:
     """Run the `uv` of this environment; it trusts the certificates that the machine trusts."""
+    import uv as uv_package  # which agents on other machines do without
+
     return run([uv_package.find_uv_bin(), *arguments], cwd=cwd, env={"UV_SYSTEM_CERTS": "true", **os.environ})

@@ -7,10 +7,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ems import clusters
 from ems.base import aside
@@ -22,13 +22,14 @@ from ems.lab import Lab, repository
 from ems.lab.repository import WorkTree
 from ems.node.agent import leftovers, noted
 from ems.node.agent.config import AgentConfig
-from ems.node.agent.lock import agent_name, dismiss, holder
+from ems.node.agent.lock import agent_name, dismiss, holder, lock_file
 from ems.node.job import checkpoints
 from ems.node.job.keeper import is_locked
 from ems.stack.models import CodeSpec, ExperimentSpec
 
 if TYPE_CHECKING:
     from ems.provenance.code import Code
+    from ems.provenance.environment import Environment
 
 FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
 LOG_BYTES = 65_536
@@ -37,12 +38,14 @@ STARTING_S = 60.0  # in which an agent has the lock, from one that hangs too
 LOOK_S = 2.0
 MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
 ERROR = re.compile(r"(?: ERROR \S+: |^(?=[\w.]+(?:Error|Exception): ))(.+)")
+Build: TypeAlias = "Callable[[Environment, Say], Path | None]"  # gives the folder; None where each machine has its own
 _prepared: set[str] = set()  # the experiments that this process has made ready
 
 
-def prepare(lab: Lab, registration: Registration, say: Say) -> None:
+def prepare(lab: Lab, registration: Registration, say: Say, build: Build | None = None) -> None:
     """Stage the inputs, build the environment and the bundle (all once), and write down what the agent needs.
 
+    `build`: has the environment built otherwise than on this machine.
     ProvenanceError if the environment is not as it was when the experiment was registered.
     """
     from ems.provenance import (  # GitPython and pydantic: only where something is made
@@ -63,7 +66,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
             f"Repeat: ems up {registration.stack}",
         )
     files = inputs.stage(lab.root, described, say)
-    folder = building.build(pinned, say)
+    folder = (build or building.build)(pinned, say)
     say("bundling the code")
     package = bundle.make(lab.work_dir / "bundles", code, pinned, registration.spec)
     AgentConfig(
@@ -71,7 +74,7 @@ def prepare(lab: Lab, registration: Registration, say: Say) -> None:
         database=lab.database_url,
         root=str(lab.root),
         bundle=str(package.path),
-        environment=str(folder),
+        environment=str(folder or ""),
         inputs={name: str(file) for name, file in files.items()},
         commit=code.commit,
         store=lab.store_url,
@@ -96,13 +99,13 @@ def _code(tree: WorkTree, registration: Registration, declared: CodeSpec) -> Cod
         raise
 
 
-def prepare_again(lab: Lab, registration: Registration, say: Say) -> None:
+def prepare_again(lab: Lab, registration: Registration, say: Say, build: Build | None = None) -> None:
     """The same before each agent: caches may have lost what was made, and the lab's folder may have been moved.
 
     Where the code is gone from git, what an earlier preparation made serves, if all of it is still there.
     """
     try:
-        prepare(lab, registration, say)
+        prepare(lab, registration, say, build)
     except ProvenanceError:
         if not _is_whole(lab.run_dir(registration.id)):
             raise
@@ -116,7 +119,8 @@ def _is_whole(run_dir: Path) -> bool:
         return False
     from ems.provenance import environment
 
-    return Path(config.bundle).is_file() and environment.is_intact(Path(config.environment))
+    is_there = not config.environment or environment.is_intact(Path(config.environment))
+    return is_there and Path(config.bundle).is_file()
 
 
 def is_prepared(lab: Lab, experiment_id: str) -> bool:
@@ -253,7 +257,7 @@ def is_attended(run_dir: Path, experiment: Experiment) -> bool:
         return False
     if experiment.state is State.RUNNING and experiment.agent != agent_name(run_dir):
         return True
-    return is_locked(run_dir / "agent.lock")
+    return is_locked(lock_file(run_dir))
 
 
 def log(run_dir: Path, start: int) -> bytes | None:

@@ -13,12 +13,12 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from ems.base import aside
+from ems.base import aside, seal
 from ems.base.errors import ProvenanceError
 from ems.base.locks import exclusive
 from ems.base.messages import Say, quiet, some
 from ems.base.process import CommandFailed, uv
-from ems.provenance import seal, wishes
+from ems.provenance import wishes
 from ems.provenance.environment import LOCK, MARKER, PYTHON, WISHES, Environment, built_folder, is_intact, python_path
 from ems.provenance.pins import python_faults, refuse
 

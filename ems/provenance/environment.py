@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ems.base import seal
 from ems.base.cache import cache_dir
 from ems.base.errors import ProvenanceError, UserError
 from ems.base.messages import nearest
 from ems.lab.repository import WorkTree
 from ems.provenance import code as provenance
-from ems.provenance import locks, seal, wishes
+from ems.provenance import locks, wishes
 from ems.provenance.code import Code, Source
 from ems.provenance.packages import Package
 from ems.stack.models import LockSpec

@@ -5,6 +5,7 @@ All of it lies in one folder, and listens on loopback alone. Debian needs slurm-
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
 import shutil
@@ -16,15 +17,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
+from uv import find_uv_bin
 
+from ems.base.process import uv
+from ems.clusters.slurm import environments as of_place
+from ems.node.environments import scratch
+from ems.node.environments.recipe import Order, Recipe
 from tests.databases.servers import free_port
 from tests.processes import PATIENCE_S
 
 CLUSTER, ACCOUNTS = "emstest", ("grant", "other")
 USERS = ("ems-tester", "ems-colleague")  # without rights, in one group
+GROUP = "ems-testers"
 CPUS, MEMORY_MB = 8, 16_000
 
 SLURM_CONF = """\
@@ -101,6 +109,42 @@ StorageLoc=slurm_acct
 """
 
 
+def make_users() -> None:
+    """Those who have no rights; as root."""
+    subprocess.run(["groupadd", "-f", GROUP], check=True)
+    for user in USERS:
+        with suppress(KeyError):
+            pwd.getpwnam(user)
+            continue
+        subprocess.run(["useradd", "-m", "-g", GROUP, "-s", "/bin/bash", user], check=True)
+
+
+@cache
+def environments() -> dict[str, str]:
+    """Settings of a place: the folders where the environments of all tests of this process are, for USERS too.
+
+    EMS's own is there already: to build it takes longer than a test waits for anything, where a machine is busy.
+    """
+    below = Path(tempfile.mkdtemp(prefix="ems-environments-", dir="/tmp"))
+    atexit.register(subprocess.run, ["rm", "-rf", below], check=False)
+    below.chmod(0o755)
+    make_users()
+    for name, mode in (("archives", 0o2775), ("scratch", 0o1777)):
+        (below / name).mkdir()
+        shutil.chown(below / name, group=GROUP)
+        (below / name).chmod(mode)
+    settings = {"environments_dir": str(below / "archives"), "local_scratch": str(below / "scratch")}
+    build(of_place.own(), settings)
+    return settings
+
+
+def build(recipe: Recipe, settings: dict[str, str]) -> None:
+    """Have the archive of an environment in the folder of these settings."""
+    cache = {"UV_CACHE_DIR": uv("cache", "dir").strip()}
+    folders = (settings["environments_dir"], settings["local_scratch"])
+    scratch.unpacked(recipe, Order(recipe, recipe, *folders, "", find_uv_bin(), cache), print)
+
+
 @dataclass(frozen=True)
 class SlurmServer:
     """A cluster of its own in `folder`; `ports`: of slurmctld, of slurmdbd, of MariaDB, then of each node."""
@@ -115,7 +159,7 @@ class SlurmServer:
         folder.chmod(0o755)
         server = cls(folder, tuple(free_port() for _ in range(3 + nodes)))
         server._configure(gpus)
-        server._make_users()
+        make_users()
         server._start_accounting()
         server.start()
         return server
@@ -127,8 +171,8 @@ class SlurmServer:
 
     @property
     def variables(self) -> dict[str, str]:
-        """With which Slurm's commands find it."""
-        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+        """With which Slurm's commands find it, and jobs what `uv` has fetched before."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "UV_CACHE_DIR": uv("cache", "dir").strip()}
 
     def run(self, *words: str, user: str = "root") -> str:
         """What a command prints; it must succeed."""
@@ -223,14 +267,6 @@ class SlurmServer:
         (self.folder / "slurm.conf").write_text(SLURM_CONF.format(**words, nodes="\n".join(nodes)))
         (self.folder / "slurmdbd.conf").write_text(SLURMDBD_CONF.format(**words))
         (self.folder / "slurmdbd.conf").chmod(0o600)
-
-    def _make_users(self) -> None:
-        subprocess.run(["groupadd", "-f", "ems-testers"], check=True)
-        for user in USERS:
-            with suppress(KeyError):
-                pwd.getpwnam(user)
-                continue
-            subprocess.run(["useradd", "-m", "-g", "ems-testers", "-s", "/bin/bash", user], check=True)
 
     def _start_accounting(self) -> None:
         munge = self.folder / "munge"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from ems.base.errors import UserError
+from ems.base.locks import lock_folder
 from ems.clusters import local
 from ems.clusters.slurm import heads, queue
 from ems.clusters.slurm.crew import crew_name
@@ -23,7 +25,7 @@ from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
-from tests.clusters.slurm_server import SlurmServer, started
+from tests.clusters.slurm_server import SlurmServer, environments, started
 from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
 from tests.processes import eventually, having
@@ -37,11 +39,11 @@ def slurm() -> Iterator[SlurmServer]:
         yield server
 
 
-def settings(here: Lab, text: str) -> None:
+def settings(here: Lab, text: str = "{}") -> None:
     """Have the place that `registered` experiments name be described by these, as JSON."""
     with here.database() as database:
         database.create()
-        database.upsert(ClusterRow("laptop", "slurm", text))
+        database.upsert(ClusterRow("laptop", "slurm", json.dumps({**environments(), **json.loads(text)})))
 
 
 class TestSlurm(PlaceContract):
@@ -52,6 +54,7 @@ class TestSlurm(PlaceContract):
 
     @pytest.fixture
     def place(self, here: Lab, slurm: SlurmServer) -> Iterator[Slurm]:
+        settings(here)
         place = Slurm()
         place._queue._file = here.root / "queue.json"
         yield place
@@ -85,6 +88,16 @@ class TestSlurm(PlaceContract):
         """A requeued job waits two minutes otherwise."""
         eventually(lambda: self.head(slurm, lab, experiment)["JobState"] == "PENDING")
         slurm.run("scontrol", "update", f"jobid={self.head(slurm, lab, experiment)['JobId']}", "starttime=now")
+
+    def test_no_lock_lies_in_the_run_folder_which_nodes_share(self, place, here, slurm):
+        experiment = self.prepared(place, here, wait_s=20)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        locked = {line.split()[5].rpartition(":")[2] for line in Path("/proc/locks").read_text().splitlines()}
+        run_dir = here.run_dir(experiment.id)
+        assert not [path for path in run_dir.rglob("*") if str(path.stat().st_ino) in locked]
+        own = [path for path in lock_folder(run_dir).iterdir() if str(path.stat().st_ino) in locked]
+        assert {path.name for path in own} == {"agent.lock", "job.lock"}
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
 
     def test_a_preempted_head_goes_on_in_the_same_job(self, place, here, slurm):
         settings(here, '{"partition": ["owners"]}')

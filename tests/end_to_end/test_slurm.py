@@ -14,7 +14,7 @@ import yaml
 
 from ems.cli import scaffold
 from ems.engine import install as engine
-from tests.clusters.slurm_server import SlurmServer, started
+from tests.clusters.slurm_server import SlurmServer, environments, started
 from tests.databases.servers import PostgresqlServer
 from tests.end_to_end.conftest import User
 
@@ -48,7 +48,8 @@ class SlurmUser(User):
 
     def place(self, **settings: Any) -> None:
         self.write(
-            "stacks/Pulumi.sherlock.yaml", yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **settings}}})
+            "stacks/Pulumi.sherlock.yaml",
+            yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **environments(), **settings}}}),
         )
         self.commit("A place")
 

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from ems.base import seal
 from ems.base.errors import ProvenanceError, UserError
 from ems.lab.repository import work_tree
-from ems.provenance import building, environment, pins, seal
+from ems.provenance import building, environment, pins
 from ems.provenance import code as provenance
 from ems.provenance.environment import Environment
 from ems.stack.models import CodeSpec

@@ -11,21 +11,24 @@ import logging
 import math
 import os
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
-from ems.clusters.slurm import heads, late, queue, script
+from ems.clusters.slurm import environments, heads, late, modules, queue, script
 from ems.clusters.slurm.heads import job_name
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted
 from ems.node.agent.crew import Cost, Crew, Joining
+from ems.node.driver.worker_process import SOURCE
 
 PAUSE_S = 30.0  # between two looks at the queue
 LISTED_S = 5.0  # after which jobs that were submitted stand in it
@@ -43,7 +46,11 @@ class SlurmCrew(Crew):
 
     grace_s = script.GRACE_S
 
-    def __init__(self, run_dir: Path, experiment_id: str, wanted: Wanted, jobs: Queue | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, experiment_id: str, wanted: Wanted, environment: Path, jobs: Queue | None = None
+    ) -> None:
+        """`environment`: the folder of the experiment's, on this node and on those of workers."""
+        self._places = [environment, Path(sys.prefix), Path(SOURCE)]
         self._dir, self._wanted, self._jobs = run_dir, wanted, jobs or Queue()
         self.name, self._head = crew_name(experiment_id), job_name(experiment_id)
         self._script, self._log = run_dir / "workers.sh", run_dir / "workers.log"
@@ -65,9 +72,20 @@ class SlurmCrew(Crew):
     def variables(self) -> Mapping[str, str]:
         return {name: os.environ[name] for name in GIVEN if name in os.environ}
 
+    @property
+    def modules(self) -> Sequence[str]:
+        return [name for name in os.environ.get("LOADEDMODULES", "").split(":") if name and self._wanted.modules]
+
+    @cached_property
+    def loaded(self) -> Mapping[str, str]:
+        return modules.changes(self._wanted.modules)
+
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         common = {name: text for name, text in variables.items() if name not in GIVEN}
-        aside.write(self._script, script.workers(command, common, folder, self._wanted))
+        needed = {path for path in self._places if any(str(path) in word for word in command)}
+        boot = environments.boot(self._dir, *map(str, sorted({self._places[0], *needed})))
+        text = script.workers(command, common, folder, self._wanted, boot)
+        aside.write(self._script, text)
         self._gathered = self._log.stat().st_size if self._log.exists() else 0
 
     def tend(self, left: int) -> None:

@@ -1,10 +1,11 @@
-"""The agent of a run on a Slurm machine: `python -m ems.clusters.slurm.head RUN_DIR`, within the head's job."""
+"""The agent of a run on a Slurm machine: `python -m ems.clusters.slurm.head RUN_DIR ENVIRONMENT`, in the head's job."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ def write(run_dir: Path, wanted: Wanted) -> None:
     aside.write(run_dir / "slurm.json", json.dumps(asdict(wanted)))
 
 
-def agent(run_dir: Path) -> Agent:
-    """That of a prepared run folder. UserError if it is not one."""
+def agent(run_dir: Path, environment: Path) -> Agent:
+    """That of a prepared run folder, with the experiment's environment on this node. UserError if it is not one."""
     said: dict[str, Any] = json.loads((run_dir / "slurm.json").read_text(encoding="utf-8"))
     said |= {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
     wanted = Wanted(**said)
-    return Agent(run_dir, SlurmCrew(run_dir, AgentConfig.read(run_dir).experiment_id, wanted))
+    crew = SlurmCrew(run_dir, AgentConfig.read(run_dir).experiment_id, wanted, environment)
+    return Agent(run_dir, crew, environment)
 
 
 if __name__ == "__main__":
-    sys.exit(node.main(sys.argv[1:], agent))
+    sys.exit(node.main(sys.argv[1:2], partial(agent, environment=Path(sys.argv[2]))))

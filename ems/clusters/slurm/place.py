@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ems.base.aside import write
-from ems.base.errors import EmsError
+from ems.base.errors import EmsError, ProvenanceError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local
-from ems.clusters.slurm import crew, heads, late, queue, script
+from ems.clusters.slurm import crew, environments, heads, late, queue, script
 from ems.clusters.slurm import head as head_agent
 from ems.clusters.slurm.heads import Head
 from ems.clusters.slurm.queue import Queue, QueuedJob
@@ -27,6 +26,9 @@ from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab
 from ems.node.agent.config import tell_to_listen
 from ems.node.agent.lock import dismiss
+
+if TYPE_CHECKING:
+    from ems.provenance.environment import Environment
 
 
 class Slurm(Place):
@@ -49,7 +51,7 @@ class Slurm(Place):
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         place_run_dir(lab, registration)
-        local.prepare(lab, registration, say)
+        local.prepare(lab, registration, say, self._build(lab, registration))
 
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         return local.is_prepared(lab, experiment_id)
@@ -85,15 +87,19 @@ class Slurm(Place):
         last, run_dir = head.last(), lab.run_dir(experiment.id)
         if head.was_to_go_on():
             head.submitted = 0
+        if head.submitted and (said := environments.failure(run_dir)):
+            raise ProvenanceError(said)
         if head.submitted >= heads.MOST_SUBMITTED:
             message = f"The agent ended {head.submitted} times without a result: {local.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if last:
-            local.prepare_again(lab, experiment.registration, quiet)
+            registration = experiment.registration
+            local.prepare_again(lab, registration, quiet, self._build(lab, registration))
+        environments.forget_failure(run_dir)
         needed = settings_of(lab, experiment.registration)
         file = run_dir / "head.sh"
         head_agent.write(run_dir, needed)
-        write(file, script.head([sys.executable, "-m", head_agent.__name__, str(run_dir)], run_dir, needed))
+        write(file, script.head(environments.boot(run_dir, "head", head_agent.__name__), run_dir, needed))
         if waits := head.submit(file, script.head_options(head.name, run_dir, needed)):
             return waits
         return f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else ""
@@ -124,6 +130,15 @@ class Slurm(Place):
         waited = head.waited(experiment)
         mine = (job for job in self._queue.known() if job.name == head.name)
         return replace(found, waits=next((heads.told(job, waited=waited) for job in mine), ""))
+
+    def _build(self, lab: Lab, registration: Registration) -> local.Build:
+        """Environments are built in jobs: here it is written down which."""
+        needed, run_dir = settings_of(lab, registration), lab.run_dir(registration.id)
+
+        def describe(environment: Environment, say: Say) -> None:  # noqa: ARG001
+            environments.describe(lab, environment, needed, run_dir)
+
+        return describe
 
     def _head(self, lab: Lab, experiment_id: str) -> Head:
         run_dir = lab.run_dir(experiment_id)

@@ -35,10 +35,12 @@ exit "$code"
 """
 WORKERS = """\
 {begin}
+{boot} || exit
 # Slurm sends USR1 before the time limit, and TERM when it takes the job away: the workers finish what they compute.
 for number in $(seq 1 {processes}); do
     {gpus}
-    env -i -C {folder} SLURM_JOB_ID="$SLURM_JOB_ID" {variables} {command} "$SLURM_JOB_ID-$number" {seconds} &
+    left=$(( {seconds} - SECONDS ))
+    env -i -C {folder} SLURM_JOB_ID="$SLURM_JOB_ID" {variables} {command} "$SLURM_JOB_ID-$number" $left &
     pids="$pids $!"
 done
 trap 'kill -USR1 $pids 2>/dev/null' USR1
@@ -50,10 +52,24 @@ done
 GPUS = 'own=$(echo "$CUDA_VISIBLE_DEVICES" | cut -d , -f $(( number * {gpus} - {gpus} + 1 ))-$(( number * {gpus} )))'
 
 
-def head(command: Sequence[str], run_dir: Path, wanted: Wanted) -> str:
-    """The script of the job that leads a run."""
+LOAD = """ -l
+for module in {modules}; do
+    module load "$module" || {{ echo "0 ERROR ems: module $module cannot be loaded on $(hostname)" >&2; exit 3; }}
+done"""
+PYTHON = """\
+for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 ""; do
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null && break
+done
+[ -n "$python" ] || {
+    echo "0 ERROR ems: No Python 3.9 or newer is on $(hostname): name a module that has it in modules of the place" >&2
+    exit 3
+}"""
+
+
+def head(command: str, run_dir: Path, wanted: Wanted) -> str:
+    """The script of the job that leads a run: `command`, in words of the shell."""
     ended = shlex.quote(str(run_dir)) + '/head-"$SLURM_JOB_ID".ended'
-    return HEAD.format(begin=_begin(wanted), command=shlex.join(command), ended=ended)
+    return HEAD.format(begin=_begin(wanted), command=command, ended=ended)
 
 
 def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
@@ -72,8 +88,11 @@ def head_options(name: str, run_dir: Path, wanted: Wanted) -> list[str]:
     ]
 
 
-def workers(command: Sequence[str], variables: Mapping[str, str], folder: Path, wanted: Wanted) -> str:
-    """The script of a job of workers, each of which has these variables and no others."""
+def workers(command: Sequence[str], variables: Mapping[str, str], folder: Path, wanted: Wanted, boot: str) -> str:
+    """The script of a job of workers, each of which has these variables and no others.
+
+    `boot`: in words of the shell, what has the node ready for them.
+    """
     own = shlex.join(f"{name}={text}" for name, text in variables.items())
     return WORKERS.format(
         begin=_begin(wanted),
@@ -82,6 +101,7 @@ def workers(command: Sequence[str], variables: Mapping[str, str], folder: Path, 
         folder=shlex.quote(str(folder)),
         variables=f'CUDA_VISIBLE_DEVICES="$own" {own}' if wanted.gpus else own,
         command=shlex.join(command),
+        boot=boot,
         seconds=60 * minutes(wanted.hours) - LEAVE_S,
     )
 
@@ -103,9 +123,9 @@ def worker_options(name: str, count: int, log: Path, wanted: Wanted) -> list[str
     ]
 
 
-def probe(command: Sequence[str], wanted: Wanted) -> str:
+def probe(command: str, wanted: Wanted) -> str:
     """The script of a job that looks at one node."""
-    return f"{_begin(wanted)}\nexec {shlex.join(command)}\n"
+    return f"{_begin(wanted)}\nexec {command}\n"
 
 
 def probe_options(name: str, log: Path, wanted: Wanted) -> list[str]:
@@ -115,7 +135,8 @@ def probe_options(name: str, log: Path, wanted: Wanted) -> list[str]:
 
 def _begin(wanted: Wanted) -> str:
     """Of a script; `module` is there in login shells."""
-    return f"#!/bin/bash -l\nmodule load {shlex.join(wanted.modules)}" if wanted.modules else "#!/bin/bash"
+    load = LOAD.format(modules=shlex.join(wanted.modules)) if wanted.modules else ""
+    return f"#!/bin/bash{load}\n{PYTHON}"
 
 
 def _named(name: str, log: Path) -> Iterator[str]:

@@ -22,6 +22,7 @@ OWN_OPTIONS = (
     *("parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 )
 Word = Annotated[str, checks.matching(r"[A-Za-z0-9_.,:@+*&|!()\[\]=-]+", "a word without spaces and quotes")]
+Module = Annotated[str, checks.matching(r"[A-Za-z0-9_.:@+/-]+", "the name of a module, as python/3.12")]
 Words = Annotated[tuple[Word, ...], AsTuple]
 Hours = Annotated[float, checks.number(low=0, high=8760, above=True)]
 Whole = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
@@ -72,9 +73,21 @@ class Settings(Strict):
     head: HeadSettings = Field(
         HeadSettings(), description="How the head, the job that leads a run, differs from the others."
     )
-    modules: Words | None = Field(None, description="Modules that are loaded (`module load`), with their versions.")
+    modules: Annotated[tuple[Module, ...], AsTuple] | None = Field(
+        None, description="Modules that are loaded (`module load`), with their versions, as [uv, python/3.12]."
+    )
     work_dir: Title | None = Field(
         None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
+    )
+    environments_dir: Title | None = Field(
+        None,
+        description="Folder on the shared file system for environments, as $GROUP_HOME/ems; left out: in `work_dir`. "
+        "The members of a group may share it.",
+    )
+    local_scratch: Title | None = Field(
+        None,
+        description="Folder on the disk of each node, where environments are unpacked; left out: $L_SCRATCH, $TMPDIR "
+        "or /tmp, whichever there is.",
     )
     usd_per_core_hour: Annotated[float, checks.number(low=0)] | None = Field(
         None, description="What an hour of a core costs the lab, in US dollars; left out: nothing."
@@ -104,6 +117,8 @@ class Wanted:
     head_computes: bool
     modules: tuple[str, ...]
     work_dir: str
+    environments_dir: str
+    local_scratch: str
     usd_per_core_hour: float
     sbatch: tuple[str, ...]
 
@@ -143,6 +158,8 @@ def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
         head_computes=first("computes", True, "head"),
         modules=tuple(first("modules", ())),
         work_dir=first("work_dir", ""),
+        environments_dir=first("environments_dir", ""),
+        local_scratch=first("local_scratch", ""),
         usd_per_core_hour=first("usd_per_core_hour", 0.0),
         sbatch=tuple(first("sbatch", ())),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -22,7 +23,7 @@ from ems.base import aside, filesystems
 from ems.base.errors import EmsError, UserError
 from ems.base.messages import Say, nearest
 from ems.base.process import CommandFailed
-from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm import heads, modules, queue, script
 from ems.clusters.slurm.settings import Wanted
 from ems.lab import Lab
 
@@ -77,6 +78,7 @@ def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
         raise heads.refused(error) if error.code == 127 else EmsError(f"Slurm does not answer: {error}") from error
     accounts = _accounts()
     _refuse(wanted, partitions, accounts, "ems:cluster")
+    modules.refuse(wanted.modules, "ems:cluster")
     work_dir = Path(os.path.expandvars(wanted.work_dir)).expanduser() if wanted.work_dir else lab.work_dir / "runs"
     found = {
         "slurm": version,
@@ -121,6 +123,7 @@ def refuse(wanted: Wanted, *, joined: bool) -> None:
             raise heads.refused(error) from error
         return
     _refuse(wanted, partitions, _accounts() if wanted.account else None, "ems:experiment.cluster")
+    modules.refuse(wanted.modules, "ems:experiment.cluster")
     with TemporaryDirectory() as folder:
         file, log = Path(folder, "job.sh"), Path(folder, "log")
         file.write_text("#!/bin/sh\n", encoding="utf-8")
@@ -178,9 +181,8 @@ def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
     """What a job says of its node; what it could not say within PROBE_S is not known yet."""
     answer = work_dir / f"probe-{uuid.uuid4().hex[:12]}.json"
     file = answer.with_suffix(".sh")
-    aside.write(
-        file, script.probe([sys.executable, "-m", "ems.clusters.slurm.probe", str(lab.root), str(answer)], wanted)
-    )
+    command = shlex.join([sys.executable, "-m", "ems.clusters.slurm.probe", str(lab.root), str(answer)])
+    aside.write(file, script.probe(command, wanted))
     name = f"ems-{answer.stem}"
     try:
         queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))

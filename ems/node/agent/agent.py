@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Database, Experiment, State, connect
-from ems.node.agent import noted
+from ems.node.agent import noted, protocol, spools
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
@@ -43,10 +44,15 @@ T = TypeVar("T")
 class Agent:
     """One life of an agent. SIGTERM and SIGINT make it stop in order; SIGHUP, a closed terminal, does not."""
 
-    def __init__(self, run_dir: Path, crew: Crew | None = None) -> None:
-        """`crew`: has workers join a sweep from other machines, where the place has such."""
+    def __init__(self, run_dir: Path, crew: Crew | None = None, environment: Path | None = None) -> None:
+        """`crew`: has workers join a sweep from other machines, where the place has such.
+
+        `environment`: the folder of the experiment's, where that differs from machine to machine.
+        """
         self._dir, self._crew = run_dir.resolve(), crew
         self._config = AgentConfig.read(self._dir)
+        if environment:
+            self._config = replace(self._config, environment=str(environment))
         self._stopping = False
 
     def run(self) -> int:
@@ -87,10 +93,15 @@ class Agent:
         return None
 
     def _require_bundle(self, row: Experiment) -> None:
-        """ProvenanceError, before the run is claimed, if there is something to compute and the bundle is not whole."""
+        """ProvenanceError, before the run is claimed, if there is something to compute and the bundle is not whole.
+
+        Or if what is there is of another version of EMS, with which this one cannot speak.
+        """
         only_storing = row.cancel_requested or row.state.finished or noted.read(self._dir)
         if not only_storing:
             verify(Path(self._config.bundle))
+            protocol.require_driver(Path(self._config.bundle))
+        protocol.require_batches(path for _, path in spools.left(self._dir))
 
     def _attempt(self, claim: Claim, row: Experiment, deadline_s: float) -> Attempt:
         return _kind(json.loads(row.registration.spec)["job"])(

@@ -85,7 +85,7 @@ class Attempt:
         self._left = self._left_to_store()
         self._spools = self._open_spools()
         self._courier = Courier(connect, claim, self._spools, config.lease_s, config.beat_s)
-        self._courier.platform = lambda: platform.of_run(run_dir, config.commit)
+        self._courier.platform = lambda: platform.of_run(run_dir, config.commit, crew.modules if crew else ())
         self._probe: platform.Probe | None = None
         self._reader: ResultsReader | None = None
         self._checkpoint: Path | None = None  # the job's, while it runs
@@ -220,7 +220,8 @@ class Attempt:
         }
         built = Path(self._config.environment)
         given = self._crew.variables if self._crew else {}
-        variables = job_environment(built, os.environ, job["threads"], {**given, **ems}, self._spec["env"])
+        loaded = self._crew.loaded if self._crew else {}
+        variables = job_environment(built, os.environ, job["threads"], {**given, **ems}, self._spec["env"], loaded)
         return packages.added(variables, self._dir / "code", built)
 
     def _process(self, command: list[str], folder: Path, variables: Mapping[str, str]) -> Job:

@@ -15,8 +15,8 @@ from ems.base.private import make_folder
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one;
-    `inputs` are the paths of staged files, by name."""
+    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one,
+    "" where each machine has its own; `inputs` are the paths of staged files, by name."""
 
     experiment_id: str
     database: str

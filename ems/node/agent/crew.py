@@ -42,6 +42,14 @@ class Crew(Protocol):
     def variables(self) -> Mapping[str, str]:
         """Of this machine, those that a job is to see, as which GPUs are its own."""
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """That are loaded, by name and version."""
+
+    @property
+    def loaded(self) -> Mapping[str, str]:
+        """The variables that these have set; of PATH, the folders that they added."""
+
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         """Each worker is `command` and two words more, its name and for how long it lives, in seconds."""
 

@@ -18,7 +18,7 @@ from typing import TextIO
 import psutil
 
 from ems.base import aside
-from ems.base.locks import exclusive
+from ems.base.locks import exclusive, lock_folder
 from ems.databases import State
 from ems.node.job.keeper import is_locked
 
@@ -53,7 +53,7 @@ def _given(file: Path) -> str:
 
 def _give(file: Path) -> None:
     """Of several at once, one wins, and its name is that of all."""
-    with exclusive(file.with_name("agent.id.lock")):
+    with exclusive(lock_folder(file.parent) / "agent.id.lock"):
         if not _given(file):
             aside.write(file, f"{socket.gethostname()}:{uuid.uuid4().hex[:12]}")
 
@@ -71,7 +71,7 @@ def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) 
 
     `state`: reads the experiment's row. An agent that holds the lock while its lease has lapsed hangs: it is killed.
     """
-    file = (run_dir / "agent.lock").open("a+", encoding="utf-8")
+    file = lock_file(run_dir).open("a+", encoding="utf-8")
     began = time.monotonic()
     while not _try_lock(file):
         waited_s = time.monotonic() - began
@@ -89,6 +89,11 @@ def take_lock(run_dir: Path, state: Callable[[], State | None], lease_s: float) 
     return file
 
 
+def lock_file(run_dir: Path) -> Path:
+    """What an agent at work in this folder holds: on a file system that machines share, one of its machine alone."""
+    return lock_folder(run_dir) / "agent.lock"
+
+
 def _try_lock(file: TextIO) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +108,7 @@ def holder(run_dir: Path) -> int | None:
     Asked for its command, as the system gives numbers out again; not for its age: clocks are set.
     """
     try:
-        number = int((run_dir / "agent.lock").read_text(encoding="utf-8", errors="replace"))
+        number = int(lock_file(run_dir).read_text(encoding="utf-8", errors="replace"))
         line = psutil.Process(number).cmdline()
     except (OSError, ValueError, OverflowError, psutil.Error):
         return None
@@ -120,7 +125,7 @@ def kill_holder(run_dir: Path) -> None:
 def dismiss(run_dir: Path) -> None:
     """End an agent whose run is over, if it does not release the folder within seconds: it hangs."""
     give_up_at = time.monotonic() + LEAVES_S
-    while is_locked(run_dir / "agent.lock") and time.monotonic() < give_up_at + LEAVES_S:
+    while is_locked(lock_file(run_dir)) and time.monotonic() < give_up_at + LEAVES_S:
         if time.monotonic() > give_up_at:
             kill_holder(run_dir)
         time.sleep(_POLL_S)

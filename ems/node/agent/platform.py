@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -46,6 +46,7 @@ class RunPlatform(TypedDict):
         "Full hash of the commit that this run took its code from: another one than the experiment's if that is gone "
         "and this one has the same content; empty if it is not known.",
     ]
+    modules: Annotated[list[str], "Modules of the machine that were loaded, with their versions; of a Slurm machine."]
     machine: Annotated[Machine, "The hardware on which the agent runs, and a command with it."]
     system: Annotated[System, "Its operating system."]
     python: Annotated[str, "Python of the job, as `CPython 3.11.7`; empty if it is not known."]
@@ -60,14 +61,15 @@ class RunPlatform(TypedDict):
     ]
 
 
-def of_run(run_dir: Path, commit: str) -> str:
+def of_run(run_dir: Path, commit: str, modules: Sequence[str] = ()) -> str:
     """The RunPlatform as JSON, as far as it is known by now."""
     groups: list[dict[str, Any]] = _read(run_dir / FILE) or []
     job: dict[str, Any] = groups[0] if groups else {"python": "", "blas": []}
     own: Platform = {"machine": machine(), "system": system(), "python": job["python"], "blas": job["blas"]}
     workers = [_less(group, own) for group in groups if group["count"]]
     cost = _read(run_dir / measured.FILE)
-    return json.dumps({"ems": __version__, "commit": commit, **own, "workers": workers, "measured": cost})
+    about = {"ems": __version__, "commit": commit, "modules": list(modules)}
+    return json.dumps({**about, **own, "workers": workers, "measured": cost})
 
 
 def _read(file: Path) -> Any:

@@ -2,9 +2,10 @@
 
 The agent starts a keeper (`python -m ems.node.job.keeper`, a session of its own) and holds the only writing end of the
 keeper's standard input; when that closes, for whatever reason, the keeper stops the command's process group. Keeper
-and command hold an flock on `job.lock`, which contains the command's process group: so an agent that comes after a
-crash of both finds out whether anything still lives. What left the group is known by a random token of the job's own,
-which `job.token` keeps; a process that this one descends from is never the job's, whatever its variables are.
+and command hold an flock on `job.lock` (of this machine: `lock_folder`), which contains the command's process group: so
+an agent that comes after a crash of both finds out whether anything still lives. What left the group is known by a
+random token of the job's own, which `job.token` keeps; a process that this one descends from is never the job's,
+whatever its variables are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 from ems.base import aside
 from ems.base.errors import EmsError
+from ems.base.locks import lock_folder
 from ems.node.job.log import BoundedLog, Pump
 
 MARKER = "EMS_JOB"  # the variable with the token
@@ -133,7 +135,7 @@ def kill_leftovers(run_dir: Path, timeout_s: float = 10.0) -> None:
     """SIGKILL whatever lives of an earlier job in `run_dir`; EmsError if it does not die in time."""
     give_up_at = time.monotonic() + timeout_s
     token = _token(run_dir)
-    while _kill_once(run_dir / "job.lock", token):
+    while _kill_once(lock_folder(run_dir) / "job.lock", token):
         if time.monotonic() > give_up_at:
             raise EmsError(
                 f"Processes of an earlier job in {run_dir} do not end.", f"Look for them: ps -ef | grep {run_dir}"
@@ -226,7 +228,7 @@ def keep() -> None:
     told = Told()
     signal.signal(signal.SIGTERM, told.now)
     order = json.loads(sys.stdin.buffer.readline())
-    lock = os.open(Path(order["run_dir"]) / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    lock = os.open(lock_folder(Path(order["run_dir"])) / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     os.ftruncate(lock, 0)
     try:

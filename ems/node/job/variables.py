@@ -21,16 +21,29 @@ _THREADS = [
 
 
 def job_environment(
-    environment: Path, caller: Mapping[str, str], threads: int, ems: Mapping[str, str], own: Mapping[str, str]
+    environment: Path,
+    caller: Mapping[str, str],
+    threads: int,
+    ems: Mapping[str, str],
+    own: Mapping[str, str],
+    loaded: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The job's variables.
 
     `environment`: folder of the experiment's environment, whose `bin` comes first; `ems`: the `EMS_…` ones; `own`: the
-    spec's `env:`, which may change any but those.
+    spec's `env:`, which may change any but those; `loaded`: what modules of the machine have set.
     """
-    folders = [str(environment / "bin"), *(_MAC_FOLDERS if sys.platform == "darwin" else []), *_FOLDERS]
+    modules = dict(loaded or {})
+    added = modules.pop("PATH", "").split(":")
+    folders = [
+        str(environment / "bin"),
+        *filter(None, added),
+        *(_MAC_FOLDERS if sys.platform == "darwin" else []),
+        *_FOLDERS,
+    ]
     return {
         **{name: value for name, value in caller.items() if name in _KEPT or name.startswith("LC_")},
+        **modules,
         "PATH": ":".join(folders),
         "VIRTUAL_ENV": str(environment),
         "PYTHONNOUSERSITE": "1",

@@ -1,0 +1,108 @@
+"""Who builds an archive: one job at a time, by a folder that is renamed into its place.
+
+The folder names the job. Neither flock nor process numbers mean anything between the nodes of a machine; Slurm knows
+whether a job runs. Of a claim whose job does not run, as after a crash or a preemption, the next one takes over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ems.base.messages import Say
+from ems.node.environments import archive
+
+LOOK_S, ASK_S = 1.0, 10.0  # between two looks at the folder, and two questions to Slurm
+SQUEUE_S = 30.0
+BUSY = frozenset(["RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"])
+TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
+
+
+def job_runs(job: str) -> bool:
+    """Whether Slurm says that this job runs, or does not say."""
+    words = ["squeue", "-h", "-j", job, "-o", "%T"]
+    try:
+        done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=SQUEUE_S)
+    except (OSError, subprocess.SubprocessError):
+        return True
+    if done.returncode:
+        return "Invalid job id" not in done.stderr
+    return any(state in BUSY for state in done.stdout.split())
+
+
+@contextmanager
+def turn(folder: Path, say: Say, runs: Callable[[str], bool] = job_runs) -> Iterator[bool]:
+    """Whether it is this job's turn to make `folder`; if not, another job has ended to do so meanwhile.
+
+    `runs`: whether a job of this number does. OSError: no right to write there.
+    """
+    claim, job = folder.with_name(f"{folder.name}.building"), os.environ.get("SLURM_JOB_ID", "")
+    mine = _take(claim, job)
+    if not mine and not _wait(claim, job, say, runs):
+        yield False
+        return
+    mine = mine or _take(claim, job)
+    try:
+        yield mine
+    finally:
+        if mine:
+            _leave(claim)
+
+
+def _take(claim: Path, job: str) -> bool:
+    """A folder with something in it cannot be replaced by a rename, on any file system."""
+    own = _aside(claim)
+    archive.make_shared(own)
+    (own / "job").write_text(job, encoding="utf-8")
+    (own / "job").chmod(archive.FILE_MODE)
+    try:
+        own.rename(claim)
+    except OSError as error:
+        archive.remove(own)
+        if error.errno not in TAKEN:
+            raise
+        return False
+    return True
+
+
+def _wait(claim: Path, job: str, say: Say, runs: Callable[[str], bool]) -> bool:
+    """Until the claim is given up, or taken away from a job that does not run: then True."""
+    asked_at, absent, told = -ASK_S, 0, False
+    while holder := _holder(claim):
+        if time.monotonic() - asked_at >= ASK_S:
+            asked_at = time.monotonic()
+            absent = 0 if holder != job and runs(holder) else absent + 1
+        if holder == job or absent >= 2:  # one that was started again finds the claim of its earlier life
+            say(f"job {holder} began to build it, and does not run any more")
+            _leave(claim)
+            return True
+        if not told:
+            say(f"job {holder} builds it")
+            told = True
+        time.sleep(LOOK_S)
+    return False
+
+
+def _holder(claim: Path) -> str:
+    """The job that has the claim; "" if none has it."""
+    try:
+        return (claim / "job").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
+def _leave(claim: Path) -> None:
+    old = _aside(claim)
+    with suppress(FileNotFoundError):  # it was taken over
+        claim.rename(old)
+        archive.remove(old)
+
+
+def _aside(claim: Path) -> Path:
+    return claim.with_name(f"{claim.name}.{uuid.uuid4().hex}")
