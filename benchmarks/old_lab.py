@@ -108,7 +108,8 @@ def _run(n: int, alive: range) -> dict[str, Any]:
 
 def _charge(n: int) -> dict[str, Any]:
     hours, ended = TOOK / timedelta(hours=1), BEGAN + n * APART + TOOK
-    return {"experiment_id": id_of(n), "attempt": 1, "funding": "grant", "hours": hours, "usd": 0.0, "at": ended}
+    cost = {"funding": "grant", "hours": hours, "usd": 0.0, "basis": ""}
+    return {"experiment_id": id_of(n), "attempt": 1, **cost, "at": ended}
 
 
 def _batch(rows: int) -> Batch:

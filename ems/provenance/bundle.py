@@ -48,7 +48,7 @@ NODE_BASE = (
     "version",
 )
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))
-NODE_FOLDERS = ("node", "databases", "stack", "spool", "sweep")
+NODE_FOLDERS = ("node", "databases", "stack", "spool", "stores", "sweep")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ STACK = matching(  # as Pulumi's, but for a first `-` or `.`, with which no comm
 )
 
 _TABLES = """
-experiment experimenter project funding cluster run point charge copied proposed schema_version
+experiment experimenter project funding cluster run point charge copied proposed output schema_version
 ix_experiment_newest loaded_batch
 """  # the last ones are an index, and a table that BigQuery has besides
 RESERVED_TABLES = frozenset(_TABLES.split())

@@ -330,7 +330,7 @@ def test_the_schema_describes_the_keys_of_stack_files() -> None:
 def test_doctor_outside_and_inside_a_lab(here: Lab, monkeypatch) -> None:
     registered(here)
     findings = json.loads(run("doctor", "--json").stdout)
-    assert [finding["name"] for finding in findings[-4:]] == ["lab", "plugin", "project", "database"]
+    assert [finding["name"] for finding in findings[-4:]] == ["plugin", "project", "database", "store"]
     assert all(finding["ok"] and finding["detail"] for finding in findings)
     monkeypatch.chdir("/")
     shown = run("doctor", expect=1).stdout

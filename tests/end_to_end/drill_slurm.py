@@ -291,13 +291,13 @@ def test_two_gpus_are_shared_by_three_runs(user: SlurmUser, slurm: SlurmServer) 
     user.write("experiments/e/sweep.py", GPU)
     stacks = ["a", "b", "c"]
     for number, stack in enumerate(stacks):
-        job = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 30 + number, 1]}}}
-        user.describe(stack, job)
+        own = {"range": [100 * number, 100 * number + 30, 1]}  # a point of another run would be copied, with its times
+        user.describe(stack, {"function": "experiments.e.sweep:f", "sweep": {"n": own}})
     user.commit("Three runs")
     user.ems("up", "lab", "sherlock")
     user.ems("up", *stacks)
     found = user.asked("SELECT gpu, began, ended FROM e ORDER BY began")
-    assert len(found) == 30 + 31 + 32 and {gpu for gpu, *_ in found} == {"0", "1"}
+    assert len(found) == 3 * 31 and {gpu for gpu, *_ in found} == {"0", "1"}
     for gpu in "01":
         times = [(began, ended) for here, began, ended in found if here == gpu]
         assert all(ended <= began for (_, ended), (began, _) in pairwise(times)), "a GPU was given twice"

@@ -59,7 +59,7 @@ def test_a_table_arrives_and_arrives_once(lab):
 def test_values_that_a_database_does_not_take_are_refused_before(lab):
     write("runs.jsonl", '{"x": 1.5, "t": "a\\u0000b"}\n{"x": NaN, "t": null}\n')
     if lab.database_url.startswith("postgresql"):
-        assert "without NUL" in refused("runs.jsonl", "--as", "phase", expect=4)
+        assert "text has NUL" in refused("runs.jsonl", "--as", "phase", expect=4)
         assert experiments(lab) == []
         return
     run("import", "runs.jsonl", "--as", "phase")

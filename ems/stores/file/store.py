@@ -56,10 +56,11 @@ class FolderStore(Store):
             make_folder(self.folder)
             self._make_inner(self.folder / INCOMING)
             tried = self.folder / INCOMING / _own_name()
-            aside.write(tried, b"\0")
-            tried.unlink()
-            if not (self.folder / KEPT).exists():
-                aside.write(self.folder / KEPT, json.dumps({"version": 1}))
+            aside.write(tried, json.dumps({"version": 1}))
+            if (self.folder / KEPT).exists():
+                tried.unlink()
+            else:  # several may do so at once, each with a file of its own
+                tried.replace(self.folder / KEPT)
         except OSError as error:
             hint = "Make it writable, free some space, or name another folder as ems:store in Pulumi.yaml."
             raise StoreError(f"The lab's store {self.folder} cannot be used: {error.strerror}.", hint) from error
