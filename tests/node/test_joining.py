@@ -68,7 +68,8 @@ class Joined:
     def of_program(self, here: int) -> ProgramOrder:
         return ProgramOrder(
             function="", command=[sys.executable, "job.py", "{x}"], env={}, variables={"PATH": os.environ["PATH"]},
-            parameters={}, protocol="process", folder=str(self.folder / "work"), left=str(self.folder / "left"), checkpoints="",
+            parameters={}, protocol="process", folder=str(self.folder / "work"), left=str(self.folder / "left"),
+            checkpoints="",
             results={"table": "r", "stdout": "csv"}, python=sys.executable, source=str(ROOT), of_machine=["NODE"],
             **self.ordered(here),
         )  # fmt: skip
