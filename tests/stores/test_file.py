@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
             connect(url, tmp_path).make_ready()
     with pytest.raises(StoreUnavailable), Source(tmp_path / "a-file") as source:
         connect("nowhere", tmp_path).put(source)
+
+
+def test_several_commands_make_it_ready_at_once(tmp_path):
+    for number in range(20):
+        stores = [connect(f"{number}/store", tmp_path) for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda each: each.make_ready(), stores))
+        assert [path.name for path in (tmp_path / f"{number}/store").rglob("*") if path.is_file()] == [KEPT]
