@@ -45,6 +45,7 @@ NODE_BASE = (
     "plugins",
     "private",
     "process",
+    "seal",
     "version",
 )
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))

@@ -69,10 +69,8 @@ class GrowthContract(DatabaseCase):
                 {"id": f"p{n}", "name": "P", "email": "", "github": "", "gcp_account": "", "aws_account": ""}
                 for n in range(MANY)
             ]
-            charges = [
-                {"experiment_id": id_of(0), "attempt": 1, "funding": "grant", "hours": n / 2, "usd": 0.5, "at": BEGAN}
-                for n in range(2)
-            ]
+            of = {"experiment_id": id_of(0), "attempt": 1, "funding": "grant", "usd": 0.5, "basis": "", "at": BEGAN}
+            charges = [of | {"hours": n / 2} for n in range(2)]
             traffic.clear()
             database.put_rows("experimenter", people)
             assert traffic.exchanges <= self.exchanges_of_puts

@@ -26,10 +26,10 @@ def f(n, seed):
 """
 MEASURED = "SELECT platform FROM run JOIN experiment ON id = experiment_id WHERE stack = 'g'"
 NODES = """
-import os, time
+import os, sys, time
 def f(n):
     time.sleep(0.05)
-    print("computed", n)
+    sys.stdout.write(f"computed {n}\\n")  # at once, as all workers print into one file
     return {"job": os.environ["SLURM_JOB_ID"]}
 """
 
