@@ -302,10 +302,10 @@ class Database(ABC):
         """The points that were copied, in ascending order."""
 
     @abstractmethod
-    def recharge(self, experiment_id: str, attempt: int, was_usd: float, usd: float, basis: str) -> None:
-        """What a released run cost is known better than when it was charged `was_usd`: correct its charge, and the sum.
+    def recharge(self, experiment_id: str, attempt: int, usd: float, basis: str) -> None:
+        """What a released run cost is known better than when it was charged: correct its charge, and the sum.
 
-        To be called once.
+        Nothing changes where the run has no charge.
         """
 
     @abstractmethod

@@ -11,6 +11,19 @@ from ems.base.errors import DatabaseError
 Migration = Callable[[Connection], None]
 
 
+def _add_text(connection: Connection, table: str, column: str) -> None:
+    """A column of text, empty in the rows that are there."""
+    if connection.dialect.name != "bigquery":
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} TEXT DEFAULT '' NOT NULL"))
+        return
+    # A column that is added there must be nullable; the second statement may find the first one done
+    for statement in (
+        f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {column} STRING",
+        f"UPDATE {table} SET {column} = '' WHERE {column} IS NULL",
+    ):
+        connection.execute(text(statement))
+
+
 def _points(connection: Connection) -> None:
     for statement in (
         "ALTER TABLE experiment ADD COLUMN job_digest TEXT DEFAULT '' NOT NULL",
@@ -29,15 +42,7 @@ def _points(connection: Connection) -> None:
 
 
 def _platform(connection: Connection) -> None:
-    if connection.dialect.name != "bigquery":
-        connection.execute(text("ALTER TABLE run ADD COLUMN platform TEXT DEFAULT '' NOT NULL"))
-        return
-    # A column that is added there must be nullable; the second statement may find the first one done
-    for statement in (
-        "ALTER TABLE run ADD COLUMN IF NOT EXISTS platform STRING",
-        "UPDATE run SET platform = '' WHERE platform IS NULL",
-    ):
-        connection.execute(text(statement))
+    _add_text(connection, "run", "platform")
 
 
 def _newest(connection: Connection) -> None:
@@ -104,32 +109,31 @@ PROPOSED = {
     ) CLUSTER BY experiment_id""",
 }
 PROPOSED["postgresql"] = PROPOSED["sqlite"].replace("DATETIME", "TIMESTAMP WITH TIME ZONE")
-SHARE_PROPOSED = """DO $$
+SHARE = """DO $$
 DECLARE
     agent name := current_database() || '_agent';
 BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = agent) THEN
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE ON proposed TO %I', agent);
-        EXECUTE format('GRANT SELECT ON proposed TO %I', current_database() || '_reader');
+        EXECUTE format('GRANT {rights} ON {table} TO %I', agent);
+        EXECUTE format('GRANT SELECT ON {table} TO %I', current_database() || '_reader');
     END IF;
 END $$"""
 
 
 def _proposed(connection: Connection) -> None:
     connection.execute(text(PROPOSED[connection.dialect.name]))
+    _share(connection, "proposed", "SELECT, INSERT, UPDATE")
+
+
+def _share(connection: Connection, table: str, rights: str) -> None:
+    """Give the agents' and readers' roles of PostgreSQL, where a lab has them, their rights to a new table."""
     if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(SHARE_PROPOSED, execution_options={"no_parameters": True})
+        statement = SHARE.format(table=table, rights=rights)
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _files_left(connection: Connection) -> None:
-    if connection.dialect.name != "bigquery":
-        connection.execute(text("ALTER TABLE experiment ADD COLUMN files_left TEXT DEFAULT '' NOT NULL"))
-        return
-    for statement in (
-        "ALTER TABLE experiment ADD COLUMN IF NOT EXISTS files_left STRING",
-        "UPDATE experiment SET files_left = '' WHERE files_left IS NULL",
-    ):
-        connection.execute(text(statement))
+    _add_text(connection, "experiment", "files_left")
 
 
 def _pilot(connection: Connection) -> None:
@@ -159,33 +163,16 @@ OUTPUT = {
     ) CLUSTER BY experiment_id, point""",
 }
 OUTPUT["postgresql"] = OUTPUT["sqlite"]
-SHARE_OUTPUT = """DO $$
-DECLARE
-    agent name := current_database() || '_agent';
-BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = agent) THEN
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON output TO %I', agent);
-        EXECUTE format('GRANT SELECT ON output TO %I', current_database() || '_reader');
-    END IF;
-END $$"""
 
 
 def _output(connection: Connection) -> None:
     _refuse_results_table(connection, "output")
     connection.execute(text(OUTPUT[connection.dialect.name]))
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(SHARE_OUTPUT, execution_options={"no_parameters": True})
+    _share(connection, "output", "SELECT, INSERT, UPDATE, DELETE")
 
 
 def _basis(connection: Connection) -> None:
-    if connection.dialect.name != "bigquery":
-        connection.execute(text("ALTER TABLE charge ADD COLUMN basis TEXT DEFAULT '' NOT NULL"))
-        return
-    for statement in (
-        "ALTER TABLE charge ADD COLUMN IF NOT EXISTS basis STRING",
-        "UPDATE charge SET basis = '' WHERE basis IS NULL",
-    ):
-        connection.execute(text(statement))
+    _add_text(connection, "charge", "basis")
 
 
 def _refuse_results_table(connection: Connection, name: str) -> None:

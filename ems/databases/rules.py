@@ -342,8 +342,10 @@ def _charge(row: Row, outcome: Outcome) -> Values:
     return {**key, **cost, "funding": row["funding"], "hours": hours, "at": row["now"]}
 
 
-def recharged(row: Row, attempt: int, was_usd: float, usd: float, basis: str) -> Change:
-    """What a run cost that was charged `was_usd` is known better by now."""
+def recharged(row: Row, attempt: int, was_usd: float | None, usd: float, basis: str) -> Change | None:
+    """What a run cost that was charged `was_usd` is known better by now; None if it was not charged."""
+    if was_usd is None:
+        return None
     better = {"attempt": attempt, "usd": usd, "basis": basis}
     return Change({"cost_usd": row["cost_usd"] + usd - was_usd}, recharge=better)
 

@@ -32,6 +32,8 @@ class Found:
     row: Row
     released_as: Callable[[int], State | None]
     """How the run of this attempt was released, if it was; it is asked for only where `rules` need it."""
+    charged: Callable[[int], float | None]
+    """US dollars that the run of this attempt was charged, if it was released; so is it."""
     round: Callable[[int], Round | None]
     """The round of this number, if it was proposed; so is it."""
 
@@ -130,8 +132,11 @@ class Runs(Database):
             part = outputs[start : start + self.outputs_at_once]
             self._changed(claim.experiment_id, partial(_kept, claim, part))
 
-    def recharge(self, experiment_id: str, attempt: int, was_usd: float, usd: float, basis: str) -> None:
-        self._changed(experiment_id, lambda found: rules.recharged(found.row, attempt, was_usd, usd, basis))
+    def recharge(self, experiment_id: str, attempt: int, usd: float, basis: str) -> None:
+        def decide(found: Found) -> Change | None:
+            return rules.recharged(found.row, attempt, found.charged(attempt), usd, basis)
+
+        self._changed(experiment_id, decide)
 
     def release(self, claim: Claim, outcome: Outcome) -> None:
         def decide(found: Found) -> Change | None:

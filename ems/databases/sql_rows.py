@@ -46,6 +46,7 @@ class SqlRows(Rows):
                 Found(
                     row,
                     released_as=lambda attempt: _released_as(connection, row, attempt),
+                    charged=lambda attempt: _charged(connection, row, attempt),
                     round=lambda number: next(iter(self.rounds(connection, experiment_id, number)), None),
                 )
             )
@@ -105,6 +106,12 @@ class SqlRows(Rows):
 
 def _empty(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return literal_column("''", Text).label(column.name)
+
+
+def _charged(connection: Connection, row: Row, attempt: int) -> float | None:
+    of_run = charge.c.experiment_id == row["id"], charge.c.attempt == attempt
+    found: float | None = connection.execute(select(charge.c.usd).where(*of_run)).scalar_one_or_none()
+    return found
 
 
 def _released_as(connection: Connection, row: Row, attempt: int) -> State | None:

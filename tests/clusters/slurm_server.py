@@ -227,7 +227,13 @@ class SlurmServer:
         daemons = [f"slurmd.{name}" for name in self.names] + ["slurmctld", "slurmdbd", "mariadb", "munge"]
         for daemon in daemons:
             with suppress(psutil.NoSuchProcess, FileNotFoundError):
-                psutil.Process(self.pid(daemon)).kill()
+                process = psutil.Process(self.pid(daemon))
+                if process.name() in (
+                    "mariadbd",
+                    "munged",
+                    daemon.partition(".")[0],
+                ):  # its number may be another's by now
+                    process.kill()
         for process in _of(str(self.folder)):
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -17,6 +17,7 @@ import pytest
 from ems.base.errors import UserError
 from ems.base.locks import lock_folder
 from ems.clusters import local
+from ems.clusters.slurm import environments as of_place
 from ems.clusters.slurm import heads, queue
 from ems.clusters.slurm.crew import crew_name
 from ems.clusters.slurm.heads import Head, Submission, job_name
@@ -178,6 +179,32 @@ class TestSlurm(PlaceContract):
         settings(here, '{"partition": ["normal", "group"], "hours": 49, "account": "grant"}')
         place.refuse(here, registered(here).registration)
         assert slurm.run("squeue", "-h", "--name=ems-test") == ""
+
+    def test_workers_are_tried_of_what_has_points_and_of_nothing_else(self, place, here, slurm):
+        settings(here, '{"workers": 900, "processes_per_job": 800}')
+        command = registered(here).registration
+        place.refuse(here, command)
+        for job in ({"function": "job:f", "propose": "job:p"}, {"command": ["./f"], "sweep": {"x": [1, 2]}}):
+            described = json.dumps({**json.loads(command.spec), "job": job})
+            with pytest.raises(UserError, match="Slurm refuses the job of the workers"):
+                place.refuse(here, dataclasses.replace(command, spec=described))
+
+    def test_a_released_run_keeps_no_password_of_a_package_index_and_is_prepared_again(self, place, here, monkeypatch):
+        monkeypatch.setenv("UV_INDEX_LAB_PASSWORD", "hunter2")
+        experiment = self.prepared(place, here)
+        order = here.run_dir(experiment.id) / of_place.ORDER
+        assert "hunter2" in order.read_text() and order.stat().st_mode & 0o077 == 0
+        place.release(here, experiment.id)
+        assert not order.exists()
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+        assert "hunter2" in order.read_text()
+
+    def test_a_damaged_note_of_a_cost_hinders_no_run(self, place, here):
+        experiment = self.prepared(place, here)
+        run_dir = here.run_dir(experiment.id)
+        for number, text in enumerate(("", "[]", "{}", '{"names": 3}', '{"names": ["a"], "attempt": 1}', "\0")):
+            (run_dir / f"cost-{number}.json").write_text(text)
+        place.refuse(here, experiment.registration)
 
     def test_an_sbatch_that_lost_its_answer_is_not_repeated(self, place, here, slurm, fake):
         """As it says itself: the job may have arrived."""

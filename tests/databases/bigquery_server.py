@@ -109,6 +109,7 @@ class BigqueryServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                cwd="/",
             )
         (self.folder / "pid").write_text(str(process.pid))
         self._wait(process)

@@ -210,7 +210,9 @@ class RunsContract(DatabaseCase):
     def test_what_a_run_cost_is_corrected(self, database):
         database.release(claimed(database), Outcome(State.LOST, 1, 0, cost_usd=1.0, cost_basis="estimated"))
         database.release(claimed(database, agent="b"), Outcome(State.SUCCEEDED, 8, 0, cost_usd=2.0))
-        database.recharge("5f0c", 1, 1.0, 4.5, "accounting")
+        for _ in range(2):
+            database.recharge("5f0c", 1, 4.5, "accounting")
+        database.recharge("5f0c", 3, 9.0, "accounting")  # a run that was never charged
         charges = {row["attempt"]: (row["usd"], row["basis"], row["funding"]) for row in database.rows("charge")}
         assert charges == {1: (4.5, "accounting", "grant"), 2: (2.0, "", "grant")}
         assert (now(database).cost_usd, now(database).state) == (6.5, State.SUCCEEDED)

@@ -58,7 +58,7 @@ class Memory(Rows):
         if row is None:
             raise DatabaseError(f"no experiment {experiment_id!r}.")
         untouched = deepcopy(row)
-        change = decide(Found(row, self.released_as, lambda _: None))
+        change = decide(Found(row, self.released_as, self.charged, lambda _: None))
         assert row == untouched  # a decision changes nothing itself
         if change is None:
             return row, None
@@ -78,6 +78,9 @@ class Memory(Rows):
 
     def released_as(self, attempt: int) -> State | None:
         return self.runs[attempt - 1]["state"] if attempt in self.charges else None
+
+    def charged(self, attempt: int) -> float | None:
+        return self.charges[attempt]["usd"] if attempt in self.charges else None
 
     def everything(self) -> Any:
         return deepcopy((self.experiment, self.runs, self.charges))

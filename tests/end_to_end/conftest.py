@@ -172,7 +172,7 @@ class User:
         for process in psutil.process_iter():
             try:
                 line = " ".join(process.cmdline())
-                ours = str(self.root) in line or process.cwd().startswith(str(self.root))
+                ours = str(self.root) in line or Path(process.cwd()).is_relative_to(self.root)
                 wanted = all(word in line for word in words) and name in {"", process.name()}
                 if ours and wanted and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)

@@ -189,7 +189,7 @@ class SlurmCrew(Crew):
         except CommandFailed as error:
             log.warning("Accounting is away: %s", error.stderr.strip() or error.message)
         found = self._estimated(since, until)
-        late.note(self._dir, late.Due(attempt, found.usd, price, tuple(names), since.isoformat(), until.isoformat()))
+        late.note(self._dir, late.Due(attempt, price, tuple(names), since.isoformat(), until.isoformat()))
         return found
 
     def _estimated(self, since: datetime, until: datetime) -> Cost:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PYTHON = "3.11+"  # for agents
 LOCK = Path(environments.__file__).with_name("requirements.txt")
-HANDED_ON = ("UV_", "PIP_", "SSL_CERT_", "SLURM_CONF")  # variables that say how packages and Slurm are reached
+HANDED_ON = ("UV_", "SSL_CERT_", "SLURM_CONF")  # variables that say how packages and Slurm are reached
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 EMS = Path(__file__).parents[2]
 
@@ -78,6 +78,16 @@ def own() -> Recipe:
 def boot(run_dir: Path, *words: str) -> str:
     """In a script, what has the environments on the node: `words` as of `ems.node.environments.ready`."""
     return f'"$python" -I -c {shlex.quote(BOOT)} {shlex.join([str(run_dir / CODE), str(run_dir), *words])}'
+
+
+def is_described(run_dir: Path) -> bool:
+    """Whether jobs of a run know what they need."""
+    return (run_dir / ORDER).exists()
+
+
+def forget(run_dir: Path) -> None:
+    """The run is over; variables of who submitted it may hold a password of a package index."""
+    (run_dir / ORDER).unlink(missing_ok=True)
 
 
 def failure(run_dir: Path) -> str:

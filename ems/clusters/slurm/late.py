@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,9 @@ from ems.lab import Lab
 
 @dataclass(frozen=True)
 class Due:
-    """A run that was charged `usd` without accounting. `since`, `until`: ISO 8601, of the controller's clock."""
+    """A run that was charged without accounting. `since`, `until`: ISO 8601, of the controller's clock."""
 
     attempt: int
-    usd: float
     price: float  # of a core-hour, in US dollars
     names: tuple[str, ...]  # of its jobs, the head's first
     since: str
@@ -39,12 +39,13 @@ def settle(lab: Lab) -> None:
             usd = due.price * queue.core_hours(due.names, since, until, ended=True)
         except CommandFailed:  # it is away, or has not heard of all yet
             continue
-        file.rename(file.with_suffix(".settled"))  # before: a correction that is lost is better than one made twice
         with lab.database() as database:
-            database.recharge(file.parent.name, due.attempt, due.usd, usd, "accounting")
+            database.recharge(file.parent.name, due.attempt, usd, "accounting")
+        file.rename(file.with_suffix(".settled"))
 
 
 def _all(lab: Lab) -> Iterator[tuple[Path, Due]]:
     for file in sorted((lab.work_dir / "runs").glob("*/cost-*.json")):
-        said = json.loads(file.read_text(encoding="utf-8"))
-        yield file, Due(**{**said, "names": tuple(said["names"])})
+        with suppress(OSError, ValueError, TypeError, LookupError):  # damaged: its charge stays as it is
+            said = json.loads(file.read_text(encoding="utf-8"))
+            yield file, Due(**{**said, "names": tuple(said["names"])})

@@ -23,7 +23,7 @@ from ems.clusters.slurm.queue import Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted, wanted
 from ems.clusters.slurm.survey import refuse, survey
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
-from ems.lab import Lab
+from ems.lab import Lab, outputs
 from ems.node.agent.config import tell_to_listen
 from ems.node.agent.lock import dismiss
 
@@ -47,7 +47,7 @@ class Slurm(Place):
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
         late.settle(lab)
-        refuse(settings_of(lab, registration), joined="function" in json.loads(registration.spec)["job"])
+        refuse(settings_of(lab, registration), joined=outputs.has_points(registration))
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         place_run_dir(lab, registration)
@@ -58,6 +58,7 @@ class Slurm(Place):
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         self.dismiss(lab, experiment_id)
+        environments.forget(lab.run_dir(experiment_id))
         local.release(lab, experiment_id)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
@@ -92,7 +93,7 @@ class Slurm(Place):
         if head.submitted >= heads.MOST_SUBMITTED:
             message = f"The agent ended {head.submitted} times without a result: {local.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
-        if last:
+        if last or not environments.is_described(run_dir):
             registration = experiment.registration
             local.prepare_again(lab, registration, quiet, self._build(lab, registration))
         environments.forget_failure(run_dir)

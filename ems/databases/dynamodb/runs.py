@@ -7,7 +7,7 @@ Every change of an experiment reads its item, decides in Python (`rules`), and w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -70,6 +70,7 @@ class DynamodbRows(Rows):
                 Found(
                     row,
                     released_as=partial(self._released_as, experiment_id),
+                    charged=partial(self._charged, experiment_id),
                     round=lambda number: next(iter(self._rounds(experiment_id, round_key(number))), None),
                 )
             )
@@ -89,8 +90,15 @@ class DynamodbRows(Rows):
             at = self._registry.at(collection_of(row["id"]), run_key(attempt))
             yield {"Update": {**at, **assignments(values), "ConditionExpression": "attribute_exists(pk)"}}
 
+    def _charged(self, experiment_id: str, attempt: int) -> float | None:
+        item = self._run(experiment_id, attempt)
+        return float(item["usd"]["N"]) if "usd" in item else None
+
+    def _run(self, experiment_id: str, attempt: int) -> Mapping[str, Any]:
+        return self._registry.service.get(collection_of(experiment_id), run_key(attempt)) or {}
+
     def _released_as(self, experiment_id: str, attempt: int) -> State | None:
-        item = self._registry.service.get(collection_of(experiment_id), run_key(attempt)) or {}
+        item = self._run(experiment_id, attempt)
         return State(item["state"]["S"]) if "usd" in item else None
 
     def rounds(self, experiment_id: str) -> list[Round]:

@@ -54,8 +54,7 @@ class _Uv:
         self._variables = {**own, **os.environ, "UV_PYTHON_DOWNLOADS": "never"}
 
     def __call__(self, *words: str) -> None:
-        command = [self._program, *words[:1], *(words[1:2] if words[0] == "pip" else ()), "--quiet"]
-        command += words[2 if words[0] == "pip" else 1 :]
+        command = [self._program, *words, "--quiet"]
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, env=self._variables, stdin=subprocess.DEVNULL
         )

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from contextlib import suppress
 from pathlib import Path
 from zipfile import ZipFile
@@ -86,12 +85,10 @@ def unpacked(recipe: Recipe, order: Order, say: Say, where: Path | None = None) 
     with exclusive(_lock(where), lambda: tell("another job unpacks it on this node")):
         os.utime(_lock(where))
         if seal.changes(where) != [] or not runs(where / "bin/python"):
-            _remove_parts(where)
-            part = _part(where)
-            _provide(recipe, python, Path(order.archives, key), part, order, tell)
-            _stand_on(part, python)
-            seal.seal(part)
-            _put(part, where)
+            with aside.making(where) as part:
+                _provide(recipe, python, Path(order.archives, key), part, order, tell)
+                _stand_on(part, python.path)
+                seal.seal(part)
             tell(f"unpacked on {platform.node()}")
     _forget_unused(where.parent)
     return where
@@ -126,15 +123,14 @@ def _is_whole(archived: Path) -> bool:
     return True
 
 
-def _stand_on(environment: Path, python: Path | Python) -> None:
+def _stand_on(environment: Path, python: Path) -> None:
     """Where it was built, Python may have lain elsewhere."""
-    path = python.path if isinstance(python, Python) else python
     link, about = environment / "bin/python", environment / "pyvenv.cfg"
     link.unlink()
-    link.symlink_to(path)
+    link.symlink_to(python)
     lines = about.read_text(encoding="utf-8").splitlines()
     about.write_text(
-        "".join(f"home = {path.parent}\n" if line.startswith("home =") else f"{line}\n" for line in lines),
+        "".join(f"home = {python.parent}\n" if line.startswith("home =") else f"{line}\n" for line in lines),
         encoding="utf-8",
     )
 
@@ -147,36 +143,16 @@ def code(zipped: Path, scratch: Path, python: Path) -> Path:
     with exclusive(_lock(where)):
         os.utime(_lock(where))
         if seal.changes(where) != []:
-            _remove_parts(where)
-            part = _part(where)
-            with ZipFile(zipped) as archive_of_code:
-                archive_of_code.extractall(part)
-            subprocess.run([python, "-I", "-m", "compileall", "-q", part], check=False, stdin=subprocess.DEVNULL)
-            seal.seal(part)
-            _put(part, where)
+            with aside.making(where) as part:
+                with ZipFile(zipped) as archive_of_code:
+                    archive_of_code.extractall(part)
+                subprocess.run([python, "-I", "-m", "compileall", "-q", part], check=False, stdin=subprocess.DEVNULL)
+                seal.seal(part)
     return where
 
 
 def _lock(where: Path) -> Path:
     return where.with_name(f"{where.name}.lock")
-
-
-def _part(where: Path) -> Path:
-    return where.with_name(f"{where.name}.{uuid.uuid4().hex}.part")
-
-
-def _put(part: Path, where: Path) -> None:
-    old = _part(where)
-    with suppress(FileNotFoundError):
-        where.rename(old)
-    part.rename(where)
-    aside.remove(old)
-
-
-def _remove_parts(where: Path) -> None:
-    """What a job that was killed has left: the lock is this one's now."""
-    for path in where.parent.glob(f"{where.name}.*.part"):
-        aside.remove(path)
 
 
 def _forget_unused(scratch: Path) -> None:
