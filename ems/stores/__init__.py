@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ems.base import plugins
-from ems.base.errors import UserError
+from ems.base.errors import StoreUnavailable, UserError
 from ems.base.messages import show
 from ems.stores.source import Content, Interrupted, Source, Unreadable
 
@@ -65,8 +65,19 @@ class Store(ABC):
         """Make sure that the store can be written and read here, and mark it as one. StoreError if not."""
 
     @abstractmethod
+    def require(self) -> None:
+        """Change nothing. StoreUnavailable if the place, as this machine sees it, is not marked as a store."""
+
+    def unmarked(self) -> StoreUnavailable:
+        """What people should read then."""
+        return StoreUnavailable(
+            f"{self.name} is not the lab's store here, as it has no {KEPT}.",
+            "Is its disk mounted on this machine? `ems up` makes it where there is none.",
+        )
+
+    @abstractmethod
     def put(self, source: Source) -> Content:
-        """Keep the content of a file, durably. StoreUnavailable also if the place is not marked as a store.
+        """Keep the content of a file, durably. StoreUnavailable also as of `require`, for a folder.
 
         Unreadable if the file cannot be read, or changes while it is.
         """

@@ -182,6 +182,7 @@ def test_a_place_says_what_was_found_and_refuses_what_slurm_would(user: SlurmUse
     user.ems("up", "lab", "sherlock")
     found = json.loads(user.pulumi("stack", "output", "found", "--json", "--stack", "sherlock"))
     assert found["slurm"].startswith("2") and found["database"] == "reached from a compute node"
+    assert found["store"] == "reached from a compute node"
     assert {each["name"]: each["hours"] for each in found["partitions"]}["normal"] == 48
     assert "grant" in found["accounts"] and "other" not in found["accounts"]
     assert found["work_dir"]["free_inodes"] > 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ems.base.errors import StoreError
+from ems.base.errors import StoreError, StoreUnavailable
 from ems.stores import Content, Source, Store, Unreadable
 
 PUT_AND_READ = """
@@ -44,6 +44,11 @@ class StoreContract:
     def store(self) -> Store:
         raise NotImplementedError
 
+    @pytest.fixture
+    def elsewhere(self, store: Store) -> Store:
+        """Beside it, of which nothing was made."""
+        raise NotImplementedError
+
     def objects(self, store: Store) -> list[str]:
         """What there is, but for the mark."""
         raise NotImplementedError
@@ -70,6 +75,11 @@ class StoreContract:
         for thread in threads:
             thread.join()
         assert len(self.objects(store)) == 5
+
+    def test_a_place_that_is_not_marked_is_no_store(self, store, elsewhere):
+        store.require()
+        with pytest.raises(StoreUnavailable, match="is not the lab's store here, as it has no ems-store"):
+            elsewhere.require()
 
     def test_what_is_not_there_is_told(self, store):
         with pytest.raises(StoreError, match=f"does not have {'0' * 64}") as caught:

@@ -40,6 +40,10 @@ class TestFile(StoreContract):
         store.make_ready()
         return store
 
+    @pytest.fixture
+    def elsewhere(self, store, tmp_path) -> Store:
+        return connect("some/other", tmp_path)
+
     def objects(self, store: Store) -> list[str]:
         assert isinstance(store, FolderStore)
         assert not list((store.folder / "incoming").iterdir())

@@ -37,6 +37,10 @@ class TestGs(StoreContract):
         found.make_ready()
         return found
 
+    @pytest.fixture
+    def elsewhere(self, store, tmp_path) -> Store:
+        return connect("gs://lab-data/b", tmp_path)
+
     def objects(self, store: Store) -> list[str]:
         names = {name.removeprefix("a/lab/") for name in self.bucket.objects}
         return sorted(names - {"ems-store.json"})

@@ -122,6 +122,10 @@ class TestS3(StoreContract):
         found.make_ready()
         return found
 
+    @pytest.fixture
+    def elsewhere(self, store, tmp_path) -> Store:
+        return connect("s3://lab-data/b", tmp_path)
+
     def objects(self, store: Store) -> list[str]:
         assert not uploads()
         return sorted({name.removeprefix("a/lab/") for name in listed()} - {"ems-store.json"})

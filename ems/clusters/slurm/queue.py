@@ -183,8 +183,6 @@ def _cancelled(*words: str) -> None:
     try:
         run("scancel", "--full", *words)
     except CommandFailed as error:
-        if error.code == 127:
-            raise
         if "Invalid job id" not in error.stderr:
             raise
 

@@ -29,7 +29,6 @@ from ems.lab import Lab
 
 PROBE_S = 60.0  # a job that waits longer says nothing, and nothing is wrong
 LOOK_S = 0.5
-UNKNOWN = "not known yet:"
 SKEWED_S = 5.0
 
 
@@ -68,14 +67,17 @@ def hours(limit: str) -> float | None:
 def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
     """What was found, as JSON. UserError for settings that this machine refuses, EmsError where Slurm does not answer.
 
-    Makes the work folder. Whether nodes reach the database is asked by a job, which may take a minute.
+    Makes the work folder, and the lab's store. Whether nodes reach that and the database is asked by a job, which may
+    take a minute.
     """
     say("asking Slurm")
     try:
         version = queue.run("sinfo", "--version").split()[-1]
         partitions = _partitions()
     except CommandFailed as error:
-        raise heads.refused(error) if error.code == 127 else EmsError(f"Slurm does not answer: {error}") from error
+        raise (
+            heads.refused(error) if error.code == heads.NOT_FOUND else EmsError(f"Slurm does not answer: {error}")
+        ) from error
     accounts = _accounts()
     _refuse(wanted, partitions, accounts, "ems:cluster")
     modules.refuse(wanted.modules, "ems:cluster")
@@ -89,6 +91,7 @@ def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
         "uv": bool(shutil.which("uv")),
         "modules": "LMOD_CMD" in os.environ or "MODULESHOME" in os.environ,
     }
+    lab.make_store_ready()
     say("asking a compute node, by a job of its own")
     return {**found, **_probe(lab, work_dir, wanted)}
 
@@ -137,8 +140,7 @@ def _try(file: Path, what: str, options: Sequence[str]) -> None:
         queue.test(file, options)
     except CommandFailed as error:
         if not (heads.is_unanswered(error) or heads.why_later(error)):
-            said = heads.refused(error, f"the job of the {what}")
-            raise said from error
+            raise heads.refused(error, f"the job of the {what}") from error
 
 
 def _refuse(wanted: Wanted, partitions: Sequence[Partition], accounts: Sequence[str] | None, key: str) -> None:
@@ -186,16 +188,20 @@ def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
     name = f"ems-{answer.stem}"
     try:
         queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))
-        return _waited(answer) or {"database": f"{UNKNOWN} the job that asks for it waits in the queue"}
+        return _waited(answer) or _unknown("the job that asks for it waits in the queue")
     except CommandFailed as error:
         if not (heads.is_unanswered(error) or heads.why_later(error)):
             raise heads.refused(error) from error
-        return {"database": f"{UNKNOWN} {error.stderr.strip()}"}
+        return _unknown(error.stderr.strip())
     finally:
         with suppress(CommandFailed):
             queue.cancel([name])
         for left in (answer, file, answer.with_suffix(".log")):
             left.unlink(missing_ok=True)
+
+
+def _unknown(why: str) -> Mapping[str, Any]:
+    return dict.fromkeys(("database", "store"), f"not known yet: {why}")
 
 
 def _waited(answer: Path) -> Mapping[str, Any] | None:

@@ -66,7 +66,8 @@ class FolderStore(Store):
             raise StoreError(f"The lab's store {self.folder} cannot be used: {error.strerror}.", hint) from error
 
     def put(self, source: Source) -> Content:
-        self._require()
+        self.require()
+        self._tidy()
         part = self.folder / INCOMING / _own_name()
         try:
             with self._refusing():
@@ -80,15 +81,9 @@ class FolderStore(Store):
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
-    def _require(self) -> None:
+    def require(self) -> None:
         if not (self.folder / KEPT).exists():
-            raise StoreUnavailable(
-                f"{self.folder} is not the lab's store here, as it has no {KEPT}.",
-                "Is its disk mounted on this machine? `ems up` makes it where there is none.",
-            )
-        if not self._tidied:
-            self._tidied = True
-            self._tidy()
+            raise self.unmarked()
 
     def _make_inner(self, folder: Path) -> None:
         """With the rights of the store's own folder, which may be a group's."""
@@ -98,7 +93,10 @@ class FolderStore(Store):
                 folder.chmod(self.folder.stat().st_mode & 0o7777)
 
     def _tidy(self) -> None:
-        """Remove what killed processes had begun to write."""
+        """Remove, once in this process, what killed processes had begun to write."""
+        if self._tidied:
+            return
+        self._tidied = True
         with suppress(OSError):  # of others
             for path in (self.folder / INCOMING).iterdir():
                 if _is_abandoned(path):

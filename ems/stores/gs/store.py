@@ -62,6 +62,14 @@ class GsStore(Store):
             mark.upload_from_string(json.dumps({"version": 1}), "application/json", retry=RETRY, timeout=TIMEOUT_S)
             mark.download_as_bytes(retry=RETRY, timeout=TIMEOUT_S)
 
+    def require(self) -> None:
+        mark = self._blob(KEPT)
+        try:
+            with self._mapped():
+                mark.reload(retry=RETRY, timeout=TIMEOUT_S)
+        except _Missing as error:
+            raise self.unmarked() from error
+
     def put(self, source: Source) -> Content:
         content = source.content()
         blob = self._blob(key(content.digest))

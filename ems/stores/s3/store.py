@@ -65,6 +65,10 @@ class S3Store(Store):
         self._call("put_object", KEPT, Body=json.dumps({"version": 1}).encode())
         self._call("get_object", KEPT)["Body"].close()
 
+    def require(self) -> None:
+        if self._size(KEPT) is None:
+            raise self.unmarked()
+
     def put(self, source: Source) -> Content:
         content = source.content()
         name = key(content.digest)
