@@ -7,6 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -41,10 +45,25 @@ VALUES = st.one_of(
 )
 
 
-@pytest.fixture(scope="session")
-def teller(tmp_path_factory: pytest.TempPathFactory) -> ProcessWork:
-    """Runs, in this process, a program that tells what it is told."""
+@pytest.fixture(scope="module")
+def teller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessPoolExecutor]:
+    """A process that runs a program which tells what it is told; it ends all its children: this one may have others."""
     folder = tmp_path_factory.mktemp("teller")
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin_telling, (folder,)) as process:
+        yield process
+
+
+def _begin_telling(folder: Path) -> None:
+    global _work  # noqa: PLW0603  (of a process of its own)
+    _work = _telling(folder)
+
+
+def _told(value: object) -> tuple[list[dict[str, str]], str]:
+    """The rows of the program, and its error."""
+    return _work._call(0, {"a": value})  # type: ignore[arg-type, dict-item, return-value]
+
+
+def _telling(folder: Path) -> ProcessWork:
     (folder / "code").mkdir()
     (folder / "code/tell.py").write_text(TELLS)
     names = {name: str(folder / name) for name in ("code", "spool", "done", "progress", "folder", "left")}
@@ -68,8 +87,8 @@ def teller(tmp_path_factory: pytest.TempPathFactory) -> ProcessWork:
 
 @settings(max_examples=60, deadline=None)
 @given(value=VALUES)
-def test_a_program_sees_each_value_as_its_documented_text(teller: ProcessWork, value: object) -> None:
-    rows, error = teller._call(0, {"a": value})  # type: ignore[dict-item]
+def test_a_program_sees_each_value_as_its_documented_text(teller: ProcessPoolExecutor, value: object) -> None:
+    rows, error = teller.submit(_told, value).result(PATIENCE_S)
     assert error == ""
     told, text = json.loads(rows[0]["told"]), placeholders.text_of(value)
     assert told["argv"] == [text, f"--out={text}.csv", f"{{{text}}}", f"{text}0.5"]
