@@ -79,7 +79,7 @@ def assert_undisturbed(user: SlurmUser, slurm: SlurmServer, folder: Path, runs: 
 def test_a_program_goes_on_after_each_time_limit_in_the_same_job(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path
 ) -> None:
-    parameters = {"seed": 3, "steps": 60, "points": 60_000}
+    parameters = {"seed": 3, "steps": 600, "points": 60_000}
     describe_program(user, **parameters)
     user.ems("up", "lab", "sherlock")
     running, ids = user.start("up", "c"), set()
