@@ -108,7 +108,7 @@ class Attempt:
         """A command's rows belong together: those of the run just before count as this run's, others not at all."""
         if not self._follows():
             spools.remove(self._earlier())
-        self._outputs.forget_but(self._before.attempt)
+        self._outputs.take_over(self._before.attempt)
         left = self._earlier() if self._left else []
         found = Spools(self._dir, self._claim.attempt, left, continues=True)
         before = noted.read(self._dir)

@@ -70,11 +70,16 @@ class Outputs:
         """The workers of a sweep are to start; what others had begun, and did not end, does not count."""
         aside.remove(self.folder / OPEN)
 
-    def forget_but(self, newest: int) -> None:
-        """What a command left here counts no more, and is kept, unless it is of the run `newest`: others came since."""
+    def take_over(self, before: int) -> None:
+        """What a command left here that the run `before` had is this run's; else others came since: it counts no more.
+
+        It is kept then. A run may have nothing to do but to store what it has taken over.
+        """
         file = self.folder / RUN
         of = file.read_text(encoding="utf-8") if file.exists() else ""
-        if self.folder.is_dir() and of != str(newest):
+        if of == str(before):
+            aside.write(file, str(self._attempt))
+        elif self.folder.is_dir():
             self._move(self.folder, leftovers.of_run(self._dir, self._attempt) / VARIABLE)
 
     def end_job(self) -> None:
