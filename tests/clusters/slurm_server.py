@@ -228,11 +228,7 @@ class SlurmServer:
         for daemon in daemons:
             with suppress(psutil.NoSuchProcess, FileNotFoundError):
                 process = psutil.Process(self.pid(daemon))
-                if process.name() in (
-                    "mariadbd",
-                    "munged",
-                    daemon.partition(".")[0],
-                ):  # its number may be another's by now
+                if process.name().startswith(daemon.partition(".")[0]):  # its number may be another's by now
                     process.kill()
         for process in _of(str(self.folder)):
             with suppress(psutil.NoSuchProcess):

@@ -16,7 +16,6 @@ import subprocess
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -107,13 +106,9 @@ class DynamodbServer:
 
     def wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
         end = time.monotonic() + 60
-        while not self.answers():
+        while socket.socket().connect_ex(("127.0.0.1", self.port)):
             assert process.poll() is None and time.monotonic() < end, "DynamoDB Local did not start: see server.log"
             time.sleep(0.05)
-
-    def answers(self) -> bool:
-        with socket.socket() as caller:
-            return not caller.connect_ex(("127.0.0.1", self.port))
 
     def kill(self) -> None:
         kill(self.pid)
@@ -180,45 +175,26 @@ def gate(server: str, intercept: Callable[[Gate, str, dict[str, Any]], Reply]) -
 @contextmanager
 def shared(state: Path) -> Iterator[DynamodbServer]:
     """One server for all processes that know the file `state`: started by the first, ended by the last."""
+    port = int(os.environ[ENDPOINT].rpartition(":")[2])
     with locked(state) as known:
-        server = _living(known)
-        known["users"] += 1
+        server = DynamodbServer(port, known["pid"]) if known["users"] else DynamodbServer.start(port)
+        known |= {"pid": server.pid, "users": known["users"] + 1}
     yield server
     with locked(state) as known:
         known["users"] -= 1
         if not known["users"]:
-            kill(known["pid"])
-
-
-def _living(known: dict[str, Any]) -> DynamodbServer:
-    """The server that is known, or a new one at its port: what a test does to one is not to harm those after it."""
-    port = int(os.environ[ENDPOINT].rpartition(":")[2])
-    server = DynamodbServer(port, known.get("pid", 0))
-    if known["users"]:
-        if server.answers():
-            return server
-        warnings.warn(
-            f"DynamoDB Local, process {server.pid}, was ended by something: it is started again.", stacklevel=1
-        )
-    server = DynamodbServer.start(port)
-    known["pid"] = server.pid
-    return server
-
-
-def _state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "dynamodb.json"
+            server.kill()
 
 
 @pytest.fixture(scope="session")
 def dynamodb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DynamodbServer]:
-    with shared(_state(tmp_path_factory)) as server:
+    base = tmp_path_factory.getbasetemp()
+    of_all_workers = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with shared(of_all_workers / "dynamodb.json") as server:
         yield server
 
 
 @pytest.fixture
-def dynamodb_url(dynamodb_server: DynamodbServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+def dynamodb_url(dynamodb_server: DynamodbServer) -> str:
     """Of a database of the test's own, without tables."""
-    with locked(_state(tmp_path_factory)) as known:
-        _living(known)
     return f"dynamodb://eu-central-1/lab-{uuid.uuid4().hex[:12]}"

@@ -75,9 +75,9 @@ def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
         version = queue.run("sinfo", "--version").split()[-1]
         partitions = _partitions()
     except CommandFailed as error:
-        raise (
-            heads.refused(error) if error.code == heads.NOT_FOUND else EmsError(f"Slurm does not answer: {error}")
-        ) from error
+        if error.code == heads.NOT_FOUND:
+            raise heads.refused(error) from error
+        raise EmsError(f"Slurm does not answer: {error}") from error
     accounts = _accounts()
     _refuse(wanted, partitions, accounts, "ems:cluster")
     modules.refuse(wanted.modules, "ems:cluster")
