@@ -16,9 +16,9 @@ from ems.databases import Database, Outcome, State, connect, copying
 from ems.lab import Lab
 from tests.conftest import ran
 from tests.databases.cases import batch, claimed, floats, ints
+from tests.databases.postgresql_lab import people
 from tests.databases.servers import PostgresqlServer, free_port
 from tests.databases.test_copying import everything, full, silent
-from tests.databases.test_postgresql import people
 
 __all__ = ["full"]
 COPY = [sys.executable, "-m", "ems.cli", "database", "copy"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -16,13 +13,12 @@ from psycopg import errors
 from sqlalchemy import text
 
 from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
-from ems.databases import MAY, Database, Experimenter, Outcome, State, connect
+from ems.databases import Outcome, State, connect
 from ems.databases.migrations import MIGRATIONS
 from ems.databases.postgresql import backend
 from ems.databases.postgresql import layout as postgresql_layout
 from ems.databases.postgresql.database import PostgresqlDatabase
 from ems.databases.postgresql.errors import explained
-from ems.spool.batch import Column
 from tests.databases.cases import (
     REGISTRATION,
     VERSION,
@@ -32,7 +28,6 @@ from tests.databases.cases import (
     claimed,
     claimed_twice,
     failed,
-    fill_lab,
     floats,
     ints,
     now,
@@ -41,11 +36,11 @@ from tests.databases.cases import (
     texts,
 )
 from tests.databases.contract import DatabaseContract
-from tests.databases.servers import PostgresqlServer, program
+from tests.databases.postgresql_lab import HERE, made, sql, wide
 from tests.databases.volume_contract import numbered
 from tests.processes import eventually
 
-HERE = Path()
+__all__ = ["made", "sql"]
 
 
 class TestPostgresql(DatabaseContract):
@@ -54,26 +49,6 @@ class TestPostgresql(DatabaseContract):
     @pytest.fixture
     def address(self, postgresql_url, tmp_path) -> Address:
         return postgresql_url, tmp_path
-
-
-@pytest.fixture
-def made(postgresql_url) -> Iterator[PostgresqlDatabase]:
-    with closing(PostgresqlDatabase(postgresql_url)) as database:
-        database.create()
-        fill_lab(database)
-        yield database
-
-
-@pytest.fixture
-def sql(postgresql_url) -> Iterator[Callable[[str], list[tuple]]]:
-    """Somebody who works on the same database without EMS."""
-    with psycopg.connect(postgresql_url, autocommit=True) as connection:
-
-        def execute(statement: str) -> list[tuple]:
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
-
-        yield execute
 
 
 # URLs
@@ -324,10 +299,6 @@ def test_names_that_postgresql_does_not_take(made):
     assert table(made) == {"point": [0], "row": [0], "é" * 31 + "x": [1]}
 
 
-def wide(numbers: range, rows: int, shift: float = 0.0) -> list[Column]:
-    return [floats(f"v{number:04}", *[number + shift] * rows) for number in numbers]
-
-
 def test_as_many_columns_as_postgresql_allows_and_no_more(made, sql):
     claim = claimed(made)
     with pytest.raises(DatabaseError, match=r"would have 1598 columns; PostgreSQL allows 1597"):
@@ -365,92 +336,3 @@ def test_rows_that_go_on_in_another_table_are_replaced_widened_and_removed_as_on
     assert sql('SELECT count(*) FROM "digits part 2"') == [(1,)]
     assert made.copy_points(claimed(made, id="other"), "5f0c", [(0, 7), (3, 8)]) == 2
     assert table(made, "other", columns=["n"])["n"] == [5.0, 1.5]
-
-
-# Roles
-
-
-@contextmanager
-def people(server: PostgresqlServer, url: str, **groups: str) -> Iterator[dict[str, Database]]:
-    """Clients of new logins, each a member of a role of the lab: people(…, ann="agent")."""
-    name = url.rpartition("/")[2]
-    for person, group in groups.items():
-        login = f"{name}_p_{person}"
-        server.execute(f"CREATE ROLE {login} LOGIN IN ROLE {name}_{group}")
-        server.execute(f"ALTER ROLE {login} SET role = {name}_{group}")
-    clients = {person: connect(server.url(name, user=f"{name}_p_{person}"), HERE) for person in groups}
-    yield clients
-    for client in clients.values():
-        client.close()
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    for role in [f"{name}_p_{person}" for person in groups] + [f"{name}_{r}" for r in ("owner", "agent", "reader")]:
-        server.execute(f"DROP ROLE {role}")
-    server.execute(f"CREATE DATABASE {name}")
-
-
-def test_roles_may_do_what_they_are_for(made, postgresql_server, postgresql_url):
-    made.store(claimed(made, id="old"), batch([0], ints("x", 1)))
-    made.setup()
-    made.setup()
-    roles = {"reader": "reader", "one": "agent", "two": "agent", "owner": "owner"}
-    with people(postgresql_server, postgresql_url, **roles) as clients:
-        reader, one, two, owner = clients.values()
-        claim = claimed(one)
-        one.store(claim, batch([0], ints("x", 1), ints("new", 1), marks=(failed(1),)))
-        two.store(claimed(two, id="other"), batch([0], floats("x", 1.5), *wide(range(1000), 1)))
-        one.release(claim, Outcome(State.SUCCEEDED, 1, 0))
-        assert table(reader, columns=["x"])["x"] == [1.0]
-        owner.upsert(Experimenter("new", "New"))
-        owner.create()
-        refused = [
-            lambda: reader.register(REGISTRATION),
-            lambda: reader.request_cancel("other"),
-            lambda: one.upsert(Experimenter("new", "New")),
-        ]
-        for call in refused:
-            with pytest.raises(DatabaseError, match=r"refuses what this role may not do(.|\n)*ems database check"):
-                call()
-        assert [client.check().may for client in (reader, one, owner)] == [MAY[:1], MAY[:2], MAY]
-
-
-def test_what_would_be_set_up_can_be_run_by_psql(postgresql_server, postgresql_url, made):
-    script = made.setup_script()
-    with postgresql_server.database() as name:
-        url = postgresql_server.url(name)
-        for _ in range(2):
-            command = [program("psql"), "-q", "-1", "-v", "ON_ERROR_STOP=1", url]
-            subprocess.run(command, input=script, text=True, check=True, capture_output=True)
-        with people(postgresql_server, url, agent="agent") as clients, closing(connect(url, HERE)) as database:
-            fill_lab(database)
-            claimed(clients["agent"])
-            found = clients["agent"].check()
-    assert (found.role, found.tables_version, found.may) == (f"{name}_agent", VERSION, MAY[:2])
-
-
-def test_a_check_measures_and_names_faults(made, sql):
-    found = made.check()
-    assert (found.role, found.may, found.faults) == ("ems", MAY, ())
-    assert found.service.startswith("PostgreSQL ")
-    assert 0 < found.latency_s < 5 and abs(found.clock_ahead_s) < 5
-    sql("UPDATE schema_version SET version = 99")
-    made.close()
-    with closing(connect(made._backend.name, HERE)) as another:
-        assert "Upgrade EMS" in another.check().faults[0]
-
-
-def test_a_check_before_there_are_tables(postgresql_url):
-    with closing(connect(postgresql_url, HERE)) as database:
-        found = database.check()
-    assert (found.tables_version, found.needed_version, found.may) == (None, VERSION, ())
-    assert "no tables yet" in found.faults[0]
-
-
-def test_a_results_table_of_another_role_is_a_fault(made, sql, postgresql_server, postgresql_url):
-    made.setup()
-    made.store(claimed(made), batch([0], ints("x", 1)))  # as the superuser, not as a member of lab_agent
-    with people(postgresql_server, postgresql_url, agent="agent") as clients:
-        (fault,) = clients["agent"].check().faults
-        assert "'digits' belongs to ems" in fault and "ems database init" in fault
-        made.setup()
-        assert clients["agent"].check().faults == ()
-        made.close()
