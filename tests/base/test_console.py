@@ -23,7 +23,7 @@ from ems.engine.teardown import Leftover
 from ems.spool.batch import Batch, Column, Mark
 from ems.views import check, database, doctor, failures, progress, results, status, teardown, watch
 from tests.processes import eventually
-from tests.views.test_views import FINISHED
+from tests.views.drawing import FINISHED
 
 HOSTILE = ["[/data/x.csv]", "no [axis] in", "[bold]x[/]", "[/]", ":secret:", "\x1b[31mred", "a\x07b\x9b2Jc", "\x7f"]
 hostile = pytest.mark.parametrize("value", HOSTILE)

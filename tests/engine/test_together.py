@@ -11,7 +11,7 @@ from ems.base.errors import EmsError, ExperimentFailed, Fault, ProvenanceError, 
 from ems.databases import State
 from ems.engine import lifecycle, manners, together
 from ems.lab.telling import Unheard
-from tests.views.test_views import FINISHED
+from tests.views.drawing import FINISHED
 
 
 class Board(Unheard):
