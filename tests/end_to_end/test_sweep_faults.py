@@ -15,7 +15,7 @@ import pytest
 from ems.databases import State
 from tests import tally
 from tests.node.bench import Bench, bench, family, locked
-from tests.node.test_sweep_attempt import Sweeping
+from tests.node.sweeping import Sweeping
 from tests.processes import PATIENCE_S, eventually, having, matching
 
 __all__ = ["bench"]

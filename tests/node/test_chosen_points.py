@@ -9,8 +9,8 @@ import pytest
 
 from ems.databases import State
 from tests.node.bench import Bench, bench, family
+from tests.node.sweeping import POINTS, ROWS, TROUBLED, Sweeping
 from tests.node.test_command_sweep import Programs
-from tests.node.test_sweep_attempt import POINTS, ROWS, TROUBLED, Sweeping
 from tests.processes import PATIENCE_S, eventually
 
 __all__ = ["bench"]

@@ -31,7 +31,7 @@ from ems.node.driver.platform import Platforms
 from ems.provenance import bundle
 from ems.views.status import status_object
 from tests.node.bench import Bench, bench
-from tests.node.test_sweep_attempt import CODE, Sweeping
+from tests.node.sweeping import CODE, Sweeping
 from tests.processes import PATIENCE_S
 
 __all__ = ["bench"]

@@ -16,7 +16,7 @@ from ems.databases import Claim, Round, State, reuse
 from ems.stack.models import ExperimentSpec
 from tests.databases.cases import batch, floats, ints
 from tests.node.bench import Bench, bench, family, lapse, locked
-from tests.node.test_sweep_attempt import Sweeping
+from tests.node.sweeping import Sweeping
 from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]

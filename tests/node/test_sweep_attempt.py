@@ -1,129 +1,19 @@
+"""What becomes of a sweep whose points fail, and of one whose database, driver or bundle goes away meanwhile."""
+
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
-import zipfile
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
 
-import psutil
 import pytest
 
-from ems.databases import Outcome, State
-from ems.node.agent.agent import AgentConfig
-from ems.provenance import bundle
-from ems.spool.batch import Batch, Column
+from ems.databases import State
 from ems.spool.folder import read
-from ems.stack import sweep_choice
-from ems.stack.models import ExperimentSpec
-from tests.node.bench import Bench, bench, family, lapse, locked
-from tests.processes import PATIENCE_S, eventually, having, matching
+from tests.node.bench import Bench, bench, family
+from tests.node.sweeping import POINTS, ROWS, TROUBLED, Sweeping, all_spooled
+from tests.processes import PATIENCE_S, eventually, having
 
 __all__ = ["bench"]
-
-POINTS = 40
-RESULTS: Mapping[str, object] = {"table": "r"}
-
-# Each call is noted outside of the code. Every tenth point fails while the file `trouble` is there; the last half waits
-# for the file `go` while `wait` is there.
-CODE = """
-import os, pathlib, time
-run_dir = pathlib.Path(os.environ["EMS_RESULTS_DIR"]).parent
-def f(x):
-    with open(run_dir / "calls", "a") as calls:
-        calls.write(f"{x}\\n")
-    while x >= 20 and (run_dir / "wait").exists() and not (run_dir / "go").exists():
-        time.sleep(0.02)
-    if x % 10 == 3 and (run_dir / "trouble").exists():
-        raise ValueError(f"trouble at {x}")
-    time.sleep(0.05)
-    return {"y": x / 7} if x != 5 else None
-"""
-
-
-class Sweeping:
-    """A sweep on a bench, not yet begun."""
-
-    env: Mapping[str, str] = {}
-
-    def __init__(
-        self,
-        bench: Bench,
-        *files: str,
-        code: str = CODE,
-        points: int = POINTS,
-        workers: int = 1,
-        max_hours: float | None = None,
-        job: Mapping[str, object] = {},
-        results: Mapping[str, object] | str = RESULTS,
-        **config: float,
-    ) -> None:
-        self.bench, self.points, self.results = bench, points, results
-        spec = self._spec(job, workers)
-        kept = sweep_choice.kept(spec.job.model_dump(mode="json"))
-        self.run_dir = bench.register(max_hours=max_hours, points=kept, spec=spec)
-        self.run_dir.mkdir(parents=True)
-        for name in files:
-            self.make(name)
-        self.package = self._bundle(code, spec)
-        times = {"beat_s": 0.1, "grace_s": 3.0, **config}
-        AgentConfig("e1", "sqlite:///ems.db", str(bench.root), str(self.package), sys.prefix, **times).write(
-            self.run_dir
-        )
-
-    def _spec(self, options: Mapping[str, object], workers: int) -> ExperimentSpec:
-        job = {"function": "job:f", "sweep": {"x": {"range": [0, self.points - 1, 1]}}, **options}
-        fields = {"project": "p", "experimenter": "researcher", "funding": "f", "environment": "env", "env": self.env}
-        place = {"cluster": {"kind": "laptop", "workers": workers}}
-        return ExperimentSpec.model_validate({**fields, **place, "job": job, "results": self.results})
-
-    def _bundle(self, code: str, spec: ExperimentSpec) -> Path:
-        aside = self.run_dir / "aside.zip"
-        with zipfile.ZipFile(aside, "w") as archive:
-            archive.writestr("code/job.py", code)
-            archive.writestr("spec.json", spec.model_dump_json())
-            archive.writestr("ems.zip", bundle._node_code())
-        return aside.rename(self.run_dir / f"{hashlib.sha256(aside.read_bytes()).hexdigest()}.zip")
-
-    def make(self, name: str) -> None:
-        (self.run_dir / name).touch()
-
-    def calls(self) -> Counter[int]:
-        file = self.run_dir / "calls"
-        return Counter(map(int, file.read_text().split())) if file.exists() else Counter()
-
-    def computed(self) -> list[int]:
-        """The points that have rows, or are noted to have none."""
-        known = self.bench.database.points("e1")
-        return [point for state, points in known if state in {"stored", "empty"} for point in points]
-
-    def stored(self) -> list[int]:
-        return list(self.bench.values().get("x", []))
-
-    def spooled(self) -> list[int]:
-        """Not by a `Spool`: that would take away what the driver is just writing."""
-        files = sorted(matching(self.run_dir, "spool-*/*.batch"))
-        return [point for path in files for point in read(path).replaces]
-
-    def process(self, word: str) -> psutil.Process:
-        (found,) = having(word, family(self.run_dir))
-        return found
-
-    def run(self) -> tuple[State, int, int]:
-        row = self.bench.run(self.run_dir)
-        return row.state, row.points_done, row.points_failed
-
-    def failed(self) -> list[int]:
-        return [mark.point for mark in self.bench.database.failures("e1")]
-
-
-ROWS = [x for x in range(POINTS) if x != 5]
-TROUBLED = [3, 13, 23, 33]
 
 
 @pytest.mark.parametrize(
@@ -205,147 +95,6 @@ def test_a_second_attempt_counts_what_fails_in_it_and_still_knows_what_failed_in
     assert row.points_done == len(sweep.computed())
 
 
-def test_the_heir_of_a_crash_leaves_failed_points_alone(bench: Bench) -> None:
-    sweep = Sweeping(bench, "trouble", "wait")
-    agent = bench.start(sweep.run_dir)
-    eventually(lambda: {3, 13} <= set(sweep.failed()))
-    agent.kill()
-    agent.wait()
-    (sweep.run_dir / "trouble").unlink()
-    sweep.make("go")
-    assert sweep.run() == (State.FAILED, 38, 2)
-    assert sweep.failed() == [3, 13] and sweep.stored() == [x for x in ROWS if x not in {3, 13}]
-    assert sweep.calls()[3] == sweep.calls()[13] == 1
-    bench.database.reopen("e1")
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    assert sweep.calls()[3] == sweep.calls()[13] == 2
-
-
-@pytest.mark.parametrize(("files", "outcome"), [((), (State.SUCCEEDED, 40, 0)), (("trouble",), (State.FAILED, 36, 4))])
-def test_an_heir_that_finds_all_computed_starts_no_driver(
-    bench: Bench, files: tuple[str, ...], outcome: tuple[State, int, int]
-) -> None:
-    sweep = Sweeping(bench, *files)
-    agent = bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    with locked(bench):
-        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
-        agent.kill()
-        agent.wait()
-    assert not (sweep.run_dir / "exit.json").exists()
-    assert sweep.run() == outcome
-    assert bench.row().attempt == 2 and "attempt 2" not in (sweep.run_dir / "job.log").read_text()
-    assert sweep.calls() == Counter(range(POINTS))
-
-
-def test_what_a_killed_agent_left_after_the_deadline_is_stored(bench: Bench) -> None:
-    sweep = Sweeping(bench, "wait", max_hours=15 / 3600)
-    agent = bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    with locked(bench):
-        sweep.make("go")
-        eventually(sweep.spooled)
-        agent.kill()
-        agent.wait()
-    eventually(lambda: bench.row().state is State.EXPIRED)
-    assert (bench.row().machines, bench.row().attempt) == (1, 1) and sweep.spooled()
-    calls = sweep.calls()
-    computed = len({*sweep.stored(), *sweep.spooled()} | {5} & calls.keys())
-    assert sweep.run() == (State.EXPIRED, computed, 0)
-    assert (bench.row().machines, bench.row().attempt) == (0, 1) and sweep.spooled() == []
-    assert sweep.calls() == calls and len(sweep.stored()) == bench.row().rows_stored
-
-
-def test_kill_9_of_the_agent_costs_only_what_was_not_in_the_spool(bench: Bench) -> None:
-    sweep = Sweeping(bench, "wait")
-    agent = bench.start(sweep.run_dir)
-    eventually(lambda: bench.row().points_done >= 1)
-    with locked(bench):
-        sweep.make("go")
-        eventually(sweep.spooled)
-        agent.kill()
-        agent.wait()
-    eventually(lambda: family(sweep.run_dir) == [])
-    kept = {*sweep.stored(), *sweep.spooled()}
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    assert sweep.stored() == ROWS
-    calls = sweep.calls()
-    assert set(calls) == set(range(POINTS)) and all(calls[x] == 1 for x in kept)
-
-
-def test_an_heir_of_an_agent_that_had_only_to_store_counts_all_of_it(bench: Bench) -> None:
-    sweep = Sweeping(bench, "wait")
-    agent = bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    keeper = sweep.process("ems.node.job.keeper")
-    keeper.suspend()
-    row = bench.database.request_cancel("e1")
-    eventually(lambda: bench.row().heartbeat_at > row.heartbeat_at)  # so the agent has heard of it
-    with locked(bench):
-        keeper.resume()
-        eventually((sweep.run_dir / "exit.json").exists)
-        agent.kill()
-        agent.wait()
-    calls = sweep.calls()
-    assert sweep.run() == (State.CANCELLED, len({*sweep.stored(), 5} & calls.keys()), 0)
-    assert sweep.calls() == calls
-
-
-def cut_off(sweep: Sweeping, *, computed: int) -> None:
-    """The agent is killed after its driver has spooled some more points than are stored."""
-    agent = sweep.bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    with locked(sweep.bench):
-        sweep.make("go")
-        eventually(lambda: len(sweep.spooled()) >= computed)
-        agent.kill()
-        agent.wait()
-    eventually(lambda: family(sweep.run_dir) == [])
-
-
-def test_a_cancellation_that_no_agent_heard_holds_and_what_was_spooled_is_stored(bench: Bench) -> None:
-    """The run is asked to stop and its agent dies at once: the heir stores, computes nothing, and ends as cancelled."""
-    sweep = Sweeping(bench, "wait")
-    cut_off(sweep, computed=3)
-    kept, calls = {*sweep.stored(), *sweep.spooled()}, sweep.calls()
-    sweep.package.unlink()  # nothing is to be computed
-    assert bench.database.request_cancel("e1").state is State.RUNNING
-    assert sweep.run() == (State.CANCELLED, len({*kept, 5} & calls.keys()), 0)
-    assert (set(sweep.stored()), sweep.calls()) == (kept - {5}, calls)
-    assert sweep.run()[0] is State.CANCELLED and bench.row().attempt == 2
-
-
-def test_what_a_zombie_left_gives_way_to_what_was_computed_since(bench: Bench) -> None:
-    """Failures of an agent that was cut off, with rows of another machine since."""
-    sweep = Sweeping(bench, "trouble", "wait")
-    cut_off(sweep, computed=10)
-    spooled = sweep.spooled()
-    assert 33 in spooled or 23 in spooled
-    lapse(bench)
-    claim = bench.database.claim("e1", agent="another machine", lease_s=3600)
-    since = [x for x in ROWS if x not in sweep.stored() and x != 13]
-    values = Column("x", "int64", since), Column("y", "float64", [0.5] * len(since))
-    bench.database.store(claim, Batch(array("q", since), array("q", [0] * len(since)), values, tuple(since)))
-    bench.database.release(claim, Outcome(State.FAILED, 38, 1, error="1 point failed"))
-    (sweep.run_dir / "trouble").unlink()
-    bench.database.reopen("e1")
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    y = dict(zip(bench.values()["x"], bench.values()["y"], strict=True))
-    assert sorted(y) == ROWS and all(y[x] == 0.5 for x in since)
-
-
-def test_after_a_cancellation_and_a_retry_old_failures_are_computed_again(bench: Bench) -> None:
-    """On one machine: killed with failures in the spool, stopped, then told to go on."""
-    sweep = Sweeping(bench, "trouble", "wait")
-    cut_off(sweep, computed=15)
-    lapse(bench)
-    assert bench.database.request_cancel("e1").state is State.CANCELLED
-    (sweep.run_dir / "trouble").unlink()
-    bench.database.reopen("e1")
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    assert (sweep.stored(), sweep.failed()) == (ROWS, [])
-
-
 def test_a_bundle_that_disappears_during_the_run_is_not_missed(bench: Bench) -> None:
     sweep = Sweeping(bench, "wait", job={"max_failures": 2})
     agent = bench.start(sweep.run_dir)
@@ -354,53 +103,6 @@ def test_a_bundle_that_disappears_during_the_run_is_not_missed(bench: Bench) -> 
     sweep.make("go")
     assert agent.wait(PATIENCE_S) == 0
     assert bench.row().state is State.SUCCEEDED and sweep.stored() == ROWS
-
-
-def test_a_lost_bundle_costs_nothing_of_what_was_computed(bench: Bench) -> None:
-    sweep = Sweeping(bench, "wait")
-    cut_off(sweep, computed=3)
-    kept, bytes_of = {*sweep.stored(), *sweep.spooled()}, sweep.package.read_bytes()
-    sweep.package.unlink()
-    assert bench.start(sweep.run_dir).wait(PATIENCE_S) == 3
-    assert {*sweep.stored(), *sweep.spooled()} == kept
-    sweep.package.write_bytes(bytes_of)
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    assert all(sweep.calls()[x] == 1 for x in kept)
-
-
-FOREIGN = ["copy.batch", "._00000001.batch", "00000001.batch.bak", "1.batch", "x.tmp", ".DS_Store"]
-
-
-@pytest.mark.parametrize("damage", [b"", b"EMSBAT01", b"something else", None])
-def test_a_damaged_batch_is_set_aside_and_its_points_are_computed_again(bench: Bench, damage: bytes | None) -> None:
-    """None: cut in half. Beside it lie files and folders that are not the spool's."""
-    sweep = Sweeping(bench, "wait")
-    cut_off(sweep, computed=3)
-    folder = sweep.run_dir / "spool-1"
-    for name in FOREIGN:
-        (folder / name).write_bytes(b"foreign")
-    (folder / "y.tmp").mkdir()
-    (folder / "00009999.batch").mkdir()
-    victim = sorted(folder.glob("0*.batch"))[0]
-    lost = set(read(victim).replaces)
-    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2] if damage is None else damage)
-    assert sweep.run() == (State.SUCCEEDED, 40, 0)
-    assert sweep.stored() == ROWS
-    assert all(sweep.calls()[x] == 2 for x in lost)
-    assert victim.with_name(f"{victim.name}.damaged").exists() and not victim.exists()
-    assert "a batch was damaged, so its points are computed again" in (sweep.run_dir / "job.log").read_text()
-    assert all((folder / name).read_bytes() == b"foreign" for name in FOREIGN)
-
-
-@contextmanager
-def all_spooled(sweep: Sweeping) -> Iterator[subprocess.Popen[bytes]]:
-    """The agent of a sweep whose points are all computed and, in the block, not all stored."""
-    agent = sweep.bench.start(sweep.run_dir)
-    eventually(sweep.stored)
-    with locked(sweep.bench):
-        sweep.make("go")
-        eventually(lambda: "40 points done" in (sweep.run_dir / "job.log").read_text())
-        yield agent
 
 
 def test_a_batch_that_is_damaged_while_the_run_goes_on_is_computed_again_too(bench: Bench) -> None:
