@@ -1,4 +1,4 @@
-"""The functions of the sweeps in `test_driver`: well-behaved ones, and those that fail in all ways."""
+"""The functions of the sweeps of the driver's tests: well-behaved ones, and those that fail in all ways."""
 
 import os
 import pathlib

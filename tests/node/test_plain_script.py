@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.node.test_driver import Start, eventually, numbers, start, zipped
+from tests.node.driving import Start, eventually, numbers, start, zipped
 from tests.processes import PATIENCE_S
 
 __all__ = ["start", "zipped"]

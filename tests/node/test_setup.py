@@ -13,8 +13,8 @@ import pytest
 
 from ems.databases import State
 from tests.node.bench import Bench, bench
+from tests.node.driving import Run, Start, eventually, exactly_once, numbers, start, zipped
 from tests.node.sweeping import Sweeping
-from tests.node.test_driver import Run, Start, eventually, exactly_once, numbers, start, zipped
 from tests.processes import PATIENCE_S
 
 __all__ = ["bench", "start", "zipped"]
