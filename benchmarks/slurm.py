@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.clusters.slurm_server import SlurmServer, started
 from tests.databases.servers import PostgresqlServer
-from tests.end_to_end.test_slurm import SlurmUser, at_work
+from tests.end_to_end.slurm_user import SlurmUser, at_work
 
 POINTS, WORKERS, ROUNDS = 2000, 2, 3
 WATCHED_S = 240

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import psutil
+import pytest
 from uv import find_uv_bin
 
 from ems.base.process import uv
@@ -331,3 +332,24 @@ def started(nodes: int = 3) -> Iterator[SlurmServer]:
         yield server
     finally:
         server.end()
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[SlurmServer]:
+    with started() as server:
+        yield server
+
+
+def lying(name: str, text: str) -> str:
+    """The script of a command of Slurm's that lies; REAL in it is the true one."""
+    return f"#!/bin/sh\n{text.replace('REAL', str(shutil.which(name)))}\n"
+
+
+def faked(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> Path:
+    """Put a command that lies before the true one, also for jobs that are submitted from now on; its file."""
+    file = folder / "fake" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(lying(name, text))
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+    return file

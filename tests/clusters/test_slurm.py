@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -26,18 +25,13 @@ from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
-from tests.clusters.slurm_server import SlurmServer, environments, started
+from tests.clusters.slurm_server import SlurmServer, environments, faked, slurm
 from tests.conftest import registered
 from tests.place_contract import ROWS, PlaceContract
 from tests.processes import eventually, having
 
+__all__ = ["slurm"]
 pytestmark = pytest.mark.xdist_group("slurm")
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[SlurmServer]:
-    with started() as server:
-        yield server
 
 
 def settings(here: Lab, text: str = "{}") -> None:
@@ -322,14 +316,4 @@ class TestSlurm(PlaceContract):
 
     @pytest.fixture
     def fake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        """Put a command of Slurm's before the real one, which is REAL in its script."""
-
-        def make(name: str, text: str) -> Path:
-            file = tmp_path / "fake" / name
-            file.parent.mkdir(exist_ok=True)
-            file.write_text("#!/bin/sh\n" + text.replace("REAL", str(shutil.which(name))) + "\n")
-            file.chmod(0o755)
-            monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
-            return file
-
-        return make
+        return partial(faked, tmp_path, monkeypatch)

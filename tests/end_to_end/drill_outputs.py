@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.clusters.slurm_server import SlurmServer
+from tests.clusters.slurm_server import SlurmServer, slurm
 from tests.end_to_end.conftest import User
-from tests.end_to_end.drill_slurm import Sweep
+from tests.end_to_end.slurm_sweep import Sweep
+from tests.end_to_end.slurm_user import SlurmUser
+from tests.end_to_end.slurm_user import user as of_slurm
 from tests.end_to_end.test_kills import SWEEP_VICTIMS, kill_all, next_command
 from tests.end_to_end.test_outputs import ROOT, described
-from tests.end_to_end.test_slurm import SlurmUser, slurm
-from tests.end_to_end.test_slurm import user as of_slurm
 
 __all__ = ["of_slurm", "slurm"]
 POINTS = 60
@@ -34,7 +34,7 @@ def f(n):
     (folder / "of").mkdir()
     (folder / "of/all.bin").write_bytes(b"same" * 50_000)
     (folder / "own.txt").write_text(f"{n} " * 1000)
-    return {"twice": 2 * n, "node": "here"}
+    return {"twice": 2 * n}
 """
 SAME = b"same" * 50_000
 LARGE_MB, LARGE = 150, 6
@@ -196,9 +196,9 @@ def test_on_a_slurm_machine_workers_and_heads_that_are_killed_lose_no_file(
     sweep = Sweep(of_slurm, slurm, 300, 0.1, LEAVES)
     command = sweep.begin()
     for words in (("ems.node.driver.joining",), ("ems.clusters.slurm.head",), ("ems.node.driver.worker ",)):
-        sweep.stored(10)
-        found = of_slurm.wait(lambda words=words: of_slurm.processes(*words))
-        kill_all(of_slurm, [each for each in found if each.name().startswith("python")][:1], "one")
+        sweep.computes(10)
+        found = of_slurm.wait(lambda words=words: sweep.processes(*words))
+        kill_all(of_slurm, found[:1], "one")
         sweep.hurry()
     sweep.finish(command)
     assert of_slurm.asked("SELECT count(*), count(DISTINCT n) FROM e") == [(300, 300)]

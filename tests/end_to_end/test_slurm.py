@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from ems.cli import scaffold
-from ems.engine import install as engine
-from tests.clusters.slurm_server import SlurmServer, environments, started
-from tests.databases.servers import PostgresqlServer
-from tests.end_to_end.conftest import User
+from tests.clusters.slurm_server import SlurmServer, slurm
+from tests.end_to_end.slurm_user import SlurmUser, user, workers
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["slurm", "user"]
+
 pytestmark = pytest.mark.xdist_group("slurm")
 SWEEP = """
 def f(n, seed):
@@ -32,68 +24,6 @@ def f(n):
     sys.stdout.write(f"computed {n}\\n")  # at once, as all workers print into one file
     return {"job": os.environ["SLURM_JOB_ID"]}
 """
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[SlurmServer]:
-    with started() as server:
-        yield server
-
-
-class SlurmUser(User):
-    """Somebody whose lab has a Slurm machine, `sherlock`, and a database of `server`."""
-
-    server: PostgresqlServer
-    database: str
-
-    def place(self, **settings: Any) -> None:
-        self.write(
-            "stacks/Pulumi.sherlock.yaml",
-            yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **environments(), **settings}}}),
-        )
-        self.commit("A place")
-
-    def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
-        described = {
-            "project": "first", "experimenter": "me", "funding": "unfunded", "code": {"paths": ["experiments/e"]},
-            "environment": "svd", "job": job, "results": {"table": "e"}, "cluster": {"stack": "sherlock"}, **more,
-        }  # fmt: skip
-        self.write(f"stacks/Pulumi.{stack}.yaml", json.dumps({"config": {"ems:experiment": described}}))
-
-    def stored(self) -> int:
-        return sum(count for (count,) in self.asked("SELECT points_done FROM experiment"))
-
-    def asked(self, sql: str) -> list[tuple[Any, ...]]:
-        return self.server.execute(sql, self.database)
-
-
-@contextmanager
-def at_work(root: Path, slurm: SlurmServer, server: PostgresqlServer) -> Iterator[SlurmUser]:
-    """Somebody with a new lab in `root`, as this user; the environment of this process says how to reach Slurm."""
-    engine.ensure()
-    scaffold.init(root, "lab")
-    shutil.copytree(ROOT / "environments/svd", root / "environments/svd")
-    with server.database() as name:
-        somebody = SlurmUser(root)
-        somebody.server, somebody.database = server, name
-        file = root / "Pulumi.yaml"
-        project = yaml.safe_load(file.read_text())
-        project["config"]["ems:database"] = {"value": server.url(name)}
-        file.write_text(yaml.safe_dump(project))
-        somebody.place(partition=["normal"], account="grant")
-        yield somebody
-        slurm.tried("scancel", "--full", "--me")
-        somebody.end()
-
-
-@pytest.fixture
-def user(
-    tmp_path: Path, slurm: SlurmServer, postgresql_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[SlurmUser]:
-    for name, value in slurm.variables.items():
-        monkeypatch.setenv(name, value)
-    with at_work(tmp_path / "lab", slurm, postgresql_server) as somebody:
-        yield somebody
 
 
 def test_a_sweep_a_command_and_a_grid_over_a_program_run_in_jobs(user: SlurmUser, slurm: SlurmServer) -> None:
@@ -170,12 +100,6 @@ def test_preempted_workers_cost_no_point_and_no_row(user: SlurmUser, slurm: Slur
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(1500, 1125750)]
     assert user.asked("SELECT state, points_failed, attempt FROM experiment") == [("succeeded", 0, 1)]
     assert slurm.run("squeue", "-h") == ""
-
-
-def workers(slurm: SlurmServer) -> list[tuple[str, str]]:
-    """Number and node of the jobs of workers that run."""
-    lines = slurm.run("squeue", "-h", "-r", "-t", "R", "-o", "%j %i %N").splitlines()
-    return [(id, node) for name, id, node in map(str.split, lines) if name.endswith("-workers")]
 
 
 def test_a_place_says_what_was_found_and_refuses_what_slurm_would(user: SlurmUser) -> None:

@@ -20,10 +20,11 @@ from ems.clusters.slurm import environments as of_place
 from ems.engine import install as engine
 from ems.node.environments.recipe import Recipe
 from ems.provenance import environment
-from tests.clusters.slurm_server import GROUP, USERS, SlurmServer, build, environments, started
+from tests.clusters.slurm_server import GROUP, USERS, SlurmServer, build, environments, slurm
 from tests.databases.servers import PostgresqlServer
 from tests.processes import PATIENCE_S
 
+__all__ = ["slurm"]
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("slurm")
 MEMBER = USERS[0]
@@ -41,12 +42,6 @@ MODULE = """\
 prepend-path PATH {folder}/tool
 setenv TOOL_SAYS "a word"
 """
-
-
-@pytest.fixture(scope="module")
-def slurm() -> Iterator[SlurmServer]:
-    with started() as server:
-        yield server
 
 
 class Member:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.clusters.slurm_server import SlurmServer
+from tests.clusters.slurm_server import SlurmServer, slurm
+from tests.end_to_end.slurm_user import SlurmUser, head, user
 from tests.end_to_end.test_checkpoints import shown, undisturbed
-from tests.end_to_end.test_slurm import SlurmUser, slurm, user
 
 __all__ = ["slurm", "user"]
 
@@ -35,14 +34,6 @@ def describe_program(
     job = {"command": ["python", "experiments/e/steps.py"], "parameters": parameters}
     user.describe("c", job, **({"limits": limits} if limits else {}))
     user.commit("A program")
-
-
-def head(slurm: SlurmServer) -> dict[str, str]:
-    """The job that leads the run, as `scontrol` shows it; empty if there is none."""
-    lines = slurm.run("squeue", "-h", "-o", "%i %j").splitlines()
-    ids = [id for id, name in map(str.split, lines) if re.fullmatch(r"ems-[0-9a-f-]{36}", name)]
-    shown = slurm.tried("scontrol", "show", "job", ids[0]).stdout if ids else ""
-    return dict(pair.split("=", 1) for pair in shown.split() if "=" in pair)
 
 
 def computes(user: SlurmUser, attempt: int) -> None:
