@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.clusters.slurm_server import SlurmServer, slurm
+from tests.clusters.slurm_server import SlurmServer, faked, slurm
 from tests.end_to_end.slurm_user import SlurmUser, head, user
 from tests.end_to_end.test_checkpoints import shown, undisturbed
 
@@ -25,15 +24,25 @@ def f(n):
 """
 
 
-def describe_program(
-    user: SlurmUser, *, limits: dict[str, float] | None = None, pause_s: float = 0.0, **parameters: int
-) -> None:
+def describe_program(user: SlurmUser, *, max_hours: float | None = None, pause_s: float, **parameters: int) -> None:
     """The stack `c`: the program that the manual shows, with a pause in each step."""
     pausing = f"        __import__('time').sleep({pause_s})\n        part = "
     user.write("experiments/e/steps.py", shown("python").replace("        part = ", pausing))
     job = {"command": ["python", "experiments/e/steps.py"], "parameters": parameters}
-    user.describe("c", job, **({"limits": limits} if limits else {}))
+    user.describe("c", job, limits={"max_hours": max_hours})
     user.commit("A program")
+
+
+def begin(user: SlurmUser, stack: str) -> subprocess.Popen[str]:
+    user.ems("up", "lab", "sherlock")
+    return user.start("up", stack)
+
+
+def begin_sweep(user: SlurmUser, points: int) -> subprocess.Popen[str]:
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, points, 1]}}})
+    user.commit("A sweep")
+    return begin(user, "s")
 
 
 def computes(user: SlurmUser, attempt: int) -> None:
@@ -55,9 +64,20 @@ def time_is_up(slurm: SlurmServer) -> None:
     slurm.run("scancel", "--batch", "--signal=USR1", head(slurm)["JobId"])
 
 
-def preempt(slurm: SlurmServer) -> None:
-    node = head(slurm)["NodeList"]
-    slurm.run("sbatch", "-A", "grant", "-p", "group", "--exclusive", "-w", node, "-t", "2", "--wrap", "sleep 1")
+def preempt_twice(user: SlurmUser, slurm: SlurmServer) -> None:
+    for times in (1, 2):
+        computes(user, times)
+        node = head(slurm)["NodeList"]
+        slurm.run("sbatch", "-A", "grant", "-p", "group", "--exclusive", "-w", node, "-t", "2", "--wrap", "sleep 1")
+        is_taken(user, slurm, times)
+
+
+def assert_swept(user: SlurmUser, slurm: SlurmServer, running: subprocess.Popen[str], points: int) -> None:
+    assert running.wait() == 0, user.said(running)
+    squares = points * (points + 1) * (2 * points + 1) // 6
+    assert user.asked("SELECT count(*), sum(square) FROM e") == [(points, squares)]
+    assert user.asked("SELECT state, points_failed FROM experiment") == [("succeeded", 0)]
+    assert slurm.run("squeue", "-h") == ""
 
 
 def assert_undisturbed(user: SlurmUser, slurm: SlurmServer, folder: Path, runs: int, **parameters: int) -> None:
@@ -71,9 +91,8 @@ def test_a_program_goes_on_after_each_time_limit_in_the_same_job(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path
 ) -> None:
     parameters = {"seed": 3, "steps": 600, "points": 60_000}
-    describe_program(user, **parameters)
-    user.ems("up", "lab", "sherlock")
-    running, ids = user.start("up", "c"), set()
+    describe_program(user, pause_s=0, **parameters)
+    running, ids = begin(user, "c"), set()
     for times in (1, 2):
         computes(user, times)
         ids.add(head(slurm)["JobId"])
@@ -91,8 +110,7 @@ def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmSe
     parameters = {"seed": 4, "steps": 400, "points": 100}
     user.place(partition=["normal"], account="grant", head={"hours": 1 / 30})
     describe_program(user, pause_s=0.5, **parameters)
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "c")
+    running = begin(user, "c")
     for times in (1, 2):
         is_taken(user, slurm, times)
     while running.poll() is None:
@@ -108,17 +126,10 @@ def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmSe
 @pytest.mark.drill
 def test_a_sweep_outlasts_two_real_time_limits_of_its_head(user: SlurmUser, slurm: SlurmServer) -> None:
     user.place(partition=["normal"], account="grant", workers=1, head={"hours": 1 / 30})
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 300, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "s")
+    running = begin_sweep(user, 300)
     for times in (1, 2):
         is_taken(user, slurm, times)
-    assert running.wait() == 0, user.said(running)
-    assert user.asked("SELECT count(*), sum(square) FROM e") == [(300, 300 * 301 * 601 // 6)]
-    assert user.asked("SELECT state, points_failed FROM experiment") == [("succeeded", 0)]
-    assert slurm.run("squeue", "-h") == ""
+    assert_swept(user, slurm, running, 300)
 
 
 @pytest.mark.drill
@@ -128,12 +139,8 @@ def test_a_program_goes_on_after_its_head_was_preempted_twice(
     parameters = {"seed": 5, "steps": 60, "points": 100}
     user.place(partition=["owners"], account="grant", workers=1)
     describe_program(user, pause_s=0.3, **parameters)
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "c")
-    for times in (1, 2):
-        computes(user, times)
-        preempt(slurm)
-        is_taken(user, slurm, times)
+    running = begin(user, "c")
+    preempt_twice(user, slurm)
     assert running.wait() == 0, user.said(running)
     assert_undisturbed(user, slurm, tmp_path / "alone", 3, **parameters)
 
@@ -141,33 +148,19 @@ def test_a_program_goes_on_after_its_head_was_preempted_twice(
 @pytest.mark.drill
 def test_a_sweep_goes_on_after_its_head_was_preempted_twice(user: SlurmUser, slurm: SlurmServer) -> None:
     user.place(partition=["owners"], account="grant", workers=1)
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 60, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "s")
-    for times in (1, 2):
-        computes(user, times)
-        preempt(slurm)
-        is_taken(user, slurm, times)
-    assert running.wait() == 0, user.said(running)
-    assert user.asked("SELECT count(*), sum(square) FROM e") == [(60, 60 * 61 * 121 // 6)]
-    assert slurm.run("squeue", "-h") == ""
+    running = begin_sweep(user, 60)
+    preempt_twice(user, slurm)
+    assert_swept(user, slurm, running, 60)
 
 
 @pytest.mark.drill
 def test_where_jobs_cannot_be_queued_again_another_one_is_submitted(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = tmp_path / "fake/scontrol"
-    fake.parent.mkdir()
-    fake.write_text(f'#!/bin/sh\n[ "$1" = requeue ] && exit 1\nexec {shutil.which("scontrol")} "$@"\n')
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    faked(tmp_path, monkeypatch, "scontrol", '[ "$1" = requeue ] && exit 1\nexec REAL "$@"')
     parameters = {"seed": 7, "steps": 60, "points": 100}
     describe_program(user, pause_s=0.3, **parameters)
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "c")
+    running = begin(user, "c")
     computes(user, 1)
     first = head(slurm)["JobId"]
     time_is_up(slurm)
@@ -183,9 +176,8 @@ def test_hours_that_are_used_up_end_a_run_which_goes_on_once_they_are_raised(
 ) -> None:
     """They are counted over all jobs of the run, without the time in the queue."""
     parameters = {"seed": 6, "steps": 200, "points": 100}
-    describe_program(user, limits={"max_hours": 25 / 3600}, pause_s=0.3, **parameters)
-    user.ems("up", "lab", "sherlock")
-    running = user.start("up", "c")
+    describe_program(user, max_hours=25 / 3600, pause_s=0.3, **parameters)
+    running = begin(user, "c")
     computes(user, 1)
     time_is_up(slurm)
     user.wait(lambda: (job := head(slurm)) and job["JobState"] == "PENDING")
@@ -200,6 +192,6 @@ def test_hours_that_are_used_up_end_a_run_which_goes_on_once_they_are_raised(
     (status,) = json.loads(user.ems("status", "c", "--json").stdout)
     assert (status["state"], status["files_left"][0]["name"]) == ("expired", "EMS_CHECKPOINT_DIR/")
     assert slurm.run("squeue", "-h") == ""
-    describe_program(user, limits={"max_hours": 1}, pause_s=0.3, **parameters)
+    describe_program(user, max_hours=1, pause_s=0.3, **parameters)
     user.ems("up", "c")
     assert_undisturbed(user, slurm, tmp_path / "alone", 3, **parameters)
