@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -13,9 +14,10 @@ import pytest
 
 from ems.base.errors import EmsError
 from ems.base.messages import quiet
-from ems.clusters import Live, Place
+from ems.clusters import Live, Place, local
 from ems.databases import Experiment, State
 from ems.lab import Lab
+from ems.node.agent.config import AgentConfig
 from tests.conftest import commit, registered
 from tests.processes import PATIENCE_S
 
@@ -172,6 +174,20 @@ class PlaceContract(ABC):
 
     def finish(self, place: Place, here: Lab, experiment: Experiment) -> Experiment:
         return self.until(place, here, experiment, lambda now: now.state.finished)
+
+
+class FolderPlaceContract(PlaceContract):
+    """The hooks of places whose runs lie in the lab's own folder, in reach of this machine."""
+
+    spoilt = "spool-5"
+
+    def spoil(self, lab: Lab, experiment: Experiment) -> None:
+        for attempt in range(1, 1 + local.MOST_STARTS):
+            (lab.run_dir(experiment.id) / f"spool-{attempt}").write_text("a file where a folder must be")
+
+    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
+        run_dir = lab.run_dir(experiment.id)
+        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
 
 
 def publish(root: Path) -> None:

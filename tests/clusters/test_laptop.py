@@ -23,7 +23,7 @@ from ems.lab import Lab
 from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
-from tests.place_contract import ROWS, PlaceContract
+from tests.place_contract import ROWS, FolderPlaceContract
 from tests.processes import PATIENCE_S, alive
 
 FILES = (
@@ -32,7 +32,7 @@ FILES = (
 )
 
 
-class OnThisMachine(PlaceContract):
+class OnThisMachine(FolderPlaceContract):
     """The hooks of places whose agent is a process of this machine, in the lab's own folder."""
 
     def agents(self, here: Lab, experiment: Experiment) -> list[psutil.Process]:
@@ -45,16 +45,6 @@ class OnThisMachine(PlaceContract):
         for agent in agents:
             agent.kill()
         psutil.wait_procs(agents)
-
-    spoilt = "spool-5"
-
-    def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 1 + local.MOST_STARTS):
-            (lab.run_dir(experiment.id) / f"spool-{attempt}").write_text("a file where a folder must be")
-
-    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
-        run_dir = lab.run_dir(experiment.id)
-        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
 
 
 class TestLaptop(OnThisMachine):

@@ -15,7 +15,6 @@ import pytest
 
 from ems.base.errors import UserError
 from ems.base.locks import lock_folder
-from ems.clusters import local
 from ems.clusters.slurm import environments as of_place
 from ems.clusters.slurm import heads, queue
 from ems.clusters.slurm.crew import crew_name
@@ -24,10 +23,9 @@ from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
-from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import SlurmServer, environments, faked, slurm
 from tests.conftest import registered
-from tests.place_contract import ROWS, PlaceContract
+from tests.place_contract import ROWS, FolderPlaceContract
 from tests.processes import eventually, having
 
 __all__ = ["slurm"]
@@ -41,7 +39,7 @@ def settings(here: Lab, text: str = "{}") -> None:
         database.upsert(ClusterRow("laptop", "slurm", json.dumps({**environments(), **json.loads(text)})))
 
 
-class TestSlurm(PlaceContract):
+class TestSlurm(FolderPlaceContract):
     @pytest.fixture(autouse=True)
     def reached(self, slurm: SlurmServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         for name, value in slurm.variables.items():
@@ -61,16 +59,6 @@ class TestSlurm(PlaceContract):
         assert agents
         for agent in agents:
             agent.kill()
-
-    spoilt = "spool-5"
-
-    def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 1 + local.MOST_STARTS):
-            (lab.run_dir(experiment.id) / f"spool-{attempt}").write_text("a file where a folder must be")
-
-    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
-        run_dir = lab.run_dir(experiment.id)
-        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
 
     # The queue
 
