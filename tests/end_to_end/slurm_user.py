@@ -22,6 +22,25 @@ from tests.end_to_end.conftest import User
 ROOT = Path(__file__).parents[2]
 
 
+def place_file(**settings: Any) -> str:
+    return yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **environments(), **settings}}})
+
+
+def experiment_file(job: dict[str, Any], **more: Any) -> str:
+    described = {
+        "project": "first", "experimenter": "me", "funding": "unfunded", "code": {"paths": ["experiments/e"]},
+        "environment": "svd", "job": job, "results": {"table": "e"}, "cluster": {"stack": "sherlock"}, **more,
+    }  # fmt: skip
+    return json.dumps({"config": {"ems:experiment": described}})
+
+
+def use_database(root: Path, url: str) -> None:
+    file = root / "Pulumi.yaml"
+    project = yaml.safe_load(file.read_text())
+    project["config"]["ems:database"] = {"value": url}
+    file.write_text(yaml.safe_dump(project))
+
+
 class SlurmUser(User):
     """Somebody whose lab has a Slurm machine, `sherlock`, and a database of `server`."""
 
@@ -29,18 +48,11 @@ class SlurmUser(User):
     database: str
 
     def place(self, **settings: Any) -> None:
-        self.write(
-            "stacks/Pulumi.sherlock.yaml",
-            yaml.safe_dump({"config": {"ems:cluster": {"kind": "slurm", **environments(), **settings}}}),
-        )
+        self.write("stacks/Pulumi.sherlock.yaml", place_file(**settings))
         self.commit("A place")
 
     def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
-        described = {
-            "project": "first", "experimenter": "me", "funding": "unfunded", "code": {"paths": ["experiments/e"]},
-            "environment": "svd", "job": job, "results": {"table": "e"}, "cluster": {"stack": "sherlock"}, **more,
-        }  # fmt: skip
-        self.write(f"stacks/Pulumi.{stack}.yaml", json.dumps({"config": {"ems:experiment": described}}))
+        self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **more))
 
     def stored(self) -> int:
         return sum(count for (count,) in self.asked("SELECT points_done FROM experiment"))
@@ -58,10 +70,7 @@ def at_work(root: Path, slurm: SlurmServer, server: PostgresqlServer) -> Iterato
     with server.database() as name:
         somebody = SlurmUser(root)
         somebody.server, somebody.database = server, name
-        file = root / "Pulumi.yaml"
-        project = yaml.safe_load(file.read_text())
-        project["config"]["ems:database"] = {"value": server.url(name)}
-        file.write_text(yaml.safe_dump(project))
+        use_database(root, server.url(name))
         somebody.place(partition=["normal"], account="grant")
         yield somebody
         slurm.tried("scancel", "--full", "--me")

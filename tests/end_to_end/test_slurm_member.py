@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import shutil
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from ems.base.process import run, uv
 from ems.clusters.slurm import environments as of_place
@@ -22,10 +20,10 @@ from ems.node.environments.recipe import Recipe
 from ems.provenance import environment
 from tests.clusters.slurm_server import GROUP, USERS, SlurmServer, build, environments, slurm
 from tests.databases.servers import PostgresqlServer
+from tests.end_to_end.slurm_user import ROOT, experiment_file, place_file, use_database
 from tests.processes import PATIENCE_S
 
 __all__ = ["slurm"]
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.xdist_group("slurm")
 MEMBER = USERS[0]
 LOCKS = (ROOT / "requirements/ems.txt", of_place.LOCK)
@@ -77,16 +75,11 @@ class Member:
         self.run("git", *who, "commit", "-qm", "A step")
 
     def place(self, **settings: Any) -> None:
-        described = {"kind": "slurm", **environments(), "partition": ["normal"], "account": "grant", **settings}
-        self.write("stacks/Pulumi.sherlock.yaml", yaml.safe_dump({"config": {"ems:cluster": described}}))
+        text = place_file(partition=["normal"], account="grant", **settings)
+        self.write("stacks/Pulumi.sherlock.yaml", text)
 
-    def describe(self, stack: str, job: dict[str, Any], environment: str, **more: Any) -> None:
-        described = {
-            "project": "first", "experimenter": "me", "funding": "unfunded", "code": {"paths": ["experiments/e"]},
-            "environment": environment, "job": job, "results": {"table": stack}, "cluster": {"stack": "sherlock"},
-            **more,
-        }  # fmt: skip
-        self.write(f"stacks/Pulumi.{stack}.yaml", json.dumps({"config": {"ems:experiment": described}}))
+    def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
+        self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **more))
 
 
 @pytest.fixture
@@ -111,10 +104,7 @@ def member(slurm: SlurmServer, postgresql_server: PostgresqlServer) -> Iterator[
     somebody = Member(folder, slurm)
     somebody.run("ems", "init", "lab", cwd=folder / "home")
     with postgresql_server.database() as name:
-        file = somebody.root / "Pulumi.yaml"
-        project = yaml.safe_load(file.read_text())
-        project["config"]["ems:database"] = {"value": postgresql_server.url(name)}
-        file.write_text(yaml.safe_dump(project))
+        use_database(somebody.root, postgresql_server.url(name))
         yield somebody, lambda sql: postgresql_server.execute(sql, name)
         slurm.tried("scancel", "--full", "-u", MEMBER)
     profile.unlink()
@@ -128,8 +118,9 @@ def test_a_member_of_a_group_runs_sweep_and_command_with_modules_in_the_groups_a
     shutil.copytree(ROOT / "environments/svd", user.root / "environments/svd")
     user.write("experiments/e/sweep.py", SWEEP)
     sweep = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 300, 1]}}}
-    user.describe("s", sweep, "svd", cluster={"stack": "sherlock", "workers": 6})
-    user.describe("c", {"command": ["sh", "-c", "echo said; say"]}, "pi", results={"table": "c", "stdout": "csv"})
+    user.describe("s", sweep, cluster={"stack": "sherlock", "workers": 6})
+    said = {"table": "c", "stdout": "csv"}
+    user.describe("c", {"command": ["sh", "-c", "echo said; say"]}, environment="pi", results=said)
     user.place(processes_per_job=2, head={"computes": False}, modules=["tool/2.0"])
     user.commit()
     user.run("ems", "up", "lab")
@@ -138,14 +129,14 @@ def test_a_member_of_a_group_runs_sweep_and_command_with_modules_in_the_groups_a
     user.commit()
     user.run("ems", "up", "sherlock")
     user.run("ems", "up", "s", "c")
-    assert asked("SELECT count(*), count(DISTINCT prefix), min(said), max(said) FROM s") == [
+    assert asked("SELECT count(*), count(DISTINCT prefix), min(said), max(said) FROM e") == [
         (300, 1, "a word", "a word")
     ]
     assert asked("SELECT said FROM c") == [("a word",)]
     ((platform,),) = set(asked("SELECT platform::json -> 'modules' ->> 0 FROM run"))
     assert platform == "tool/1.0"
     assert slurm.run("squeue", "-h") == ""
-    user.describe("d", {"command": ["true"]}, "pi", cluster={"stack": "sherlock", "modules": ["nothing/7"]})
+    user.describe("d", {"command": ["true"]}, cluster={"stack": "sherlock", "modules": ["nothing/7"]})
     user.commit()
     assert "'nothing/7', which cannot be loaded here" in user.run("ems", "up", "d", expect=2)
     assert asked("SELECT count(*) FROM experiment WHERE stack = 'd'") == [(0,)]
