@@ -10,17 +10,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
 from tests.clusters.slurm_server import SlurmServer, slurm
 from tests.end_to_end.conftest import User
+from tests.end_to_end.outputs import COMMAND, described, objects, outputs
 from tests.end_to_end.slurm_sweep import Sweep
-from tests.end_to_end.slurm_user import SlurmUser
+from tests.end_to_end.slurm_user import ROOT, SlurmUser
 from tests.end_to_end.slurm_user import user as of_slurm
 from tests.end_to_end.test_kills import SWEEP_VICTIMS, kill_all, next_command
-from tests.end_to_end.test_outputs import ROOT, described
 
 __all__ = ["of_slurm", "slurm"]
 POINTS = 60
@@ -81,10 +80,6 @@ os.mkfifo(os.path.join(folder, b"pipe"))
 """
 
 
-def outputs(user: User, stack: str = "e") -> list[dict[str, Any]]:
-    return list(json.loads(user.ems("outputs", stack, "--to", "got", "--json").stdout))
-
-
 def assert_all_of_points(user: User, points: list[int], stack: str) -> None:
     """Each point's files, whole, and no other; `points`: what each was called with, in the order of the points."""
     found = {(each["point"], each["name"]): (user.root / each["path"]).read_bytes() for each in outputs(user, stack)}
@@ -92,14 +87,12 @@ def assert_all_of_points(user: User, points: list[int], stack: str) -> None:
     expected |= {(point, "of/all.bin"): SAME for point, _ in enumerate(points)}
     assert found == expected
     assert_nothing_waits(user)
-    kept = sorted(path.name for path in (user.root / ".ems/store").glob("??/*"))
-    assert kept == sorted({hashlib.sha256(content).hexdigest() for content in expected.values()})
+    assert objects(user) == sorted({hashlib.sha256(content).hexdigest() for content in expected.values()})
 
 
 def assert_nothing_waits(user: User) -> None:
-    assert not list((user.root / ".ems/runs").glob("*/outputs")) and not list(
-        (user.root / ".ems/store/incoming").iterdir()
-    )
+    assert not list((user.root / ".ems/runs").glob("*/outputs"))
+    assert not list((user.root / ".ems/store/incoming").iterdir())
 
 
 def has_succeeded(user: User) -> bool:
@@ -143,7 +136,7 @@ def parts(user: User) -> set[Path]:
 
 
 def test_a_command_that_is_killed_while_its_files_are_stored_has_them_whole(user: User) -> None:
-    described(user, HEAVY, {"command": ["python", "experiments/e/job.py"]})
+    described(user, HEAVY, COMMAND)
     command = user.start("up", "e")
     for pause_s in (0.0, 0.2):
         before = parts(user)
@@ -163,7 +156,7 @@ def test_a_command_that_is_killed_while_its_files_are_stored_has_them_whole(user
 
 
 def test_ten_thousand_files_are_kept(user: User) -> None:
-    described(user, NUMEROUS, {"command": ["python", "experiments/e/job.py"]})
+    described(user, NUMEROUS, COMMAND)
     user.ems("up", "e")
     found = outputs(user)
     assert [each["name"] for each in found] == [f"{number:05}" for number in range(MANY)]
@@ -172,7 +165,7 @@ def test_ten_thousand_files_are_kept(user: User) -> None:
 
 
 def test_any_name_is_kept_listed_and_brought(user: User) -> None:
-    described(user, HOSTILE, {"command": ["python", "experiments/e/job.py"]})
+    described(user, HOSTILE, COMMAND)
     user.ems("up", "e")
     listed = json.loads(user.ems("outputs", "e", "--json").stdout)
     found = {each["digest"] for each in listed}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.conftest import User
+from tests.end_to_end.outputs import COMMAND, described, objects, outputs
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -24,23 +25,8 @@ folder = pathlib.Path(os.environ["EMS_OUTPUT_DIR"])
 """
 
 
-def described(user: User, program: str, job: dict[str, Any], results: object = "none", **more: object) -> None:
-    user.experiment()
-    file = user.root / "stacks/Pulumi.e.yaml"
-    said = json.loads(file.read_text())
-    said["config"]["ems:experiment"] |= {"results": results, **more}
-    said["config"]["ems:experiment"]["job"] = job
-    user.write("stacks/Pulumi.e.yaml", json.dumps(said, indent=2))
-    user.write("experiments/e/job.py", program)
-    user.commit("A program with outputs")
-
-
-def objects(user: User) -> list[str]:
-    return sorted(path.name for path in (user.root / ".ems/store").glob("??/*"))
-
-
 def test_what_a_command_leaves_is_kept_listed_and_brought(user: User) -> None:
-    described(user, PROGRAM, {"command": ["python", "experiments/e/job.py"]})
+    described(user, PROGRAM, COMMAND)
     user.ems("up", "e")
     listed = json.loads(user.ems("outputs", "e", "--json").stdout)
     assert [(each["name"], each["size"], each["media_type"], each["point"]) for each in listed] == [
@@ -87,10 +73,9 @@ for line in sys.stdin:
 GRID = [{"x": {"range": [10, 29, 1]}}]
 
 
-def listed(user: User) -> list[tuple[int, str, str]]:
+def contents(user: User) -> list[tuple[int, str, str]]:
     """Point, name and content."""
-    found = json.loads(user.ems("outputs", "e", "--to", "got", "--json").stdout)
-    return [(each["point"], each["name"], (user.root / each["path"]).read_text()) for each in found]
+    return [(each["point"], each["name"], (user.root / each["path"]).read_text()) for each in outputs(user)]
 
 
 def test_each_point_of_a_function_has_its_own(user: User) -> None:
@@ -98,13 +83,13 @@ def test_each_point_of_a_function_has_its_own(user: User) -> None:
     shutil.copytree(ROOT / "environments/svd", user.root / "environments/svd")
     described(user, FUNCTION, job, {"table": "e"}, environment="svd")
     user.ems("up", "e")
-    assert listed(user) == [(point, "half.txt", str(point // 2)) for point in range(1, 10, 2)]
+    assert contents(user) == [(point, "half.txt", str(point // 2)) for point in range(1, 10, 2)]
     assert len(objects(user)) == 5 and (user.root / "got/point-9/half.txt").exists()
 
 
 @pytest.mark.parametrize(("program", "more"), [(EACH, {}), (LINES, {"protocol": "lines"})])
 def test_each_point_of_a_program_has_its_own(user: User, program: str, more: dict[str, Any]) -> None:
-    job = {"command": ["python", "experiments/e/job.py"], "sweep": GRID, **more}
+    job = {**COMMAND, "sweep": GRID, **more}
     described(user, program, job, {"table": "e"} if more else "none")
     user.ems("up", "e")
-    assert listed(user) == [(point, "x.txt", str(point + 10)) for point in range(20)]
+    assert contents(user) == [(point, "x.txt", str(point + 10)) for point in range(20)]
