@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,16 @@ import pytest
 from ems.base.errors import StoreError, StoreUnavailable
 from ems.stores import Content, Source, Store, Unreadable
 
-PUT_AND_READ = """
+PUT = """
 import resource, sys
 from pathlib import Path
 from ems.stores import Source, connect
 store = connect(sys.argv[1], Path())
+print("begun", flush=True)
 with Source(Path(sys.argv[2])) as source:
     kept = store.put(source)
+"""
+READ = """
 assert sum(map(len, store.read(kept.digest))) == kept.size
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -38,11 +43,7 @@ def written(folder: Path, content: bytes, name: str = "file") -> Path:
 
 
 class StoreContract:
-    """A store's tests give `store`, ready to be used, and `objects`: how many contents it has."""
-
-    @pytest.fixture
-    def store(self) -> Store:
-        raise NotImplementedError
+    """A store's tests give the fixture `store`, ready to be used, and these two."""
 
     @pytest.fixture
     def elsewhere(self, store: Store) -> Store:
@@ -104,10 +105,22 @@ class StoreContract:
         for name, size in (("small", LARGE), ("large", 300 * 2**20)):
             with (tmp_path / name).open("wb") as opened:
                 opened.truncate(size)
-        peaks = [int(peak(store.name, str(tmp_path / name))) for name in ("small", "large")]
+        peaks = [peak(store.name, tmp_path / name) for name in ("small", "large")]
         assert peaks[1] - peaks[0] < 130_000, f"{peaks} kB"
 
 
-def peak(*words: str) -> bytes:
+def peak(url: str, file: Path) -> int:
     """The most memory in kB that a process took to put a file into the store and to read it."""
-    return subprocess.run([sys.executable, "-c", PUT_AND_READ, *words], capture_output=True, check=True).stdout
+    done = subprocess.run([sys.executable, "-c", PUT + READ, url, file], stdout=subprocess.PIPE, check=True)
+    return int(done.stdout.split()[-1])
+
+
+@contextmanager
+def putting(url: str, file: Path) -> Iterator[None]:
+    """While a process that has begun to put a file into the store goes on; it is killed at the end."""
+    with subprocess.Popen([sys.executable, "-c", PUT, url, file], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"begun\n"
+        try:
+            yield
+        finally:
+            process.kill()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +15,7 @@ import pytest
 from ems.base.errors import StoreError, StoreUnavailable, UserError
 from ems.stores import KEPT, Source, Store, connect
 from ems.stores.file.store import FolderStore
-from tests.stores.contract import StoreContract, put, written
-
-PUT = """
-import sys
-from pathlib import Path
-from ems.stores import Source, connect
-print("begun", flush=True)
-with Source(Path(sys.argv[2])) as source:
-    connect(sys.argv[1], Path()).put(source)
-"""
+from tests.stores.contract import StoreContract, put, putting, written
 
 
 def contents(folder: Path) -> list[str]:
@@ -35,17 +24,10 @@ def contents(folder: Path) -> list[str]:
 
 class TestFile(StoreContract):
     @pytest.fixture
-    def store(self, tmp_path: Path) -> Store:
-        store = connect("some/store", tmp_path)
-        store.make_ready()
-        return store
-
-    @pytest.fixture
     def elsewhere(self, store, tmp_path) -> Store:
         return connect("some/other", tmp_path)
 
-    def objects(self, store: Store) -> list[str]:
-        assert isinstance(store, FolderStore)
+    def objects(self, store: FolderStore) -> list[str]:
         assert not list((store.folder / "incoming").iterdir())
         return contents(store.folder)
 
@@ -174,10 +156,8 @@ def test_killed_at_any_moment_a_content_is_whole_or_absent(store, tmp_path):
     (content,) = contents(store.folder)
     for part in range(8):
         (store.folder / content).unlink(missing_ok=True)
-        with subprocess.Popen([sys.executable, "-c", PUT, str(store.folder), str(file)], stdout=subprocess.PIPE) as run:
-            assert run.stdout and run.stdout.readline() == b"begun\n"
+        with putting(store.name, file):
             time.sleep(took_s * part / 8)
-            run.send_signal(signal.SIGKILL)
         for found in contents(store.folder):
             assert (store.folder / found).read_bytes() == file.read_bytes()
     kept = put(connect(str(store.folder), tmp_path), file)

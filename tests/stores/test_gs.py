@@ -24,18 +24,15 @@ def bucket(monkeypatch) -> Iterator[Bucket]:
 
 @pytest.fixture
 def store(bucket, tmp_path) -> Store:
-    found = connect("gs://lab-data/a/lab", tmp_path)
+    found = connect("gs://lab-data/a/lab/", tmp_path)
     found.make_ready()
     return found
 
 
 class TestGs(StoreContract):
-    @pytest.fixture
-    def store(self, bucket, tmp_path) -> Store:
+    @pytest.fixture(autouse=True)
+    def served(self, bucket) -> None:
         self.bucket = bucket
-        found = connect("gs://lab-data/a/lab/", tmp_path)
-        found.make_ready()
-        return found
 
     @pytest.fixture
     def elsewhere(self, store, tmp_path) -> Store:
@@ -59,7 +56,7 @@ def test_an_upload_that_is_interrupted_goes_on(store, bucket, tmp_path, status, 
 
 def test_a_service_that_stays_away_is_told(store, bucket, tmp_path):
     bucket.faults += [("POST", 503)] * 1_000
-    with pytest.raises(StoreUnavailable, match="gs://lab-data/a/lab does not answer"):
+    with pytest.raises(StoreUnavailable, match="gs://lab-data/a/lab/ does not answer"):
         put(store, written(tmp_path, b"x"))
     bucket.faults.clear()
     put(store, tmp_path / "file")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -18,16 +15,10 @@ from botocore.session import Session
 
 from ems.base.errors import StoreError, StoreUnavailable, UserError
 from ems.stores import Store, connect
+from tests.processes import PATIENCE_S
 from tests.provenance.test_buckets import running
-from tests.stores.contract import LARGE, StoreContract, put, written
+from tests.stores.contract import LARGE, StoreContract, put, putting, written
 
-PUT = """
-import sys
-from pathlib import Path
-from ems.stores import Source, connect
-with Source(Path(sys.argv[1])) as source:
-    connect("s3://lab-data/a/lab", Path()).put(source)
-"""
 ERROR = "<Error><Code>{}</Code><Message>Not you, or not now.</Message></Error>"
 
 
@@ -117,12 +108,6 @@ def uploads() -> int:
 
 class TestS3(StoreContract):
     @pytest.fixture
-    def store(self, gate, tmp_path) -> Store:
-        found = connect("s3://lab-data/a/lab", tmp_path)
-        found.make_ready()
-        return found
-
-    @pytest.fixture
     def elsewhere(self, store, tmp_path) -> Store:
         return connect("s3://lab-data/b", tmp_path)
 
@@ -156,9 +141,8 @@ def test_a_service_that_stays_away_is_told_and_leaves_nothing(store, gate, tmp_p
 
 def test_a_killed_upload_is_not_seen(store, gate, tmp_path):
     file = written(tmp_path, os.urandom(LARGE))
-    with subprocess.Popen([sys.executable, "-c", PUT, str(file)]) as process:
-        assert gate.passed.wait(60)
-        process.send_signal(signal.SIGKILL)
+    with putting(store.name, file):
+        assert gate.passed.wait(PATIENCE_S)
     assert len(listed()) == 1
     kept = put(store, file)
     assert listed()[f"a/lab/{kept.digest[:2]}/{kept.digest}"] == LARGE
