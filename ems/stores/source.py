@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from ems.base.errors import EmsError
 
-BLOCK = 4 << 20
+BLOCK, BLOCKS = 1 << 20, 4  # which a processor's cache still has when they are hashed
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ class Source:
         return self._before.st_size
 
     def blocks(self) -> Iterator[memoryview]:
-        """The whole content, from its beginning; each piece holds until the next one is asked for.
+        """The whole content, from its beginning; each piece holds until BLOCKS more are asked for.
 
         Of a file that grows, what it had when it was opened: its end might never come.
         """
-        room, left = memoryview(bytearray(BLOCK)), self.size
+        rooms, left = cycle([memoryview(bytearray(min(BLOCK, self.size))) for _ in range(BLOCKS)]), self.size
         with self._reading():
             self._file.seek(0)
-        while left and (count := self._into(room[:left])):
+        while left and (count := self._into(room := next(rooms)[:left])):
             yield room[:count]
             left -= count
 
@@ -79,14 +81,14 @@ class Source:
     def copied(self, write: Callable[[memoryview], Any]) -> Content:
         """Read it once: what was written, whatever the file is meanwhile or afterwards."""
         digest, size = hashlib.sha256(), 0
-        with ThreadPoolExecutor(1) as beside:  # as long as it is written, which takes as long
+        with ThreadPoolExecutor(1) as beside:  # which takes as long as to read and to write
+            hashed: deque[Future[None]] = deque()
             for block in self.blocks():
-                hashed = beside.submit(digest.update, block)
-                try:
-                    write(block)
-                finally:
-                    hashed.result()
+                hashed.append(beside.submit(digest.update, block))
+                write(block)
                 size += len(block)
+                if len(hashed) == BLOCKS:
+                    hashed.popleft().result()
         return Content(digest.hexdigest(), size)
 
     def content(self) -> Content:
