@@ -12,8 +12,9 @@ EmsError                       exit  meaning
 ├── EngineError                5     Pulumi is missing or failed
 ├── ExperimentFailed           6     the experiment ended, but not with `succeeded`
 ├── Busy                       7     somebody else is at work on this stack or experiment
-└── StoreError                 8     the lab's store of files cannot do what was asked
-    └── StoreUnavailable       8     it does not answer now, or is full; the same call may work later
+├── StoreError                 8     the lab's store of files cannot do what was asked
+│   └── StoreUnavailable       8     it does not answer now, or is full; the same call may work later
+└── Unreachable                9     a place far away does not answer now; the same call may work later
 """
 
 from __future__ import annotations
@@ -133,3 +134,9 @@ class StoreError(EmsError):
 
 class StoreUnavailable(StoreError):
     """The store does not answer now, or is full; the same call may work later."""
+
+
+class Unreachable(EmsError):
+    """A place far away does not answer now, or nobody is logged in there; the same call may work later."""
+
+    exit_code = 9

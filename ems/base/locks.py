@@ -42,10 +42,15 @@ def lock_folder(folder: Path) -> Path:
     """
     if not (folder / SHARED).exists() and not (folder.is_dir() and filesystems.network(folder)):
         return folder
+    below = own_folder() / "locks" / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    below.mkdir(parents=True, exist_ok=True)
+    return below
+
+
+def own_folder() -> Path:
+    """The user's own on this machine's disk, of a short path. PermissionError: there is one that is another user's."""
     own = LOCAL / f"ems-{os.getuid()}"
     own.mkdir(mode=0o700, exist_ok=True)
     if own.is_symlink() or own.stat().st_uid != os.getuid():
         raise PermissionError(1, "another user's", str(own))
-    below = own / "locks" / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
-    below.mkdir(parents=True, exist_ok=True)
-    return below
+    return own

@@ -37,6 +37,7 @@ EXIT_CODES = """
   6    the experiment failed, was cancelled or expired
   7    somebody else is at work on it
   8    the lab's store of files cannot do what was asked
+  9    a place is not reached now
   130  interrupted; 141: the reader of a pipe went away
 """
 
