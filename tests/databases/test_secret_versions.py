@@ -16,7 +16,7 @@ from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.databases import connect
 from ems.databases.postgresql.secret_versions import password, taken_out
 from tests.databases.secret_stores import ARN, GOOGLE, LATEST, PASSWORD, version_id
-from tests.provenance.test_buckets import running
+from tests.moto_server import running
 
 pytestmark = pytest.mark.xdist_group("secret_versions")
 HERE = Path()

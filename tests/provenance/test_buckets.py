@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,31 +12,16 @@ from pyarrow.fs import FileSystem
 
 from ems.base.errors import ProvenanceError
 from ems.provenance.downloads import download
+from tests.moto_server import log_in, moto, running
 from tests.provenance.gs_server import CONTENT, KEY
 
-
-@contextmanager
-def running(*command: str) -> Iterator[str]:
-    """The URL of a server that tells on standard error that it is `Running on` it."""
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
-        assert server.stderr
-        line = next(line for line in server.stderr if b"Running on" in line)
-        yield "http://" + line.decode().partition("http://")[2].split()[0]
-        server.terminate()
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with running("-m", "moto.server", "-H", "127.0.0.1", "-p", "0") as url:
-        yield url
+__all__ = ["moto"]
 
 
 @pytest.fixture
 def s3(moto, tmp_path, monkeypatch) -> str:
-    """A bucket with the file; the credentials stand in a profile, as people have them."""
-    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = id\naws_secret_access_key = word\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_PROFILE", "lab")
+    """A bucket with the file."""
+    log_in(tmp_path, monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     bucket, _ = FileSystem.from_uri("s3://lab-data?allow_bucket_creation=true")
     bucket.create_dir("lab-data")

@@ -15,10 +15,11 @@ from botocore.session import Session
 
 from ems.base.errors import StoreError, StoreUnavailable, UserError
 from ems.stores import Store, connect
+from tests.moto_server import log_in, moto
 from tests.processes import PATIENCE_S
-from tests.provenance.test_buckets import running
 from tests.stores.contract import LARGE, StoreContract, put, putting, written
 
+__all__ = ["moto"]
 ERROR = "<Error><Code>{}</Code><Message>Not you, or not now.</Message></Error>"
 
 
@@ -67,20 +68,12 @@ class Gate(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    with running("-m", "moto.server", "-H", "127.0.0.1", "-p", "0") as url:
-        yield url
-
-
 @pytest.fixture
 def gate(moto, tmp_path, monkeypatch) -> Iterator[type[Gate]]:
     found = type("Own", (Gate,), {"server_at": moto, "faults": [], "passed": threading.Event()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), found)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    (tmp_path / "credentials").write_text("[lab]\naws_access_key_id = id\naws_secret_access_key = word\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_PROFILE", "lab")
+    log_in(tmp_path, monkeypatch)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
     HTTPConnection(urlsplit(moto).netloc).request("POST", "/moto-api/reset")
