@@ -96,9 +96,6 @@ def test_a_program_sees_each_value_as_its_documented_text(teller: ProcessPoolExe
     assert told["json"] == {"a": value, "b": 0.5}
 
 
-SHELL = ["bash", "-c", "{x}"]
-
-
 def shell(bench: Bench, *scripts: str, **options: object) -> Programs:
     """A grid whose points are scripts of bash."""
     return Programs(bench, ["bash", "-c", "{x}"], points=len(scripts), sweep={"x": list(scripts)}, **options)
