@@ -37,7 +37,7 @@ def test_two_thousand_points_are_computed_on_three_nodes(user: SlurmUser, slurm:
         time.sleep(0.2)
     sweep.finish(command)
     sweep.assert_whole()
-    assert len(nodes) == 2 or len(nodes) == 3, "12 processes need two nodes"
+    assert len(nodes) in {2, 3}, "12 processes need two nodes"
 
 
 def test_fifty_preemptions_of_workers_and_heads_lose_and_double_nothing(user: SlurmUser, slurm: SlurmServer) -> None:
