@@ -34,7 +34,8 @@ from tests.processes import PATIENCE_S
 CLUSTER, ACCOUNTS = "emstest", ("grant", "other")
 USERS = ("ems-tester", "ems-colleague")  # without rights, in one group
 GROUP = "ems-testers"
-CPUS, MEMORY_MB = 8, 16_000
+NODES, CPUS, MEMORY_MB = 3, 8, 16_000
+GPUS = 2  # of the first node
 
 SLURM_CONF = """\
 ClusterName={cluster}
@@ -154,12 +155,12 @@ class SlurmServer:
     ports: tuple[int, ...]
 
     @classmethod
-    def make(cls, nodes: int = 3, gpus: int = 2) -> SlurmServer:
-        """A new one, started; the first node declares `gpus`."""
+    def make(cls) -> SlurmServer:
+        """A new one, started."""
         folder = Path(tempfile.mkdtemp(prefix="ems-slurm-", dir="/tmp"))
         folder.chmod(0o755)
-        server = cls(folder, tuple(free_port() for _ in range(3 + nodes)))
-        server._configure(gpus)
+        server = cls(folder, tuple(free_port() for _ in range(3 + NODES)))
+        server._configure()
         make_users()
         server._start_accounting()
         server.start()
@@ -168,26 +169,23 @@ class SlurmServer:
     @property
     def names(self) -> list[str]:
         """Of the nodes."""
-        return [f"n{number}" for number in range(1, len(self.ports) - 2)]
+        return [f"n{number}" for number in range(1, 1 + NODES)]
 
     @property
     def variables(self) -> dict[str, str]:
         """With which Slurm's commands find it, and jobs what `uv` has fetched before."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf"), "UV_CACHE_DIR": uv("cache", "dir").strip()}
 
-    def run(self, *words: str, user: str = "root") -> str:
+    def run(self, *words: str) -> str:
         """What a command prints; it must succeed."""
-        done = self.tried(*words, user=user)
+        done = self.tried(*words)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def tried(self, *words: str, user: str = "root") -> subprocess.CompletedProcess[str]:
-        """A command, run by `user` in their home folder."""
-        person = pwd.getpwnam(user)
-        variables = {**os.environ, **self.variables, "HOME": person.pw_dir, "USER": user, "LOGNAME": user}
-        groups = os.getgrouplist(user, person.pw_gid)
+    def tried(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, in the server's folder, so that what jobs print goes with it."""
         return subprocess.run(
-            words, env=variables, cwd=person.pw_dir, user=person.pw_uid, group=person.pw_gid, extra_groups=groups,
+            words, env={**os.environ, **self.variables}, cwd=self.folder,
             text=True, capture_output=True, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -236,7 +234,7 @@ class SlurmServer:
                 process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _configure(self, gpus: int) -> None:
+    def _configure(self) -> None:
         for name in (
             "state",
             "spool",
@@ -250,10 +248,10 @@ class SlurmServer:
         (self.folder / "munge").chmod(0o700)
         (self.folder / "prolog").write_text("#!/bin/sh\nexit 0\n")
         (self.folder / "prolog").chmod(0o755)
-        for number in range(gpus):
+        for number in range(GPUS):
             os.mknod(self.folder / f"gpu{number}", stat.S_IFCHR | 0o666, os.makedev(1, 3))  # as /dev/null
         (self.folder / "gres.conf").write_text(
-            f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{gpus - 1}] Flags=nvidia_gpu_env\n"
+            f"NodeName=n1 Name=gpu File={self.folder}/gpu[0-{GPUS - 1}] Flags=nvidia_gpu_env\n"
         )
         host = socket.gethostname().partition(".")[0]
         words = {
@@ -263,7 +261,7 @@ class SlurmServer:
         nodes = [
             NODE.format(
                 name=name, host=host, port=port, cpus=CPUS, memory_mb=MEMORY_MB,
-                gres=f" Gres=gpu:{gpus}" if name == "n1" else "",
+                gres=f" Gres=gpu:{GPUS}" if name == "n1" else "",
             )
             for name, port in zip(self.names, self.ports[3:], strict=True)
         ]  # fmt: skip
@@ -326,8 +324,8 @@ def _command_line(process: psutil.Process) -> str:
 
 
 @contextmanager
-def started(nodes: int = 3) -> Iterator[SlurmServer]:
-    server = SlurmServer.make(nodes)
+def started() -> Iterator[SlurmServer]:
+    server = SlurmServer.make()
     try:
         yield server
     finally:
