@@ -54,8 +54,12 @@ class TestLaptop(OnThisMachine):
 
     # An agent that hangs
 
-    def hung(self, here: Lab, experiment: Experiment) -> psutil.Process:
-        """Its agent, stopped outside of a transaction: within one it would lock the database."""
+    def hung(self, place: Place, here: Lab, wait_s: float) -> tuple[Experiment, psutil.Process]:
+        """Its agent is stopped outside of a transaction: within one it would lock the database."""
+        experiment = self.prepared(place, here, wait_s=wait_s)
+        config = AgentConfig.read(here.run_dir(experiment.id))
+        dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         (agent,) = self.agents(here, experiment)
         while True:
             agent.suspend()
@@ -63,17 +67,13 @@ class TestLaptop(OnThisMachine):
             connection = sqlite3.connect(here.root / ".ems/ems.db", timeout=0, isolation_level=None)
             with closing(connection), suppress(sqlite3.OperationalError):
                 connection.execute("BEGIN IMMEDIATE")
-                return agent
+                return experiment, agent
             agent.resume()
             time.sleep(0.02)
 
     def test_its_starter_replaces_it_past_the_lease(self, place, here, monkeypatch):
         monkeypatch.setattr(local, "SILENT_S", 8.0)  # enough for the next one to begin
-        experiment = self.prepared(place, here, wait_s=2)
-        config = AgentConfig.read(here.run_dir(experiment.id))
-        dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
-        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
-        agent = self.hung(here, experiment)
+        experiment, agent = self.hung(place, here, wait_s=2)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
         assert not agent.is_running() and len(place._agents._started[experiment.id]) == 2
@@ -103,11 +103,7 @@ class TestLaptop(OnThisMachine):
 
     def test_a_stop_ends_it(self, place, here, monkeypatch):
         monkeypatch.setattr(lock, "LEAVES_S", 0.5)
-        experiment = self.prepared(place, here, wait_s=600)
-        config = AgentConfig.read(here.run_dir(experiment.id))
-        dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
-        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
-        agent = self.hung(here, experiment)
+        experiment, agent = self.hung(place, here, wait_s=600)
         assert lifecycle.stop(here, experiment).state is State.CANCELLED
         psutil.wait_procs([agent], timeout=PATIENCE_S)
         assert not alive(agent.pid)

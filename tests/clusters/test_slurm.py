@@ -41,7 +41,7 @@ def settings(here: Lab, text: str = "{}") -> None:
 
 class TestSlurm(FolderPlaceContract):
     @pytest.fixture(autouse=True)
-    def reached(self, slurm: SlurmServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def reached(self, slurm: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in slurm.variables.items():
             monkeypatch.setenv(name, value)
 
