@@ -65,6 +65,17 @@ def test_what_comes_out_otherwise_is_told(proposing: Proposing) -> None:
     assert second["same_rows"] and second["difference"].startswith("its point 1 is x=0.5")
 
 
+def test_rounds_are_proposed_again_by_the_code_of_the_commit(proposing: Proposing) -> None:
+    """Not by that of the working tree, which a relative PYTHONPATH would name where the command is typed."""
+    job = {"function": "study:measure", "propose": "study:halve", "sweep": {"x": [0.0, 1.0]}}
+    study = "experiments/threshold"
+    proposing.study("threshold", BISECTION, {"job": job, "env": {"PYTHONPATH": study}, "limits": {"max_rounds": 3}})
+    proposing.ems("up", "threshold")
+    proposing.write(f"{study}/study.py", BISECTION.replace("(low + high) / 2", "0.25"))
+    assert {each["difference"] for each in proposing.rounds("threshold", "--replay")[1:]} == {""}
+    assert not (proposing.root / study / "__pycache__").exists()
+
+
 def test_an_optimizer_that_asks_and_tells(proposing: Proposing) -> None:
     proposing.study("tuning", TUNING, {**TUNING_KEYS, "results": {"table": "tuning"}})
     done = proposing.ems("up", "tuning")

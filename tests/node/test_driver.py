@@ -80,6 +80,19 @@ def test_a_module_of_the_code_comes_before_one_of_python(start: Start, tmp_path:
     assert [row["x"] for row in run.rows().values()] == [4, 4]
 
 
+def test_folders_of_the_code_that_pythonpath_names_are_found(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the process was started, and whatever lies there."""
+    for folder, number in ((tmp_path / "src", 1), (tmp_path / "code/src", 4)):
+        folder.mkdir(parents=True)
+        (folder / "inner.py").write_text(f"mine = {number}\n")
+    monkeypatch.setenv("PYTHONPATH", "src:/elsewhere")
+    run = start("f", numbers(2), code="import inner\ndef f(n):\n    return {'x': inner.mine}\n")
+    assert run.wait() == 0, run.log
+    assert [row["x"] for row in run.rows().values()] == [4, 4]
+
+
 def test_workers_see_the_order(start: Start) -> None:
     run = start("about", numbers(1), threads=3)
     assert run.wait() == 0, run.log

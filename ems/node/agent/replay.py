@@ -87,7 +87,7 @@ def _started(config: AgentConfig, spec: Mapping[str, Any], folder: Path, output:
     code, here = str(unpacked / "code"), str(folder)
     order = Order(job.get("function", ""), [], code, here, here, here, 1, job["threads"], propose=job["propose"])
     python = str(built / "bin" / "python")
-    where = Surroundings(python, str(unpacked / "ems.zip"), variables, output)
+    where = Surroundings(python, str(unpacked / "ems.zip"), variables, output, code)
     return str(_written(folder / "order.json", asdict(order))), where
 
 

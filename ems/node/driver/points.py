@@ -121,10 +121,14 @@ def read_order(file: str) -> Order:
 
 
 def enter(order: Order) -> None:
-    """Make the folder of the code the working directory, and the first place that modules are imported from."""
+    """Make the folder of the code the working directory, and the first place that modules are imported from.
+
+    The next ones are its folders that PYTHONPATH names, as src: Python took them from where this process was started.
+    """
     os.chdir(order.code)
-    if order.code not in sys.path:
-        sys.path.insert(0, order.code)
+    named = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    folders = [str(Path(order.code, each)) for each in named if not Path(each).is_absolute()]
+    sys.path[:0] = [each for each in dict.fromkeys([order.code, *folders]) if each not in sys.path]
 
 
 def load(order_file: str, position: Position, shared: SharedMemory) -> Task:

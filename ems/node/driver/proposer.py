@@ -28,12 +28,16 @@ END_S = 1.0  # from the end of a pipe to that of the process
 
 @dataclass(frozen=True)
 class Surroundings:
-    """In what the processes run: those of this one, where nothing else is said. `source`: where EMS's modules are."""
+    """In what the processes run: those of this one, where nothing else is said. `source`: where EMS's modules are.
+
+    `folder`: the working directory in which they start.
+    """
 
     python: str = sys.executable
     source: str = SOURCE
     variables: Mapping[str, str] | None = None
     output: int | None = None  # a descriptor
+    folder: str | None = None
 
 
 SAME = Surroundings()
@@ -85,7 +89,7 @@ class _Process:
         theirs = (asked, answered, driver)
         command = [here.python, "-c", BOOT, here.source, order_file, *map(str, theirs)]
         self._process = subprocess.Popen(
-            command, pass_fds=theirs, env=here.variables, stdout=here.output, stderr=here.output
+            command, pass_fds=theirs, env=here.variables, stdout=here.output, stderr=here.output, cwd=here.folder
         )
         for descriptor in theirs:
             os.close(descriptor)
