@@ -70,9 +70,19 @@ class Commands(TyperGroup):
             show_error(usage.told(error))
         raise typer.Exit(UserError.exit_code)
 
+    def _written(self, ctx: Any) -> Any:
+        """Run the command; BrokenPipeError also where its last words, still buffered, have no reader."""
+        try:
+            found = super().invoke(ctx)
+        except typer.Exit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return self._written(ctx)
         except usage.Usage as error:
             if usage.is_help(error):
                 raise
