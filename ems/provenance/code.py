@@ -42,6 +42,7 @@ LEFT_OUT = re.compile(  # where nothing is declared: what is EMS's, what people 
 SHOWN = 10
 NOT_CODE = "What of it is not code, list in .gitignore."
 MADE = re.compile(r"(^|/)(\.[^/]*|__pycache__|node_modules|[^/]+\.egg-info)/?$|\.(pyc|pyo|o|so|aux|log)$")
+CACHED = re.compile(r"(^|/)__pycache__/")  # what Python makes of the code, and makes anew where it is not
 CONFLICTS = {"DD", "AU", "UD", "UA", "DU", "AA", "UU"}  # git's letters of files that a merge left open
 
 
@@ -223,7 +224,9 @@ def _unclean(lab: WorkTree, code: CodeSpec, environment: Sequence[str], stack_fi
     changed = [
         (letters, path)
         for letters, path in found
-        if path != content_path and (path == stack_path or _is_in(path, needed) or _is_wanted(lab, path, code))
+        if path != content_path
+        and not (letters == "??" and CACHED.search(path))
+        and (path == stack_path or _is_in(path, needed) or _is_wanted(lab, path, code))
     ]
     changed += _stack_file_change(lab, content_path, stack_file)
     conflicts = [path for letters, path in found if letters in CONFLICTS]

@@ -46,6 +46,7 @@ def test_the_offered_command_mends_it(lab, monkeypatch):
         {"notebooks/new.ipynb": "{}"},
         {"stacks/Pulumi.other.yaml": "config: {}"},
         {"data/big.csv": "1\n"},
+        {"experiments/__pycache__/fit.cpython-311.pyc": "x"},
     ],
 )
 def test_a_change_elsewhere_is_nobodys_business(lab, change):
