@@ -54,6 +54,10 @@ def with_lab(pulumi: Pulumi, stacks: StackFiles, names: list[str], say: Say) -> 
             raise
         except DatabaseError:  # what is wrong with it is told where it is used
             lacking = False
+    if lacking and len(names) == 1:  # before an engine is fetched for what would not run
+        resolved = preflight.require(stacks, names[0])
+        if resolved:
+            preflight.require_sources(stacks, names[0], resolved)
     if lacking:
         say(f"The database lacks the lab, or a part of it, so that is registered first: ems up {laboratory}")
     return [laboratory, *names] if lacking else names

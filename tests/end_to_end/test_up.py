@@ -247,6 +247,10 @@ def test_the_first_up_in_a_new_lab_registers_the_lab_first_and_later_ones_what_i
     scaffold.init(tmp_path / "lab")
     user = User(tmp_path / "lab")
     try:
+        user.write("experiments/pi/more.py", "")
+        refused = user.ems("up", "pi", expect=3).stderr
+        assert "Not as in the last commit" in refused and "registered first" not in refused
+        user.commit("More")
         shown = user.ems("up", "pi").stderr
         assert "registered first: ems up lab" in shown
         assert user.query("SELECT state FROM experiment") == [("succeeded",)]
