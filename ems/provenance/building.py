@@ -16,7 +16,7 @@ from pathlib import Path
 from ems.base import aside, seal
 from ems.base.errors import ProvenanceError
 from ems.base.locks import exclusive
-from ems.base.messages import Say, quiet, some
+from ems.base.messages import Say, counted, quiet, some
 from ems.base.process import CommandFailed, uv
 from ems.provenance import wishes
 from ems.provenance.environment import LOCK, MARKER, PYTHON, WISHES, Environment, built_folder, is_intact, python_path
@@ -127,7 +127,7 @@ def _make(environment: Environment, folder: Path, say: Say) -> None:
     wanted = folder / MARKER
     unfinished = wanted.with_suffix(".part")
     unfinished.write_text(environment.lock, encoding="utf-8")
-    say(f"{len(list(wishes.lines(environment.lock)))} packages")
+    say(counted(len(list(wishes.lines(environment.lock))), "package"))
     try:
         options = ("--quiet", "--require-hashes", "--allow-empty-requirements", "--python", str(python_path(folder)))
         # Copies: links would let a job write into uv's cache. Compiled now, as nothing can be written there later.

@@ -109,7 +109,7 @@ def _lines(found: PilotObject, experiment: Experiment) -> Iterator[rich.text.Tex
     measured, point_s, per_s = found["measured"], found["point_s"], found["points_per_s"]
     if measured and point_s and per_s:
         workers = counted(measured["workers"], "worker")
-        yield Text(f"rate      {per_s:.3g} points/s on {workers}, {_seconds(point_s)} of a worker for a point")
+        yield Text(f"rate      {_rate(per_s)} points/s on {workers}, {_seconds(point_s)} of a worker for a point")
         yield Text(f"memory    {measured['memory_mb']:,.0f} MB at most in a worker")
     else:
         yield Text("rate      not known: the newest run computed no point", "dim")
@@ -133,6 +133,10 @@ def _said(place: PlaceObject) -> str:
 
 def _spoken(hours: float) -> str:
     return "less than a second" if hours * 3600 < 1 else duration(timedelta(hours=hours))
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _seconds(seconds: float) -> str:

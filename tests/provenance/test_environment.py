@@ -188,7 +188,7 @@ def test_a_build_has_the_packages_and_its_scripts_work_after_the_rename():
     script = subprocess.run([built / "bin/tabulate"], input="1 2\n", capture_output=True, text=True, check=True)
     assert script.stdout.splitlines()[1] == "1  2"
     assert said[0] == f"environment small: Python {HERE}"
-    assert "environment small: 1 packages" in said
+    assert "environment small: 1 package" in said
     again = []
     assert building.build(make(f"# the same\n{TABULATE}"), again.append) == built
     assert again == []
@@ -262,7 +262,7 @@ def test_two_builds_at_once_give_one_environment():
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         results = pool.starmap(_build, [(TABULATE, HERE)] * 2, chunksize=1)
     assert results[0][0] == results[1][0]
-    assert sum("environment small: 1 packages" in said for _, said in results) == 1
+    assert sum("environment small: 1 package" in said for _, said in results) == 1
     assert outside_python(results[0][0], "-c", "import tabulate; print(tabulate.__version__)") == "0.9.0"
 
 
@@ -271,11 +271,11 @@ def test_a_build_that_is_killed_leaves_nothing_that_is_used(tmp_path):
     program = (
         "import sys, time\nfrom ems.provenance import building, environment\n"
         f"wanted = environment.Environment('small', {HERE!r}, {TABULATE!r})\n"
-        "def say(step):\n    print(step, flush=True)\n    time.sleep('packages' in step and 600)\n"
+        "def say(step):\n    print(step, flush=True)\n    time.sleep('1 package' in step and 600)\n"
         "building.build(wanted, say)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert any("packages" in line for line in process.stdout)
+    assert any("1 package" in line for line in process.stdout)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
@@ -343,7 +343,7 @@ def test_one_that_an_older_ems_built_is_built_anew():
     unlisted(built)
     said = []
     building.build(make(TABULATE), said.append)
-    assert "environment small: 1 packages" in said and environment.is_intact(built)
+    assert "environment small: 1 package" in said and environment.is_intact(built)
 
 
 def test_a_built_tree_is_read_only_and_use_does_not_change_it():

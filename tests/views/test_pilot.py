@@ -56,6 +56,11 @@ def test_the_rest_is_told_for_each_place(piloted: Experiment) -> None:
     )
 
 
+def test_high_rates_are_whole_numbers(piloted: Experiment) -> None:
+    quick = replace(piloted, platform=json.dumps({"measured": MEASURED | {"worker_s": MEASURED["points"] / 7_600}}))
+    assert "rate      15,200 points/s on 2 workers" in pilot.page(pilot.as_object(quick, places(quick)), quick).plain
+
+
 @pytest.mark.parametrize(
     "platform", ["", json.dumps({"measured": None}), json.dumps({"measured": MEASURED | {"points": 0}})]
 )

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ems.base.errors import ProvenanceError
-from ems.base.messages import Say
+from ems.base.messages import Say, counted
 from ems.node.environments import archive
 from ems.node.environments.python import Python
 from ems.node.environments.recipe import Order, Recipe
@@ -33,7 +33,7 @@ def build(recipe: Recipe, python: Python, folder: Path, scratch: Path, order: Or
         uv("venv", "--no-project", "--relocatable", "--python", str(python.path), str(made))
         lock = Path(below, "requirements.txt")
         lock.write_text(recipe.lock, encoding="utf-8")
-        say(f"{recipe.lock.count('==')} packages")
+        say(counted(recipe.lock.count("=="), "package"))
         options = ("--require-hashes", "--allow-empty-requirements", "--link-mode", "copy", "--compile-bytecode")
         uv("pip", "sync", *options, "--python", str(made / "bin/python"), str(lock))
         say("archiving")
