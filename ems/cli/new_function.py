@@ -6,15 +6,13 @@ Its module is read, and never imported.
 from __future__ import annotations
 
 import ast
-import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ems.base.errors import UserError
 from ems.base.messages import nearest
+from ems.cli import new_roots
 from ems.cli.yaml_text import Value, listed
-from ems.provenance import packages
 from ems.stack.fields import AXIS, FUNCTION
 
 FILL_IN = "# FILL IN"
@@ -83,7 +81,7 @@ def read(name: str, root: Path) -> Called:
 
 def _file(root: Path, module: str) -> Path:
     below = module.replace(".", "/")
-    places = [root / folder for folder in ("", *_roots(root))]
+    places = [root / folder for folder in ("", *new_roots.of(root))]
     files = [place / name for place in places for name in (f"{below}/__init__.py", f"{below}.py")]
     if found := next((file for file in files if file.is_file()), None):
         return found
@@ -91,16 +89,6 @@ def _file(root: Path, module: str) -> Path:
     raise UserError(
         f"The module {module} is not there: {looked}.", "Name it from the lab's folder: --function MODULE:NAME"
     )
-
-
-def _roots(root: Path) -> Iterator[str]:
-    """The folders, below the lab's, in which its own package has modules."""
-    try:
-        said = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        said = {}
-    yield from packages.named_roots(said)
-    yield "src"
 
 
 def _called(name: str, file: Path, function: ast.FunctionDef) -> Called:

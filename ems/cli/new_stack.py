@@ -11,7 +11,7 @@ from ems.base.errors import UserError
 from ems.cli import new_description as descriptions
 from ems.cli import new_function as functions
 from ems.cli import new_program as programs
-from ems.cli import scaffold
+from ems.cli import new_roots, scaffold
 from ems.cli import yaml_text as text
 from ems.cli.adopting import MAIN
 from ems.lab import Lab
@@ -54,15 +54,17 @@ def of_command(lab: Lab, name: str, line: str) -> Written:
     program = programs.read(line, lab.root, Path.cwd())
     script = next((word for word in program.words if (lab.root / word).is_file()), "")
     notes = (f"Give values to {', '.join(program.blanks)}.",) if program.blanks else ()
-    return _write(lab, name, program, env=program.env, files=True, code=script, notes=notes)
+    env = new_roots.of_program(lab.root, program.words) | program.env
+    return _write(lab, name, program, env=env, files=True, code=script, notes=notes)
 
 
 def of_function(lab: Lab, name: str, function: str) -> Written:
     """A stack file for a function that exists, module:name; UserError as of `functions.read`."""
     called = functions.read(function, lab.root)
     blank = [axis.name for axis in called.axes if axis.values is None]
-    notes = (f"Give values to {', '.join(blank)}, which have no default.",) if blank else ()
-    return _write(lab, name, called, notes=notes, code=called.file.relative_to(lab.root).as_posix())
+    notes = (f"Give values to what has no default: {', '.join(blank)}.",) if blank else ()
+    env = new_roots.of_function(lab.root, called.file, function.partition(":")[0])
+    return _write(lab, name, called, env=env, notes=notes, code=called.file.relative_to(lab.root).as_posix())
 
 
 def of_file(lab: Lab, name: str, file: Path, function: str = "") -> Written:
@@ -73,13 +75,16 @@ def of_file(lab: Lab, name: str, file: Path, function: str = "") -> Written:
     grid = descriptions.read(file)
     table = descriptions.table(grid.table)
     notes = [f"The table {grid.table} is called {table} here."] if table != grid.table else []
+    env: dict[str, str] = {}
     if function:
-        known = {axis.name for axis in functions.read(function, lab.root).axes}
+        called = functions.read(function, lab.root)
+        env = new_roots.of_function(lab.root, called.file, function.partition(":")[0])
+        known = {axis.name for axis in called.axes}
         for axis in sorted({axis for each in grid.grids for axis in each} - known):
             raise UserError(f"{function} has no parameter {axis}, which {file.name} has.", "Name another function.")
     else:
         notes.append("Name the function that computes a point, as job.function.")
-    return _write(lab, name, Described(function, grid), table=table, notes=tuple(notes))
+    return _write(lab, name, Described(function, grid), table=table, env=env, notes=tuple(notes))
 
 
 def _write(

@@ -36,6 +36,7 @@ reprlib select selectors shlex shutil signal site stat string struct subprocess 
 traceback types typing warnings weakref zipimport zlib
 """
 LOADED_FIRST = frozenset(_LOADED.split())  # by a worker, before the code's folder comes first on its path
+PATHS = "PYTHONPATH"
 CONTEXT = "context"  # the keyword by which a sweep's function is given what `setup` returns
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 JOB = "ems:experiment.job"
@@ -46,7 +47,9 @@ def refuse(objects: Objects, code: Code, experiment: ExperimentSpec, environment
 
     `objects`: those of the repository that has the code.
     """
-    job, there = experiment.job, _There(objects, code, environment, "PYTHONPATH" in experiment.env)
+    named = [each for each in experiment.env.get(PATHS, "").split(":") if each]
+    folders = tuple(folder for each in named if _is_folder(code, folder := posixpath.normpath(each)))
+    job, there = experiment.job, _There(objects, code, environment, folders, more=len(folders) < len(named))
     if links := list(_broken_links(objects, code)):
         problem = f"hold symbolic links to what the job does not have: {some(links)}; add that, or leave them out"
         raise StackFileError([Fault("ems:experiment.code.paths", problem)])
@@ -112,11 +115,12 @@ def _program_faults(code: Code, job: CommandJob | CommandSweepJob) -> Iterator[F
 
 @dataclass(frozen=True)
 class _There:
-    """Where modules come from. `more`: also from folders that `env:` names, of the code or of the machine."""
+    """Where modules come from. `folders`: those of the code that `env:` names; `more`: it names others, too."""
 
     objects: Objects
     code: Code
     environment: Environment
+    folders: tuple[str, ...] = ()
     more: bool = False
 
     def lacks(self, top: str) -> bool | None:
@@ -136,13 +140,15 @@ def _function_faults(there: _There, key: str, function: str, taken: Taken | None
     module, _, name = function.partition(":")
     key = f"{JOB}.{key}"
     top = module.partition(".")[0]
-    there = dataclasses.replace(there, code=_importable(there.code, there.environment))
+    shipped = there.code
+    there = dataclasses.replace(there, code=_importable(there))
     objects, code, environment = there.objects, there.code, there.environment
     in_code = sorted({file.path.partition("/")[0].removesuffix(".py") for file in code.files if _is_code(file.path)})
     if top not in in_code:  # of the environment
         if there.lacks(top):
             where = f"neither code.paths nor the environment {environment.name} have"
-            yield Fault(key, f"is in {module}, which {where}: {nearest(module, _modules(code))}")
+            way = _below(shipped, module) or nearest(module, _modules(code))
+            yield Fault(key, f"is in {module}, which {where}: {way}")
         return
     is_folder = _file(code, top) is None  # which any module of that name precedes
     if top in LOADED_FIRST or (is_folder and top in sys.stdlib_module_names):
@@ -157,9 +163,25 @@ def _function_faults(there: _There, key: str, function: str, taken: Taken | None
     yield from _definition_faults(_source(objects, source), key, name, environment, taken)
 
 
-def _importable(code: Code, environment: Environment) -> Code:
-    """The code as Python sees it: also from the folders of the repository's own packages, as src/."""
-    roots = [f"{root}/" for package in environment.packages for root in package.roots if root != "."]
+def _is_folder(code: Code, path: str) -> bool:
+    return any(path == "." or file.path.startswith(f"{path}/") for file in code.files)
+
+
+def _below(code: Code, module: str) -> str:
+    """What lets Python find a module that the code has in a folder, as src/; "" if it has none."""
+    path = module.replace(".", "/")
+    for file in code.files:
+        for end in (f"/{path}.py", f"/{path}/__init__.py"):
+            if file.path.endswith(end):
+                return f"{file.path} is it with env: {{{PATHS}: {file.path.removesuffix(end)}}}"
+    return ""
+
+
+def _importable(there: _There) -> Code:
+    """The code as Python sees it: also from its folders that `env:` names, and those of its packages, as src/."""
+    code, packages = there.code, there.environment.packages
+    named = dict.fromkeys([*there.folders, *(root for package in packages for root in package.roots)])
+    roots = [f"{root}/" for root in named if root != "."]
     inside = (
         dataclasses.replace(file, path=file.path.removeprefix(root))
         for root in roots

@@ -344,7 +344,7 @@ class TestEnvironments:
 def test_the_command_says_what_it_wrote_and_what_is_to_be_said(here):
     (here.root / "flat.py").write_text("def f(m): ...\n")
     done = run("new", "fit", "--function", "flat:f")
-    assert "wrote stacks/Pulumi.fit.yaml" in done.stdout and "Give values to m" in done.stdout
+    assert "wrote stacks/Pulumi.fit.yaml" in done.stdout and "Give values to what has no default: m." in done.stdout
     refused = execute("new", "b", "--function", "flat:f", "--command", "x")
     assert refused.returncode == 2 and "Say one of them" in refused.stderr
 

@@ -56,6 +56,7 @@ FILES = {
     "code/x.py": "def f(x): return {}\n",
     "ems/x.py": "def f(x): return {}\n",
     "profile.py": "def f(x): return {}\n",
+    "src/job_code.py": "def f(x): return {}\n",
     "run/job.py": "print(1)\n",
     "run/job.sh": "echo\n",
 }
@@ -191,9 +192,21 @@ def test_modules_that_are_nowhere_are_told_once_the_environment_is_built(lab, bu
     assert found.startswith(f"ems:experiment.job.{key}: is in modle, {NEITHER}: did you mean model? allowed are ")
     for module in ("there", "there.deep", "compiled", "math"):
         assert said(lab, job | {key: f"{module}:f"}) == ""
-    assert said(lab, job, {"PYTHONPATH": "src"}) == ""
+    assert said(lab, job, {"PYTHONPATH": "/elsewhere"}) == ""
     (built / "editable.pth").write_text("/elsewhere\n")
     assert said(lab, job) == ""
+
+
+def test_a_module_in_a_folder_is_told_with_the_line_that_names_it(lab, built):
+    job = {"function": "job_code:f", "sweep": {"x": [1]}}
+    way = "src/job_code.py is it with env: {PYTHONPATH: src}"
+    assert said(lab, job) == f"ems:experiment.job.function: is in job_code, {NEITHER}: {way}"
+    assert said(lab, job, {"PYTHONPATH": "src"}) == "" == said(lab, job, {"PYTHONPATH": "./src/"})
+    wrong = said(lab, job | {"function": "job_code:g"}, {"PYTHONPATH": "src"})
+    assert 'is "g", which job_code.py does not have: allowed are f' in wrong
+    nowhere = job | {"function": "nowhere:f"}
+    assert NEITHER in said(lab, nowhere, {"PYTHONPATH": "src"})
+    assert said(lab, nowhere, {"PYTHONPATH": "src:/opt/tools"}) == ""
 
 
 def test_a_folder_of_the_code_gives_way_to_a_package_that_is_built(lab, built):
