@@ -107,7 +107,9 @@ def test_each_command_has_its_own_words():
 
 
 FIXED = {  # what plain English says otherwise
-    r"(?<![Tt]here )\b(is|are|was) no (?!longer|such|more|agent|table|remote|lab\b|stack|option|command|fault)[a-z]": "is not a",
+    r"(?<![Tt]here )\b(is|are|was) no (?!longer|such|more|agent|table|remote|lab\b|stack|option|command|fault)[a-z]": (
+        "is not a"
+    ),
     r"\b(cannot|could not) be had\b": "could not be obtained",
     r"\b[Mm]end(s|ed|ing)?\b": "fix",
     r"\b[Ll]et(s|ting)? go\b": "release",
