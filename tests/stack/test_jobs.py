@@ -173,6 +173,7 @@ GRID_NEEDED = "is for a command over a grid: add `sweep: {name: [1, 2]}`"
         ({"command": "cat", "setup": "a:b"}, "setup", "is for a function over a grid: allowed is to leave it out"),
         ({"command": "cat", "sweep": {"n": [1]}, "setup": "a:b"}, "setup", "is for a function over a grid"),
         ({"command": "cat", "prameters": {}}, "prameters", "is not a key here: did you mean parameters?"),
+        ({"command": "cat", "sweeps": {}}, "sweeps", "is not a key here: did you mean sweep?"),
     ],
 )
 def test_keys_of_another_kind_of_job_are_told_with_what_they_need(job, key, said):
