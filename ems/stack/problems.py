@@ -61,7 +61,7 @@ def _problem(model: type[Strict], location: Location, detail: Any, also: Collect
             return f"is missing: {_model_at(model, location[:-1]).model_fields[str(location[-1])].description}"
         case "extra_forbidden":
             here, key = _model_at(model, location[:-1]), str(location[-1])
-            grid = JOBS[COMMAND_SWEEP] if here is JOBS["command"] else here  # which a misspelt `sweep` was to make of it
+            grid = JOBS[COMMAND_SWEEP] if here is JOBS["command"] else here  # for which sweep was meant
             known = [*grid.model_fields, *(also if len(location) == 1 else ())]
             return _of_another_job(here, key) or f"is not a key here: {nearest(key, known)}"
         case "tuple_type":
