@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import sys
 import time
@@ -13,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from ems import clusters
-from ems.base import aside
 from ems.base.errors import EmsError, ProvenanceError, UserError
 from ems.base.messages import Say, quiet
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab, repository
 from ems.lab.repository import WorkTree
-from ems.node.agent import leftovers, noted
+from ems.node import run_folder
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.lock import agent_name, dismiss, holder, lock_file
-from ems.node.job import checkpoints
 from ems.node.job.keeper import is_locked
 from ems.stack.models import CodeSpec, ExperimentSpec
 
@@ -31,13 +27,10 @@ if TYPE_CHECKING:
     from ems.provenance.code import Code
     from ems.provenance.environment import Environment
 
-FRESH_S = 15.0  # what a driver wrote longer ago says nothing of now
-LOG_BYTES = 65_536
 SILENT_S = 30.0  # past its lease, an agent that does not beat hangs
 STARTING_S = 60.0  # in which an agent has the lock, from one that hangs too
 LOOK_S = 2.0
 MOST_STARTS = 5  # of an agent that does not live, before its error is a person's to fix
-ERROR = re.compile(r"(?: ERROR \S+: |^(?=[\w.]+(?:Error|Exception): ))(.+)")
 Build: TypeAlias = "Callable[[Environment, Say], Path | None]"  # gives the folder; None where each machine has its own
 _prepared: set[str] = set()  # the experiments that this process has made ready
 
@@ -144,18 +137,10 @@ def _described(registration: Registration) -> ExperimentSpec:
 
 
 def release(lab: Lab, experiment_id: str) -> None:
-    """Remove the staged inputs and the unpacked code; log, results files, spool and what jobs left stay.
-
-    Their checkpoint stays too, unless an agent was killed as it was about to remove it.
-    """
+    """As `Place.release`; what jobs left stays."""
     run_dir = lab.run_dir(experiment_id)
     dismiss(run_dir)
-    leftovers.keep(run_dir)
-    ended = noted.read(run_dir)
-    if ended and ended.outcome.state is State.SUCCEEDED:
-        checkpoints.forget(run_dir)
-    aside.remove(run_dir / "inputs")
-    aside.remove(run_dir / "code")
+    run_folder.release(run_dir)
 
 
 class Silence:
@@ -194,7 +179,7 @@ class Agents:
         if self._is_at_work(started, run_dir, experiment) or is_attended(run_dir, experiment):
             return ""
         if len(started) >= MOST_STARTS:
-            message = f"The agent ended {MOST_STARTS} times without a result: {last_words(run_dir)}."
+            message = f"The agent ended {MOST_STARTS} times without a result: {run_folder.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if started or experiment.id not in _prepared:
             prepare_again(lab, experiment.registration, quiet)
@@ -202,7 +187,7 @@ class Agents:
         started.append(self.start(run_dir))
         if len(started) == 1:
             return ""
-        why = self._ended.pop(experiment.id, "") or last_words(run_dir)
+        why = self._ended.pop(experiment.id, "") or run_folder.last_words(run_dir)
         return f"the agent ended ({why}); another one was started"
 
     def _is_at_work(self, started: Sequence[subprocess.Popen[bytes]], run_dir: Path, experiment: Experiment) -> bool:
@@ -237,15 +222,6 @@ class Agents:
             self.start(run_dir).wait()
 
 
-def last_words(run_dir: Path) -> str:
-    """The last error that the agents of this folder wrote: a message, or the end of a traceback."""
-    tail = log_of(run_dir / "agent.log", -LOG_BYTES) or b""
-    for line in reversed(tail.decode("utf-8", errors="replace").splitlines()):
-        if found := ERROR.search(line):
-            return found[1]
-    return "it said nothing"
-
-
 def is_of_this_machine(run_dir: Path, experiment: Experiment) -> bool:
     """Whether the run is this lab folder's own, or nobody's yet: not one of a colleague's machine."""
     return experiment.state is not State.RUNNING or (run_dir.is_dir() and experiment.agent == agent_name(run_dir))
@@ -260,29 +236,9 @@ def is_attended(run_dir: Path, experiment: Experiment) -> bool:
     return is_locked(lock_file(run_dir))
 
 
-def log(run_dir: Path, start: int) -> bytes | None:
-    """As `Place.log`."""
-    return log_of(run_dir / "job.log", start)
-
-
-def log_of(file: Path, start: int) -> bytes | None:
-    """A piece of a log, as `Place.log` gives them."""
-    if not file.exists():
-        return None
-    with file.open("rb") as opened:
-        opened.seek(start if start >= 0 else max(0, file.stat().st_size + start))
-        return opened.read(LOG_BYTES)
-
-
 def live(run_dir: Path, experiment: Experiment) -> Live | None:
     """As `Place.live`: what the driver of a sweep writes about once a second."""
     if not run_dir.exists():
         return None
-    file = run_dir / "progress.json"
-    try:
-        if experiment.state is not State.RUNNING or time.time() - file.stat().st_mtime > FRESH_S:
-            return Live()
-        driver = json.loads(file.read_text(encoding="utf-8"))
-        return Live(driver["rate"], driver["workers"])
-    except (OSError, ValueError, LookupError, TypeError):  # none yet, or damaged: the next one comes in a second
-        return Live()
+    found = run_folder.progress(run_dir) if experiment.state is State.RUNNING else None
+    return Live(*found) if found else Live()

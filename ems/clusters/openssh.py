@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 import uuid
@@ -23,6 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import IO
 
 from ems.base import aside
@@ -46,6 +48,7 @@ QUIET = ("-T", "-x", "-a", "-o", "RemoteCommand=none", "-o", "ClearAllForwarding
 NEVER_LOGS_IN = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCommand=false")
 UNATTENDED = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
 NAME = re.compile(r"(?!-)[\w@.:%+/\[\]-]+")
+BLOCK = 1 << 20
 KEY_CHANGED = re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed")
 DENIED = re.compile(r"Permission denied|Too many authentication failures|No more authentication methods")
 
@@ -74,7 +77,7 @@ class Host:
         self._socket = _folder() / hashlib.sha256(name.encode()).hexdigest()[:16]
 
     def output(
-        self, script: str, payload: bytes = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False
+        self, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False
     ) -> bytes:
         """As `run`, of a command that is to succeed: CommandFailed if it does not."""
         answer = self.run(script, payload, timeout_s=timeout_s, repeats=repeats)
@@ -83,8 +86,10 @@ class Host:
             raise CommandFailed(("ssh", self.name, script), answer.code, shown, answer.err)
         return answer.out
 
-    def run(self, script: str, payload: bytes = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False) -> Answer:
-        """Run a script of `sh` there, in the user's home, with the bytes of `payload` as its standard input.
+    def run(
+        self, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False
+    ) -> Answer:
+        """Run a script of `sh` there, in the user's home, with the bytes of `payload`, or of that file, as its input.
 
         `repeats`: it may run twice, so that one which a cut connection left undecided is repeated some times.
         NotConnected without a connection; Unreachable where it is not known what became of the command.
@@ -104,12 +109,12 @@ class Host:
                 return self._run(script, payload, timeout_s)
             pauses.wait()
 
-    def _run(self, script: str, payload: bytes, timeout_s: float) -> Answer:
+    def _run(self, script: str, payload: bytes | Path, timeout_s: float) -> Answer:
         nonce = uuid.uuid4().hex
         framed = _framed(script, nonce)
         command = ["ssh", *QUIET, *NEVER_LOGS_IN, *self._shared(), "--", self.name, _boot(len(framed), timeout_s)]
         with self._session(timeout_s):
-            done = _ended(command, framed + payload, timeout_s + SLACK_S)
+            done = _ended(command, framed, payload, timeout_s + SLACK_S)
         if done is None:
             raise Unreachable(f"{self.name} did not answer within {timeout_s:g} s.", "Is the network up? It may come.")
         answer = _answer(done, nonce)
@@ -131,7 +136,7 @@ class Host:
 
     def _not_connected(self, said: str = "") -> NotConnected:
         because = f" ({said.strip().splitlines()[-1]})" if self._unattended and said.strip() else ""
-        return NotConnected(f"There is no connection to {self.name}{because}.", f"Open one: {self._login}")
+        return NotConnected(f"Nobody is logged in to {self.name}{because}.", f"Open one: {self._login}")
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[None]:
@@ -150,7 +155,7 @@ class Host:
 
     def is_connected(self) -> bool:
         """Whether there is a connection, EMS's own or the user's. Nothing is opened."""
-        checked = _ended(["ssh", *NEVER_LOGS_IN, *self._shared(), "-O", "check", "--", self.name], b"", CONNECT_S)
+        checked = _ended(["ssh", *NEVER_LOGS_IN, *self._shared(), "-O", "check", "--", self.name], timeout_s=CONNECT_S)
         return checked is not None and not checked.returncode
 
     def _connect(self) -> None:
@@ -186,7 +191,7 @@ class Host:
         with exclusive(self._socket.with_suffix(".connecting")):
             self._socket.unlink(missing_ok=True)
             if _called([*self._opening(), "-o", "StrictHostKeyChecking=ask", "--", self.name]):
-                raise Unreachable(f"There is no connection to {self.name}: see what ssh says above.", self._login)
+                raise Unreachable(f"{self.name} lets nobody in: see what ssh says above.", self._login)
         self._refusals.unlink(missing_ok=True)
         return "new"
 
@@ -194,7 +199,7 @@ class Host:
         """Close EMS's own connection; whether there was one."""
         if not self._socket.exists():
             return False
-        _ended(["ssh", "-S", str(self._socket), "-O", "exit", "--", self.name], b"", CONNECT_S)
+        _ended(["ssh", "-S", str(self._socket), "-O", "exit", "--", self.name], timeout_s=CONNECT_S)
         self._socket.unlink(missing_ok=True)
         return True
 
@@ -265,13 +270,36 @@ def _framed(script: str, nonce: str) -> bytes:
     return f"{begin}\n(\n{script}\n)\n{end}\n".encode()
 
 
-def _ended(command: Sequence[str], given: bytes, timeout_s: float) -> subprocess.CompletedProcess[bytes] | None:
+def _ended(
+    command: Sequence[str], given: bytes = b"", payload: bytes | Path = b"", timeout_s: float = COMMAND_S
+) -> subprocess.CompletedProcess[bytes] | None:
     """None if it did not end in time."""
-    with _needing_ssh():
-        try:
-            return subprocess.run(command, check=False, input=given, capture_output=True, timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+    with TemporaryFile() as first, _needing_ssh():
+        first.write(given + (payload if isinstance(payload, bytes) else b""))
+        first.seek(0)
+        files = [first, *([payload.open("rb")] if isinstance(payload, Path) else [])]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            feeder = Thread(target=_feed, args=(process.stdin, files), daemon=True)
+            feeder.start()
+            process.stdin = None  # else `communicate` would close it
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                return None
+            finally:
+                process.kill()
+                feeder.join()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _feed(pipe: IO[bytes], files: Sequence[IO[bytes]]) -> None:
+    """All of these files, as far as somebody reads them."""
+    with suppress(BrokenPipeError), pipe:
+        for file in files:
+            with file:
+                shutil.copyfileobj(file, pipe, BLOCK)
 
 
 def _called(command: Sequence[str], said: IO[bytes] | None = None) -> int:

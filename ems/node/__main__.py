@@ -1,4 +1,7 @@
-"""`python -m ems.node RUN_DIR`: an agent's process. It logs to standard error."""
+"""`python -m ems.node RUN_DIR [ENVIRONMENT]`: an agent's process. It logs to standard error.
+
+ENVIRONMENT: the folder of the experiment's, where that differs from machine to machine.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,19 @@ from ems.base.errors import EmsError, UserError, refused
 from ems.node.agent.agent import Agent
 
 
-def main(arguments: list[str], agent: Callable[[Path], Agent] = Agent) -> int:
-    """Run an agent in the one folder that `arguments` names; returns the exit code, also of an EmsError."""
+def local_agent(run_dir: Path, environment: Path | None = None) -> Agent:
+    """One that has no workers on other machines."""
+    return Agent(run_dir, environment=environment)
+
+
+def main(arguments: list[str], agent: Callable[..., Agent] = local_agent) -> int:
+    """Run an agent in the folder that `arguments` name; returns the exit code, also of an EmsError."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")
     try:
-        if len(arguments) != 1:
-            raise UserError(f"python -m ems.node takes one run folder, not {arguments}.")
-        return agent(Path(arguments[0])).run()
+        if len(arguments) not in {1, 2}:
+            raise UserError(f"python -m ems.node takes a run folder and maybe an environment, not {arguments}.")
+        return agent(*map(Path, arguments)).run()
     except EmsError as error:
         logging.error("%s", error)
         return error.exit_code

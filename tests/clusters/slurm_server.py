@@ -25,7 +25,7 @@ import pytest
 from uv import find_uv_bin
 
 from ems.base.process import uv
-from ems.clusters.slurm import environments as of_place
+from ems.clusters import shipping
 from ems.node.environments import scratch
 from ems.node.environments.recipe import Order, Recipe
 from tests.databases.servers import free_port
@@ -136,7 +136,7 @@ def environments() -> dict[str, str]:
         shutil.chown(below / name, group=GROUP)
         (below / name).chmod(mode)
     settings = {"environments_dir": str(below / "archives"), "local_scratch": str(below / "scratch")}
-    build(of_place.own(), settings)
+    build(shipping.own(), settings)
     return settings
 
 

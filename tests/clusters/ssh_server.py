@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.clusters.slurm_server import GROUP, make_users
 from tests.databases.servers import free_port
 from tests.processes import eventually
 
@@ -179,11 +180,13 @@ def passcode() -> str:
 
 
 def _make_user() -> None:
-    """Whose home has a space in its name."""
+    """Whose home has a space in its name, in the group that shares the environments of tests."""
+    make_users()
     with suppress(KeyError):
         pwd.getpwnam(USER)
         return
-    subprocess.run(["useradd", "-m", "-d", "/home/ems remote", "-s", "/bin/bash", "-p", "*", USER], check=True)
+    options = ("-m", "-d", "/home/ems remote", "-s", "/bin/bash", "-p", "*", "-G", GROUP)
+    subprocess.run(["useradd", *options, USER], check=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ems.clusters.laptop.place import Laptop
 from ems.databases import Experiment, State
 from ems.engine import lifecycle
 from ems.lab import Lab
+from ems.node import run_folder
 from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
@@ -90,7 +91,7 @@ class TestLaptop(OnThisMachine):
     )
     def test_the_last_words_of_agents_are_their_last_error(self, tmp_path, log, said):
         (tmp_path / "agent.log").write_text(log)
-        assert said in local.last_words(tmp_path)
+        assert said in run_folder.last_words(tmp_path)
 
     def test_a_time_in_which_nobody_looked_is_no_silence(self, monkeypatch):
         clock = [0.0]

@@ -306,5 +306,5 @@ def test_a_person_answers_twice_and_all_commands_use_that_connection(strict):
 def test_a_wrong_answer_opens_nothing_and_says_so(strict):
     code, shown = logged_in(strict, *(["wrong"] * 3))
     assert code == 1
-    assert "There is no connection to" in shown
+    assert "lets nobody in" in shown
     assert not Host(strict.name, LOGIN, unattended=False).is_connected()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ems.base.errors import StackFileError
-from ems.clusters import settings
-from ems.clusters.slurm import environments, heads, queue, script
+from ems.clusters import settings, shipping
+from ems.clusters.slurm import heads, queue, script
 from ems.clusters.slurm.queue import QueuedJob
 from ems.clusters.slurm.settings import wanted
 from ems.clusters.slurm.survey import Partition, hours
@@ -41,13 +41,13 @@ def recorded(name: str, text: str) -> None:
 
 def test_the_scripts_are_as_recorded_and_bash_reads_them():
     scripts = {
-        "head.sh": script.head(environments.boot(RUN, "head", "ems.clusters.slurm.head"), RUN, SHERLOCK),
+        "head.sh": script.head(shipping.boot(RUN, "head", "ems.clusters.slurm.head"), RUN, SHERLOCK),
         "workers.sh": script.workers(
             ["/env/bin/python", "-c", "main()"],
             {"A": "it's", "PATH": "/env/bin:/bin"},
             RUN / "code",
             SHERLOCK,
-            environments.boot(RUN, "/env"),
+            shipping.boot(RUN, "/env"),
         ),
         "probe.sh": script.probe("python -m probe", SHERLOCK),
     }

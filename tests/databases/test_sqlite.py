@@ -10,11 +10,11 @@ from contextlib import closing
 from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, text
 
+from ems.base import filesystems
 from ems.base.errors import DatabaseError, DatabaseUnavailable, UserError
 from ems.base.filesystems import filesystem
 from ems.databases import Outcome, State, connect
@@ -376,10 +376,13 @@ def test_the_file_system_of_a_path(tmp_path):
 
 
 def test_a_network_file_system_is_refused(file, tmp_path, monkeypatch):
-    mounted = [SimpleNamespace(mountpoint=str(tmp_path.resolve()), fstype="nfs4")]
-    monkeypatch.setattr("psutil.disk_partitions", lambda all: mounted)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        f"/dev/vda / ext4 rw 0 0\nserver:/x {str(tmp_path.resolve()).replace(' ', chr(92) + '040')} nfs4 rw 0 0\n"
+    )
+    monkeypatch.setattr(filesystems, "LINUX", mounts)
     with (
-        closing(connect(URL, tmp_path)) as database,
+        closing(connect(URL, tmp_path / "a lab")) as database,
         pytest.raises(DatabaseError, match=r"network file system \(nfs4\)"),
     ):
         database.create()

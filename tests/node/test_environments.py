@@ -20,7 +20,7 @@ import pytest
 from ems.base import seal
 from ems.base.errors import EmsError, ProvenanceError
 from ems.base.process import uv
-from ems.clusters.slurm import environments
+from ems.clusters import shipping
 from ems.node.environments import archive, claims, python, scratch
 from ems.node.environments.recipe import Order, Recipe
 from tests.clusters.slurm_server import GROUP, USERS, make_users
@@ -66,7 +66,7 @@ class Lab:
         self.folder, self.archives = folder, folder / "archives"
         self.archives.mkdir(exist_ok=True)
         self.recipe = recipe or Recipe("small", "a" * 64, HERE, LOCK)
-        environments._zip_code(folder / "ems.zip")
+        shipping.zip_code(folder / "ems.zip")
         from uv import find_uv_bin
 
         self.uv = find_uv_bin()
@@ -368,7 +368,7 @@ def test_agents_import_only_what_their_lock_has():
     """As modules of the standard library, of EMS, and of the packages that the lock pins."""
     code = "import sys, ems.clusters.slurm.head; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    pinned = {line.partition("==")[0] for line in environments.LOCK.read_text().splitlines() if "==" in line}
+    pinned = {line.partition("==")[0] for line in shipping.LOCK.read_text().splitlines() if "==" in line}
     of = metadata.packages_distributions()
     for module in done.stdout.split():
         names = {name.lower().replace("_", "-") for name in of.get(module, [])} - {"ems-experiments"}

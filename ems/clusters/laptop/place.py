@@ -8,6 +8,7 @@ from ems.base.messages import Say
 from ems.clusters import Live, Place, local
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
+from ems.node import run_folder
 from ems.node.agent.config import tell_to_listen
 from ems.node.agent.lock import dismiss
 
@@ -53,7 +54,7 @@ class Laptop(Place):
         tell_to_listen(lab.run_dir(experiment.id))
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
-        return local.log(lab.run_dir(experiment.id), start)
+        return run_folder.log(lab.run_dir(experiment.id), start)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         return local.live(lab.run_dir(experiment.id), experiment)

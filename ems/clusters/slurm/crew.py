@@ -23,7 +23,8 @@ from typing import Any
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
-from ems.clusters.slurm import environments, heads, late, modules, queue, script
+from ems.clusters import shipping
+from ems.clusters.slurm import heads, late, modules, queue, script
 from ems.clusters.slurm.heads import job_name
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
 from ems.clusters.slurm.settings import Wanted
@@ -83,7 +84,7 @@ class SlurmCrew(Crew):
     def begin(self, command: Sequence[str], variables: Mapping[str, str], folder: Path) -> None:
         common = {name: text for name, text in variables.items() if name not in GIVEN}
         needed = {path for path in self._places if any(str(path) in word for word in command)}
-        boot = environments.boot(self._dir, *map(str, sorted({self._places[0], *needed})))
+        boot = shipping.boot(self._dir, *map(str, sorted({self._places[0], *needed})))
         text = script.workers(command, common, folder, self._wanted, boot)
         aside.write(self._script, text)
         self._gathered = self._log.stat().st_size if self._log.exists() else 0

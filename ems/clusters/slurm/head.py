@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,4 +31,4 @@ def agent(run_dir: Path, environment: Path) -> Agent:
 
 
 if __name__ == "__main__":
-    sys.exit(node.main(sys.argv[1:2], partial(agent, environment=Path(sys.argv[2]))))
+    sys.exit(node.main(sys.argv[1:], agent))

@@ -15,7 +15,7 @@ from ems.base.aside import write
 from ems.base.errors import EmsError, ProvenanceError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
-from ems.clusters import Live, Place, local
+from ems.clusters import Live, Place, local, shipping
 from ems.clusters.slurm import crew, environments, heads, late, queue, script
 from ems.clusters.slurm import head as head_agent
 from ems.clusters.slurm.heads import Head
@@ -24,6 +24,7 @@ from ems.clusters.slurm.settings import Wanted, wanted
 from ems.clusters.slurm.survey import refuse, survey
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
+from ems.node import run_folder
 from ems.node.agent.config import tell_to_listen
 from ems.node.agent.lock import dismiss
 
@@ -91,7 +92,7 @@ class Slurm(Place):
         if head.submitted and (said := environments.failure(run_dir)):
             raise ProvenanceError(said)
         if head.submitted >= heads.MOST_SUBMITTED:
-            message = f"The agent ended {head.submitted} times without a result: {local.last_words(run_dir)}."
+            message = f"The agent ended {head.submitted} times without a result: {run_folder.last_words(run_dir)}."
             raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
         if last or not environments.is_described(run_dir):
             registration = experiment.registration
@@ -100,10 +101,10 @@ class Slurm(Place):
         needed = settings_of(lab, experiment.registration)
         file = run_dir / "head.sh"
         head_agent.write(run_dir, needed)
-        write(file, script.head(environments.boot(run_dir, "head", head_agent.__name__), run_dir, needed))
+        write(file, script.head(shipping.boot(run_dir, "head", head_agent.__name__), run_dir, needed))
         if waits := head.submit(file, script.head_options(head.name, run_dir, needed)):
             return waits
-        return f"the agent ended ({local.last_words(run_dir)}); another job was submitted" if last else ""
+        return f"the agent ended ({run_folder.last_words(run_dir)}); another job was submitted" if last else ""
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         if self._head(lab, experiment_id).last():
@@ -118,7 +119,7 @@ class Slurm(Place):
         tell_to_listen(lab.run_dir(experiment.id))
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
-        return local.log(lab.run_dir(experiment.id), start)
+        return run_folder.log(lab.run_dir(experiment.id), start)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run_dir = lab.run_dir(experiment.id)

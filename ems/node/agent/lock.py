@@ -112,7 +112,8 @@ def holder(run_dir: Path) -> int | None:
         line = psutil.Process(number).cmdline()
     except (OSError, ValueError, OverflowError, psutil.Error):
         return None
-    return number if "ems.node" in line and Path(line[-1]).resolve() == run_dir.resolve() else None
+    folders = [Path(word).resolve() for word in line[-2:]]
+    return number if any(word.startswith("ems.") for word in line) and run_dir.resolve() in folders else None
 
 
 def kill_holder(run_dir: Path) -> None:

@@ -146,7 +146,7 @@ class SweepAttempt(Attempt):
 
     def _workers(self) -> dict[str, Any]:
         if self._crew is None:
-            return {"workers": self._spec["cluster"].get("workers") or os.cpu_count() or 1}
+            return {"workers": self._spec["cluster"].get("workers") or self._config.workers or os.cpu_count() or 1}
         joining, folder = self._crew.joining, str(self._dir / "joining")
         return {"workers": joining.workers, "workers_here": joining.here, "host": joining.host, "joining": folder}
 

@@ -38,7 +38,7 @@ def folder(setting: str) -> Path:
     job = os.environ.get("SLURM_JOB_ID") or " "
     for text in [setting] if setting else [os.environ.get("L_SCRATCH", ""), os.environ.get("TMPDIR", ""), "/tmp"]:
         parent = Path(os.path.expandvars(text)).expanduser()
-        if text and (setting or (parent.is_dir() and job not in str(parent) and not _is_shared(parent))):
+        if text and (setting or (parent.is_dir() and job not in str(parent) and not filesystems.network(parent))):
             break
     return parent / f"ems-{os.getuid()}"
 
@@ -54,15 +54,6 @@ def own(scratch: Path) -> None:
     except OSError as error:
         where = f"{scratch.parent} on {platform.node()}"
         raise EmsError(f"Environments cannot be unpacked in {where}: {error}.", "Set `local_scratch`.") from error
-
-
-def _is_shared(path: Path) -> bool:
-    try:
-        lines = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    mounts = {words[1]: words[2] for words in map(str.split, lines)}
-    return filesystems.filesystem(path, mounts) in filesystems.NETWORK
 
 
 def unpacked(recipe: Recipe, order: Order, say: Say, where: Path | None = None) -> Path:

@@ -1,0 +1,238 @@
+"""A lab's server: any Linux machine with SSH. The agent there stores into the lab's database by itself."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ems.base import aside
+from ems.base.errors import EmsError, ProvenanceError, Unreachable
+from ems.base.messages import Say, quiet
+from ems.base.private import make_folder
+from ems.base.process import CommandFailed
+from ems.clusters import Live, Place, local, shipping
+from ems.clusters.server.settings import Wanted, wanted
+from ems.clusters.server.site import Site
+from ems.databases import ClusterRow, Experiment, Registration, State
+from ems.lab import Lab
+from ems.node.agent.config import AgentConfig
+from ems.node.environments.ready import CODE, ORDER
+from ems.node.run_folder import LOG_BYTES
+
+if TYPE_CHECKING:
+    from ems.provenance.environment import Environment
+
+LOOK_S = 2.0  # between two looks at a run, which costs a command there
+NO_LOG = 44
+KIND = "server"
+THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
+SKEWED_S = 5.0
+
+
+class Server(Place):
+    """A run's folder lies in `work_dir` there; what of it is made here is made in the lab's own, and sent."""
+
+    needs_remote = False
+
+    def __init__(self) -> None:
+        self._sites: dict[Wanted, Site] = {}
+        self._runs: dict[str, _Run] = {}
+
+    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
+        site = Site(wanted(settings), "ems login STACK")
+        say(f"asking {site.host.name}")
+        about, skew_s = site.about, round(site.about.clock - time.time())
+        site.host.output(f"umask 077; mkdir -p {shlex.quote(str(site.folder))}", repeats=True)
+        found = {"python": about.python, "uv": about.uv or "brought along", "system": about.system}
+        found |= {"cores": str(about.cores), "work_dir": str(site.folder)}
+        return {**found, **({"clock_ahead_s": str(skew_s)} if abs(skew_s) > SKEWED_S else {})}
+
+    def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
+        self._ship(lab, registration, say, local.prepare)
+
+    def _ship(self, lab: Lab, registration: Registration, say: Say, make: Any) -> None:
+        """Make what the agent needs here, and send it; `make`: as `local.prepare`."""
+        site, run_dir = self._site(lab, registration), lab.run_dir(registration.id)
+        there = site.run_dir(registration.id)
+
+        def describe(environment: Environment, say: Say) -> None:
+            say(f"asking {site.host.name}")
+            order = shipping.order(
+                environment, archives=str(site.environments), scratch=str(site.folder), code=str(there / CODE)
+            )
+            make_folder(run_dir)
+            replace(order, uv=site.uv()).write(run_dir / ORDER)
+            shipping.zip_code(run_dir / CODE)
+
+        make(lab, registration, say, describe)
+        say(f"sending code and inputs to {site.host.name}")
+        config = AgentConfig.read(run_dir)
+        bundle, files = Path(config.bundle), {name: Path(file) for name, file in config.inputs.items()}
+        site.bring(bundle, site.folder / "bundles" / bundle.name)
+        for file in files.values():
+            site.bring(file, site.folder / "inputs" / file.name)
+        replace(
+            config,
+            root=str(site.folder),
+            bundle=str(site.folder / "bundles" / bundle.name),
+            inputs={name: str(site.folder / "inputs" / file.name) for name, file in files.items()},
+            workers=site.wanted.workers,
+        ).write(run_dir / THERE)
+        for file in (run_dir / CODE, run_dir / ORDER, run_dir / THERE / "agent.json"):
+            if file.exists():
+                site.send(file, there / file.name)
+        (run_dir / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
+        aside.write(run_dir / SENT, str(there))
+
+    def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
+        return (lab.run_dir(experiment_id) / SENT).exists()
+
+    def release(self, lab: Lab, experiment_id: str) -> None:
+        if run := self._run(lab, experiment_id):
+            run.site.ask("release", run.folder)
+
+    def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
+        run = self._run(lab, experiment.id)
+        if experiment.state is State.RUNNING:
+            return ""
+        try:
+            return self._started(lab, experiment, run)
+        except Unreachable as error:
+            return run.news(f"waiting for a connection: {error.message}") if run else error.message
+
+    def _started(self, lab: Lab, experiment: Experiment, run: _Run | None) -> str:
+        if run is None:
+            self._ship(lab, experiment.registration, quiet, local.prepare)
+            run = self._run(lab, experiment.id)
+            assert run
+        found = run.look()
+        if found.get("booting"):
+            return run.news(found["step"])
+        if found.get("works") and not run.hangs(experiment):
+            return ""
+        if found.get("failed") and run.starts:
+            raise ProvenanceError(found["failed"])
+        if run.starts >= local.MOST_STARTS:
+            message = f"The agent ended {run.starts} times without a result: {found['said']}."
+            hint = f"See agent.log in {run.folder} there; go on with: ems up {experiment.registration.stack}"
+            raise EmsError(message, hint)
+        if run.starts or not found.get("prepared"):
+            self._ship(lab, experiment.registration, quiet, local.prepare_again)
+        run.start(replaced=bool(found.get("works")))
+        return run.news(f"the agent ended ({found['said']}); another one was started") if run.starts > 1 else ""
+
+    def dismiss(self, lab: Lab, experiment_id: str) -> None:
+        with suppress(Unreachable):  # it ends by itself, once it reads its row
+            if run := self._run(lab, experiment_id):
+                run.site.ask("dismiss", run.folder)
+
+    def settle(self, lab: Lab, experiment: Experiment) -> None:
+        with suppress(Unreachable):  # the next command does
+            if run := self._run(lab, experiment.id):
+                run.site.ask("start", run.folder)
+
+    def nudge(self, lab: Lab, experiment: Experiment) -> None:
+        if run := self._run(lab, experiment.id):
+            config, bell = (shlex.quote(str(run.folder / name)) for name in ("agent.json", "agent.listen"))
+            with suppress(Unreachable):  # it hears it with its next beat
+                run.site.host.run(f"[ ! -e {config} ] || : > {bell}", repeats=True)
+
+    def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
+        run = self._run(lab, experiment.id)
+        if run is None:
+            return None
+        file, begin = shlex.quote(str(run.folder / "job.log")), f"+{start + 1}" if start >= 0 else str(-start)
+        script = f"[ -e {file} ] || exit {NO_LOG}\ntail -c {begin} {file} | head -c {LOG_BYTES}"
+        try:
+            return run.site.host.output(script, repeats=True)
+        except CommandFailed as error:
+            if error.code == NO_LOG:
+                return None
+            raise
+        except Unreachable:
+            return None
+
+    def live(self, lab: Lab, experiment: Experiment) -> Live | None:
+        run = self._run(lab, experiment.id)
+        try:
+            found = run.look() if run else None
+        except Unreachable:
+            return None
+        if not found:
+            return None
+        progress = found["progress"] if experiment.state is State.RUNNING else None
+        return Live(*progress) if progress else Live(waits=found["step"] if found["booting"] else "")
+
+    def _site(self, lab: Lab, registration: Registration) -> Site:
+        needed = settings_of(lab, registration)
+        return self._sites.setdefault(needed, Site(needed, login_command(registration)))
+
+    def _run(self, lab: Lab, experiment_id: str) -> _Run | None:
+        """What this process knows of a run that was sent there."""
+        sent = lab.run_dir(experiment_id) / SENT
+        if experiment_id not in self._runs and sent.exists():
+            with lab.database() as database:
+                found = database.experiment(experiment_id)
+            if found:
+                site = self._site(lab, found.registration)
+                self._runs[experiment_id] = _Run(site, PurePosixPath(sent.read_text(encoding="utf-8")))
+        return self._runs.get(experiment_id)
+
+
+class _Run:
+    """One run there, as this process knows it."""
+
+    def __init__(self, site: Site, folder: PurePosixPath) -> None:
+        self.site, self.folder = site, folder
+        self.starts = 0
+        self._silence = local.Silence()
+        self._told = ""
+        self._found: dict[str, Any] = {}
+        self._looked_at = 0.0
+
+    def look(self) -> dict[str, Any]:
+        """What is known of it there, at most LOOK_S ago."""
+        if time.monotonic() - self._looked_at > LOOK_S:
+            self._found = self.site.ask("look", self.folder)
+            self._looked_at = time.monotonic()
+        return self._found
+
+    def start(self, *, replaced: bool) -> None:
+        """An agent; one that hangs is replaced."""
+        self.starts += 1
+        self._silence = local.Silence()
+        self.site.ask("start", self.folder, replace=replaced)
+        self._looked_at = 0.0
+
+    def hangs(self, experiment: Experiment) -> bool:
+        """Whether an agent that holds the run has not beaten for long."""
+        self._silence.look(experiment.state is not State.RUNNING)
+        return self._silence.lasted_s > local.SILENT_S
+
+    def news(self, said: str) -> str:
+        """What is new to people."""
+        self._told, before = said, self._told
+        return said if said != before else ""
+
+
+def login_command(registration: Registration) -> str:
+    """By which a person connects: a place of its own is described in the experiment's stack."""
+    is_own = registration.cluster == KIND
+    return f"ems login {registration.stack if is_own else registration.cluster}"
+
+
+def settings_of(lab: Lab, registration: Registration) -> Wanted:
+    """What holds for a run: what its experiment says, then the place's stack, then the defaults."""
+    own = json.loads(registration.spec)["cluster"]
+    with lab.database() as database:
+        row = database.record(ClusterRow, registration.cluster)
+    return wanted(own, json.loads(row.settings) if row else {})
+
+
+PLACE = Server()

@@ -1,0 +1,123 @@
+"""A server as it is reached by SSH: what it has, the folders of EMS there, files that go there, questions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import uuid
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ems.base.errors import UserError
+from ems.clusters.openssh import Host
+from ems.clusters.server.settings import Wanted
+from ems.node.environments.ready import CODE
+
+PATIENT_S = 120.0
+SLOWEST = 500_000  # bytes a second, of a file that goes there
+TOOLS = 'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; export PATH'
+PYTHON = """\
+for python in python3 python3.14 python3.13 python3.12 python3.11 "$(uv python find '>=3.11' 2>/dev/null)" ""; do
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null && break
+done"""
+LOOK = f"""{TOOLS}
+{PYTHON}
+printf '%s\\n' "$HOME" "$python" "$(command -v uv)" "$(uname -sm)" "$(nproc)" "$(date +%s)"
+"""
+ASK = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.host import main; main()"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a server has. `python`, `uv`: paths, "" without one; `system`: as `uname -sm` says it; `clock`: seconds."""
+
+    home: str
+    python: str
+    uv: str
+    system: str
+    cores: int
+    clock: int
+
+
+class Site:
+    """The folders of EMS on one server."""
+
+    def __init__(self, wanted: Wanted, login: str) -> None:
+        """`login`: the command by which a person connects. UserError without a host."""
+        if not wanted.host:
+            raise UserError(
+                "A server needs `host`: its name for `ssh`.", "Set it in the place's stack: host: me@server"
+            )
+        self.host, self.wanted = Host(wanted.host, login, unattended=wanted.unattended), wanted
+
+    @cached_property
+    def about(self) -> About:
+        """What it has. UserError without a Python for EMS; Unreachable."""
+        said = self.host.output(LOOK, repeats=True).decode(errors="replace").splitlines()
+        home, python, uv, system, cores, clock = said[-6:]
+        if not python:
+            hint = "Install one of them there: Python 3.11 or newer, or `uv`, which brings Pythons of its own."
+            raise UserError(f"{self.host.name} has neither Python 3.11 nor `uv`.", hint)
+        return About(home, python, uv, system, int(cores or 1), int(clock))
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """Where EMS works there."""
+        return self._absolute(self.wanted.work_dir)
+
+    @property
+    def environments(self) -> PurePosixPath:
+        """Where archives of environments are."""
+        named = self.wanted.environments_dir
+        return self._absolute(named) if named else self.folder / "environments"
+
+    def run_dir(self, experiment_id: str) -> PurePosixPath:
+        """The folder of an experiment's runs there."""
+        return self.folder / "runs" / experiment_id
+
+    def _absolute(self, path: str) -> PurePosixPath:
+        home = PurePosixPath(self.about.home)
+        return home / path.removeprefix("~/")
+
+    def uv(self) -> str:
+        """The path of a `uv` there; one that is missing is brought along. UserError where ours does not run there."""
+        if self.about.uv:
+            return self.about.uv
+        import uv  # which agents do without
+
+        here, own = Path(uv.find_uv_bin()), self.folder / "bin/uv"
+        if self.about.system != f"{platform.system()} {platform.machine()}":
+            hint = "Install it there, see docs.astral.sh/uv; it needs no rights."
+            raise UserError(f"{self.host.name} ({self.about.system}) has no `uv`, and ours does not run there.", hint)
+        if not self._has(own):
+            self.send(here, own, "755")
+        return str(own)
+
+    def bring(self, file: Path, there: PurePosixPath) -> None:
+        """Have a file there whose name says its content."""
+        if not self._has(there):
+            self.send(file, there)
+
+    def _has(self, there: PurePosixPath) -> bool:
+        return self.host.run(f"[ -f {shlex.quote(str(there))} ]", repeats=True).code == 0
+
+    def send(self, file: Path, there: PurePosixPath, mode: str = "600") -> None:
+        """Replace a file there, by one that is whole. CommandFailed: no space, no right."""
+        size, final = file.stat().st_size, shlex.quote(str(there))
+        part, folder = shlex.quote(f"{there}.{uuid.uuid4().hex}.part"), shlex.quote(str(there.parent))
+        script = f"""
+umask 077; mkdir -p {folder} || exit
+trap 'rm -f {part}' EXIT
+cat > {part} && [ "$(wc -c < {part})" -eq {size} ] && chmod {mode} {part} && mv -f {part} {final}"""
+        self.host.output(script, file, timeout_s=PATIENT_S + size / SLOWEST, repeats=True)
+
+    def ask(self, question: str, run_dir: PurePosixPath, **more: Any) -> dict[str, Any]:
+        """What `ems.node.host` answers of a run's folder; nothing where that is not there."""
+        code, said = shlex.quote(str(run_dir / CODE)), json.dumps({"ask": question, "run_dir": str(run_dir), **more})
+        script = f"{TOOLS}\n[ -f {code} ] || {{ echo '{{}}'; exit; }}\n"
+        script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ASK)} {code}"
+        found: dict[str, Any] = json.loads(self.host.output(script, said.encode(), timeout_s=PATIENT_S, repeats=True))
+        return found

@@ -1,0 +1,138 @@
+"""What a server is asked of the runs there: a question as JSON on standard input, answered as JSON.
+
+Standard library alone, Python 3.11 or newer: it runs from a zip of EMS's code, before anything is installed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ems.base.locks import lock_folder
+from ems.node import run_folder
+from ems.node.agent.config import AgentConfig
+from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
+from ems.node.job.keeper import is_locked
+
+AGENT = "ems.node"
+LEAVES_S, POLL_S = 10.0, 0.1  # an agent, once its run is over
+
+
+def look(run_dir: Path) -> dict[str, Any]:
+    """How an experiment does there.
+
+    `prepared`: all that its agent needs is there. `booting`: an agent is on its way, as its environment is built.
+    `works`: it is at work, or hangs. `failed`: why there is no environment; `said`: the last error of agents;
+    `step`: the last thing that one said of its environment; `progress`: points a second, workers.
+    """
+    held = is_locked(_boot_lock(run_dir))
+    works = is_locked(lock_folder(run_dir) / "agent.lock")
+    return {
+        "prepared": AgentConfig.exists(run_dir) and (run_dir / ORDER).exists() and (run_dir / CODE).exists(),
+        "booting": held and not works,
+        "works": works,
+        "failed": _text(run_dir / FAILED),
+        "said": run_folder.last_words(run_dir),
+        "step": _step(run_dir),
+        "progress": run_folder.progress(run_dir),
+    }
+
+
+def start(run_dir: Path, *, replace: bool = False) -> dict[str, Any]:
+    """An agent as a process of its own, that outlives whoever asked; none beside another.
+
+    `replace`: end one that hangs, first.
+    """
+    if replace:
+        _end(run_dir)
+    with _boot_lock(run_dir).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return {}
+        (run_dir / FAILED).unlink(missing_ok=True)
+        with (run_dir / "agent.log").open("ab") as log:
+            agent = subprocess.Popen(
+                [sys.executable, "-I", "-c", BOOT, str(run_dir / CODE), str(run_dir), "head", AGENT],
+                cwd=run_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),  # which holds the lock as long as it lives
+            )
+        lock.truncate(0)
+        lock.write(str(agent.pid))
+    return {}
+
+
+def dismiss(run_dir: Path) -> dict[str, Any]:
+    """The run is over: an agent that does not go by itself is ended."""
+    give_up_at = time.monotonic() + LEAVES_S
+    while is_locked(_boot_lock(run_dir)) and time.monotonic() < give_up_at:
+        time.sleep(POLL_S)
+    _end(run_dir)
+    return {}
+
+
+def release(run_dir: Path) -> dict[str, Any]:
+    """As `run_folder.release`; what may hold a password of a package index goes too."""
+    dismiss(run_dir)
+    (run_dir / ORDER).unlink(missing_ok=True)
+    run_folder.release(run_dir)
+    return {}
+
+
+def _end(run_dir: Path) -> None:
+    """At once; what its job is ends as it notices."""
+    lock = _boot_lock(run_dir)
+    while is_locked(lock):
+        with suppress(ValueError, ProcessLookupError):
+            os.kill(int(lock.read_text(encoding="utf-8")), signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+def _boot_lock(run_dir: Path) -> Path:
+    """What an agent holds from its start to its end, with its process number."""
+    return lock_folder(run_dir) / "boot.lock"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _step(run_dir: Path) -> str:
+    lines = (run_folder.log_of(run_dir / "agent.log", -4096) or b"").decode(errors="replace").splitlines()
+    _, marked, step = (lines or [""])[-1].partition(" INFO ems.environments: ")
+    return step if marked else ""
+
+
+ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "look": look,
+    "start": start,
+    "dismiss": dismiss,
+    "release": release,
+}
+
+
+def main() -> None:
+    """Answer one question: `ask`, `run_dir`, and what else it takes."""
+    question = json.load(sys.stdin)
+    answer = ASKED[question.pop("ask")](Path(question.pop("run_dir")), **question)
+    print(json.dumps(answer))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
