@@ -22,6 +22,7 @@ from ems.cli.importing import importing
 from ems.cli.making import making
 from ems.cli.options import PANELS, START
 from ems.cli.outputs import outputs_commands
+from ems.cli.places import places
 from ems.cli.reading import reading
 from ems.cli.rounds import rounds_commands
 from ems.cli.stacks import stacks_commands
@@ -114,6 +115,7 @@ app.add_typer(importing)
 app.add_typer(stacks_commands)
 app.add_typer(reading)
 app.add_typer(outputs_commands)
+app.add_typer(places)
 app.add_typer(rounds_commands)
 app.add_typer(cleaning)
 app.add_typer(environments, name="env", rich_help_panel=START)

@@ -18,6 +18,7 @@ from ems.databases import ClusterRow, Experiment, Registration
 from ems.lab import Lab
 
 if TYPE_CHECKING:
+    from ems.clusters.openssh import Host
     from ems.provenance.environment import Environment
     from ems.stack.strict import Strict
 
@@ -47,6 +48,16 @@ class Place(ABC):
 
     needs_server = True
     """Whether the database must be one that other machines reach: not a file of this one."""
+
+    shares_files = True
+    """Whether the place sees the lab's own folder, as over a shared file system."""
+
+    def host(self, settings: Mapping[str, Any], login: str) -> Host | None:  # noqa: ARG002
+        """How it is reached by SSH; None where it is reached without. UserError for settings that name no machine.
+
+        `settings`: those of its stack file as JSON; `login`: the command by which a person connects.
+        """
+        return None
 
     def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
         """Of a persistent place, when its stack is updated: make sure that it can be used, and say what was found.

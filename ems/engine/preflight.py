@@ -276,6 +276,11 @@ def _refuse_own_folder(lab: Lab, kind: str) -> None:
     folder = lab.store().folder
     if folder is None or not place(kind).needs_server:
         return
+    if not place(kind).shares_files:
+        raise UserError(
+            f"ems:store is {lab.store_url}, a folder, which machines of kind {kind} do not see.",
+            "Name a store that they reach as ems:store in Pulumi.yaml: gs://BUCKET/PREFIX or s3://BUCKET/PREFIX.",
+        )
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if there.stat().st_dev != lab.root.stat().st_dev and not filesystems.network(there):
         raise UserError(

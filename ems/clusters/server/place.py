@@ -17,6 +17,7 @@ from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local, shipping
+from ems.clusters.openssh import Host
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
 from ems.databases import ClusterRow, Experiment, Registration, State
@@ -38,11 +39,14 @@ SKEWED_S = 5.0
 class Server(Place):
     """A run's folder lies in `work_dir` there; what of it is made here is made in the lab's own, and sent."""
 
-    needs_remote = False
+    needs_remote = shares_files = False
 
     def __init__(self) -> None:
         self._sites: dict[Wanted, Site] = {}
         self._runs: dict[str, _Run] = {}
+
+    def host(self, settings: Mapping[str, Any], login: str) -> Host:
+        return Site(wanted(settings), login).host
 
     def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
         site = Site(wanted(settings), "ems login STACK")

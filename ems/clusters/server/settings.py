@@ -35,7 +35,7 @@ def _check_login(value: object) -> str:
 
 
 HostName = Annotated[str, Checked(_check_host, {"type": "string", "pattern": f"^{NAME.pattern}$"})]
-Login = Annotated[str, Checked(_check_login, {"enum": [*LOGINS]})]
+Login = Annotated[str, Checked(_check_login, {"type": "string", "enum": [*LOGINS]})]
 
 
 class Settings(Strict):
