@@ -1,0 +1,182 @@
+"""A lab's server as a stack of its own, and experiments there, through the command line and the real engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+import yaml
+
+from ems.cli import scaffold
+from ems.clusters.openssh import Host
+from ems.engine import install as engine
+from tests.clusters.slurm_server import environments
+from tests.clusters.ssh_server import USER, SshServer, client, started
+from tests.databases.servers import PostgresqlServer
+from tests.end_to_end.slurm_user import ROOT, SlurmUser, experiment_file, use_database
+from tests.moto_server import log_in, moto
+from tests.processes import alive
+
+__all__ = ["moto"]
+pytestmark = pytest.mark.xdist_group("ssh")
+SWEEP = """
+import pathlib, os
+def f(n, seed):
+    pathlib.Path(os.environ["EMS_OUTPUT_DIR"], f"{n}-{seed}.txt").write_text(f"{n * seed}")
+    print("computed", n, seed, flush=True)
+    return {"value": n * seed}
+"""
+SLOW = """
+import time
+def f(n):
+    time.sleep(0.05)
+    return {"value": n}
+"""
+
+
+class ServerUser(SlurmUser):
+    """Somebody whose lab has a server, `blade`, a database on a PostgreSQL server and a store in S3."""
+
+    ssh: SshServer
+
+    def place(self, **settings: Any) -> None:
+        named = {"kind": "server", "host": self.ssh.name, "environments_dir": environments()["environments_dir"]}
+        self.write("stacks/Pulumi.blade.yaml", yaml.safe_dump({"config": {"ems:cluster": {**named, **settings}}}))
+        self.commit("A place")
+
+    def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
+        self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **{"cluster": {"stack": "blade"}, **more}))
+
+    def there(self) -> list[psutil.Process]:
+        """What runs on the server as this user, but for connections."""
+        found = []
+        for process in psutil.process_iter(["username", "name"]):
+            is_connection = process.info["name"].startswith("sshd")
+            if process.info["username"] == USER and not is_connection and alive(process.pid):
+                found.append(process)
+        return found
+
+
+@pytest.fixture(scope="module")
+def ssh() -> Iterator[SshServer]:
+    with started() as server:
+        yield server
+
+
+@pytest.fixture
+def user(
+    tmp_path: Path, ssh: SshServer, postgresql_server: PostgresqlServer, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ServerUser]:
+    engine.ensure()
+    monkeypatch.setenv("PATH", client(ssh)["PATH"])
+    log_in(tmp_path, monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
+    urlopen(Request(f"{moto}/lab-store", method="PUT")).close()
+    (ssh.home / ".aws").mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "credentials", ssh.home / ".aws/credentials")
+    (ssh.home / ".aws/credentials").write_text((tmp_path / "credentials").read_text().replace("[lab]", "[default]"))
+    (ssh.home / ".aws/config").write_text(f"[default]\nendpoint_url = {moto}\nregion = us-east-1\n")
+    scaffold.init(tmp_path / "lab", "lab")
+    shutil.copytree(ROOT / "environments/svd", tmp_path / "lab/environments/svd")
+    with postgresql_server.database() as name:
+        somebody = ServerUser(tmp_path / "lab")
+        somebody.ssh, somebody.server, somebody.database = ssh, postgresql_server, name
+        use_database(somebody.root, postgresql_server.url(name))
+        project = yaml.safe_load((somebody.root / "Pulumi.yaml").read_text())
+        project["config"]["ems:store"] = {"value": "s3://lab-store/files"}
+        (somebody.root / "Pulumi.yaml").write_text(yaml.safe_dump(project))
+        somebody.place()
+        yield somebody
+        somebody.end()
+    for process in somebody.there():
+        process.kill()
+    Host(ssh.name, "", unattended=True).log_out()
+    shutil.rmtree(ssh.home / "ems", ignore_errors=True)
+
+
+def test_a_sweep_and_a_command_run_there_and_nothing_stays_behind(user: ServerUser, tmp_path: Path) -> None:
+    user.write("experiments/e/sweep.py", SWEEP)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1, 2, 3], "seed": [4, 5]}})
+    said = {"results": {"table": "c", "stdout": "csv"}}
+    user.describe("c", {"command": ["sh", "-c", 'printf "who,where\\n$(id -un),$(pwd)\\n"']}, **said)
+    user.commit("A sweep, a command")
+    user.ems("up", "lab", "blade")
+    found = json.loads(user.pulumi("stack", "output", "found", "--json", "--stack", "blade"))
+    assert found["work_dir"] == f"{user.ssh.home}/ems"
+    user.ems("up", "s", "c")
+    assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)]
+    ((who, where),) = user.asked('SELECT who, "where" FROM c')
+    assert (who, where.startswith(f"{user.ssh.home}/ems/runs/")) == (USER, True)
+    assert user.ems("logs", "s").stdout.count("computed") == 6
+    user.ems("outputs", "s", "--to", str(tmp_path / "files"))
+    assert sorted(file.read_text() for file in (tmp_path / "files").rglob("*.txt")) == ["10", "12", "15", "4", "5", "8"]
+    assert user.there() == []
+    assert "already computed" in user.ems("up", "s").stdout
+
+
+def test_a_run_outlives_the_laptop_and_is_found_again(user: ServerUser) -> None:
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 400, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "blade")
+    running = user.start("up", "s")
+    user.wait(lambda: user.stored() > 20)
+    running.kill()
+    user.ssh.cut()
+    user.ems("up", "s")
+    assert user.asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
+    assert user.asked("SELECT state, attempt FROM experiment") == [("succeeded", 1)]
+    assert user.there() == []
+
+
+def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) -> None:
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 400, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "blade")
+    running = user.start("up", "s")
+    user.wait(lambda: user.stored() > 20)
+    for process in user.there():
+        process.kill()
+    assert running.wait() == 0, user.said(running)
+    assert user.asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
+    assert user.asked("SELECT state, attempt FROM experiment") == [("succeeded", 2)]
+
+
+def test_a_stopped_run_ends_there(user: ServerUser) -> None:
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 40000, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "blade")
+    user.ems("up", "s", "--detach")
+    user.wait(lambda: user.stored() > 20)
+    user.ems("stop", "s")
+    user.wait(lambda: user.asked("SELECT state FROM experiment") == [("cancelled",)])
+    user.wait(lambda: not user.there())
+
+
+def test_what_a_server_cannot_have_is_refused_before_anything_is_registered(user: ServerUser) -> None:
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1]}})
+    user.commit("A sweep")
+    for settings, said in [
+        ({"host": "no-such-host.invalid"}, "no-such-host.invalid is not reached"),
+        ({"host": "-x"}, "allowed is what `ssh` takes"),
+        ({"login": "key"}, "allowed is unattended or person"),
+        ({"login": "person"}, "Open one: ems login"),
+    ]:
+        user.place(**settings)
+        done = user.ems("up", "lab", "blade", expect=None)
+        assert done.returncode not in {0, 1} and said in " ".join((done.stderr + done.stdout).split())
+    user.place()
+    (user.root / "Pulumi.yaml").write_text((user.root / "Pulumi.yaml").read_text().replace("s3://lab-store/files", "x"))
+    user.commit("A store of this machine's own")
+    done = user.ems("up", "s", expect=2)
+    assert "a folder, which machines of kind server do not see" in " ".join((done.stderr + done.stdout).split())
+    assert user.asked("SELECT count(*) FROM experiment") == [(0,)]
