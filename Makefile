@@ -45,7 +45,7 @@ DRILLS := tests/stores/test_file.py $(addprefix tests/end_to_end/,drill_bigquery
 	test_sweep_faults.py test_checkpoints.py test_slurm_time_limits.py) $(addprefix tests/databases/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
 
 drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (two hours); it ends with a table
-	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2 -v
 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/overhead.py

@@ -62,8 +62,10 @@ def read(file: Path) -> Description:
 def _read(file: Path) -> Mapping[str, Any]:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON: {error}.") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON: {error}.") from error
     if not isinstance(said, dict) or not set(KEYS[1:4]) & set(said):
         found = ", ".join(map(str, said)) if isinstance(said, dict) else show(said)
         hint = f"Such a file is a JSON object with {', '.join(KEYS[:2])}, as the first implementation recorded them."

@@ -182,8 +182,8 @@ def _error(experiment: Experiment, *, several: bool) -> Text:
 
 def _summary(experiments: Sequence[Experiment], total: int) -> Text:
     """Such as `3 experiments: 1 running · 2 succeeded`."""
-    numbers = Counter(experiment.state for experiment in experiments)
-    parts = [Text(f"{number:,} {state}", COLOURS.get(state, "")) for state, number in numbers.items()]
+    numbers = Counter((standing(experiment), experiment.state) for experiment in experiments)
+    parts = [Text(f"{number:,} {said}", COLOURS.get(state, "")) for (said, state), number in numbers.items()]
     text = Text(f"{counted(len(experiments), 'experiment')}: ").append(Text(" · ").join(parts))
     older = total - len(experiments)
     return text.append(f" · {older:,} older not shown: --limit {total}") if older > 0 else text

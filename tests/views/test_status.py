@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ems.databases import Experiment, State
+from ems.databases.records import IMPORTED, UNKNOWN
 from ems.views import status
 from tests.databases.cases import REGISTRATION
 from tests.views.drawing import FINISHED, drawn
@@ -73,6 +74,12 @@ def test_several_are_summed_up_with_the_first_line_of_each_error() -> None:
         "3 experiments: 1 failed · 2 succeeded · 6 older not shown: --limit 9",
         "Clusters that ended runs still declare: digits. Release: ems teardown digits",
     ]
+
+
+def test_what_was_imported_is_summed_up_as_such() -> None:
+    row = replace(FINISHED.registration, cluster=IMPORTED, environment_digest=UNKNOWN)
+    lines = drawn(status.status_page([replace(FINISHED, registration=row), FINISHED], 80)).splitlines()
+    assert lines[-1] == "2 experiments: 1 imported · 1 succeeded"
 
 
 @given(st.text("ab-_.", min_size=1), st.integers(1, 12))
