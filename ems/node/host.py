@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
 from ems.node.job.keeper import is_locked
 
-AGENT = "ems.node"
+AGENT = "ems.node.hosted"
+STEP = re.compile(r" INFO ems\.(?:environments|server): (.*)")
 LEAVES_S, POLL_S = 10.0, 0.1  # an agent, once its run is over
 
 
@@ -32,7 +34,7 @@ def look(run_dir: Path) -> dict[str, Any]:
 
     `prepared`: all that its agent needs is there. `booting`: an agent is on its way, as its environment is built.
     `works`: it is at work, or hangs. `failed`: why there is no environment; `said`: the last error of agents;
-    `step`: the last thing that one said of its environment; `progress`: points a second, workers.
+    `step`: what such a one does, or waits for; `progress`: points a second, workers.
     """
     held = is_locked(_boot_lock(run_dir))
     works = is_locked(lock_folder(run_dir) / "agent.lock")
@@ -115,8 +117,8 @@ def _text(file: Path) -> str:
 
 def _step(run_dir: Path) -> str:
     lines = (run_folder.log_of(run_dir / "agent.log", -4096) or b"").decode(errors="replace").splitlines()
-    _, marked, step = (lines or [""])[-1].partition(" INFO ems.environments: ")
-    return step if marked else ""
+    found = STEP.search((lines or [""])[-1])
+    return found[1] if found else ""
 
 
 ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {

@@ -149,6 +149,30 @@ def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) 
     assert user.asked("SELECT state, attempt FROM experiment") == [("succeeded", 2)]
 
 
+def test_runs_share_the_server_by_the_cores_and_gpus_that_it_has(user: ServerUser) -> None:
+    user.place(has={"cores": 2, "gpus": ["0", "GPU-7a"]}, gpus=1)
+    said = {"results": {"table": "c", "stdout": "csv"}}
+    script = 'b=$(date +%s%N); sleep 3; printf "began,ended,gpu\\n$b,$(date +%s%N),g$CUDA_VISIBLE_DEVICES\\n"'
+    user.write("experiments/e/readme.txt", "Commands of the shell need no code.")
+    names = ["c1", "c2", "c3", "c4"]
+    for number, name in enumerate(names):
+        job = {"command": ["sh", "-c", script], "parameters": {"number": number}}
+        user.describe(name, job, **said)
+    user.describe("large", {"command": ["true"]}, **said, **{"cluster": {"stack": "blade", "cores": 3}})
+    user.commit("Commands")
+    user.ems("up", "lab", "blade")
+    done = user.ems("up", "large", expect=2)
+    assert "The run wants 3 cores, of which the server has 2" in done.stderr + done.stdout
+    user.ems("up", *names, "--at-once", "4")
+    runs = user.asked("SELECT began, ended, gpu FROM c")
+    assert len(runs) == 4
+    for began, ended, gpu in runs:
+        meanwhile = [other for other in runs if other[0] < ended and began < other[1]]
+        assert len(meanwhile) <= 2
+        assert sorted({gpu for _, _, gpu in meanwhile}) == sorted(gpu for _, _, gpu in meanwhile)
+        assert gpu in {"g0", "gGPU-7a"}
+
+
 def test_a_stopped_run_ends_there(user: ServerUser) -> None:
     user.write("experiments/e/sweep.py", SLOW)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 40000, 1]}}})

@@ -21,9 +21,11 @@ from ems.clusters.openssh import Host
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
 from ems.databases import ClusterRow, Experiment, Registration, State
-from ems.lab import Lab
+from ems.lab import Lab, outputs
+from ems.node import hosted, leases
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE, ORDER
+from ems.node.leases import Share
 from ems.node.run_folder import LOG_BYTES
 
 if TYPE_CHECKING:
@@ -57,6 +59,11 @@ class Server(Place):
         found |= {"cores": str(about.cores), "work_dir": str(site.folder)}
         return {**found, **({"clock_ahead_s": str(skew_s)} if abs(skew_s) > SKEWED_S else {})}
 
+    def refuse(self, lab: Lab, registration: Registration) -> None:
+        site = self._site(lab, registration)
+        with suppress(Unreachable):
+            leases.refuse(site.machine, share_of(site, registration))
+
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         self._ship(lab, registration, say, local.prepare)
 
@@ -88,7 +95,8 @@ class Server(Place):
             inputs={name: str(site.folder / "inputs" / file.name) for name, file in files.items()},
             workers=site.wanted.workers,
         ).write(run_dir / THERE)
-        for file in (run_dir / CODE, run_dir / ORDER, run_dir / THERE / "agent.json"):
+        share = hosted.write(run_dir / THERE, site.machine, share_of(site, registration))
+        for file in (run_dir / CODE, run_dir / ORDER, share, run_dir / THERE / "agent.json"):
             if file.exists():
                 site.send(file, there / file.name)
         (run_dir / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
@@ -223,6 +231,14 @@ class _Run:
         """What is new to people."""
         self._told, before = said, self._told
         return said if said != before else ""
+
+
+def share_of(site: Site, registration: Registration) -> Share:
+    """What a run takes of the server: as its settings say, else what it computes with."""
+    job = json.loads(registration.spec)["job"]
+    processes = (site.wanted.workers or site.machine.cores) if outputs.has_points(registration) else 1
+    cores = site.wanted.cores or min(processes * job["threads"], site.machine.cores)
+    return Share(cores, site.wanted.memory_gb, site.wanted.gpus)
 
 
 def login_command(registration: Registration) -> str:

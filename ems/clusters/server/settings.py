@@ -13,9 +13,10 @@ from pydantic import Field
 
 from ems.base.messages import show
 from ems.clusters.openssh import NAME
+from ems.stack import checks
 from ems.stack.checks import Checked, one_line
 from ems.stack.models import Title, Workers
-from ems.stack.strict import Strict
+from ems.stack.strict import AsTuple, Strict
 
 LOGINS = ("unattended", "person")
 
@@ -35,7 +36,19 @@ def _check_login(value: object) -> str:
 
 
 HostName = Annotated[str, Checked(_check_host, {"type": "string", "pattern": f"^{NAME.pattern}$"})]
+Whole = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
+Memory = Annotated[float, checks.number(low=0, above=True)]
+Gpu = Annotated[str, checks.matching(r"[A-Za-z0-9-]+", 'the number or UUID of a GPU in quotes, as "0"')]
+Gpus = Annotated[tuple[Gpu, ...], AsTuple]
 Login = Annotated[str, Checked(_check_login, {"type": "string", "enum": [*LOGINS]})]
+
+
+class Has(Strict):
+    """What runs of EMS may have together."""
+
+    cores: Whole | None = Field(None, description="Cores; left out: all.")
+    memory_gb: Memory | None = Field(None, description="Memory in GB (10^9 bytes); left out: all.")
+    gpus: Gpus = Field((), description='GPUs, by number or UUID as CUDA_VISIBLE_DEVICES takes them, as ["0", "1"].')
 
 
 class Settings(Strict):
@@ -58,13 +71,25 @@ class Settings(Strict):
     workers: Workers | None = Field(
         None, description="How many processes compute at once; left out: one for each CPU of the server."
     )
+    has: Has | None = Field(None, description="What the server has for runs of EMS, which share it in turn.")
+    cores: Whole | None = Field(
+        None, description="Cores that a run takes; left out: of a sweep one for each worker, of a command its threads."
+    )
+    memory_gb: Memory | None = Field(None, description="Memory that a run takes in GB (10^9 bytes); left out: none.")
+    gpus: Whole | None = Field(None, description="GPUs that a run takes; left out: none.")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings of one run."""
+    """The settings of one run. 0: it is not said."""
 
     host: str
+    cores: int
+    memory_gb: float
+    gpus: int
+    has_cores: int
+    has_memory_gb: float
+    has_gpus: tuple[str, ...]
     unattended: bool
     work_dir: str
     environments_dir: str
@@ -74,8 +99,9 @@ class Wanted:
 def wanted(*said: Mapping[str, Any]) -> Wanted:
     """What holds of settings as their JSON says them, those that count most first."""
 
-    def first(key: str, default: Any) -> Any:
-        return next((each[key] for each in said if each.get(key) is not None), default)
+    def first(key: str, default: Any, part: str = "") -> Any:
+        found = (each.get(key) if not part else (each.get(part) or {}).get(key) for each in said)
+        return next((value for value in found if value is not None), default)
 
     return Wanted(
         host=first("host", ""),
@@ -83,4 +109,10 @@ def wanted(*said: Mapping[str, Any]) -> Wanted:
         work_dir=first("work_dir", "ems"),
         environments_dir=first("environments_dir", ""),
         workers=first("workers", 0),
+        cores=first("cores", 0),
+        memory_gb=first("memory_gb", 0.0),
+        gpus=first("gpus", 0),
+        has_cores=first("cores", 0, "has"),
+        has_memory_gb=first("memory_gb", 0.0, "has"),
+        has_gpus=tuple(first("gpus", (), "has")),
     )

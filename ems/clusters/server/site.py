@@ -15,6 +15,7 @@ from ems.base.errors import UserError
 from ems.clusters.openssh import Host
 from ems.clusters.server.settings import Wanted
 from ems.node.environments.ready import CODE
+from ems.node.leases import Machine
 
 PATIENT_S = 120.0
 SLOWEST = 500_000  # bytes a second, of a file that goes there
@@ -25,7 +26,8 @@ for python in python3 python3.14 python3.13 python3.12 python3.11 "$(uv python f
 done"""
 LOOK = f"""{TOOLS}
 {PYTHON}
-printf '%s\\n' "$HOME" "$python" "$(command -v uv)" "$(uname -sm)" "$(nproc)" "$(date +%s)"
+printf '%s\\n' "$HOME" "$python" "$(command -v uv)" "$(uname -sm)" "$(nproc)" \
+    "$(sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)" "$(date +%s)"
 """
 ASK = "import sys; sys.path.insert(0, sys.argv[1]); from ems.node.host import main; main()"
 
@@ -39,6 +41,7 @@ class About:
     uv: str
     system: str
     cores: int
+    memory_gb: float
     clock: int
 
 
@@ -57,11 +60,17 @@ class Site:
     def about(self) -> About:
         """What it has. UserError without a Python for EMS; Unreachable."""
         said = self.host.output(LOOK, repeats=True).decode(errors="replace").splitlines()
-        home, python, uv, system, cores, clock = said[-6:]
+        home, python, uv, system, cores, memory_kb, clock = said[-7:]
         if not python:
             hint = "Install one of them there: Python 3.11 or newer, or `uv`, which brings Pythons of its own."
             raise UserError(f"{self.host.name} has neither Python 3.11 nor `uv`.", hint)
-        return About(home, python, uv, system, int(cores or 1), int(clock))
+        return About(home, python, uv, system, int(cores or 1), int(memory_kb or 0) * 1024e-9, int(clock))
+
+    @property
+    def machine(self) -> Machine:
+        """What runs of EMS may have there together."""
+        cores, memory_gb = self.wanted.has_cores or self.about.cores, self.wanted.has_memory_gb or self.about.memory_gb
+        return Machine(cores, memory_gb, self.wanted.has_gpus)
 
     @property
     def folder(self) -> PurePosixPath:

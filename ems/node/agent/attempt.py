@@ -219,7 +219,7 @@ class Attempt:
             **({"EMS_INPUT_DIR": str(self._dir / "inputs")} if self._config.inputs else {}),
         }
         built = Path(self._config.environment)
-        given = self._crew.variables if self._crew else {}
+        given = self._crew.variables if self._crew else self._config.variables
         loaded = self._crew.loaded if self._crew else {}
         variables = job_environment(built, os.environ, job["threads"], {**given, **ems}, self._spec["env"], loaded)
         return packages.added(variables, self._dir / "code", built)

@@ -27,6 +27,7 @@ class AgentConfig:
     store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves
     commit: str = ""  # that the bundle's code is of
     workers: int = 0  # of a sweep that does not say; 0: one for each CPU
+    variables: Mapping[str, str] = field(default_factory=dict)  # of this machine, that a job is to see
     lease_s: float = 30.0
     beat_s: float = 2.0
     grace_s: float = 5.0  # between SIGTERM and SIGKILL
