@@ -98,6 +98,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _reported(stats: dict[str, list[Any]]) -> Iterator[tuple[str, Tally]]:
     for report in [*stats.get("passed", []), *stats.get("failed", []), *stats.get("error", [])]:
-        for name, counts in report.user_properties:
+        for name, counts in getattr(report, "user_properties", ()):  # which a module that fails to load has not
             if name == "tally":
                 yield report.nodeid.partition("[")[0].removeprefix("tests/"), Tally(**counts)

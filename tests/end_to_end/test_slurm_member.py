@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 
 from ems.base.process import run, uv
-from ems.clusters.slurm import environments as of_place
+from ems.clusters import shipping
 from ems.engine import install as engine
 from ems.node.environments.recipe import Recipe
 from ems.provenance import environment
 from tests.clusters.slurm_server import GROUP, USERS, SlurmServer, build, environments, slurm
 from tests.databases.servers import PostgresqlServer
 from tests.end_to_end.slurm_user import ROOT, experiment_file, place_file, use_database
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, eventually
 
 __all__ = ["slurm"]
 pytestmark = pytest.mark.xdist_group("slurm")
 MEMBER = USERS[0]
-LOCKS = (ROOT / "requirements/ems.txt", of_place.LOCK)
+LOCKS = (ROOT / "requirements/ems.txt", shipping.LOCK)
 SWEEP = """
 import os, socket, subprocess, time
 import numpy
@@ -43,25 +43,31 @@ setenv TOOL_SAYS "a word"
 
 
 class Member:
-    """At work in `home`, with the programs of `folder`."""
+    """At work in a lab of their own, with the programs of `folder`."""
 
-    def __init__(self, folder: Path, slurm: SlurmServer) -> None:
-        self.folder, self.root, self.person = folder, folder / "home/lab", pwd.getpwnam(MEMBER)
+    def __init__(self, folder: Path, slurm: SlurmServer, name: str = MEMBER) -> None:
+        self.folder, self.root, self.person = folder, folder / name / "lab", pwd.getpwnam(name)
+        self.root.parent.mkdir()
+        shutil.chown(self.root.parent, name, GROUP)
         path = [folder / "venv/bin", folder / "pulumi", "/usr/local/bin", "/usr/bin", "/bin"]
         self.variables = {
-            "HOME": self.person.pw_dir, "USER": MEMBER, "LOGNAME": MEMBER, "LANG": "C.UTF-8",
+            "HOME": self.person.pw_dir, "USER": name, "LOGNAME": name, "LANG": "C.UTF-8",
             "PATH": ":".join(map(str, path)), "SLURM_CONF": slurm.variables["SLURM_CONF"],
         }  # fmt: skip
 
-    def run(self, *words: str, expect: int | None = 0, cwd: Path | None = None) -> str:
-        groups = os.getgrouplist(MEMBER, self.person.pw_gid)
-        done = subprocess.run(
+    def start(self, *words: str, cwd: Path | None = None) -> subprocess.Popen[str]:
+        groups = os.getgrouplist(self.person.pw_name, self.person.pw_gid)
+        return subprocess.Popen(
             words, user=self.person.pw_uid, group=self.person.pw_gid, extra_groups=groups, env=self.variables,
-            cwd=cwd or self.root, capture_output=True, text=True, timeout=PATIENCE_S, check=False, umask=0o027,
+            cwd=cwd or self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, umask=0o027,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        assert expect is None or done.returncode == expect, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
+
+    def run(self, *words: str, expect: int | None = 0, cwd: Path | None = None) -> str:
+        process = self.start(*words, cwd=cwd)
+        said, _ = process.communicate(timeout=PATIENCE_S)
+        assert expect is None or process.returncode == expect, f"{words}: {process.returncode}\n{said}"
+        return said
 
     def write(self, name: str, text: str) -> None:
         file = self.root / name
@@ -69,7 +75,7 @@ class Member:
         file.write_text(text)
 
     def commit(self) -> None:
-        subprocess.run(["chown", "-R", f"{MEMBER}:{GROUP}", self.root], check=True)
+        subprocess.run(["chown", "-R", f"{self.person.pw_name}:{GROUP}", self.root], check=True)
         who = ("-c", "user.name=EMS", "-c", "user.email=ems@localhost")
         self.run("git", "add", "-A")
         self.run("git", *who, "commit", "-qm", "A step")
@@ -99,14 +105,12 @@ def member(slurm: SlurmServer, postgresql_server: PostgresqlServer) -> Iterator[
     (folder / "modulefiles/tool/1.0").write_text(MODULE.format(folder=folder))
     profile = Path(pwd.getpwnam(MEMBER).pw_dir, ".bash_profile")
     profile.write_text(f"module use {folder}/modulefiles\n")
-    (folder / "home").mkdir()
-    shutil.chown(folder / "home", MEMBER, GROUP)
     somebody = Member(folder, slurm)
-    somebody.run("ems", "init", "lab", cwd=folder / "home")
+    somebody.run("ems", "init", "lab", cwd=somebody.root.parent)
     with postgresql_server.database() as name:
         use_database(somebody.root, postgresql_server.url(name))
         yield somebody, lambda sql: postgresql_server.execute(sql, name)
-        slurm.tried("scancel", "--full", "-u", MEMBER)
+        slurm.tried("scancel", "--full", "-u", ",".join(USERS))
     profile.unlink()
     shutil.rmtree(folder)
 
@@ -140,3 +144,26 @@ def test_a_member_of_a_group_runs_sweep_and_command_with_modules_in_the_groups_a
     user.commit()
     assert "'nothing/7', which cannot be loaded here" in user.run("ems", "up", "d", expect=2)
     assert asked("SELECT count(*) FROM experiment WHERE stack = 'd'") == [(0,)]
+
+
+@pytest.mark.drill
+def test_two_members_run_the_same_stack_at_once(member, slurm) -> None:
+    user, asked = member
+    shutil.copytree(ROOT / "environments/svd", user.root / "environments/svd")
+    user.write("experiments/e/sweep.py", "import time\ndef f(n):\n    time.sleep(0.1)\n    return {'value': n}\n")
+    sweep = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 400, 1]}}}
+    user.describe("s", sweep, cluster={"stack": "sherlock", "workers": 4})
+    user.place(processes_per_job=2)
+    user.commit()
+    other = Member(user.folder, slurm, USERS[1])
+    shutil.copytree(user.root, other.root, symlinks=True, ignore=shutil.ignore_patterns(".ems"))
+    subprocess.run(["chown", "-R", f"{USERS[1]}:{GROUP}", other.root], check=True)
+    for each in (user, other):
+        each.run("ems", "up", "lab", "sherlock")
+    commands = [each.start("ems", "up", "s") for each in (user, other)]
+    for command in commands:
+        said, _ = command.communicate(timeout=PATIENCE_S)
+        assert command.returncode == 0, said
+    assert asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
+    assert asked("SELECT state, attempt FROM experiment") == [("succeeded", 1)]
+    eventually(lambda: slurm.run("squeue", "-h") == "")
