@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hmac
 import os
-import pwd
 import shlex
 import shutil
 import signal
@@ -26,9 +25,9 @@ import psutil
 
 from tests.clusters.slurm_server import GROUP, make_users
 from tests.databases.servers import free_port
-from tests.processes import eventually
+from tests.processes import alive, eventually
 
-USER, PASSWORD = "ems-remote", "a password"
+PASSWORD = "a password"
 SECRET = base64.b32encode(b"of the second factor").decode()
 SSHD = "/usr/sbin/sshd"
 CONFIG = """\
@@ -71,15 +70,16 @@ class SshServer:
 
     def __init__(self, folder: Path, factors: bool = False) -> None:
         self.folder, self.port, self.name = folder, free_port(), f"ems-test-{folder.name}"
+        self.user, self.home = f"ems-{folder.name[-8:]}", folder / "a home"
         self._program = SSHD
-        _make_user()
+        self._make_user()
         self.make_host_key()
         self._keygen("key")
         shutil.copy(folder / "key.pub", folder / "authorized_keys")
         (folder / "banner").write_text("Only for members of the lab.\n")
         own = FACTORS if factors else KEY
-        (folder / "sshd_config").write_text(CONFIG.format(folder=folder, port=self.port, user=USER) + own)
-        (folder / "config").write_text(CLIENT.format(folder=folder, port=self.port, user=USER, name=self.name))
+        (folder / "sshd_config").write_text(CONFIG.format(folder=folder, port=self.port, user=self.user) + own)
+        (folder / "config").write_text(CLIENT.format(folder=folder, port=self.port, user=self.user, name=self.name))
         self._make_client()
         if factors:
             self._ask_by_pam()
@@ -91,11 +91,6 @@ class SshServer:
     def bin(self) -> Path:
         """The folder whose `ssh` reads this server's configuration, as the user's own would be."""
         return self.folder / "bin"
-
-    @property
-    def home(self) -> Path:
-        """Of the user there."""
-        return Path(pwd.getpwnam(USER).pw_dir)
 
     @property
     def attempts(self) -> int:
@@ -141,7 +136,33 @@ class SshServer:
             process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def use_shell(self, shell: str) -> None:
-        subprocess.run(["usermod", "-s", shell, USER], check=True)
+        subprocess.run(["usermod", "-s", shell, self.user], check=True)
+
+    def running(self) -> list[psutil.Process]:
+        """What runs there as the user, but for connections."""
+        found = []
+        for process in psutil.process_iter(["username", "name"]):
+            is_connection = process.info["name"].startswith(("sshd", "ems-sshd"))
+            if process.info["username"] == self.user and not is_connection and alive(process.pid):
+                found.append(process)
+        return found
+
+    def kill_all(self) -> None:
+        """What runs there as the user."""
+        for process in self.running():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _make_user(self) -> None:
+        """Whose home has a space in its name, in the group that shares the environments of tests."""
+        make_users()
+        options = ("-m", "-d", str(self.home), "-s", "/bin/bash", "-p", "*", "-G", GROUP)
+        subprocess.run(["useradd", *options, self.user], check=True)
+
+    def remove_user(self) -> None:
+        self.kill_all()
+        eventually(lambda: not self.running())
+        subprocess.run(["userdel", "-r", "-f", self.user], check=True, stderr=subprocess.DEVNULL)
 
     def _connections(self) -> Sequence[psutil.Process]:
         by = psutil.Process(int(self._pid_file.read_text()))
@@ -168,7 +189,7 @@ class SshServer:
         factor.write_text(f'{SECRET}\n" TOTP_AUTH\n')
         factor.chmod(0o400)
         Path("/etc/pam.d/ems-sshd").write_text(PAM.format(folder=self.folder))
-        subprocess.run(["chpasswd"], input=f"{USER}:{PASSWORD}", text=True, check=True)
+        subprocess.run(["chpasswd"], input=f"{self.user}:{PASSWORD}", text=True, check=True)
 
 
 def passcode() -> str:
@@ -179,28 +200,19 @@ def passcode() -> str:
     return f"{(int.from_bytes(mac[at : at + 4], 'big') & 0x7FFFFFFF) % 10**6:06}"
 
 
-def _make_user() -> None:
-    """Whose home has a space in its name, in the group that shares the environments of tests."""
-    make_users()
-    with suppress(KeyError):
-        pwd.getpwnam(USER)
-        return
-    options = ("-m", "-d", "/home/ems remote", "-s", "/bin/bash", "-p", "*", "-G", GROUP)
-    subprocess.run(["useradd", *options, USER], check=True)
-
-
 @contextmanager
 def started(*, factors: bool = False) -> Iterator[SshServer]:
-    """A server in a folder of its own; its user's shell is bash again afterwards, with no files of its own."""
+    """A server in a folder of its own, with a user of its own."""
     folder = Path(tempfile.mkdtemp(prefix="ems-ssh-", dir="/tmp"))
+    folder.chmod(0o755)
     server = SshServer(folder, factors)
-    server.use_shell("/bin/bash")
     try:
         yield server
     finally:
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
             server.cut()
         server.end()
+        server.remove_user()
         shutil.rmtree(folder, ignore_errors=True)
 
 

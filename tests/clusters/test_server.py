@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from ems.clusters.openssh import Host
@@ -20,7 +19,7 @@ from ems.databases import ClusterRow, Experiment
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import environments
-from tests.clusters.ssh_server import USER, SshServer, client, started
+from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
 from tests.place_contract import PlaceContract
 
@@ -43,9 +42,7 @@ class TestServer(PlaceContract):
     def server(self, shared: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
         monkeypatch.setenv("PATH", client(shared)["PATH"])
         yield shared
-        for process in psutil.process_iter():
-            if process.username() == USER and "sshd" not in process.name():
-                process.kill()
+        shared.kill_all()
         Host(shared.name, "", unattended=True).log_out()
         shutil.rmtree(shared.home / "ems", ignore_errors=True)
 
@@ -73,4 +70,4 @@ class TestServer(PlaceContract):
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         run_dir = self.there(lab, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
-        subprocess.run(["chown", "-R", USER, run_dir], check=True)
+        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 import yaml
 
@@ -17,11 +16,10 @@ from ems.cli import scaffold
 from ems.clusters.openssh import Host
 from ems.engine import install as engine
 from tests.clusters.slurm_server import environments
-from tests.clusters.ssh_server import USER, SshServer, client, started
+from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
 from tests.end_to_end.slurm_user import ROOT, SlurmUser, experiment_file, use_database
 from tests.moto_server import log_in, moto
-from tests.processes import alive
 
 __all__ = ["moto"]
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -52,15 +50,6 @@ class ServerUser(SlurmUser):
 
     def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
         self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **{"cluster": {"stack": "blade"}, **more}))
-
-    def there(self) -> list[psutil.Process]:
-        """What runs on the server as this user, but for connections."""
-        found = []
-        for process in psutil.process_iter(["username", "name"]):
-            is_connection = process.info["name"].startswith("sshd")
-            if process.info["username"] == USER and not is_connection and alive(process.pid):
-                found.append(process)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +83,7 @@ def user(
         somebody.place()
         yield somebody
         somebody.end()
-    for process in somebody.there():
-        process.kill()
+    ssh.kill_all()
     Host(ssh.name, "", unattended=True).log_out()
     shutil.rmtree(ssh.home / "ems", ignore_errors=True)
 
@@ -112,11 +100,11 @@ def test_a_sweep_and_a_command_run_there_and_nothing_stays_behind(user: ServerUs
     user.ems("up", "s", "c")
     assert user.asked("SELECT sum(value), count(*) FROM e") == [(54, 6)]
     ((who, where),) = user.asked('SELECT who, "where" FROM c')
-    assert (who, where.startswith(f"{user.ssh.home}/ems/runs/")) == (USER, True)
+    assert (who, where.startswith(f"{user.ssh.home}/ems/runs/")) == (user.ssh.user, True)
     assert user.ems("logs", "s").stdout.count("computed") == 6
     user.ems("outputs", "s", "--to", str(tmp_path / "files"))
     assert sorted(file.read_text() for file in (tmp_path / "files").rglob("*.txt")) == ["10", "12", "15", "4", "5", "8"]
-    assert user.there() == []
+    assert user.ssh.running() == []
     assert "already computed" in user.ems("up", "s").stdout
 
 
@@ -132,7 +120,7 @@ def test_a_run_outlives_the_laptop_and_is_found_again(user: ServerUser) -> None:
     user.ems("up", "s")
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
     assert user.asked("SELECT state, attempt FROM experiment") == [("succeeded", 1)]
-    assert user.there() == []
+    assert user.ssh.running() == []
 
 
 def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) -> None:
@@ -142,8 +130,7 @@ def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) 
     user.ems("up", "lab", "blade")
     running = user.start("up", "s")
     user.wait(lambda: user.stored() > 20)
-    for process in user.there():
-        process.kill()
+    user.ssh.kill_all()
     assert running.wait() == 0, user.said(running)
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
     assert user.asked("SELECT state, attempt FROM experiment") == [("succeeded", 2)]
@@ -182,7 +169,7 @@ def test_a_stopped_run_ends_there(user: ServerUser) -> None:
     user.wait(lambda: user.stored() > 20)
     user.ems("stop", "s")
     user.wait(lambda: user.asked("SELECT state FROM experiment") == [("cancelled",)])
-    user.wait(lambda: not user.there())
+    user.wait(lambda: not user.ssh.running())
 
 
 def test_what_a_server_cannot_have_is_refused_before_anything_is_registered(user: ServerUser) -> None:
