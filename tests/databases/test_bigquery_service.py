@@ -80,6 +80,7 @@ def asked(wait_s: float) -> list[tuple]:
         fault(404, "notFound", "Not found: Job p:US.j"),
         fault(400, "invalidQuery", 'Failed to alter table "t" because it was reverted by a concurrent transaction.'),
         fault(400, "invalidQuery", "Could not serialize access to table p:lab.run due to concurrent update"),
+        fault(400, "invalid", "Failed to commit: Attempting to modify table t but another transaction has altered it"),
     ],
 )
 def test_a_busy_service_is_asked_again(trouble, monkeypatch):

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pytest
 
+from ems.clusters.slurm.crew import crew_name
 from tests.clusters.slurm_server import CPUS, SlurmServer, slurm
 from tests.end_to_end.slurm_sweep import Sweep, show
 from tests.end_to_end.slurm_user import SlurmUser, head, user, workers
@@ -195,5 +196,6 @@ def test_no_more_workers_come_than_there_are_points_to_compute(user: SlurmUser, 
     user.ems("up", "lab", "sherlock")
     user.ems("up", "s")
     sweep.assert_whole()
-    ids = slurm.run("sacct", "-n", "-X", "-P", "-S", "now-2minutes", "-o", "JobID,JobName").splitlines()
-    assert len({id for id in ids if id.endswith("-workers")}) == 8
+    ((experiment,),) = user.asked("SELECT id FROM experiment")
+    found = slurm.run("sacct", "-n", "-X", "-P", "-S", "today", "--name", crew_name(experiment), "-o", "JobID")
+    assert len(set(found.split())) == 8

@@ -7,11 +7,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.clusters.slurm_server import SlurmServer, faked, slurm
 from tests.end_to_end.slurm_user import SlurmUser, head, user
 from tests.end_to_end.test_checkpoints import shown, undisturbed
+from tests.processes import having
 
 __all__ = ["slurm", "user"]
 
@@ -56,7 +58,11 @@ def is_taken(user: SlurmUser, slurm: SlurmServer, times: int) -> None:
     """Wait until the head was queued again for the `times`-th time, and have it start without the usual two minutes."""
     user.wait(lambda: (job := head(slurm)) and (job["JobState"], job["Restarts"]) == ("PENDING", str(times)))
     assert user.asked("SELECT state, error FROM experiment") == [("lost", "The agent was told to stop (SIGTERM).")]
-    slurm.run("scontrol", "update", f"jobid={head(slurm)['JobId']}", "starttime=now")
+    id = head(slurm)["JobId"]
+    user.wait(
+        lambda: not having(f"slurmstepd: [{id}.", psutil.process_iter())
+    )  # else it would be started beside itself
+    slurm.run("scontrol", "update", f"jobid={id}", "starttime=now")
 
 
 def time_is_up(slurm: SlurmServer) -> None:
