@@ -20,7 +20,7 @@ from pathlib import Path
 from ems.node.agent.porter import AT_ONCE
 from ems.stores import Source, connect
 
-BYTES, TURNS = 10**9, 5
+BYTES, PIECE, TURNS = 10**9, 10**6, 5
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -51,7 +51,9 @@ def main(count: int, folder: Path) -> None:
     files = folder / "files"
     files.mkdir()
     for number in range(count):
-        (files / f"{number}").write_bytes(os.urandom(BYTES // count))
+        with (files / f"{number}").open("wb") as file:
+            for _ in range(BYTES // count // PIECE):
+                file.write(os.urandom(PIECE))
     took: dict[str, list[float]] = {"cp": [], "store": []}
     for _ in range(TURNS):
         for name, call in (("cp", copied), ("store", stored)):
