@@ -134,6 +134,7 @@ class Place(ABC):
         """What the job wrote to its standard output and error, from byte `start` on, some 64 kB at a time.
 
         A negative `start` counts from the end. b"" if there is no more as yet, None where the log is out of reach.
+        Unreachable while the place does not answer.
         """
 
     @abstractmethod

@@ -274,13 +274,14 @@ def _ended(
     command: Sequence[str], given: bytes = b"", payload: bytes | Path = b"", timeout_s: float = COMMAND_S
 ) -> subprocess.CompletedProcess[bytes] | None:
     """None if it did not end in time."""
-    with TemporaryFile() as first, _needing_ssh():
+    with TemporaryFile() as first:
         first.write(given + (payload if isinstance(payload, bytes) else b""))
         first.seek(0)
         files = [first, *([payload.open("rb")] if isinstance(payload, Path) else [])]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        with (
+            _needing_ssh(),
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        ):
             feeder = Thread(target=_feed, args=(process.stdin, files), daemon=True)
             feeder.start()
             process.stdin = None  # else `communicate` would close it

@@ -104,7 +104,7 @@ def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, s
             make_ready(pulumi, leftover.stack)
             reconcile(pulumi, leftover.stack, experiment.id)
     except EmsError as error:
-        return leftover.clusters, f"failed: {error.message}"
+        return leftover.clusters, f"failed: {error}".replace("\n", " ")
     return 0, "released"
 
 

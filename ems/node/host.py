@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from ems.base.errors import EmsError, refused
 from ems.base.locks import lock_folder
 from ems.node import run_folder
 from ems.node.agent.config import AgentConfig
@@ -26,7 +27,9 @@ from ems.node.job.keeper import is_locked
 
 AGENT = "ems.node.hosted"
 STEP = re.compile(r" INFO ems\.(?:environments|server): (.*)")
-LEAVES_S, POLL_S = 10.0, 0.1  # an agent, once its run is over
+LEAVES_S, POLL_S = 10.0, 0.1  # an agent, once its run is over, or it is killed
+LOOKS = 3
+NUMBERED = ("/bin/sh", "-c", 'echo $$ > "$0"; exec "$@"')  # notes its process number, whatever becomes of who asked
 
 
 def look(run_dir: Path) -> dict[str, Any]:
@@ -56,15 +59,15 @@ def start(run_dir: Path, *, replace: bool = False) -> dict[str, Any]:
     """
     if replace:
         _end(run_dir)
+    boot = [sys.executable, "-I", "-c", BOOT, str(run_dir / CODE), str(run_dir), "head", AGENT]
     with _boot_lock(run_dir).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _is_mine(lock):
             return {}
         (run_dir / FAILED).unlink(missing_ok=True)
+        lock.truncate(0)
         with (run_dir / "agent.log").open("ab") as log:
-            agent = subprocess.Popen(
-                [sys.executable, "-I", "-c", BOOT, str(run_dir / CODE), str(run_dir), "head", AGENT],
+            subprocess.Popen(
+                [*NUMBERED, lock.name, *boot],
                 cwd=run_dir,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -72,9 +75,17 @@ def start(run_dir: Path, *, replace: bool = False) -> dict[str, Any]:
                 start_new_session=True,
                 pass_fds=(lock.fileno(),),  # which holds the lock as long as it lives
             )
-        lock.truncate(0)
-        lock.write(str(agent.pid))
     return {}
+
+
+def _is_mine(lock: IO[str]) -> bool:
+    """Tried for a moment, as who only looks holds it for a shorter one."""
+    for _ in range(LOOKS):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(POLL_S)
+    return False
 
 
 def dismiss(run_dir: Path) -> dict[str, Any]:
@@ -95,11 +106,14 @@ def release(run_dir: Path) -> dict[str, Any]:
 
 
 def _end(run_dir: Path) -> None:
-    """At once; what its job is ends as it notices."""
-    lock = _boot_lock(run_dir)
+    """At once, with what builds its environment; what its job is ends as it notices. EmsError if it does not end."""
+    lock, give_up_at = _boot_lock(run_dir), time.monotonic() + LEAVES_S
     while is_locked(lock):
+        number = _text(lock).strip()
+        if time.monotonic() > give_up_at:
+            raise EmsError(f"The agent of {run_dir} does not end.", f"Look for process {number or 'python'}: ps -ef")
         with suppress(ValueError, ProcessLookupError):
-            os.kill(int(lock.read_text(encoding="utf-8")), signal.SIGKILL)
+            os.killpg(int(number), signal.SIGKILL)  # it leads a session
         time.sleep(POLL_S)
 
 
@@ -130,9 +144,13 @@ ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Answer one question: `ask`, `run_dir`, and what else it takes."""
+    """Answer one question: `ask`, `run_dir`, and what else it takes. `refused`: why it cannot be."""
     question = json.load(sys.stdin)
-    answer = ASKED[question.pop("ask")](Path(question.pop("run_dir")), **question)
+    try:
+        answer = ASKED[question.pop("ask")](Path(question.pop("run_dir")), **question)
+    except (EmsError, OSError) as error:
+        said = refused(error) if isinstance(error, OSError) else error
+        answer = {"refused": said.message, "hint": said.hint}
     print(json.dumps(answer))  # noqa: T201
 
 

@@ -139,8 +139,8 @@ def _make_shared(folder: Path) -> None:
     with suppress(FileExistsError):
         folder.mkdir(parents=True)
         folder.chmod(0o1777)
-    with suppress(FileExistsError):
-        os.close(os.open(folder / ".turn", os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o644))
+    with suppress(FileExistsError), (folder / ".turn").open("x") as turn:
+        os.fchmod(turn.fileno(), 0o644)  # whatever the umask of who came first
 
 
 @contextmanager

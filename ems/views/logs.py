@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 
 from ems import clusters
-from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, UserError
-from ems.base.messages import Say
+from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, Unreachable, UserError
+from ems.base.messages import Say, quiet
 from ems.databases import Experiment
 from ems.lab import Lab
 from ems.lab.patience import Patience, look_s
@@ -21,41 +21,63 @@ def read(lab: Lab, experiment: Experiment, remark: Say, *, follow: bool) -> Iter
     """The log in pieces of text; with `follow`, until the experiment is finished, also while the database is away, as
     `remark` is told.
 
-    Of a log that is out of reach, its end as the row has it. UserError if the row has none, as the log is on another
-    machine; DatabaseError if nothing has run yet.
+    Of a log that is out of reach, its end as the row has it. If the row has none: Unreachable while the place does not
+    answer, UserError as the log is on another machine, DatabaseError if nothing has run yet.
     """
-    place = clusters.of(lab, experiment)
+    log = _Log(lab, experiment, remark if follow else quiet)
     finished = _Finished(lab, experiment, remark)
     start, text = 0, codecs.getincrementaldecoder("utf-8")(errors="replace")
     while True:
         last = not follow or finished()  # before reading: so what it wrote before its end is read
-        while piece := place.log(lab, experiment, start):
+        while piece := log(start):
             yield text.decode(piece)
             start += len(piece)
-        if piece == b"" and start and not place.log(lab, experiment, start - 1):  # it was shortened since
-            start = _left_out(place, lab, experiment)
+        if piece == b"" and start and not log(start - 1):  # it was shortened since
+            start = _left_out(log)
             continue
         if last:
             break
         time.sleep(POLL_S)
     if piece is None and not start:
-        yield _kept(experiment)
+        yield _kept(experiment, log.away)
+    elif log.away:
+        raise log.away
 
 
-def _left_out(place: clusters.Place, lab: Lab, experiment: Experiment) -> int:
+class _Log:
+    """The log at its place. `away`: why that did not answer when it was asked last."""
+
+    def __init__(self, lab: Lab, experiment: Experiment, remark: Say) -> None:
+        self._place, self._lab, self._experiment = clusters.of(lab, experiment), lab, experiment
+        self._remark = remark
+        self.away: Unreachable | None = None
+
+    def __call__(self, start: int) -> bytes | None:
+        """As `Place.log`; None also while the place does not answer, as is remarked once."""
+        before, self.away = self.away, None
+        try:
+            return self._place.log(self._lab, self._experiment, start)
+        except Unreachable as error:
+            self.away = error
+            if before is None:
+                self._remark(f"waiting for a connection: {error.message}")
+            return None
+
+
+def _left_out(log: _Log) -> int:
     """Where a log that was shortened says what was left out; 0 if it does not."""
     seen = b""
-    while piece := place.log(lab, experiment, len(seen)):
+    while piece := log(len(seen)):
         seen += piece
     notes = [note.start() for note in LEFT_OUT.finditer(seen)]
     return notes[-1] if notes else 0
 
 
-def _kept(experiment: Experiment) -> str:
-    """The log's end as the row has it, for a log that is out of reach."""
+def _kept(experiment: Experiment, away: Unreachable | None) -> str:
+    """The log's end as the row has it, for a log that is out of reach, maybe as its place is away."""
     if experiment.log_tail:
         return experiment.log_tail + "\n"
-    raise _no_log(experiment)
+    raise away or _no_log(experiment)
 
 
 def _no_log(experiment: Experiment) -> EmsError:

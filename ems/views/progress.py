@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html import escape
 
 from ems import clusters
+from ems.base.errors import Unreachable
 from ems.base.messages import counted
 from ems.databases import Experiment, State
 from ems.lab import Lab
@@ -162,8 +164,10 @@ def look(lab: Lab, experiment: Experiment) -> Progress:
     place needs is not installed; DatabaseError from the database.
     """
     seen, place = glance(lab, experiment), clusters.of(lab, experiment)
-    log = None if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES)
-    lines = (log or b"").decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    log = b""
+    with suppress(Unreachable):
+        log = b"" if experiment.state.finished else place.log(lab, experiment, -LOG_BYTES) or b""
+    lines = log.decode("utf-8", errors="replace").splitlines()[-LOG_LINES:]
     return replace(seen, failures=_failures(lab, experiment), log=tuple(lines))
 
 

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from ems.clusters.openssh import Host
+from ems.base.errors import EmsError
+from ems.clusters.openssh import Host, NotConnected
 from ems.clusters.server.place import SENT, Server
-from ems.databases import ClusterRow, Experiment
+from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
+from ems.node.environments.ready import CODE
 from tests.clusters.slurm_server import environments
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import PlaceContract
+from tests.place_contract import ROWS, PlaceContract
 
 pytestmark = pytest.mark.xdist_group("ssh")
 
@@ -30,6 +32,14 @@ pytestmark = pytest.mark.xdist_group("ssh")
 def shared() -> Iterator[SshServer]:
     with started() as server:
         yield server
+
+
+def describe(here: Lab, server: SshServer, **more: str) -> None:
+    """Have the place that `registered` experiments name be this server."""
+    settings = {"host": server.name, "environments_dir": environments()["environments_dir"], **more}
+    with here.database() as database:
+        database.create()
+        database.upsert(ClusterRow("laptop", "server", json.dumps(settings)))
 
 
 class TestServer(PlaceContract):
@@ -48,10 +58,7 @@ class TestServer(PlaceContract):
 
     @pytest.fixture
     def place(self, here: Lab, server: SshServer) -> Server:
-        settings = {"host": server.name, "environments_dir": environments()["environments_dir"]}
-        with here.database() as database:
-            database.create()
-            database.upsert(ClusterRow("laptop", "server", json.dumps(settings)))
+        describe(here, server)
         return Server()
 
     def there(self, here: Lab, experiment: Experiment) -> Path:
@@ -71,3 +78,41 @@ class TestServer(PlaceContract):
         run_dir = self.there(lab, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
         subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
+
+    # Faults of the server, and on the way there
+
+    def test_files_that_are_damaged_there_are_sent_again(self, place, here):
+        experiment = self.prepared(place, here)
+        there = self.there(here, experiment)
+        for file in (there / CODE, there / "agent.json", *there.parents[1].glob("bundles/*.zip")):
+            file.write_bytes(file.read_bytes()[:100])
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
+
+    def test_a_disk_that_is_full_there_is_one_clear_error(self, place, here, server):
+        folder = server.home / "ems"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", folder], check=True)
+        try:
+            shutil.chown(folder, server.user)
+            with pytest.raises(EmsError, match=r"refused the file .*No space left on device"):
+                self.prepared(place, here)
+        finally:
+            subprocess.run(["umount", folder], check=True)
+            shutil.chown(folder, server.user)
+        experiment = self.prepared(place, here, wait_s=0.5)
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+
+    def test_while_nobody_is_logged_in_a_run_goes_on_and_its_log_names_the_way(self, place, here, server):
+        experiment = self.prepared(place, here, wait_s=3)
+        self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
+        Host(server.name, "", unattended=True).log_out()
+        describe(here, server, login="person")
+        away = Server()
+        assert away.live(here, experiment) is None
+        away.nudge(here, experiment)
+        with pytest.raises(NotConnected) as caught:
+            away.log(here, experiment, 0)
+        assert caught.value.hint == "Open one: ems login laptop"
+        ended = self.finish(away, here, experiment)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)

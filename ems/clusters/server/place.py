@@ -54,7 +54,7 @@ class Server(Place):
         site = Site(wanted(settings), "ems login STACK")
         say(f"asking {site.host.name}")
         about, skew_s = site.about, round(site.about.clock - time.time())
-        site.host.output(f"umask 077; mkdir -p {shlex.quote(str(site.folder))}", repeats=True)
+        site.make_folder()
         found = {"python": about.python, "uv": about.uv or "brought along", "system": about.system}
         found |= {"cores": str(about.cores), "work_dir": str(site.folder)}
         return {**found, **({"clock_ahead_s": str(skew_s)} if abs(skew_s) > SKEWED_S else {})}
@@ -65,10 +65,10 @@ class Server(Place):
             leases.refuse(site.machine, share_of(site, registration))
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
-        self._ship(lab, registration, say, local.prepare)
+        self._ship(lab, registration, say)
 
-    def _ship(self, lab: Lab, registration: Registration, say: Say, make: Any) -> None:
-        """Make what the agent needs here, and send it; `make`: as `local.prepare`."""
+    def _ship(self, lab: Lab, registration: Registration, say: Say, *, again: bool = False) -> None:
+        """Make what the agent needs here, and send it; `again`: what is there may be damaged."""
         site, run_dir = self._site(lab, registration), lab.run_dir(registration.id)
         there = site.run_dir(registration.id)
 
@@ -81,13 +81,13 @@ class Server(Place):
             replace(order, uv=site.uv()).write(run_dir / ORDER)
             shipping.zip_code(run_dir / CODE)
 
-        make(lab, registration, say, describe)
+        (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
         config = AgentConfig.read(run_dir)
         bundle, files = Path(config.bundle), {name: Path(file) for name, file in config.inputs.items()}
-        site.bring(bundle, site.folder / "bundles" / bundle.name)
+        site.bring(bundle, site.folder / "bundles" / bundle.name, again=again)
         for file in files.values():
-            site.bring(file, site.folder / "inputs" / file.name)
+            site.bring(file, site.folder / "inputs" / file.name, again=again)
         replace(
             config,
             root=str(site.folder),
@@ -120,7 +120,7 @@ class Server(Place):
 
     def _started(self, lab: Lab, experiment: Experiment, run: _Run | None) -> str:
         if run is None:
-            self._ship(lab, experiment.registration, quiet, local.prepare)
+            self._ship(lab, experiment.registration, quiet)
             run = self._run(lab, experiment.id)
             assert run
         found = run.look()
@@ -129,15 +129,16 @@ class Server(Place):
         if found.get("works") and not run.hangs(experiment):
             return ""
         if found.get("failed") and run.starts:
-            raise ProvenanceError(found["failed"])
+            raise ProvenanceError(f"On {run.site.host.name}: {found['failed']}")
+        said = found.get("said", "its files there are gone or damaged")
         if run.starts >= local.MOST_STARTS:
-            message = f"The agent ended {run.starts} times without a result: {found['said']}."
+            message = f"The agent ended {run.starts} times without a result: {said}."
             hint = f"See agent.log in {run.folder} there; go on with: ems up {experiment.registration.stack}"
             raise EmsError(message, hint)
-        if run.starts or not found.get("prepared"):
-            self._ship(lab, experiment.registration, quiet, local.prepare_again)
+        if run.starts or found.get("failed") or not found.get("prepared"):
+            self._ship(lab, experiment.registration, quiet, again=True)
         run.start(replaced=bool(found.get("works")))
-        return run.news(f"the agent ended ({found['said']}); another one was started") if run.starts > 1 else ""
+        return run.news(f"the agent ended ({said}); another one was started") if run.starts > 1 else ""
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         with suppress(Unreachable):  # it ends by itself, once it reads its row
@@ -167,8 +168,6 @@ class Server(Place):
             if error.code == NO_LOG:
                 return None
             raise
-        except Unreachable:
-            return None
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
