@@ -70,7 +70,7 @@ class TestSlurm(FolderPlaceContract):
     def hurry(self, slurm: SlurmServer, lab: Lab, experiment: Experiment) -> None:
         """A requeued job waits two minutes otherwise."""
         eventually(lambda: self.head(slurm, lab, experiment)["JobState"] == "PENDING")
-        slurm.run("scontrol", "update", f"jobid={self.head(slurm, lab, experiment)['JobId']}", "starttime=now")
+        slurm.start_soon(self.head(slurm, lab, experiment)["JobId"])
 
     def test_no_lock_lies_in_the_run_folder_which_nodes_share(self, place, here, slurm):
         experiment = self.prepared(place, here, wait_s=20)
@@ -233,6 +233,7 @@ class TestSlurm(FolderPlaceContract):
         monkeypatch.setattr(heads, "LATER_LOOK_S", 0.5)
         for _ in range(3):
             slurm.run("sbatch", "-A", "grant", "-p", "normal", "--exclusive", "-t", "9", "--wrap", "sleep 500")
+        eventually(lambda: slurm.run("squeue", "-h", "-o", "%t").split() == ["R"] * 3)
         slurm.run("sbatch", "-A", "grant", "-p", "normal", "--exclusive", "-t", "9", "--wrap", "true")
         settings(here, '{"partition": ["normal"]}')
         experiment = self.prepared(place, here)

@@ -61,7 +61,7 @@ class Sweep:
         """What was taken away waits for two minutes otherwise."""
         for id in self.slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").splitlines():
             if "BeginTime" in id:
-                self.slurm.tried("scontrol", "update", f"jobid={id.split()[0]}", "starttime=now")
+                self.slurm.start_soon(id.split()[0])
 
     def finish(self, command: subprocess.Popen[str]) -> None:
         give_up_at = time.monotonic() + 3 * PATIENCE_S

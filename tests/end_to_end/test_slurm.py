@@ -95,7 +95,7 @@ def test_preempted_workers_cost_no_point_and_no_row(user: SlurmUser, slurm: Slur
         slurm.run("sbatch", "-A", "grant", "-p", "group", "-n1", "-c4", "-w", node, "-t", "2", "--wrap", "sleep 1")
         user.wait(lambda job=taken[0][0]: job not in [job for job, _ in workers(slurm)])
         for job in slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i").split():
-            slurm.run("scontrol", "update", f"jobid={job}", "starttime=now")
+            slurm.start_soon(job)
     assert running.wait() == 0, user.said(running)
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(1500, 1125750)]
     assert user.asked("SELECT state, points_failed, attempt FROM experiment") == [("succeeded", 0, 1)]

@@ -62,7 +62,7 @@ def is_taken(user: SlurmUser, slurm: SlurmServer, times: int) -> None:
     user.wait(
         lambda: not having(f"slurmstepd: [{id}.", psutil.process_iter())
     )  # else it would be started beside itself
-    slurm.run("scontrol", "update", f"jobid={id}", "starttime=now")
+    slurm.start_soon(id)
 
 
 def time_is_up(slurm: SlurmServer) -> None:
@@ -122,7 +122,7 @@ def test_a_program_outlasts_two_real_time_limits(user: SlurmUser, slurm: SlurmSe
     while running.poll() is None:
         job = head(slurm)
         if job.get("JobState") == "PENDING":
-            slurm.tried("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
+            slurm.start_soon(job["JobId"])
         time.sleep(1)
     assert running.returncode == 0, user.said(running)
     ((attempts,),) = user.asked("SELECT attempt FROM experiment")
