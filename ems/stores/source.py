@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 from ems.base.errors import EmsError
 
-BLOCK, BLOCKS = 1 << 20, 4  # which a processor's cache still has when they are hashed
+BLOCK = 1 << 20  # which a processor's cache still has when it is hashed
+PIECE = 16 << 20  # that the system copies between two looks at whether to stop
 
 
 @dataclass(frozen=True)
@@ -62,38 +60,42 @@ class Source:
         """In bytes, when it was opened."""
         return self._before.st_size
 
-    def blocks(self) -> Iterator[memoryview]:
-        """The whole content, from its beginning; each piece holds until BLOCKS more are asked for.
+    def copied(self, to: int) -> Content:
+        """Have the new file that is open as `to`, for reading too, hold what this one had when it was opened.
 
-        Of a file that grows, what it had when it was opened: its end might never come.
+        What was written is what is hashed, while the disk takes it, whatever the file is meanwhile or afterwards.
+        OSError of the copy, as of a full disk.
         """
-        rooms, left = cycle([memoryview(bytearray(min(BLOCK, self.size))) for _ in range(BLOCKS)]), self.size
-        with self._reading():
-            self._file.seek(0)
-        while left and (count := self._into(room := next(rooms)[:left])):
-            yield room[:count]
-            left -= count
+        size = 0
+        while size < self.size and (count := self._copy(to, size)):
+            size += count
+        with ThreadPoolExecutor(1) as beside:  # which takes as long as to flush
+            flushed = beside.submit(os.fsync, to)
+            content = self._content(to, size)
+            flushed.result()
+        return content
 
-    def _into(self, room: memoryview) -> int:
+    def _copy(self, to: int, start: int) -> int:
+        """Some bytes from `start` on, by the system where it can do that; returns how many, 0 at the file's end."""
+        with self._reading(), suppress(OSError, AttributeError):  # by hand it is seen which of the files it is
+            if count := os.copy_file_range(self._file.fileno(), to, min(PIECE, self.size - start), start, start):
+                return count
         with self._reading():
-            return self._file.readinto(room)
-
-    def copied(self, write: Callable[[memoryview], Any]) -> Content:
-        """Read it once: what was written, whatever the file is meanwhile or afterwards."""
-        digest, size = hashlib.sha256(), 0
-        with ThreadPoolExecutor(1) as beside:  # which takes as long as to read and to write
-            hashed: deque[Future[None]] = deque()
-            for block in self.blocks():
-                hashed.append(beside.submit(digest.update, block))
-                write(block)
-                size += len(block)
-                if len(hashed) == BLOCKS:
-                    hashed.popleft().result()
-        return Content(digest.hexdigest(), size)
+            block = os.pread(self._file.fileno(), min(BLOCK, self.size - start), start)
+        return os.pwrite(to, block, start)
 
     def content(self) -> Content:
-        """Read it once, to know what it is."""
-        return self.copied(_nothing)
+        """Read it once, to know what it is: of a file that grows, what it had when it was opened."""
+        with self._reading():
+            return self._content(self._file.fileno(), self.size)
+
+    def _content(self, handle: int, most: int) -> Content:
+        digest, size = hashlib.sha256(), 0
+        while size < most and (block := os.pread(handle, min(BLOCK, most - size), size)):
+            digest.update(block)
+            size += len(block)
+            self._go_on()
+        return Content(digest.hexdigest(), size)
 
     def read(self, size: int) -> bytes:
         """The next bytes after the last read or seek.
@@ -124,13 +126,12 @@ class Source:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        if self._is_stopped():
-            raise Interrupted(f"{self.path} is not stored yet.")
+        self._go_on()
         try:
             yield
         except OSError as error:
             raise Unreadable(f"{self.path} cannot be read: {error.strerror}") from error
 
-
-def _nothing(_block: memoryview) -> None:
-    """For a content that is only looked at."""
+    def _go_on(self) -> None:
+        if self._is_stopped():
+            raise Interrupted(f"{self.path} is not stored yet.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -89,7 +91,22 @@ def test_a_file_that_grows_meanwhile_is_kept_as_it_was_read(store, tmp_path):
         ended.set()
         thread.join()
     for each in kept:
-        assert sum(map(len, store.read(each.digest))) == each.size
+        content = b"".join(store.read(each.digest))
+        assert (hashlib.sha256(content).hexdigest(), len(content)) == (each.digest, each.size)
+
+
+def test_the_same_is_stored_where_the_system_copies_nothing(store, tmp_path, monkeypatch):
+    """As between two file systems of an older kernel."""
+    file = written(tmp_path, os.urandom(3 * 2**20 + 7))
+    asked = []
+
+    def refuse(*given: int) -> int:
+        asked.append(given)
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    kept = put(store, file)
+    assert asked and b"".join(store.read(kept.digest)) == file.read_bytes()
 
 
 def test_a_damaged_content_is_written_anew(store, tmp_path):

@@ -127,14 +127,11 @@ class FolderStore(Store):
 
 
 def _written(source: Source, part: Path) -> Content:
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
-    with os.fdopen(handle, "wb", buffering=0) as file:
-
-        def write(block: memoryview) -> None:
-            while block:
-                block = block[file.write(block) :]
-
-        return source.copied(write)
+    handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o444)
+    try:
+        return source.copied(handle)
+    finally:
+        os.close(handle)
 
 
 def _gone(folder: Path) -> str:
