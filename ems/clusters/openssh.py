@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
@@ -35,12 +35,14 @@ from ems.base.messages import show
 from ems.base.process import CommandFailed
 
 COMMAND_S = 60.0
+TOO_SLOW = 124  # exit code, as `timeout` has it
 CONNECT_S = 20  # for the connection, and as long again for the login
 MOST_SESSIONS = 2
 LOOK_S = 0.02
 KILL_S = 5  # after its time, a command there that does not end
 SLACK_S = 10.0  # after that, for an answer to arrive
-REFUSED_S = 600.0  # after a refusal, in which nothing unattended tries again
+DENIED_S = 600.0  # after somebody was not let in, in which nothing unattended tries again
+FAILED_S, LONGEST_FAILED_S = 2.0, 60.0  # after another failure, and after many
 BANNED = 3  # refused connections in a row that look like a ban
 TRIES, FIRST_PAUSE_S, LONGEST_PAUSE_S = 4, 1.0, 8.0
 ALIVE = ("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3")
@@ -60,6 +62,25 @@ class Answer:
     code: int
     out: bytes
     err: str
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """The last one of `count` attempts in a row to connect unattended. `at`: time.time() of it; `said`: by `ssh`."""
+
+    at: float
+    said: str
+    count: int
+
+    @property
+    def is_denied(self) -> bool:
+        return DENIED.search(self.said) is not None
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether nothing tries again yet: many attempts ban an address."""
+        pause_s = DENIED_S if self.is_denied else min(FAILED_S * 2.0 ** (self.count - 1), LONGEST_FAILED_S)
+        return 0 <= time.time() - self.at < pause_s
 
 
 class NotConnected(Unreachable):
@@ -136,7 +157,7 @@ class Host:
 
     def _not_connected(self, said: str = "") -> NotConnected:
         because = f" ({said.strip().splitlines()[-1]})" if self._unattended and said.strip() else ""
-        return NotConnected(f"Nobody is logged in to {self.name}{because}.", f"Open one: {self._login}")
+        return NotConnected(f"Nobody is logged in to {self.name}{because}.", f"Log in: {self._login}")
 
     @contextmanager
     def _session(self, timeout_s: float) -> Iterator[None]:
@@ -159,23 +180,25 @@ class Host:
         return checked is not None and not checked.returncode
 
     def _connect(self) -> None:
-        """Have a connection, unattended. NotConnected if that fails, also if it has failed a moment ago."""
+        """Have a connection, unattended. Unreachable if that fails, also if it has failed a moment ago."""
         with exclusive(self._socket.with_suffix(".connecting")):
             if self.is_connected():
                 return
-            self._refuse_repetition()
+            last = self._last_failure()
+            if last and last.is_recent:
+                raise self._told(last)
             self._socket.unlink(missing_ok=True)
-            code, said = self._opened(UNATTENDED)
+            code, said = self._opened()
             if code:
-                raise self._refused(said)
-            self._refusals.unlink(missing_ok=True)
+                raise self._failed(said, 1 + (last.count if last else 0))
+            self._failures.unlink(missing_ok=True)
 
-    def _opened(self, options: Sequence[str]) -> tuple[int, str]:
+    def _opened(self) -> tuple[int, str]:
         """Start the process that holds the connection, unattended: exit code, and what `ssh` says."""
         with TemporaryFile() as said:  # what stays open would keep a pipe open
-            code = _called([*self._opening(), *options, "--", self.name], said)
+            code = _called([*self._opening(), *UNATTENDED, "--", self.name], said)
             said.seek(0)
-            return code, said.read().decode(errors="replace")
+            return code, said.read().decode(errors="replace").strip()
 
     def _opening(self) -> list[str]:
         own = ("-o", f"ConnectTimeout={CONNECT_S}", "-o", "ControlPersist=yes", "-M", "-S", str(self._socket))
@@ -192,7 +215,7 @@ class Host:
             self._socket.unlink(missing_ok=True)
             if _called([*self._opening(), "-o", "StrictHostKeyChecking=ask", "--", self.name]):
                 raise Unreachable(f"{self.name} lets nobody in: see what ssh says above.", self._login)
-        self._refusals.unlink(missing_ok=True)
+        self._failures.unlink(missing_ok=True)
         return "new"
 
     def log_out(self) -> bool:
@@ -203,44 +226,41 @@ class Host:
         self._socket.unlink(missing_ok=True)
         return True
 
-    # What refuses
+    # What fails
 
     @property
-    def _refusals(self) -> Path:
-        return self._socket.with_suffix(".refused")
+    def _failures(self) -> Path:
+        return self._socket.with_suffix(".failed")
 
-    def _refuse_repetition(self) -> None:
-        """NotConnected if the last attempt was refused a moment ago: many of them ban an address."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            last = json.loads(self._refusals.read_text(encoding="utf-8"))
-            left_s = last["at"] + REFUSED_S - time.time()
-            if last["final"] and 0 < left_s < REFUSED_S:
-                raise self._not_connected(f"{last['said']}; nothing tries again within {left_s / 60:.0f} min")
+    def _last_failure(self) -> _Failure | None:
+        """None if the last attempt came to a connection."""
+        try:
+            return _Failure(**json.loads(self._failures.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
 
-    def _refused(self, said: str) -> Unreachable | UserError:
-        """What people should read of a connection that was not had; it is noted."""
-        last = (said.strip().splitlines() or ["ssh said nothing"])[-1]
+    def _failed(self, said: str, count: int) -> Unreachable | UserError:
+        """What people should read of the `count`-th attempt in a row, which is noted."""
         if KEY_CHANGED.search(said):
             return UserError(
                 f"The host key of {self.name} has changed: somebody may sit between, or it was set up anew.",
-                f"Ask who looks after it. If it is right: ssh-keygen -R HOST, then {self._login}\n{said.strip()}",
+                f"Ask who looks after it. If it is right: ssh-keygen -R HOST, then {self._login}\n{said}",
             )
-        is_denied = DENIED.search(said) is not None
-        count = self._note(last, is_denied)
-        if "Connection refused" in said and count >= BANNED:
-            hint = "After many attempts a host may ban an address for some time: wait, do not try on."
-            return Unreachable(f"{self.name} refuses connections, {count} in a row: maybe a ban.", hint)
-        if is_denied or "Host key verification failed" in said:
-            return NotConnected(f"{self.name} does not let you in: {last}", f"At a terminal: {self._login}")
-        return Unreachable(f"{self.name} is not reached: {last}", f"Try it: ssh {shlex.quote(self.name)} true")
+        failure = _Failure(time.time(), said or "ssh said nothing", count)
+        aside.write(self._failures, json.dumps(asdict(failure)), lasting=False)
+        return self._told(failure)
 
-    def _note(self, said: str, final: bool) -> int:
-        count = 1
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            count += json.loads(self._refusals.read_text(encoding="utf-8"))["count"]
-        noted = {"at": time.time(), "said": said, "final": final, "count": count}
-        aside.write(self._refusals, json.dumps(noted), lasting=False)
-        return count
+    def _told(self, failure: _Failure) -> Unreachable:
+        last = failure.said.splitlines()[-1]
+        if failure.is_denied:
+            hint = f"Nothing tries again for {DENIED_S / 60:.0f} min, as many attempts ban an address. Log in: "
+            return NotConnected(f"{self.name} does not let you in: {last}", f"{hint}{self._login}")
+        if "Host key verification failed" in failure.said:
+            return NotConnected(f"{self.name} is not known here: {last}", f"At a terminal: {self._login}")
+        if "Connection refused" in failure.said and failure.count >= BANNED:
+            message = f"{self.name} refuses connections: it is down, or has banned this address after many attempts."
+            return Unreachable(message, "Ask who looks after it, or wait: a ban ends by itself.")
+        return Unreachable(f"{self.name} is not reached: {last}", f"Try it: ssh {shlex.quote(self.name)} true")
 
 
 def _folder() -> Path:
@@ -304,10 +324,14 @@ def _feed(pipe: IO[bytes], files: Sequence[IO[bytes]]) -> None:
 
 
 def _called(command: Sequence[str], said: IO[bytes] | None = None) -> int:
-    """The exit code of a command that speaks to the terminal, or to the file `said` and then asks for nothing."""
+    """The exit code of a command that speaks to the terminal, or to the file `said`: then it ends within some time."""
+    given, limit_s = (subprocess.DEVNULL, 2 * CONNECT_S) if said else (None, None)
     with _needing_ssh():
-        given = subprocess.DEVNULL if said else None
-        return subprocess.run(command, check=False, stdin=given, stdout=said, stderr=said).returncode
+        try:
+            done = subprocess.run(command, check=False, stdin=given, stdout=said, stderr=said, timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            return TOO_SLOW
+    return done.returncode
 
 
 @contextmanager
@@ -326,6 +350,6 @@ def _answer(done: subprocess.CompletedProcess[bytes], nonce: str) -> Answer | No
     out, ended, code = rest.rpartition(b"\n" + mark + b" ")
     if began and ended:
         return Answer(int(code), out, err)
-    if began and done.returncode in {124, 137}:
-        return Answer(124, rest, f"{err}no end in time")
+    if began and done.returncode in {TOO_SLOW, 137}:
+        return Answer(TOO_SLOW, rest, f"{err}no end in time")
     return None

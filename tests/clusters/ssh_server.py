@@ -131,8 +131,8 @@ class SshServer:
                 process.kill()
 
     def freeze(self, frozen: bool = True) -> None:
-        """Have connections say nothing, as a network that is gone; or speak again."""
-        for process in self._connections():
+        """Have the listener and all connections say nothing, as a network that is gone; or speak again."""
+        for process in [psutil.Process(int(self._pid_file.read_text())), *self._connections()]:
             process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def use_shell(self, shell: str) -> None:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ import pytest
 
 from ems.base.errors import Unreachable, UserError
 from ems.base.process import CommandFailed
+from ems.clusters import openssh
 from ems.clusters.openssh import Host, NotConnected
 from tests.clusters.ssh_server import PASSWORD, SshServer, client, passcode, started
 from tests.processes import eventually, having
@@ -206,7 +208,7 @@ def test_a_key_that_is_refused_is_not_tried_again_and_again(server, host):
                 host.run("true")
     finally:
         keys.write_text(allowed)
-    assert LOGIN in caught.value.hint and "nothing tries again within 10 min" in str(caught.value)
+    assert LOGIN in caught.value.hint and "Nothing tries again for 10 min" in caught.value.hint
     assert server.attempts == before + 1
     assert host.log_in() == "new"
     assert host.run("true").code == 0
@@ -217,6 +219,8 @@ def test_a_host_whose_key_is_not_known_or_has_changed_is_refused(server, host):
     with pytest.raises(NotConnected, match="Host key verification failed"):
         host.run("true")
     (server.folder / "known").rename(server.folder / "known_hosts")
+    assert host.log_in() == "new"
+    host.log_out()
     server.end()
     server.make_host_key()
     server.start()
@@ -226,15 +230,35 @@ def test_a_host_whose_key_is_not_known_or_has_changed_is_refused(server, host):
     assert host.run("true").code == 0
 
 
-def test_many_refused_connections_are_told_as_a_possible_ban(server, host):
+def test_attempts_that_fail_come_ever_more_rarely_and_look_like_a_ban(server, host, monkeypatch):
+    clock = [time.time()]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    opened = []
+    monkeypatch.setattr(Host, "_opened", lambda self, real=Host._opened: opened.append(clock[0]) or real(self))
     server.end()
     try:
-        for _ in range(3):
+        for _ in range(200):
             with pytest.raises(Unreachable) as caught:
                 host.run("true")
+            clock[0] += 1
     finally:
         server.start()
-    assert "maybe a ban" in caught.value.message
+    pauses = [round(after - before) for before, after in pairwise(opened)]
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
+    assert "it is down, or has banned this address" in caught.value.message
+    clock[0] += 60
+    assert host.run("true").code == 0
+
+
+def test_a_host_that_answers_no_more_while_one_connects_is_given_up(server, host, monkeypatch):
+    monkeypatch.setattr(openssh, "CONNECT_S", 1)
+    server.freeze()
+    try:
+        with pytest.raises(Unreachable, match="is not reached"):
+            host.run("true")
+    finally:
+        server.freeze(frozen=False)
+    time.sleep(openssh.FAILED_S)
     assert host.run("true").code == 0
 
 
