@@ -1,4 +1,4 @@
-"""`ems login`: the connection to a place that is reached by SSH, where a person logs in."""
+"""`ems login`, `ems runner`: places that are reached by SSH, and those that nobody reaches from outside."""
 
 from __future__ import annotations
 
@@ -35,11 +35,33 @@ def login(
         say(f"{SAID[host.log_in()]}: {host.name}.")
 
 
+@places.command(rich_help_panel=RUN, epilog="[bold]Examples[/]  ems runner sherlock · ems runner sherlock --print")
+def runner(
+    stack: Stack,
+    once: Annotated[bool, typer.Option("--once", help="Have the runs that there are now begin, and go.")] = False,
+    print_lines: Annotated[
+        bool, typer.Option("--print", help="Print the lines by which cron, or Slurm's scrontab, does that regularly.")
+    ] = False,
+) -> None:
+    """At a place whose stack says `reach: runner`: take its runs from the lab's database, and have the place run them.
+
+    Needs a clone of the lab's repository there, the database (its agent's role) and the repository's remote: nothing
+    has to reach the place. Stays until Ctrl-C; runs go on without it.
+    """
+    from ems.clusters import runner as runners
+
+    lab = laboratory.find()
+    if print_lines:
+        typer.echo(runners.crontab(lab, stack), nl=False)
+        return
+    runners.attend(lab, stack, say, once=once)
+
+
 def _host(stack: str) -> Host:
     """That of a place, or of the place of an experiment. UserError if it is not reached by SSH."""
     from ems import clusters
     from ems.lab.stacks import StackFiles
-    from ems.stack.models import ClusterSpec, ExperimentSpec
+    from ems.stack.models import ExperimentSpec
 
     lab = laboratory.find()
     (name,) = lab.known([stack])
@@ -47,12 +69,10 @@ def _host(stack: str) -> Host:
     described = files.spec(name)
     if isinstance(described, ExperimentSpec) and described.cluster.stack:
         return _host(described.cluster.stack)
-    where = described if isinstance(described, ClusterSpec) else getattr(described, "cluster", None)
-    if where is None or where.kind is None:
-        raise UserError(f"{stack} describes no place.", "Name the stack of a place (ems:cluster), or of an experiment.")
-    host = clusters.place(where.kind).host(where.model_dump(), f"ems login {stack}")
+    host = clusters.host(described, name)
     if host is None:
         raise UserError(
-            f"{stack} is of kind {where.kind}, which is not reached by SSH.", "There is nothing to log into."
+            f"{name} describes no place that is reached by SSH.",
+            "Name the stack of one (ems:cluster), or of an experiment there.",
         )
     return host

@@ -6,6 +6,7 @@ A file beside the folders is shared by several places.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ems.lab import Lab
 if TYPE_CHECKING:
     from ems.clusters.openssh import Host
     from ems.provenance.environment import Environment
+    from ems.stack.models import Spec
     from ems.stack.strict import Strict
 
 
@@ -49,6 +51,9 @@ class Place(ABC):
     needs_server = True
     """Whether the database must be one that other machines reach: not a file of this one."""
 
+    starts_runs = True
+    """Whether commands that attend to a run start it; else somebody at the place does."""
+
     shares_files = True
     """Whether the place sees the lab's own folder, as over a shared file system."""
 
@@ -59,8 +64,8 @@ class Place(ABC):
         """
         return None
 
-    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
-        """Of a persistent place, when its stack is updated: make sure that it can be used, and say what was found.
+    def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
+        """Of the persistent place `stack`, when it is updated: make sure that it can be used, and say what was found.
 
         `settings`: its `ems:cluster` as JSON. EmsError for what a person has to change. Ends within minutes.
         """
@@ -151,6 +156,37 @@ def place(kind: str) -> Place:
     return found
 
 
+def attending(kind: str, reach: str | None) -> Place:
+    """What commands elsewhere attend to runs with, at a persistent place of this kind. UserError as of `place`.
+
+    `reach`: how runs get there, as its stack file says it.
+    """
+    if reach is None:
+        return place(kind)
+    from ems.clusters.awaited import AWAITED
+
+    return AWAITED
+
+
+def reach_of(row: ClusterRow) -> str | None:
+    """How runs get to a persistent place, as its stack file says it."""
+    reach: str | None = json.loads(row.settings).get("reach")
+    return reach
+
+
+def host(described: Spec, stack: str) -> Host | None:
+    """How the place that this stack describes is reached by SSH; None if it describes none, or that is reached without.
+
+    UserError for settings that name no machine.
+    """
+    from ems.stack.models import ClusterSpec, ExperimentSpec, PlaceSpec
+
+    where = described.cluster if isinstance(described, ExperimentSpec) else described
+    if not isinstance(where, ClusterSpec | PlaceSpec) or where.kind is None:
+        return None
+    return place(where.kind).host(where.model_dump(), f"ems login {stack}")
+
+
 def settings() -> dict[str, type[Strict]]:
     """The model of the settings of each kind of place, by its name, for those who read stack files.
 
@@ -175,4 +211,4 @@ def of(lab: Lab, experiment: Experiment) -> Place:
         return place(name)
     with lab.database() as database:
         persistent = database.record(ClusterRow, name)
-    return place(persistent.kind if persistent else name)
+    return attending(persistent.kind, reach_of(persistent)) if persistent else place(name)

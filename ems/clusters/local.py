@@ -143,6 +143,12 @@ def release(lab: Lab, experiment_id: str) -> None:
     run_folder.release(run_dir)
 
 
+def in_vain(starts: int, said: str, log: str, experiment: Experiment) -> EmsError:
+    """Of agents that ended again and again. `said`: the last words of one; `log`: where more of them is."""
+    message = f"The agent ended {starts} times without a result: {said.rstrip('.')}."
+    return EmsError(message, f"See {log}; go on with: ems up {experiment.registration.stack}")
+
+
 class Silence:
     """For how long the run of an agent that lives has read otherwise than `running`, by looks at its row.
 
@@ -179,8 +185,7 @@ class Agents:
         if self._is_at_work(started, run_dir, experiment) or is_attended(run_dir, experiment):
             return ""
         if len(started) >= MOST_STARTS:
-            message = f"The agent ended {MOST_STARTS} times without a result: {run_folder.last_words(run_dir)}."
-            raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
+            raise in_vain(MOST_STARTS, run_folder.last_words(run_dir), str(run_dir / "agent.log"), experiment)
         if started or experiment.id not in _prepared:
             prepare_again(lab, experiment.registration, quiet)
         self._silences.pop(experiment.id, None)

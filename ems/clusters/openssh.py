@@ -32,7 +32,6 @@ from ems.base.backoff import Backoff
 from ems.base.errors import Unreachable, UserError
 from ems.base.locks import exclusive, own_folder
 from ems.base.messages import show
-from ems.base.process import CommandFailed
 
 COMMAND_S = 60.0
 TOO_SLOW = 124  # exit code, as `timeout` has it
@@ -96,16 +95,6 @@ class Host:
             raise UserError(f"host is {show(name)}: it names no machine.", "Allowed: what `ssh` takes, as me@server.")
         self.name, self._login, self._unattended = name, login, unattended
         self._socket = _folder() / hashlib.sha256(name.encode()).hexdigest()[:16]
-
-    def output(
-        self, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False
-    ) -> bytes:
-        """As `run`, of a command that is to succeed: CommandFailed if it does not."""
-        answer = self.run(script, payload, timeout_s=timeout_s, repeats=repeats)
-        if answer.code:
-            shown = answer.out.decode(errors="replace")
-            raise CommandFailed(("ssh", self.name, script), answer.code, shown, answer.err)
-        return answer.out
 
     def run(
         self, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S, repeats: bool = False

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from shlex import quote
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from ems import clusters, databases, stores
 from ems.base import filesystems
 from ems.base.errors import DatabaseError, EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import Say, counted, nearest, show, some
-from ems.clusters import place
+from ems.clusters import Place
 from ems.databases import Experiment, Registration
 from ems.lab import Lab, imports
 from ems.lab.stacks import StackFiles, locating
@@ -30,6 +30,13 @@ from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 EXPERIMENT = RANKS.index(ExperimentSpec)
 T = TypeVar("T")
+
+
+class Where(NamedTuple):
+    """The kind of a place, and what this command attends to runs there with."""
+
+    kind: str
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -53,16 +60,17 @@ def report(stacks: StackFiles, stack: str) -> Report:
         errors += _beside(stacks, stack)
         return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
     warnings = tuple(_hints(stacks, stack, described))
+    _noting(errors, lambda: clusters.host(described, stack))
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
-        kind = _noting(errors, lambda: _kind(stacks, stack, described)) or "laptop"
+        where = _noting(errors, lambda: _where(stacks, stack, described)) or Where("laptop", clusters.place("laptop"))
         resolved = None
         if described.code.commit == "HEAD" and _lacks_environment(stacks, described.environment):
             _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
             _noting(errors, lambda: _refuse_lock(stacks, stack, described.environment))
         else:
-            resolved = _noting(errors, lambda: _resolved(stacks, stack, described, kind))
+            resolved = _noting(errors, lambda: _resolved(stacks, stack, described, where))
         errors += _input_errors(stacks, stack, described, resolved)
         warnings += (*_unchecked(stacks, described), *_environment(stacks, described, errors))
         if resolved:
@@ -186,28 +194,29 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
     """
     stacks.require_lab()
     described = stacks.spec(stack)
+    clusters.host(described, stack)
     if isinstance(described, ClusterSpec):
-        _refuse_file(stacks.lab, described.kind)
+        _refuse_file(stacks.lab, _where(stacks, stack, described))
     if not isinstance(described, ExperimentSpec):
         return None
     _refuse_unknown(stacks, stack, described)
-    return _resolved(stacks, stack, described, _kind(stacks, stack, described))
+    return _resolved(stacks, stack, described, _where(stacks, stack, described))
 
 
-def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, kind: str) -> Resolved:
-    _refuse_file(stacks.lab, kind)
+def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, where: Where) -> Resolved:
+    _refuse_file(stacks.lab, where)
+    kind, remote_needed = where.kind, where.place.needs_remote
     with locating(stacks.lab, stack):
         described = spec.at(described, kind, clusters.settings())
-        remote_needed = place(kind).needs_remote
         known = partial(_is_known, stacks.lab)
         return resolve(stacks.lab, stacks.tree, stack, described, kind, remote_needed=remote_needed, is_known=known)
 
 
-def _refuse_file(lab: Lab, kind: str) -> None:
+def _refuse_file(lab: Lab, where: Where) -> None:
     """UserError if other machines are to store into a database that is a file of this one."""
-    if place(kind).needs_server and lab.database_url.startswith("sqlite:"):
+    if where.place.needs_server and lab.database_url.startswith("sqlite:"):
         raise UserError(
-            f"ems:database is {lab.database_url}, a file, which machines of kind {kind} do not reach.",
+            f"ems:database is {lab.database_url}, a file, which machines of kind {where.kind} do not reach.",
             "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
         )
 
@@ -259,7 +268,7 @@ def refuse_settings(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
     """UserError if its place would not take a new experiment as it is described."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        place(_kind(stacks, stack, described)).refuse(stacks.lab, resolved.row)
+        _where(stacks, stack, described).place.refuse(stacks.lab, resolved.row)
 
 
 def require_store(stacks: StackFiles, stack: str) -> None:
@@ -267,24 +276,24 @@ def require_store(stacks: StackFiles, stack: str) -> None:
     cannot be written."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        _refuse_own_folder(stacks.lab, _kind(stacks, stack, described))
+        _refuse_own_folder(stacks.lab, _where(stacks, stack, described))
         stacks.lab.make_store_ready()
 
 
-def _refuse_own_folder(lab: Lab, kind: str) -> None:
+def _refuse_own_folder(lab: Lab, where: Where) -> None:
     """UserError if other machines are to store into a folder of this one. The file system of the lab's own they see."""
     folder = lab.store().folder
-    if folder is None or not place(kind).needs_server:
+    if folder is None or not where.place.needs_server:
         return
-    if not place(kind).shares_files:
+    if not where.place.shares_files:
         raise UserError(
-            f"ems:store is {lab.store_url}, a folder, which machines of kind {kind} do not see.",
+            f"ems:store is {lab.store_url}, a folder, which machines of kind {where.kind} do not see.",
             "Name a store that they reach as ems:store in Pulumi.yaml: gs://BUCKET/PREFIX or s3://BUCKET/PREFIX.",
         )
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if there.stat().st_dev != lab.root.stat().st_dev and not filesystems.network(there):
         raise UserError(
-            f"ems:store is {lab.store_url}, on a disk of this machine, which machines of kind {kind} do not see.",
+            f"ems:store is {lab.store_url}, on a disk of this machine, which machines of kind {where.kind} do not see.",
             "Name a folder on the shared file system, as the default .ems/store in the lab's, or gs:// or s3://.",
         )
 
@@ -293,7 +302,7 @@ def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: S
     """ProvenanceError if the environment of a new experiment cannot be built, where that is done on this machine."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        place(_kind(stacks, stack, described)).build(resolved.environment, say)
+        _where(stacks, stack, described).place.build(resolved.environment, say)
 
 
 def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:
@@ -328,13 +337,15 @@ def _known(stacks: StackFiles) -> dict[str, Collection[str]]:
     return known
 
 
-def _kind(stacks: StackFiles, stack: str, described: ExperimentSpec) -> str:
-    """The kind of place that the experiment runs at; StackFileError if it names a stack that is not a place."""
+def _where(stacks: StackFiles, stack: str, described: ExperimentSpec | ClusterSpec) -> Where:
+    """StackFileError if an experiment names a stack that is not a place."""
+    if isinstance(described, ClusterSpec):
+        return Where(described.kind, clusters.attending(described.kind, described.reach))
     if described.cluster.kind:
-        return described.cluster.kind
+        return Where(described.cluster.kind, clusters.place(described.cluster.kind))
     name, places = str(described.cluster.stack), stacks.places()
     if name in places:
-        return places[name].kind
+        return _where(stacks, name, places[name])
     problem = f"is {show(name)}, which no stack file describes as an `ems:cluster`: {nearest(name, places)}"
     with locating(stacks.lab, stack):
         raise StackFileError([Fault("ems:experiment.cluster.stack", problem)])

@@ -90,10 +90,10 @@ def _rows(records: Sequence[Record]) -> None:
 
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say, expected: Expected | None) -> None:
     """Its row, its run and, while the run is due, the place it runs at."""
-    kind = described.cluster.kind or _persistent(str(described.cluster.stack))
+    kind, reach = (described.cluster.kind, None) if described.cluster.kind else _persistent(described.cluster.stack)
     is_expected = expected is not None and expected.is_of(described)
     described = spec.at(described, kind, clusters.settings())
-    row = expected.row if expected and is_expected else _row(lab, stack, described, kind)
+    row = expected.row if expected and is_expected else _row(lab, stack, described, kind, reach)
     if expected and not is_expected:  # the file has been changed since: what was asked for was a pilot nevertheless
         row = dataclasses.replace(row, pilot=expected.row.pilot)
     plan = _invoke("plan", to_properties(row))
@@ -107,9 +107,9 @@ def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say, expe
     _resources(row, kind, attempt=int(plan["attempt"]), due=plan["due"])
 
 
-def _row(lab: Lab, stack: str, described: ExperimentSpec, kind: str) -> Registration:
+def _row(lab: Lab, stack: str, described: ExperimentSpec, kind: str, reach: str | None) -> Registration:
     with opened(lab.root) as tree:
-        needed = place(kind).needs_remote
+        needed = clusters.attending(kind, reach).needs_remote
         return resolve(lab, tree, stack, described, kind, remote_needed=needed, is_known=_is_known).row
 
 
@@ -128,13 +128,14 @@ def declare_finished(stack: str, experiment_id: str) -> None:
         raise Busy(
             f"Experiment {row.id} is not finished: its cluster cannot be released.", f"Stop it: ems stop {stack}"
         )
-    kind = row.cluster if row.cluster in plugins.names("clusters") else _persistent(row.cluster)
+    kind = row.cluster if row.cluster in plugins.names("clusters") else _persistent(row.cluster)[0]
     _resources(row, kind, attempt=int(plan["attempt"]), due=False)
 
 
-def _persistent(stack: str) -> str:
-    """The kind of a persistent place."""
-    return str(_invoke("place", {"stack": stack})["kind"])
+def _persistent(stack: str | None) -> tuple[str, str | None]:
+    """The kind of a persistent place, and how runs get there."""
+    found = _invoke("place", {"stack": stack})
+    return found["kind"], found["reach"] or None
 
 
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:

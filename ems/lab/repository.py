@@ -240,8 +240,21 @@ def cached_clone(url: str, commit: str) -> Path:
     return git_dir
 
 
+def obtain(root: Path, commit: str) -> None:
+    """Have a commit in the lab's own repository, fetched from its remote if it is missing, as in a clone elsewhere.
+
+    ProvenanceError if it could not be obtained. It never asks for a password.
+    """
+    with opened(root) as tree:
+        git_dir, remote = tree.git_dir, remote_name(tree)
+        if not has_commit(git_dir, commit):
+            _fetch(git_dir, remote, f"+refs/heads/*:refs/remotes/{remote}/*", "+refs/tags/*:refs/tags/*")
+        if not has_commit(git_dir, commit):
+            _fetch(git_dir, remote, commit)
+
+
 def _fetch(git_dir: Path, url: str, *references: str) -> None:
     unattended = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"} | dict(os.environ)
     hint = f"Check the address, the commit and your access: git ls-remote {shlex.quote(url)}"
-    with mapped(f"code.repo {url} cannot be fetched", hint):
+    with mapped(f"{url} cannot be fetched", hint):
         reader(git_dir).fetch("--quiet", "--no-tags", "--", url, *references, env=unattended)

@@ -39,8 +39,7 @@ def agent(run_dir: Path, environment: Path) -> Agent:
     else:
         log.info("cores are counted, but not kept to: more are declared than this machine has")
     config = AgentConfig.read(run_dir)
-    variables = {"CUDA_VISIBLE_DEVICES": ",".join(lease.gpus)}
-    replace(config, workers=config.workers or said["share"]["cores"], variables=variables).write(run_dir)
+    replace(config, variables={"CUDA_VISIBLE_DEVICES": ",".join(lease.gpus)}).write(run_dir)
     return Agent(run_dir, environment=environment)
 
 

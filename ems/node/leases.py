@@ -70,7 +70,8 @@ def refuse(machine: Machine, share: Share) -> None:
     ):
         if wanted > has:
             raise UserError(
-                f"The run wants {wanted:g} {what}, of which the server has {has:g}.", f"Ask for less {what}."
+                f"The run wants {wanted:g} {what}, of which the server has {has:g}.",
+                f"Lower `{what}` of place or experiment.",
             )
 
 

@@ -10,14 +10,14 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from ems.base.messages import LONG_NUMBER, UnquotedDate, show
+from ems.base.messages import LONG_NUMBER, UnquotedDate, nearest, show
 
 NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 REWRITTEN_DATE = re.compile(r"(\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d(\.\d+)? [-+]\d{4} \S+")  # as Go prints a time
@@ -93,6 +93,18 @@ def matching(pattern: str, allowed: str, refuse: Callable[[str], str | None] = l
         return text
 
     return Checked(check, {"type": "string", "pattern": f"^{pattern}$"})
+
+
+def one_of(words: Collection[str]) -> Checked:
+    """One of these words; the refusal names the nearest."""
+
+    def check(value: object) -> str:
+        text = one_line(value, f"one of {', '.join(words)}")
+        if text not in words:
+            raise ValueError(f"is {show(text)}: {nearest(text, words)}")
+        return text
+
+    return Checked(check, {"type": "string", "enum": [*words]})
 
 
 def number(*, low: float, high: float = math.inf, above: bool = False, whole: bool = False) -> Checked:

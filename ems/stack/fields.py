@@ -10,9 +10,9 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from ems.base.messages import nearest, quoted, show
+from ems.base.messages import quoted, show
 from ems.spool.kinds import DECLARED
-from ems.stack.checks import Checked, finite, matching, one_line, text_of
+from ems.stack.checks import Checked, finite, matching, one_line, one_of, text_of
 from ems.sweep import placeholders
 
 Scalar = bool | int | float | str | None
@@ -75,23 +75,10 @@ def _check_column(value: object) -> str:
 COLUMN = Checked(_check_column, {"type": "string", "minLength": 1})
 
 
-def _check_column_type(value: object) -> str:
-    text = one_line(value, f"one of {', '.join(DECLARED)}")
-    if text not in DECLARED:
-        raise ValueError(f"is {show(text)}: {nearest(text, DECLARED)}")
-    return text
-
-
-def _check_protocol(value: object) -> str:
-    text = one_line(value, " or ".join(PROTOCOLS))
-    if text not in PROTOCOLS:
-        raise ValueError(f"is {show(text)}: {nearest(text, PROTOCOLS)}")
-    return text
-
-
+REACH = one_of(("runner",))
 PROTOCOLS = ("process", "lines")
-PROTOCOL = Checked(_check_protocol, {"type": "string", "enum": [*PROTOCOLS]})
-COLUMN_TYPE = Checked(_check_column_type, {"type": "string", "enum": [*DECLARED]})
+PROTOCOL = one_of(PROTOCOLS)
+COLUMN_TYPE = one_of(DECLARED)
 
 
 def _axis_problem(text: str) -> str | None:

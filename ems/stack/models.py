@@ -88,6 +88,12 @@ class ClusterSpec(Strict):
 
     kind: ClusterKind = Field(description="Kind of place.", json_schema_extra={"enum": [*plugins.names("clusters")]})
     title: Title = Field("", description="What people read.")
+    reach: Annotated[str, fields.REACH] | None = Field(
+        None,
+        exclude_if=_is_left_out,
+        description="`runner`: commands elsewhere only register runs, and `ems runner` at the place takes them; left "
+        "out: they start them.",
+    )
 
 
 class CodeSpec(Strict):

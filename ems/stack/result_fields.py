@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import PurePosixPath
 
-from ems.base.messages import nearest, show
+from ems.base.messages import show
 from ems.spool.endings import RESULTS, TYPES
-from ems.stack.checks import Checked, one_line
+from ems.stack.checks import Checked, one_line, one_of
 from ems.stack.fields import COLUMN
 
 _FILE = "a path or pattern below the job's working directory, as out/*.csv, or {results}/NAME in $EMS_RESULTS_DIR"
@@ -51,18 +50,8 @@ def _check_header(value: object) -> tuple[str, ...]:
     return names
 
 
-def _one_of(words: Collection[str]) -> Checked:
-    def check(value: object) -> str:
-        text = one_line(value, f"one of {', '.join(words)}")
-        if text not in words:
-            raise ValueError(f"is {show(text)}: {nearest(text, words)}")
-        return text
-
-    return Checked(check, {"type": "string", "enum": [*words]})
-
-
 FILE = Checked(_check_file, {"type": "string", "minLength": 1})
 DELIMITER = Checked(_check_delimiter, {"type": "string", "minLength": 1, "maxLength": 1})
 HEADER = Checked(_check_header, {"type": "array", "items": {"type": "string"}, "minItems": 1})
-TYPE = _one_of(TYPES)
-OUTPUT = _one_of(("jsonl", "csv"))
+TYPE = one_of(TYPES)
+OUTPUT = one_of(("jsonl", "csv"))

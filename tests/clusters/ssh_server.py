@@ -138,6 +138,14 @@ class SshServer:
     def use_shell(self, shell: str) -> None:
         subprocess.run(["usermod", "-s", shell, self.user], check=True)
 
+    def use_path(self, folder: Path | None) -> None:
+        """Have shells look for programs in this folder alone, or as always."""
+        config = self.folder / "sshd_config"
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("SetEnv ")]
+        config.write_text("\n".join([*lines, *([f"SetEnv PATH={folder}"] if folder else []), ""]))
+        self.end()
+        self.start()
+
     def running(self) -> list[psutil.Process]:
         """What runs there as the user, but for connections."""
         found = []

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from uv import find_uv_bin
 
 from ems.base.errors import EmsError
+from ems.clusters import local
 from ems.clusters.openssh import Host, NotConnected
 from ems.clusters.server.place import SENT, Server
 from ems.databases import ClusterRow, Experiment, State
@@ -89,6 +93,43 @@ class TestServer(PlaceContract):
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
 
+    def test_an_agent_that_hangs_there_is_replaced(self, place, here, monkeypatch):
+        monkeypatch.setattr(local, "SILENT_S", 1.0)
+        experiment = self.prepared(place, here, wait_s=3)
+        run_dir = self.there(here, experiment)
+        dataclasses.replace(AgentConfig.read(run_dir), beat_s=0.2, lease_s=1.0).write(run_dir)
+        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
+        self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
+        hanging = int((run_dir / "boot.lock").read_text())
+        os.killpg(hanging, signal.SIGSTOP)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.rows_stored, ended.attempt) == (State.SUCCEEDED, ROWS, 2)
+        assert not psutil.pid_exists(hanging)
+
+    def test_where_uv_is_all_there_is_it_brings_a_python(self, place, here, server, tmp_path):
+        programs, own = server.folder / "programs", server.home / ".local"
+        programs.mkdir()
+        for file in Path("/usr/bin").iterdir():
+            if not file.name.startswith("python"):
+                (programs / file.name).symlink_to(file)
+        (own / "bin").mkdir(parents=True)
+        shutil.copy(find_uv_bin(), own / "bin/uv")
+        said = subprocess.run(["/usr/bin/python3", "--version"], capture_output=True, text=True, check=True).stdout
+        release, machine = said.split()[1], platform.machine()
+        kept = own / f"share/uv/python/cpython-{release}-linux-{machine}-gnu/bin"
+        kept.mkdir(parents=True)
+        (kept / "python3").symlink_to("/usr/bin/python3")
+        (kept / f"python{release.rpartition('.')[0]}").symlink_to("/usr/bin/python3")
+        server.use_path(programs)
+        try:
+            experiment = self.prepared(place, here)
+            ended = self.finish(place, here, experiment)
+        finally:
+            server.use_path(None)
+            shutil.rmtree(own)
+            shutil.rmtree(programs)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
+
     def test_a_disk_that_is_full_there_is_one_clear_error(self, place, here, server):
         folder = server.home / "ems"
         folder.mkdir()
@@ -113,6 +154,6 @@ class TestServer(PlaceContract):
         away.nudge(here, experiment)
         with pytest.raises(NotConnected) as caught:
             away.log(here, experiment, 0)
-        assert caught.value.hint == "Open one: ems login laptop"
+        assert caught.value.hint == "Log in: ems login laptop"
         ended = self.finish(away, here, experiment)
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)

@@ -56,7 +56,7 @@ def test_what_is_left_out_stands_in_the_recorded_spec_with_its_default():
 def test_a_persistent_place_has_the_settings_of_its_kind():
     assert spec.parse("cluster", {"kind": "laptop", "title": "A box", "workers": 2}, PLACES)
     key, said = problem(lambda: spec.parse("cluster", {"kind": "laptop", "partition": "normal"}, PLACES))
-    assert key == "ems:cluster.partition" and "allowed are kind, title, workers" in said
+    assert key == "ems:cluster.partition" and "allowed are kind, reach, title, workers" in said
 
 
 def test_an_experiment_at_a_persistent_place_is_checked_once_its_kind_is_known():

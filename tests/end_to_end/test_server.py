@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,17 @@ def user(
     shutil.rmtree(ssh.home / "ems", ignore_errors=True)
 
 
+def begin_sweep(user: ServerUser, points: int) -> subprocess.Popen[str]:
+    """Returns once it has stored some."""
+    user.write("experiments/e/sweep.py", SLOW)
+    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, points, 1]}}})
+    user.commit("A sweep")
+    user.ems("up", "lab", "blade")
+    running = user.start("up", "s")
+    user.wait(lambda: user.stored() > 20)
+    return running
+
+
 def test_a_sweep_and_a_command_run_there_and_nothing_stays_behind(user: ServerUser, tmp_path: Path) -> None:
     user.write("experiments/e/sweep.py", SWEEP)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1, 2, 3], "seed": [4, 5]}})
@@ -109,12 +121,7 @@ def test_a_sweep_and_a_command_run_there_and_nothing_stays_behind(user: ServerUs
 
 
 def test_a_run_outlives_the_laptop_and_is_found_again(user: ServerUser) -> None:
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 400, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "blade")
-    running = user.start("up", "s")
-    user.wait(lambda: user.stored() > 20)
+    running = begin_sweep(user, 400)
     running.kill()
     user.ssh.cut()
     user.ems("up", "s")
@@ -124,12 +131,7 @@ def test_a_run_outlives_the_laptop_and_is_found_again(user: ServerUser) -> None:
 
 
 def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) -> None:
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 400, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "blade")
-    running = user.start("up", "s")
-    user.wait(lambda: user.stored() > 20)
+    running = begin_sweep(user, 400)
     user.ssh.kill_all()
     assert running.wait() == 0, user.said(running)
     assert user.asked("SELECT count(*), sum(n) FROM e") == [(400, 80200)]
@@ -161,12 +163,7 @@ def test_runs_share_the_server_by_the_cores_and_gpus_that_it_has(user: ServerUse
 
 
 def test_a_stopped_run_ends_there(user: ServerUser) -> None:
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 40000, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "blade")
-    user.ems("up", "s", "--detach")
-    user.wait(lambda: user.stored() > 20)
+    begin_sweep(user, 40_000)
     user.ems("stop", "s")
     user.wait(lambda: user.asked("SELECT state FROM experiment") == [("cancelled",)])
     user.wait(lambda: not user.ssh.running())
@@ -179,8 +176,9 @@ def test_what_a_server_cannot_have_is_refused_before_anything_is_registered(user
     for settings, said in [
         ({"host": "no-such-host.invalid"}, "no-such-host.invalid is not reached"),
         ({"host": "-x"}, "allowed is what `ssh` takes"),
-        ({"login": "key"}, "allowed is unattended or person"),
-        ({"login": "person"}, "Open one: ems login"),
+        ({"host": None}, "A server needs `host`"),
+        ({"login": "key"}, "allowed are unattended, person"),
+        ({"login": "person"}, "Log in: ems login blade"),
     ]:
         user.place(**settings)
         done = user.ems("up", "lab", "blade", expect=None)

@@ -61,11 +61,11 @@ def experiment(here):
 
 @pytest.fixture
 def moon(experiment, monkeypatch):
-    """A kind of place that is there as long as the test runs."""
+    """A kind of place that is there as long as the test runs, and where the experiment is."""
     place = Recording()
     names = plugins.names
     monkeypatch.setattr(plugins, "names", lambda package: [*names(package), "moon"])
-    monkeypatch.setattr(clusters, "place", {"moon": place}.__getitem__)
+    monkeypatch.setattr(clusters, "place", {"moon": place, experiment.registration.cluster: place}.__getitem__)
     return place
 
 

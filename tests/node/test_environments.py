@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pwd
 import shutil
 import signal
@@ -255,7 +256,7 @@ def test_a_builder_that_was_killed_leaves_nothing_that_is_used_and_another_takes
 def test_a_job_that_was_started_again_takes_its_own_claim(lab, squeue):
     lab.order("n1")
     squeue.write_text("7\n")
-    key = scratch.key_of(lab.recipe, python.find(lab.recipe))
+    key = scratch.key_of(lab.recipe, python.find(lab.recipe, lab.order("n1")))
     assert claims._take(lab.archives / f"{key}.building", "7")
     job = lab.start("n1", "7")
     _, said = job.communicate(timeout=60)
@@ -276,7 +277,18 @@ def test_a_python_that_is_not_there_is_named_with_those_that_are_and_the_setting
     with pytest.raises(ProvenanceError) as caught:
         lab.unpacked()
     said = str(caught.value)
-    assert "'small' needs Python 3.99" in said and f"{HERE}." in said and "`modules`" in said and "python/3.99" in said
+    assert "'small' needs Python 3.99" in said and f"{HERE}." in said
+    assert "uv python install 3.99" in said and "`modules`" in said
+
+
+def test_where_none_is_on_the_path_that_of_uv_is_taken(lab, tmp_path, monkeypatch):
+    brought = tmp_path / f"pythons/cpython-{platform.python_version()}-linux-{platform.machine()}-gnu/bin/python{HERE}"
+    brought.parent.mkdir(parents=True)
+    brought.symlink_to(Path(sys._base_executable).resolve())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    lab.variables["UV_PYTHON_INSTALL_DIR"] = str(tmp_path / "pythons")
+    found = python.find(lab.recipe, lab.order("n1"))
+    assert found.version == sys.version_info[:3]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,16 @@ def test_one_that_is_killed_as_it_waits_holds_up_nobody(holders):
     eventually(lambda: holders.has("c"))
 
 
+def test_others_take_their_turn_whatever_the_umask_of_who_came_first(tmp_path):
+    before = os.umask(0o077)
+    try:
+        leases._make_shared(tmp_path / "leases")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o1777
+    assert (tmp_path / "leases/.turn").stat().st_mode & 0o777 == 0o644
+
+
 def test_gpus_have_one_owner_each(holders):
     holders.start("a", Share(1, gpus=1))
     holders.start("b", Share(1, gpus=1))

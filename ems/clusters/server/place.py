@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ems.base import aside
-from ems.base.errors import EmsError, ProvenanceError, Unreachable
+from ems.base.errors import ProvenanceError, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
-from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local, shipping
 from ems.clusters.openssh import Host
 from ems.clusters.server.settings import Wanted, wanted
@@ -47,17 +46,18 @@ class Server(Place):
         self._sites: dict[Wanted, Site] = {}
         self._runs: dict[str, _Run] = {}
 
-    def host(self, settings: Mapping[str, Any], login: str) -> Host:
-        return Site(wanted(settings), login).host
+    def host(self, settings: Mapping[str, Any], login: str) -> Host | None:
+        site = Site(wanted(settings), login)
+        return site.host if isinstance(site.host, Host) else None
 
-    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
-        site = Site(wanted(settings), "ems login STACK")
+    def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
+        site = Site(wanted(settings), login_command(stack))
         say(f"asking {site.host.name}")
         about, skew_s = site.about, round(site.about.clock - time.time())
         site.make_folder()
-        found = {"python": about.python, "uv": about.uv or "brought along", "system": about.system}
-        found |= {"cores": str(about.cores), "work_dir": str(site.folder)}
-        return {**found, **({"clock_ahead_s": str(skew_s)} if abs(skew_s) > SKEWED_S else {})}
+        found: dict[str, Any] = {"python": about.python, "uv": about.uv or "brought along", "system": about.system}
+        found |= {"cores": about.cores, "memory_gb": round(about.memory_gb, 1), "work_dir": str(site.folder)}
+        return {**found, **({"clock_ahead_s": skew_s} if abs(skew_s) > SKEWED_S else {})}
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
         site = self._site(lab, registration)
@@ -83,7 +83,7 @@ class Server(Place):
 
         (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
-        config = AgentConfig.read(run_dir)
+        config, share = AgentConfig.read(run_dir), share_of(site, registration)
         bundle, files = Path(config.bundle), {name: Path(file) for name, file in config.inputs.items()}
         site.bring(bundle, site.folder / "bundles" / bundle.name, again=again)
         for file in files.values():
@@ -93,10 +93,10 @@ class Server(Place):
             root=str(site.folder),
             bundle=str(site.folder / "bundles" / bundle.name),
             inputs={name: str(site.folder / "inputs" / file.name) for name, file in files.items()},
-            workers=site.wanted.workers,
+            workers=site.wanted.workers or max(1, share.cores // _threads(registration)),
         ).write(run_dir / THERE)
-        share = hosted.write(run_dir / THERE, site.machine, share_of(site, registration))
-        for file in (run_dir / CODE, run_dir / ORDER, share, run_dir / THERE / "agent.json"):
+        said = hosted.write(run_dir / THERE, site.machine, share)
+        for file in (run_dir / CODE, run_dir / ORDER, said, run_dir / THERE / "agent.json"):
             if file.exists():
                 site.send(file, there / file.name)
         (run_dir / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
@@ -132,9 +132,8 @@ class Server(Place):
             raise ProvenanceError(f"On {run.site.host.name}: {found['failed']}")
         said = found.get("said", "its files there are gone or damaged")
         if run.starts >= local.MOST_STARTS:
-            message = f"The agent ended {run.starts} times without a result: {said}."
-            hint = f"See agent.log in {run.folder} there; go on with: ems up {experiment.registration.stack}"
-            raise EmsError(message, hint)
+            log = f"{run.folder / 'agent.log'} on {run.site.host.name}"
+            raise local.in_vain(run.starts, said, log, experiment)
         if run.starts or found.get("failed") or not found.get("prepared"):
             self._ship(lab, experiment.registration, quiet, again=True)
         run.start(replaced=bool(found.get("works")))
@@ -162,12 +161,8 @@ class Server(Place):
             return None
         file, begin = shlex.quote(str(run.folder / "job.log")), f"+{start + 1}" if start >= 0 else str(-start)
         script = f"[ -e {file} ] || exit {NO_LOG}\ntail -c {begin} {file} | head -c {LOG_BYTES}"
-        try:
-            return run.site.host.output(script, repeats=True)
-        except CommandFailed as error:
-            if error.code == NO_LOG:
-                return None
-            raise
+        answer = run.site.host.run(script, repeats=True)
+        return None if answer.code == NO_LOG else answer.out
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -182,7 +177,9 @@ class Server(Place):
 
     def _site(self, lab: Lab, registration: Registration) -> Site:
         needed = settings_of(lab, registration)
-        return self._sites.setdefault(needed, Site(needed, login_command(registration)))
+        is_own = registration.cluster == KIND  # described in the experiment's stack
+        login = login_command(registration.stack if is_own else registration.cluster)
+        return self._sites.setdefault(needed, Site(needed, login))
 
     def _run(self, lab: Lab, experiment_id: str) -> _Run | None:
         """What this process knows of a run that was sent there."""
@@ -234,16 +231,20 @@ class _Run:
 
 def share_of(site: Site, registration: Registration) -> Share:
     """What a run takes of the server: as its settings say, else what it computes with."""
-    job = json.loads(registration.spec)["job"]
     processes = (site.wanted.workers or site.machine.cores) if outputs.has_points(registration) else 1
-    cores = site.wanted.cores or min(processes * job["threads"], site.machine.cores)
+    cores = site.wanted.cores or min(processes * _threads(registration), site.machine.cores)
     return Share(cores, site.wanted.memory_gb, site.wanted.gpus)
 
 
-def login_command(registration: Registration) -> str:
-    """By which a person connects: a place of its own is described in the experiment's stack."""
-    is_own = registration.cluster == KIND
-    return f"ems login {registration.stack if is_own else registration.cluster}"
+def _threads(registration: Registration) -> int:
+    """Of each process that computes."""
+    threads: int = json.loads(registration.spec)["job"]["threads"]
+    return threads
+
+
+def login_command(stack: str) -> str:
+    """By which a person connects to the place that this stack describes."""
+    return f"ems login {stack}"
 
 
 def settings_of(lab: Lab, registration: Registration) -> Wanted:

@@ -11,36 +11,20 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ems.base.messages import show
 from ems.clusters.openssh import NAME
 from ems.stack import checks
-from ems.stack.checks import Checked, one_line
 from ems.stack.models import Title, Workers
 from ems.stack.strict import AsTuple, Strict
 
 LOGINS = ("unattended", "person")
 
 
-def _check_host(value: object) -> str:
-    text = one_line(value, "what `ssh` takes, as me@server")
-    if not NAME.fullmatch(text):
-        raise ValueError(f"is {show(text)}: allowed is what `ssh` takes, as me@server")
-    return text
-
-
-def _check_login(value: object) -> str:
-    text = one_line(value, " or ".join(LOGINS))
-    if text not in LOGINS:
-        raise ValueError(f"is {show(text)}: allowed is {' or '.join(LOGINS)}")
-    return text
-
-
-HostName = Annotated[str, Checked(_check_host, {"type": "string", "pattern": f"^{NAME.pattern}$"})]
+HostName = Annotated[str, checks.matching(NAME.pattern, "what `ssh` takes, as me@server")]
 Whole = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
 Memory = Annotated[float, checks.number(low=0, above=True)]
 Gpu = Annotated[str, checks.matching(r"[A-Za-z0-9-]+", 'the number or UUID of a GPU in quotes, as "0"')]
 Gpus = Annotated[tuple[Gpu, ...], AsTuple]
-Login = Annotated[str, Checked(_check_login, {"type": "string", "enum": [*LOGINS]})]
+Login = Annotated[str, checks.one_of(LOGINS)]
 
 
 class Has(Strict):
@@ -69,7 +53,7 @@ class Settings(Strict):
         None, description="Folder there for archives of environments, which a group may share; left out: in `work_dir`."
     )
     workers: Workers | None = Field(
-        None, description="How many processes compute at once; left out: one for each CPU of the server."
+        None, description="How many processes compute at once; left out: as many as its cores serve."
     )
     has: Has | None = Field(None, description="What the server has for runs of EMS, which share it in turn.")
     cores: Whole | None = Field(
@@ -91,6 +75,7 @@ class Wanted:
     has_memory_gb: float
     has_gpus: tuple[str, ...]
     unattended: bool
+    is_here: bool
     work_dir: str
     environments_dir: str
     workers: int
@@ -106,6 +91,7 @@ def wanted(*said: Mapping[str, Any]) -> Wanted:
     return Wanted(
         host=first("host", ""),
         unattended=first("login", LOGINS[0]) == LOGINS[0],
+        is_here=first("reach", None) is not None,
         work_dir=first("work_dir", "ems"),
         environments_dir=first("environments_dir", ""),
         workers=first("workers", 0),

@@ -13,6 +13,7 @@ from typing import Any
 
 from ems.base.errors import EmsError, UserError
 from ems.clusters.openssh import COMMAND_S, Host
+from ems.clusters.server.here import Here
 from ems.clusters.server.settings import Wanted
 from ems.node.environments.ready import CODE
 from ems.node.leases import Machine
@@ -22,9 +23,12 @@ SLOWEST = 500_000  # bytes a second, of a file that goes there
 DIGITS = 64  # of a SHA-256
 TOOLS = 'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; export PATH'
 PYTHON = """\
-for python in python3 python3.14 python3.13 python3.12 python3.11 "$(uv python find '>=3.11' 2>/dev/null)" ""; do
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null && break
-done"""
+suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null; }
+for python in python3 python3.14 python3.13 python3.12 python3.11 ""; do suits "$python" && break; done
+if [ -z "$python" ]; then
+    uv python find '>=3.11' >/dev/null 2>&1 || uv python install >/dev/null 2>&1 </dev/null
+    python=$(uv python find '>=3.11' 2>/dev/null)
+fi"""
 LOOK = f"""{TOOLS}
 {PYTHON}
 printf '%s\\n' "$HOME" "$python" "$(command -v uv)" "$(uname -sm)" "$(nproc)" \
@@ -67,17 +71,18 @@ class Site:
     """The folders of EMS on one server."""
 
     def __init__(self, wanted: Wanted, login: str) -> None:
-        """`login`: the command by which a person connects. UserError without a host."""
-        if not wanted.host:
+        """`login`: the command by which a person connects. UserError without a host, unless a runner works there."""
+        if not wanted.host and not wanted.is_here:
             raise UserError(
                 "A server needs `host`: its name for `ssh`.", "Set it in the place's stack: host: me@server"
             )
-        self.host, self.wanted = Host(wanted.host, login, unattended=wanted.unattended), wanted
+        ssh = None if wanted.is_here else Host(wanted.host, login, unattended=wanted.unattended)
+        self.host, self.wanted = ssh or Here(), wanted
 
     @cached_property
     def about(self) -> About:
         """What it has. UserError without a Python for EMS; Unreachable."""
-        said = self._done("to say what it has", LOOK).decode(errors="replace").splitlines()
+        said = self._done("to say what it has", LOOK, timeout_s=PATIENT_S).decode(errors="replace").splitlines()
         home, python, uv, system, cores, memory_kb, clock = said[-7:]
         if not python:
             hint = "Install one of them there: Python 3.11 or newer, or `uv`, which brings Pythons of its own."

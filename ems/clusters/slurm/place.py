@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ems.base.aside import write
-from ems.base.errors import EmsError, ProvenanceError
+from ems.base.errors import ProvenanceError
 from ems.base.messages import Say, quiet
 from ems.base.process import CommandFailed
 from ems.clusters import Live, Place, local, shipping
@@ -42,7 +42,7 @@ class Slurm(Place):
         self._queue = Queue()
         self._agents = local.Agents()
 
-    def survey(self, lab: Lab, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+    def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
         late.settle(lab)
         return survey(lab, wanted(settings), say)
 
@@ -92,8 +92,8 @@ class Slurm(Place):
         if head.submitted and (said := environments.failure(run_dir)):
             raise ProvenanceError(said)
         if head.submitted >= heads.MOST_SUBMITTED:
-            message = f"The agent ended {head.submitted} times without a result: {run_folder.last_words(run_dir)}."
-            raise EmsError(message, f"See {run_dir / 'agent.log'}; go on with: ems up {experiment.registration.stack}")
+            said = run_folder.last_words(run_dir)
+            raise local.in_vain(head.submitted, said, str(run_dir / "agent.log"), experiment)
         if last or not environments.is_described(run_dir):
             registration = experiment.registration
             local.prepare_again(lab, registration, quiet, self._build(lab, registration))

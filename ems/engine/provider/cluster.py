@@ -5,6 +5,7 @@ from __future__ import annotations
 from ems import clusters
 from ems.base import plugins
 from ems.base.errors import EmsError
+from ems.databases import Experiment
 from ems.engine.provider.resource import Operation, Properties, Resource
 from ems.engine.provider.tokens import token
 
@@ -19,11 +20,6 @@ class EvanescentCluster(Resource):
         self.token = token(kind)
         self._kind = kind
 
-    @property
-    def _place(self) -> clusters.Place:
-        """Loaded where it is used: a missing package breaks only the lab that has such a place."""
-        return clusters.place(self._kind)
-
     def create(self, operation: Operation, inputs: Properties) -> Properties:
         with operation.database() as database:
             experiment = database.experiment(inputs["experiment_id"])
@@ -31,15 +27,28 @@ class EvanescentCluster(Resource):
                 raise EmsError(
                     f"Experiment {inputs['experiment_id']} has no row.", "Run `ems up` again: it registers it."
                 )
-            database.set_provisioning(experiment.id, machines=self._place.machines(experiment.registration))
-        self._place.prepare(operation.lab, experiment.registration, operation.say)
+            place = self._place(operation, experiment)
+            if place.starts_runs:
+                database.set_provisioning(experiment.id, machines=place.machines(experiment.registration))
+        place.prepare(operation.lab, experiment.registration, operation.say)
         return {}
 
     def read(self, operation: Operation, inputs: Properties) -> Properties | None:
-        return {} if self._place.is_prepared(operation.lab, inputs["experiment_id"]) else None
+        place = self._place(operation, _row(operation, inputs))
+        return {} if place.is_prepared(operation.lab, inputs["experiment_id"]) else None
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
-        self._place.release(operation.lab, inputs["experiment_id"])
+        self._place(operation, _row(operation, inputs)).release(operation.lab, inputs["experiment_id"])
+
+    def _place(self, operation: Operation, experiment: Experiment | None) -> clusters.Place:
+        """Loaded where it is used: a missing package breaks only the lab that has such a place."""
+        return clusters.of(operation.lab, experiment) if experiment else clusters.place(self._kind)
+
+
+def _row(operation: Operation, inputs: Properties) -> Experiment | None:
+    """None if the database has lost it."""
+    with operation.database() as database:
+        return database.experiment(inputs["experiment_id"])
 
 
 def evanescent_clusters() -> list[Resource]:

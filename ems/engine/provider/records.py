@@ -58,8 +58,9 @@ class PlaceRow(RecordResource):
         return None if super().read(operation, inputs) is None else self._surveyed(operation, inputs)
 
     def _surveyed(self, operation: Operation, inputs: Properties) -> Properties:
-        place = clusters.place(inputs["kind"])
-        return {"found": json.dumps(place.survey(operation.lab, json.loads(inputs["settings"]), operation.say))}
+        settings = json.loads(inputs["settings"])
+        place = clusters.attending(inputs["kind"], settings.get("reach"))
+        return {"found": json.dumps(place.survey(operation.lab, inputs["key"], settings, operation.say))}
 
 
 class ExperimentRow(Resource):
@@ -144,7 +145,7 @@ def registered_place(operation: Operation, arguments: Properties) -> Properties:
         raise DatabaseError(
             f"No persistent place {arguments['stack']!r} is registered.", f"Register it: ems up {arguments['stack']}"
         )
-    return {"kind": row.kind}
+    return {"kind": row.kind, "reach": clusters.reach_of(row) or ""}
 
 
 INVOKES = {

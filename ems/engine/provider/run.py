@@ -50,7 +50,7 @@ class Run(Resource):
     def create(self, operation: Operation, inputs: Properties) -> Properties:
         experiment = _row(operation, inputs)
         if not experiment.state.finished:
-            experiment = _attend(operation, experiment, inputs["cluster"])
+            experiment = _attend(operation, experiment)
         return _outputs(experiment)
 
     def read(self, operation: Operation, inputs: Properties) -> Properties | None:
@@ -63,7 +63,7 @@ class Run(Resource):
         with operation.database() as database:
             experiment = database.experiment(inputs["experiment_id"])
         if experiment and not experiment.state.finished:
-            _stop(operation, experiment, clusters.place(inputs["cluster"]))
+            _stop(operation, experiment, clusters.of(operation.lab, experiment))
 
 
 def _finished(outputs: Properties) -> bool:
@@ -83,16 +83,16 @@ def _known(experiment: Experiment | None, id: str) -> Experiment:
     return experiment
 
 
-def _attend(operation: Operation, experiment: Experiment, kind: str) -> Experiment:
+def _attend(operation: Operation, experiment: Experiment) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
-    place = clusters.place(kind)
+    place = clusters.of(operation.lab, experiment)
     pause_s, patience, is_news = _look_s(operation), Patience(operation.note), True
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
         if is_news and (said := place.ensure_running(operation.lab, experiment)):
             operation.note(said)
-        if operation.detach and experiment.state is State.RUNNING:
+        if operation.detach and (experiment.state is State.RUNNING or not place.starts_runs):
             operation.telling.conclude(f"{progress_line(experiment)}; {GOES_ON}", failed=False)
             return experiment
         operation.telling.look(experiment)

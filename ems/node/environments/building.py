@@ -47,7 +47,7 @@ class _Uv:
     def __init__(self, recipe: Recipe, order: Order, cache: Path) -> None:
         self._name, found = recipe.name, shutil.which("uv") or order.uv
         if not os.access(found, os.X_OK):
-            hint = "Name a module that has it in `modules` of the place, as uv."
+            hint = "Install it there; on a Slurm machine a module in `modules` of the place may have it."
             raise ProvenanceError(f"Environment {recipe.name!r} is built by `uv`, which is not on this node.", hint)
         self._program = found
         own: Mapping[str, str] = {"UV_SYSTEM_CERTS": "true", "UV_CACHE_DIR": str(cache), **order.variables}

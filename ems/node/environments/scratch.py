@@ -53,7 +53,8 @@ def own(scratch: Path) -> None:
         scratch.chmod(0o700)
     except OSError as error:
         where = f"{scratch.parent} on {platform.node()}"
-        raise EmsError(f"Environments cannot be unpacked in {where}: {error}.", "Set `local_scratch`.") from error
+        hint = "Free some space there, or name another folder: `work_dir` of a server, `local_scratch` of Slurm."
+        raise EmsError(f"Environments cannot be unpacked in {where}: {error}.", hint) from error
 
 
 def unpacked(recipe: Recipe, order: Order, say: Say, where: Path | None = None) -> Path:
@@ -66,12 +67,12 @@ def unpacked(recipe: Recipe, order: Order, say: Say, where: Path | None = None) 
     def tell(step: str) -> None:
         say(f"environment {recipe.name}: {step}")
 
-    python = find(recipe)
+    python = find(recipe, order)
     key = key_of(recipe, python)
     where = where or folder(order.scratch) / f"{key}-{hashlib.sha256(str(python.path).encode()).hexdigest()[:8]}"
     own(where.parent)
     if not where.name.startswith(key):
-        hint = "Name a module of Python in `modules`, so that all nodes have the same."
+        hint = "Name a module of Python in `modules` of the place, so that all nodes have the same."
         raise ProvenanceError(f"{platform.node()} has Python {python.path}, another one than the run's head.", hint)
     with exclusive(_lock(where), lambda: tell("another job unpacks it on this node")):
         os.utime(_lock(where))
