@@ -77,6 +77,10 @@ class Plain(Console):
             else:
                 yield Segment(visible(segment.text), segment.style)
 
+    def on_broken_pipe(self) -> None:
+        """Have the command end as others do whose reader went away."""
+        raise BrokenPipeError
+
     def flow(self, text: str | rich.text.Text, style: str | Style | None = None) -> None:
         """Print sentences: on a terminal in lines broken between words.
 

@@ -84,13 +84,12 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(here: Lab) -> None:
     assert process.returncode == 141
 
 
-def test_a_reader_that_goes_away_before_the_last_words_is_told_the_same(here: Lab) -> None:
-    """Where they are few, they wait in a buffer until the command has ended."""
+@pytest.mark.parametrize("words", [["results", "pi", "--format", "csv"], ["results", "pi"], ["status"]])
+def test_a_reader_that_goes_away_before_the_last_words_is_told_the_same(here: Lab, words: list[str]) -> None:
+    """Where they are few, they wait in a buffer until the command has ended; tables do not."""
     ran(here, batch([0], floats("x", 0.1)))
     env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with subprocess.Popen(
-        [*PROGRAM, "results", "pi", "--format", "csv"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    ) as process:
+    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
         assert process.stdout and process.stderr
         process.stdout.close()
         assert b"Exception" not in process.stderr.read()
