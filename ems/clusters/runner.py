@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ems import clusters
-from ems.base.errors import Busy, DatabaseError, EmsError, ProvenanceError, UserError
+from ems.base.errors import Busy, DatabaseError, EmsError, StoreUnavailable, Unreachable, UserError
 from ems.base.locks import lock_folder
 from ems.base.messages import Say
 from ems.databases import ClusterRow, Experiment, Outcome, State
@@ -121,18 +121,16 @@ class Runner:
         """What the place refuses is the end of the run, for people to read; what may come back is tried on."""
         registration = experiment.registration
         try:
-            repository.obtain(self._lab.root, registration.commit)
-        except ProvenanceError as error:
-            self._tell(experiment, f"waits: {error}")
-            return
-        try:
             if not self._place.is_prepared(self._lab, experiment.id):
+                repository.obtain(self._lab.root, registration.commit)
                 self._place.refuse(self._lab, registration)
                 (self._marks / experiment.id).touch()
                 self._place.prepare(self._lab, registration, lambda step: self._tell(experiment, step))
             self._tell(experiment, self._place.ensure_running(self._lab, experiment) or str(experiment.state))
         except DatabaseError:
             raise
+        except (Unreachable, StoreUnavailable) as error:
+            self._tell(experiment, f"waits: {error.message}")
         except EmsError as error:
             self._tell(experiment, f"failed: {error.message}")
             self._fail(experiment, error)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from ems.base.cache import cache_dir
-from ems.base.errors import ProvenanceError
+from ems.base.errors import ProvenanceError, Unreachable
 from ems.base.locks import exclusive
 from ems.base.once import Once
 from ems.lab.history import History, Version
@@ -243,12 +243,16 @@ def cached_clone(url: str, commit: str) -> Path:
 def obtain(root: Path, commit: str) -> None:
     """Have a commit in the lab's own repository, fetched from its remote if it is missing, as in a clone elsewhere.
 
-    ProvenanceError if it could not be obtained. It never asks for a password.
+    Unreachable while the remote is away; ProvenanceError if it has not the commit. It never asks for a password.
     """
     with opened(root) as tree:
         git_dir, remote = tree.git_dir, remote_name(tree)
-        if not has_commit(git_dir, commit):
+        if has_commit(git_dir, commit):
+            return
+        try:
             _fetch(git_dir, remote, f"+refs/heads/*:refs/remotes/{remote}/*", "+refs/tags/*:refs/tags/*")
+        except ProvenanceError as error:
+            raise Unreachable(error.message, error.hint) from error
         if not has_commit(git_dir, commit):
             _fetch(git_dir, remote, commit)
 

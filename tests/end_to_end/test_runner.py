@@ -175,6 +175,24 @@ def test_what_the_place_refuses_is_the_runs_error_and_may_be_repeated(user: Away
     assert rows(user) == [(10, 55)]
 
 
+def test_a_remote_that_is_away_is_waited_for_and_a_commit_that_is_gone_is_the_runs_error(
+    user: Away, tmp_path: Path
+) -> None:
+    user.register(10)
+    remote, away = tmp_path / "remote.git", tmp_path / "away.git"
+    remote.rename(away)
+    done = user.there.ems("runner", "blade", "--once")
+    assert "s: waits: origin cannot be fetched" in done.stdout + done.stderr
+    assert user.asked("SELECT state FROM experiment") == [("registered",)]
+    away.rename(remote)
+    user.git("commit", "--amend", "-qm", "Another one")
+    user.git("push", "-qf", "origin", "HEAD:main")
+    subprocess.run(["git", "gc", "-q", "--prune=now"], cwd=remote, check=True)
+    user.there.ems("runner", "blade", "--once")
+    ((state, error),) = user.asked("SELECT state, error FROM experiment")
+    assert state == "failed" and error.startswith("origin cannot be fetched")
+
+
 def test_what_is_not_on_the_remote_or_not_for_a_runner_is_refused(user: Away) -> None:
     user.write("experiments/e/sweep.py", SWEEP)
     user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": [1]}})
