@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -51,6 +52,14 @@ from importlib import metadata
 from pathlib import Path
 from ems.node.environments import claims
 assert claims._take(Path(sys.argv[2]), "1")
+"""
+BUILDER = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from ems.node.environments import claims
+with claims.turn(Path(sys.argv[2]), print):
+    time.sleep(600)
 """
 SLOW = '#!/bin/sh\necho $$ >> {log}\nsleep {seconds}\nexec {uv} "$@"\n'
 
@@ -251,6 +260,40 @@ def test_a_builder_that_was_killed_leaves_nothing_that_is_used_and_another_takes
     _, said = heir.communicate(timeout=60)
     assert heir.returncode == 0 and "job 7 began to build it, and does not run any more" in said, said
     assert lab.left() == []
+
+
+def test_without_slurm_a_builder_is_waited_for_as_long_as_its_process_lives(lab, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(claims, "ASK_S", 0.1)
+    monkeypatch.setattr(claims, "LOOK_S", 0.1)
+    archived = lab.archives / scratch.key_of(lab.recipe, python.find(lab.recipe, lab.order("n1")))
+    claim, said = archived.with_name(f"{archived.name}.building"), []
+    words = [sys.executable, "-I", "-c", BUILDER, str(lab.folder / "ems.zip"), str(archived)]
+    with subprocess.Popen(words) as builder:
+        eventually(claim.exists)
+        waiting = Thread(target=lab.unpacked, args=("n1", said))
+        waiting.start()
+        eventually(lambda: said)
+        waiting.join(1)
+        assert waiting.is_alive() and not archived.exists()
+        builder.kill()
+    waiting.join(60)
+    who = f"process {builder.pid} of {platform.node()}"
+    assert said[0] == f"environment small: {who} builds it"
+    assert f"environment small: {who} began to build it, and does not run any more" in said
+    assert archived.exists() and lab.left() == []
+
+
+def test_a_claim_whose_holder_a_power_cut_has_erased_is_taken_over(lab, monkeypatch):
+    monkeypatch.setattr(claims, "ASK_S", 0.1)
+    archived = lab.archives / scratch.key_of(lab.recipe, python.find(lab.recipe, lab.order("n1")))
+    assert claims._take(archived.with_name(f"{archived.name}.building"), "")
+    assert version(lab.unpacked()) == "0.9.0" and lab.left() == []
+
+
+def test_the_folder_of_archives_is_made_where_it_is_missing(lab):
+    lab.archives.rmdir()
+    assert version(lab.unpacked()) == "0.9.0" and lab.left() == []
 
 
 def test_a_job_that_was_started_again_takes_its_own_claim(lab, squeue):

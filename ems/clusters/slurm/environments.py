@@ -12,7 +12,7 @@ from ems.base.private import make_folder
 from ems.clusters import shipping
 from ems.clusters.slurm.settings import Wanted
 from ems.lab import Lab
-from ems.node.environments.archive import FOLDER_MODE
+from ems.node.environments import archive
 from ems.node.environments.ready import CODE, FAILED, ORDER
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def describe(lab: Lab, environment: Environment, wanted: Wanted, run_dir: Path) 
     share(run_dir)
     archives = folder(lab, wanted)
     try:
-        _make_shared(archives)
+        archive.make_folder(archives)
     except OSError as error:
         raise UserError(
             f"The folder for environments {archives} cannot be made: {error.strerror}.", "Set environments_dir."
@@ -72,11 +72,3 @@ def failure(run_dir: Path) -> str:
 def forget_failure(run_dir: Path) -> None:
     """It may be otherwise now."""
     (run_dir / FAILED).unlink(missing_ok=True)
-
-
-def _make_shared(archives: Path) -> None:
-    """For the group of the folder in which it is made; one that is there keeps its rights."""
-    if not archives.is_dir():
-        archives.parent.mkdir(parents=True, exist_ok=True)
-        archives.mkdir(exist_ok=True)
-        archives.chmod(FOLDER_MODE)

@@ -49,6 +49,14 @@ def write(built: Path, folder: Path, recipe: Recipe) -> None:
         remove(part)
 
 
+def make_folder(archives: Path) -> None:
+    """For archives, for the group of the folder in which it is made; one that is there keeps its rights."""
+    if not archives.is_dir():
+        archives.parent.mkdir(parents=True, exist_ok=True)
+        archives.mkdir(exist_ok=True)
+        archives.chmod(FOLDER_MODE)
+
+
 def make_shared(folder: Path) -> None:
     """A new folder that the members of a group may change."""
     folder.mkdir()

@@ -1,13 +1,15 @@
 """Who builds an archive: one job at a time, by a folder that is renamed into its place.
 
 The folder names the job. Neither flock nor process numbers mean anything between the nodes of a machine; Slurm knows
-whether a job runs. Of a claim whose job does not run, as after a crash or a preemption, the next one takes over.
+whether a job runs. Where there is no Slurm, it names the process, of which its own node knows whether it lives. Of a
+claim whose job does not run, as after a crash or a preemption, the next one takes over.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import platform
 import subprocess
 import time
 import uuid
@@ -21,6 +23,7 @@ from ems.node.environments import archive
 LOOK_S, ASK_S = 1.0, 10.0  # between two looks at the folder, and two questions to Slurm
 SQUEUE_S = 30.0
 BUSY = frozenset(["RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"])
+STARTED = 18  # of what /proc says of a process after its state
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
 
 
@@ -36,13 +39,36 @@ def job_runs(job: str) -> bool:
     return any(state in BUSY for state in done.stdout.split())
 
 
+def builder() -> str:
+    """Who asks: the number of Slurm's job, else node, number and start of this process."""
+    return os.environ.get("SLURM_JOB_ID") or f"{platform.node()} {_process(str(os.getpid()))}"
+
+
+def lives(holder: str) -> bool:
+    """Whether a builder does, or nobody here can say."""
+    node, _, process = holder.partition(" ")
+    if node.isdecimal() and not process:
+        return job_runs(node)
+    is_elsewhere = node not in {"", platform.node()}
+    return is_elsewhere or (bool(process) and _process(process.partition(" ")[0]) == process)
+
+
+def _process(number: str) -> str:
+    """Number and start of a process of this node; "" if it has ended, or the system does not tell."""
+    try:
+        state, *more = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state == "Z" else f"{number} {more[STARTED]}"
+
+
 @contextmanager
-def turn(folder: Path, say: Say, runs: Callable[[str], bool] = job_runs) -> Iterator[bool]:
+def turn(folder: Path, say: Say, runs: Callable[[str], bool] = lives) -> Iterator[bool]:
     """Whether it is this job's turn to make `folder`; if not, another job has ended to do so meanwhile.
 
     `runs`: whether a job of this number does. OSError: no right to write there.
     """
-    claim, job = folder.with_name(f"{folder.name}.building"), os.environ.get("SLURM_JOB_ID", "")
+    claim, job = folder.with_name(f"{folder.name}.building"), builder()
     mine = _take(claim, job)
     if not mine and not _wait(claim, job, say, runs):
         yield False
@@ -74,27 +100,32 @@ def _take(claim: Path, job: str) -> bool:
 def _wait(claim: Path, job: str, say: Say, runs: Callable[[str], bool]) -> bool:
     """Until the claim is given up, or taken away from a job that does not run: then True."""
     asked_at, absent, told = -ASK_S, 0, False
-    while holder := _holder(claim):
+    while (holder := _holder(claim)) is not None:
         if time.monotonic() - asked_at >= ASK_S:
             asked_at = time.monotonic()
             absent = 0 if holder != job and runs(holder) else absent + 1
         if holder == job or absent >= 2:  # one that was started again finds the claim of its earlier life
-            say(f"job {holder} began to build it, and does not run any more")
+            say(f"{_shown(holder)} began to build it, and does not run any more")
             _leave(claim)
             return True
         if not told:
-            say(f"job {holder} builds it")
+            say(f"{_shown(holder)} builds it")
             told = True
         time.sleep(LOOK_S)
     return False
 
 
-def _holder(claim: Path) -> str:
-    """The job that has the claim; "" if none has it."""
+def _holder(claim: Path) -> str | None:
+    """Who has the claim; None if nobody has it, "" where a power cut has left no name."""
     try:
-        return (claim / "job").read_text(encoding="utf-8")
+        return (claim / "job").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        return ""
+        return None
+
+
+def _shown(holder: str) -> str:
+    node, _, process = holder.partition(" ")
+    return f"process {process.partition(' ')[0]} of {node}" if process else f"job {node}".rstrip()
 
 
 def _leave(claim: Path) -> None:

@@ -101,6 +101,7 @@ def _provide(recipe: Recipe, python: Python, archived: Path, part: Path, order: 
             aside.remove(part)
             if archived.exists():
                 tell(damaged.message)
+        archive.make_folder(archived.parent)
         with claims.turn(archived, tell) as mine:
             if mine and not _is_whole(archived):
                 building.build(recipe, python, archived, part.parent, order, tell)
