@@ -109,7 +109,7 @@ class Runner:
         return experiment.registration.cluster == self._stack
 
     def _taken(self) -> Iterator[str]:
-        return (file.name for file in self._marks.iterdir())
+        return (file.name for file in self._marks.iterdir() if file.is_file())
 
     @property
     def _marks(self) -> Path:

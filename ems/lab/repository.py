@@ -9,7 +9,7 @@ import hashlib
 import os
 import posixpath
 import shlex
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     import git
 
 T = TypeVar("T")
+SSH = "ssh -oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval=10 -oServerAliveCountMax=3"
+UNATTENDED = {  # asks for no password, and gives up a connection that is silent
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +264,13 @@ def obtain(root: Path, commit: str) -> None:
 
 
 def _fetch(git_dir: Path, url: str, *references: str) -> None:
-    unattended = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes"} | dict(os.environ)
+    unattended = {**UNATTENDED, **_ssh(git_dir), **os.environ}
     hint = f"Check the address, the commit and your access: git ls-remote {shlex.quote(url)}"
     with mapped(f"{url} cannot be fetched", hint):
         reader(git_dir).fetch("--quiet", "--no-tags", "--", url, *references, env=unattended)
+
+
+def _ssh(git_dir: Path) -> Mapping[str, str]:
+    """Nothing where the user says how git connects, as with a deploy key of a clone, which the variable would hide."""
+    own = reader(git_dir).config("--get", "core.sshCommand", with_exceptions=False)
+    return {} if own or "GIT_SSH" in os.environ else {"GIT_SSH_COMMAND": SSH}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ems.base.errors import ProvenanceError
+from ems.base.errors import ProvenanceError, Unreachable
 from ems.lab import objects, repository
 from ems.lab.repository import work_tree
 from ems.provenance import code as provenance
@@ -292,6 +293,23 @@ def test_code_of_another_repository_needs_a_clean_environment_and_a_full_hash(la
 
 def _fetch(url, commit):
     return repository.cached_clone(url, commit)
+
+
+def test_a_remote_that_says_nothing_is_given_up(monkeypatch):
+    monkeypatch.setitem(repository.UNATTENDED, "GIT_HTTP_LOW_SPEED_TIME", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(ProvenanceError, match="cannot be fetched"):
+        repository.cached_clone(f"http://127.0.0.1:{silent.getsockname()[1]}/lab.git", "0" * 40)
+
+
+def test_a_clone_fetches_by_the_ssh_command_that_it_was_given(lab, tmp_path):
+    program, log = tmp_path / "own", tmp_path / "log"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexit 1\n')
+    program.chmod(0o755)
+    git(lab, "remote", "add", "origin", "git@lab.invalid:lab.git")
+    git(lab, "config", "core.sshCommand", f"{program} -i deploy_key")
+    with pytest.raises(Unreachable, match="origin cannot be fetched"):
+        repository.obtain(lab, "0" * 40)
+    assert "-i deploy_key" in log.read_text()
 
 
 def test_two_processes_may_fetch_the_same_repository(lab):
