@@ -177,7 +177,7 @@ def test_what_a_server_cannot_have_is_refused_before_anything_is_registered(user
         ({"host": "no-such-host.invalid"}, "no-such-host.invalid is not reached"),
         ({"host": "-x"}, "allowed is what `ssh` takes"),
         ({"host": None}, "A server needs `host`"),
-        ({"login": "key"}, "allowed are unattended, person"),
+        ({"login": "key"}, "allowed are person, unattended"),
         ({"login": "person"}, "Log in: ems login blade"),
     ]:
         user.place(**settings)
