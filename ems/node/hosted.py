@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ems.base import aside
 from ems.node import __main__ as node
-from ems.node import leases
+from ems.node import leases, memory
 from ems.node.agent.agent import Agent
 from ems.node.agent.config import AgentConfig
 from ems.node.leases import Machine, Share
@@ -38,6 +38,8 @@ def agent(run_dir: Path, environment: Path) -> Agent:
         log.info("the run has the CPUs %s", ", ".join(map(str, lease.cpus)))
     else:
         log.info("cores are counted, but not kept to: more are declared than this machine has")
+    if memory_gb := said["share"]["memory_gb"]:
+        memory.keep_to(memory_gb, log.warning)
     config = AgentConfig.read(run_dir)
     replace(config, variables={"CUDA_VISIBLE_DEVICES": ",".join(lease.gpus)}).write(run_dir)
     return Agent(run_dir, environment=environment)

@@ -31,6 +31,13 @@ def f(n, seed):
     print("computed", n, seed, flush=True)
     return {"value": n * seed}
 """
+GREEDY = """
+import time
+def f(n):
+    held = b"x" * (2_000_000_000 if n == 3 else 1)
+    time.sleep(3 if n == 3 else 0.01)
+    return {"value": n}
+"""
 SLOW = """
 import time
 def f(n):
@@ -160,6 +167,18 @@ def test_runs_share_the_server_by_the_cores_and_gpus_that_it_has(user: ServerUse
         assert len(meanwhile) <= 2
         assert sorted({gpu for _, _, gpu in meanwhile}) == sorted(gpu for _, _, gpu in meanwhile)
         assert gpu in {"g0", "gGPU-7a"}
+
+
+def test_a_point_that_takes_more_memory_than_the_runs_share_fails_alone(user: ServerUser) -> None:
+    user.write("experiments/e/sweep.py", GREEDY)
+    job = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, 20, 1]}}, "max_failures": 1}
+    user.describe("s", job, cluster={"stack": "blade", "memory_gb": 1.0})
+    user.commit("A sweep")
+    user.ems("up", "lab", "blade")
+    user.ems("up", "s")
+    assert user.asked("SELECT count(*), sum(value) FROM e") == [(19, 207)]
+    assert user.asked("SELECT state, points_failed FROM experiment") == [("succeeded", 1)]
+    assert '"n": 3' in user.ems("failures", "s", "--json").stdout
 
 
 def test_a_stopped_run_ends_there(user: ServerUser) -> None:
