@@ -40,7 +40,8 @@ def attend(lab: Lab, stack: str, say: Say, *, once: bool) -> None:
     UserError as of `Runner`; Busy if another process of this folder does so.
     """
     with _alone(lab, stack):
-        runner, patience, began = Runner(lab, stack, say), Patience(say), time.monotonic()
+        patience, began = Patience(say), time.monotonic()
+        runner = patience(lambda: Runner(lab, stack, say))
         while True:
             waiting = patience(runner.look)
             is_over = all(each.state is State.RUNNING for each in waiting or ())
