@@ -23,7 +23,7 @@ from ems.base.locks import lock_folder
 from ems.node import run_folder
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
-from ems.node.job.keeper import is_locked
+from ems.node.job.keeper import end_leftovers, is_locked
 
 AGENT = "ems.node.hosted"
 STEP = re.compile(r" INFO ems\.(?:environments|server): (.*)")
@@ -89,11 +89,12 @@ def _is_mine(lock: IO[str]) -> bool:
 
 
 def dismiss(run_dir: Path) -> dict[str, Any]:
-    """The run is over: an agent that does not go by itself is ended."""
+    """The run is over: an agent that does not go by itself is ended, and what a killed one has left of its job."""
     give_up_at = time.monotonic() + LEAVES_S
     while is_locked(_boot_lock(run_dir)) and time.monotonic() < give_up_at:
         time.sleep(POLL_S)
     _end(run_dir)
+    end_leftovers(run_dir)
     return {}
 
 

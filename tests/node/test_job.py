@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import psutil
 import pytest
 
 from ems.base.errors import EmsError
+from ems.node import host
+from ems.node.agent import lock
+from ems.node.job import keeper
 from ems.node.job.keeper import MARKER, Ended, Job, kill_leftovers
 from ems.node.job.log import HEAD_BYTES, LEFT_OUT, TAIL_BYTES
 from ems.node.job.variables import job_environment
@@ -169,6 +173,25 @@ def test_leftovers_of_a_killed_agent_and_keeper_are_found(tmp_path: Path) -> Non
     agent.wait()
     assert all(map(alive, family))
     kill_leftovers(tmp_path)
+    assert [pid for pid in family if alive(pid)] == []
+
+
+@pytest.mark.parametrize("dismiss", [host.dismiss, lock.dismiss])
+def test_of_a_run_that_is_over_nothing_is_left_where_agent_and_keeper_were_killed(
+    tmp_path: Path, dismiss: Callable[[Path], object]
+) -> None:
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, tmp_path, STUBBORN])
+    family = pids(tmp_path)
+    with (tmp_path / "agent.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        keeper.end_leftovers(tmp_path)
+        assert all(map(alive, family))
+        os.kill(agent.pid, signal.SIGSTOP)
+        psutil.Process(family[0]).parent().kill()
+        agent.kill()
+        agent.wait()
+    assert all(map(alive, family))
+    dismiss(tmp_path)
     assert [pid for pid in family if alive(pid)] == []
 
 

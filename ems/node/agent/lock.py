@@ -20,7 +20,7 @@ import psutil
 from ems.base import aside
 from ems.base.locks import exclusive, lock_folder
 from ems.databases import State
-from ems.node.job.keeper import is_locked
+from ems.node.job.keeper import end_leftovers, is_locked
 
 HANGS_S = 15.0  # an agent that waits for the database beats again within seconds of its return
 LEAVES_S = 5.0  # an agent, once its run is over
@@ -124,9 +124,13 @@ def kill_holder(run_dir: Path) -> None:
 
 
 def dismiss(run_dir: Path) -> None:
-    """End an agent whose run is over, if it does not release the folder within seconds: it hangs."""
+    """End an agent whose run is over, if it does not release the folder within seconds: it hangs.
+
+    What a killed one has left of its job ends too.
+    """
     give_up_at = time.monotonic() + LEAVES_S
     while is_locked(lock_file(run_dir)) and time.monotonic() < give_up_at + LEAVES_S:
         if time.monotonic() > give_up_at:
             kill_holder(run_dir)
         time.sleep(_POLL_S)
+    end_leftovers(run_dir)

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from typing import Any
 from ems.base import aside
 from ems.base.errors import EmsError
 from ems.base.locks import lock_folder
+from ems.node.job import strays
 from ems.node.job.log import BoundedLog, Pump
 
 MARKER = "EMS_JOB"  # the variable with the token
@@ -143,6 +144,19 @@ def kill_leftovers(run_dir: Path, timeout_s: float = 10.0) -> None:
         time.sleep(_POLL_S)
 
 
+def end_leftovers(run_dir: Path) -> None:
+    """The same of a run that is over and needs no agent any more; one at work sees to its own job."""
+    lock = lock_folder(run_dir) / "agent.lock"
+    if not lock.exists():
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # meanwhile none begins
+        except BlockingIOError:
+            return
+        kill_leftovers(run_dir)
+
+
 def _token(run_dir: Path) -> str:
     """Of the last job in `run_dir`; "" if it had none."""
     try:
@@ -174,25 +188,11 @@ def is_locked(lock: Path) -> bool:
 
 def _kill_strays(token: str) -> bool:
     """Whether there were processes of the job with this token, in its group or not."""
-    strays = list(_with_marker(token))
-    for pid in strays:
+    found = list(strays.having(MARKER, token)) if token else []
+    for pid in found:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, signal.SIGKILL)
-    return bool(strays)
-
-
-def _with_marker(token: str) -> Iterator[int]:
-    """Living processes of the job with this token. Spared is this one, with those that it descends from."""
-    import psutil
-
-    own = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
-    for process in psutil.process_iter():
-        try:
-            ours = token and process.environ().get(MARKER) == token and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):  # gone meanwhile, or somebody else's
-            continue
-        if ours and process.pid not in own:
-            yield process.pid
+    return bool(found)
 
 
 def _signal_group(group: int, number: int) -> bool:
