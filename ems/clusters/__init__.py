@@ -163,9 +163,9 @@ def attending(kind: str, reach: str | None) -> Place:
     """
     if reach is None:
         return place(kind)
-    from ems.clusters.awaited import AWAITED
+    from ems.clusters import awaited
 
-    return AWAITED
+    return awaited.of_kind(kind)
 
 
 def reach_of(row: ClusterRow) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from ems import clusters
 from ems.base.messages import Say
 from ems.clusters import Live, Place
 from ems.databases import Experiment, Registration, State
@@ -12,11 +14,15 @@ from ems.lab import Lab
 
 
 class Awaited(Place):
-    """What a command elsewhere attends to: the row, which the place changes by itself."""
+    """What a command elsewhere attends to: the row, which the place changes by itself.
+
+    `place`: what the runner has run it. What is in the run's folder here, as in the runner's clone, is shown.
+    """
 
     shares_files = starts_runs = False
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._told: set[str] = set()
 
     def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
@@ -46,11 +52,14 @@ class Awaited(Place):
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         """The agent hears its orders with its next beat."""
 
-    def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:  # noqa: ARG002
-        return None
+    def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
+        return self._place.log(lab, experiment, start)
 
-    def live(self, lab: Lab, experiment: Experiment) -> Live | None:  # noqa: ARG002
-        return None
+    def live(self, lab: Lab, experiment: Experiment) -> Live | None:
+        return self._place.live(lab, experiment)
 
 
-AWAITED = Awaited()
+@cache
+def of_kind(kind: str) -> Awaited:
+    """One for this process, which says once what it waits for. UserError as of `clusters.place`."""
+    return Awaited(clusters.place(kind))

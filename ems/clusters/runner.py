@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import socket
 import sys
@@ -27,7 +28,7 @@ from ems.lab.patience import Patience
 LOOK_S, QUICK_S = 10.0, 2.0  # between two looks, and as long as something is about to begin
 ONCE_S = 20.0  # that `--once` gives the runs to begin
 CRONTAB = """\
-{head}*/5 * * * * cd {root} && {ems} runner {stack} --once >> .ems/runner.log 2>&1
+{head}*/5 * * * * cd {root} && mkdir -p -m 700 .ems && {ems} runner {stack} --once >> .ems/runner.log 2>&1
 """
 SCRON = "#SCRON --time=00:10:00{partition}\n"
 TAKEN = "taken"  # below the lab's .ems: a file for each run that is not cleaned up yet
@@ -69,16 +70,20 @@ def crontab(lab: Lab, stack: str) -> str:
     if row.kind == "slurm":
         partition = (json.loads(row.settings).get("head") or {}).get("partition")
         head = SCRON.format(partition=f" --partition={','.join(partition)}" if partition else "")
-    root, ems = shlex.quote(str(lab.root)), shlex.quote(sys.argv[0])
+    root, ems = shlex.quote(str(lab.root)), shlex.quote(os.path.abspath(sys.argv[0]))  # noqa: PTH100 (`..` too)
     return CRONTAB.format(head=head, root=root, ems=ems, stack=stack)
 
 
 def _row(lab: Lab, stack: str) -> ClusterRow:
     """UserError if the lab has no such place, or its runs are started from outside."""
     with lab.database() as database:
-        row = database.record(ClusterRow, stack)
+        row, experiments = database.record(ClusterRow, stack), database.newest([stack])
+    if row is None and experiments:
+        hint = "Name the stack that it names as its place (`cluster: {stack: NAME}`)."
+        raise UserError(f"{stack} is an experiment, not a place.", hint)
     if row is None:
-        raise UserError(f"The lab's database has no place {stack}.", f"Register it, from anywhere: ems up {stack}")
+        hint = f"Name the stack of a place; register it, from anywhere: ems up {stack}"
+        raise UserError(f"The lab's database has no place {stack}.", hint)
     if clusters.reach_of(row) is None:
         hint = f"Say `reach: runner` in its stack file, then: ems up {stack}"
         raise UserError(f"Runs at {stack} are started by `ems up`: it needs no runner.", hint)
@@ -92,6 +97,7 @@ class Runner:
         """UserError if the lab has no such place, or its runs are started from outside."""
         self._lab, self._stack, self._say, self._place = lab, stack, say, clusters.place(_row(lab, stack).kind)
         self._said: dict[str, str] = {}
+        self._states: dict[str, State] = {}
 
     def look(self) -> list[Experiment]:
         """Attend to each run of the place once; returns those that are not finished. DatabaseError."""
@@ -127,7 +133,9 @@ class Runner:
                 self._place.refuse(self._lab, registration)
                 (self._marks / experiment.id).touch()
                 self._place.prepare(self._lab, registration, lambda step: self._tell(experiment, step))
-            self._tell(experiment, self._place.ensure_running(self._lab, experiment) or str(experiment.state))
+            self._tell_state(experiment)
+            if news := self._place.ensure_running(self._lab, experiment):
+                self._tell(experiment, news)
         except DatabaseError:
             raise
         except (Unreachable, StoreUnavailable) as error:
@@ -148,7 +156,12 @@ class Runner:
             self._place.release(self._lab, experiment_id)
             (self._marks / experiment_id).unlink(missing_ok=True)
             if experiment:
-                self._tell(experiment, str(experiment.state))
+                self._tell_state(experiment)
+
+    def _tell_state(self, experiment: Experiment) -> None:
+        if self._states.get(experiment.id) is not experiment.state:
+            self._states[experiment.id] = experiment.state
+            self._tell(experiment, str(experiment.state))
 
     def _tell(self, experiment: Experiment, said: str) -> None:
         if self._said.get(experiment.id) != said:

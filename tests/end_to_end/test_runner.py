@@ -29,6 +29,7 @@ SWEEP = """
 import time
 def f(n):
     time.sleep(0.05)
+    print("computed", n, flush=True)
     return {"value": n}
 """
 
@@ -116,6 +117,8 @@ def test_a_run_that_is_registered_elsewhere_is_taken_there(user: Away, tmp_path:
     user.there.ems("runner", "blade", "--once")
     user.wait(lambda: user.asked("SELECT state FROM experiment") == [("succeeded",)])
     assert rows(user) == [(100, 5050)]
+    assert user.there.ems("logs", "s").stdout.count("computed") == 100
+    assert "not on this machine" in user.ems("logs", "s", expect=2).stderr
     said = user.there.ems("runner", "blade", "--once")
     assert "s: succeeded" in said.stdout + said.stderr
     assert list((user.there.root / ".ems/taken/blade").iterdir()) == []
@@ -202,10 +205,21 @@ def test_what_is_not_on_the_remote_or_not_for_a_runner_is_refused(user: Away) ->
     assert "is not on the remote 'origin'" in done.stderr and "git push" in done.stderr
     assert user.asked("SELECT count(*) FROM experiment") == [(0,)]
     assert "no place nowhere" in user.ems("runner", "nowhere", expect=2).stderr
-    lines = user.there.ems("runner", "blade", "--print").stdout
-    assert lines.startswith("*/5 * * * * cd ") and "runner blade --once" in lines
+    user.push()
+    user.ems("up", "s", "--detach")
+    assert "s is an experiment, not a place" in user.ems("runner", "s", expect=2).stderr
     user.place(reach="person")
     assert 'is "person": allowed are runner' in " ".join(user.ems("up", "blade", expect=2).stderr.split())
+
+
+def test_the_line_for_cron_works_in_a_new_clone(user: Away, tmp_path: Path) -> None:
+    user.ems("up", "lab", "blade")
+    clone = user.clone(tmp_path / "other", f"{user.database}_runner")
+    shutil.rmtree(clone.root / ".ems")
+    line = clone.ems("runner", "blade", "--print").stdout
+    assert line.startswith("*/5 * * * * cd ")
+    subprocess.run(["/bin/sh", "-c", line.removeprefix("*/5 * * * * ")], cwd="/", check=True)
+    assert (clone.root / ".ems/runner.log").read_text() == ""
 
 
 def test_a_slurm_machine_takes_its_runs_by_scrontab(
