@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -17,6 +18,7 @@ def running(*command: str) -> Iterator[str]:
     with subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
         assert server.stderr
         line = next(line for line in server.stderr if b"Running on" in line)
+        Thread(target=server.stderr.read, daemon=True).start()  # a pipe that is full would stop the server
         yield "http://" + line.decode().partition("http://")[2].split()[0]
         server.terminate()
 
