@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shlex
 import socket
 import sys
@@ -70,8 +69,8 @@ def crontab(lab: Lab, stack: str) -> str:
     if row.kind == "slurm":
         partition = (json.loads(row.settings).get("head") or {}).get("partition")
         head = SCRON.format(partition=f" --partition={','.join(partition)}" if partition else "")
-    root, ems = shlex.quote(str(lab.root)), shlex.quote(os.path.abspath(sys.argv[0]))  # noqa: PTH100 (`..` too)
-    return CRONTAB.format(head=head, root=root, ems=ems, stack=stack)
+    ems = shlex.join([sys.executable, "-m", "ems.cli"])  # cron knows no PATH of the user
+    return CRONTAB.format(head=head, root=shlex.quote(str(lab.root)), ems=ems, stack=stack)
 
 
 def _row(lab: Lab, stack: str) -> ClusterRow:
