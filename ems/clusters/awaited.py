@@ -41,7 +41,7 @@ class Awaited(Place):
         if experiment.state is State.RUNNING or experiment.id in self._told:
             return ""
         self._told.add(experiment.id)
-        return f"registered; whoever is at the place takes it: ems runner {experiment.registration.cluster}"
+        return _waits(experiment)
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         """The runner does."""
@@ -56,7 +56,13 @@ class Awaited(Place):
         return self._place.log(lab, experiment, start)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
+        if experiment.state is State.REGISTERED:
+            return Live(waits=_waits(experiment))
         return self._place.live(lab, experiment)
+
+
+def _waits(experiment: Experiment) -> str:
+    return f"waits for whoever is at the place to say: ems runner {experiment.registration.cluster}"
 
 
 @cache

@@ -195,6 +195,11 @@ class Agents:
         why = self._ended.pop(experiment.id, "") or run_folder.last_words(run_dir)
         return f"the agent ended ({why}); another one was started"
 
+    def forget(self, experiment_id: str) -> None:
+        """The run is over: what this process knows of its agents says nothing of another one."""
+        for known in (self._started, self._silences, self._ended):
+            known.pop(experiment_id, None)
+
     def _is_at_work(self, started: Sequence[subprocess.Popen[bytes]], run_dir: Path, experiment: Experiment) -> bool:
         """Whether the agent that this process started last lives; one that hangs is ended."""
         if not started or started[-1].poll() is not None:

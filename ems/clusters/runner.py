@@ -37,11 +37,15 @@ LEASE_S = 60.0
 def attend(lab: Lab, stack: str, say: Say, *, once: bool) -> None:
     """Attend to the runs of a place until this process ends or, with `once`, until they have begun.
 
-    UserError as of `Runner`; Busy if another process of this folder does so.
+    UserError as of `Runner`; Busy if another process of this folder does so; StoreError if the lab's store cannot be
+    used from here, which is no fault of a run.
     """
     with _alone(lab, stack):
         patience, began = Patience(say), time.monotonic()
         runner = patience(lambda: Runner(lab, stack, say))
+        lab.make_store_ready()
+        if not once:
+            say(f"Looking for runs of {stack}, until Ctrl-C.")
         while True:
             waiting = patience(runner.look)
             is_over = all(each.state is State.RUNNING for each in waiting or ())
@@ -127,10 +131,11 @@ class Runner:
         """What the place refuses is the end of the run, for people to read; what may come back is tried on."""
         registration = experiment.registration
         try:
-            if not self._place.is_prepared(self._lab, experiment.id):
+            mark = self._marks / experiment.id
+            if not (mark.exists() and self._place.is_prepared(self._lab, experiment.id)):
                 repository.obtain(self._lab.root, registration.commit)
                 self._place.refuse(self._lab, registration)
-                (self._marks / experiment.id).touch()
+                mark.touch()
                 self._place.prepare(self._lab, registration, lambda step: self._tell(experiment, step))
             self._tell_state(experiment)
             if news := self._place.ensure_running(self._lab, experiment):

@@ -61,6 +61,8 @@ def report(stacks: StackFiles, stack: str) -> Report:
         return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
     warnings = tuple(_hints(stacks, stack, described))
     _noting(errors, lambda: clusters.host(described, stack))
+    if isinstance(described, ClusterSpec):
+        _noting(errors, lambda: _refuse_file(stacks.lab, _where(stacks, stack, described)))
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 import psutil
 
 from ems.databases import Database, Outcome, State, connect
+from ems.lab.patience import Patience
 from ems.spool.batch import Batch, Column
 from tests.databases.cases import LONG_S, WORKERS, Address, DatabaseCase, at_once, batch, claimed, ints, now, table
 
@@ -21,13 +22,18 @@ LOOKS_APART_S = 0.05
 
 
 def write_some(address: Address, numbers: range) -> None:
-    """In another process: each of these writers, in a thread and with a client of its own, makes one whole run."""
+    """In another process: each of these writers, in a thread and with a client of its own, makes one whole run.
+
+    As an agent does, one tries again where nothing was stored because of the others.
+    """
 
     def write(number: int) -> None:
+        patience = Patience(print)
         with closing(connect(*address)) as client:
             claim = claimed(client, f"writer-{number}", agent=str(number))
             for point in range(3):
-                client.store(claim, batch([point], ints(f"c{number}", number), ints(f"d{point}", point)))
+                rows = batch([point], ints(f"c{number}", number), ints(f"d{point}", point))
+                patience(lambda rows=rows: client.store(claim, rows))
             client.beat(claim, LONG_S, points_done=3)
             client.release(claim, Outcome(State.SUCCEEDED, 3, 0))
 

@@ -150,8 +150,10 @@ def test_a_stopped_run_ends_before_and_after_it_is_taken(user: Away) -> None:
     user.ems("stop", "s")
     user.there.ems("runner", "blade", "--once")
     assert user.asked("SELECT state, attempt FROM experiment") == [("cancelled", 0)]
-    user.ems("up", "s", "--retry", "--detach")
+    assert "ems runner blade" in user.ems("up", "s", "--retry", "--detach").stdout
+    assert "ems runner blade" in user.ems("status", "s").stdout
     user.there.ems("runner", "blade", "--once")
+    assert len(list((user.there.root / ".ems/taken/blade").iterdir())) == 1
     user.wait(lambda: user.stored() > 20)
     user.ems("stop", "s")
     assert user.asked("SELECT state, attempt FROM experiment") == [("cancelled", 1)]

@@ -36,6 +36,7 @@ class Laptop(Place):
         return local.is_prepared(lab, experiment_id)
 
     def release(self, lab: Lab, experiment_id: str) -> None:
+        self._agents.forget(experiment_id)
         local.release(lab, experiment_id)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:

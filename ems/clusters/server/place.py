@@ -108,6 +108,7 @@ class Server(Place):
     def release(self, lab: Lab, experiment_id: str) -> None:
         if run := self._run(lab, experiment_id):
             run.site.ask("release", run.folder)
+        self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         run = self._run(lab, experiment.id)

@@ -59,6 +59,7 @@ class Slurm(Place):
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         self.dismiss(lab, experiment_id)
+        self._heads.pop(experiment_id, None)
         environments.forget(lab.run_dir(experiment_id))
         local.release(lab, experiment_id)
 

@@ -93,7 +93,8 @@ def _attend(operation: Operation, experiment: Experiment) -> Experiment:
         if is_news and (said := place.ensure_running(operation.lab, experiment)):
             operation.note(said)
         if operation.detach and (experiment.state is State.RUNNING or not place.starts_runs):
-            operation.telling.conclude(f"{progress_line(experiment)}; {GOES_ON}", failed=False)
+            way_on = f"; {GOES_ON}" if place.starts_runs else ""
+            operation.telling.conclude(f"{progress_line(experiment)}{way_on}", failed=False)
             return experiment
         operation.telling.look(experiment)
         operation.cancelled.wait(pause_s)
