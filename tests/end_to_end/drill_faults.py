@@ -103,6 +103,17 @@ def test_a_clock_that_is_set_changes_nothing(bench: Bench, clock: Path, hours: i
     assert charged_hours(bench) >= 0
 
 
+def test_a_clock_that_jumps_to_and_fro_holds_up_nothing(bench: Bench, clock: Path) -> None:
+    """Each jump may come between a message of Dask's and the time for which the next one waits."""
+    sweep = Faulty(bench, code=SLOW, points=200, workers=2)
+    sweep.begin()
+    while sweep.agent.poll() is None:
+        for hours in (1, -1):
+            clock.write_text(str(3600 * hours))
+            time.sleep(0.05)
+    sweep.assert_whole(attempts=1)
+
+
 def test_an_agent_that_hangs_while_the_clock_is_set_is_replaced(bench: Bench, clock: Path) -> None:
     sweep = Faulty(bench, code=SLOW, points=200, workers=2)
     sweep.begin()

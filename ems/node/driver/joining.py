@@ -23,7 +23,6 @@ from concurrent.futures import CancelledError as Cancelled
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dask
 from distributed import Future, Security, Worker
 from distributed.core import Status
 from distributed.scheduler import KilledWorker
@@ -31,7 +30,7 @@ from distributed.scheduler import KilledWorker
 from ems.node.driver.points import CERTIFICATE, KEY, Gone
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits
-from ems.node.driver.workers import CLOSE_S, CONFIG, STOPPED, DaskWorkers, Outcome, Slot, slot_of
+from ems.node.driver.workers import CLOSE_S, CONFIG, STOPPED, DaskWorkers, Outcome, Slot, configure, slot_of
 from ems.spool.kinds import Kind
 
 SCHEDULER = "scheduler.json"
@@ -196,7 +195,7 @@ def main(folder: str, name: str, left_s: str) -> None:
 
     `name`: of the worker; `left_s`: for how long it lives, in whole seconds; 0: as long as the driver.
     """
-    dask.config.set(JOINED)
+    configure(JOINED)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it prints is in the log of the job
     os.umask(0o077)
     with tempfile.TemporaryDirectory(prefix="ems-", ignore_cleanup_errors=True) as scratch:
