@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from shlex import quote
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from ems import clusters, databases, stores
 from ems.base import filesystems
 from ems.base.errors import DatabaseError, EmsError, Fault, ProvenanceError, StackFileError, UserError
-from ems.base.messages import Say, counted, nearest, show, some
-from ems.clusters import Place
+from ems.base.messages import Say, counted, show, some
 from ems.databases import Experiment, Registration
+from ems.engine.where import Where, where_of
 from ems.lab import Lab, imports
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
@@ -30,13 +30,6 @@ from ems.stack.models import ClusterSpec, CodeSpec, CommandJob, ExperimentSpec, 
 RANKS = (LabSpec, ClusterSpec, ExperimentSpec)
 EXPERIMENT = RANKS.index(ExperimentSpec)
 T = TypeVar("T")
-
-
-class Where(NamedTuple):
-    """The kind of a place, and what this command attends to runs there with."""
-
-    kind: str
-    place: Place
 
 
 @dataclass(frozen=True)
@@ -62,11 +55,11 @@ def report(stacks: StackFiles, stack: str) -> Report:
     warnings = tuple(_hints(stacks, stack, described))
     _noting(errors, lambda: clusters.host(described, stack))
     if isinstance(described, ClusterSpec):
-        _noting(errors, lambda: _refuse_file(stacks.lab, _where(stacks, stack, described)))
+        _noting(errors, lambda: _refuse_file(stacks.lab, where_of(stacks, stack, described)))
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
-        where = _noting(errors, lambda: _where(stacks, stack, described)) or Where("laptop", clusters.place("laptop"))
+        where = _noting(errors, lambda: where_of(stacks, stack, described)) or Where("laptop", clusters.place("laptop"))
         resolved = None
         if described.code.commit == "HEAD" and _lacks_environment(stacks, described.environment):
             _noting(errors, lambda: _refuse_code(stacks, stack, described.code, described.environment))
@@ -198,11 +191,11 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
     described = stacks.spec(stack)
     clusters.host(described, stack)
     if isinstance(described, ClusterSpec):
-        _refuse_file(stacks.lab, _where(stacks, stack, described))
+        _refuse_file(stacks.lab, where_of(stacks, stack, described))
     if not isinstance(described, ExperimentSpec):
         return None
     _refuse_unknown(stacks, stack, described)
-    return _resolved(stacks, stack, described, _where(stacks, stack, described))
+    return _resolved(stacks, stack, described, where_of(stacks, stack, described))
 
 
 def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, where: Where) -> Resolved:
@@ -270,7 +263,7 @@ def refuse_settings(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
     """UserError if its place would not take a new experiment as it is described."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        _where(stacks, stack, described).place.refuse(stacks.lab, resolved.row)
+        where_of(stacks, stack, described).place.refuse(stacks.lab, resolved.row)
 
 
 def require_store(stacks: StackFiles, stack: str) -> None:
@@ -278,7 +271,7 @@ def require_store(stacks: StackFiles, stack: str) -> None:
     cannot be written."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        _refuse_own_folder(stacks.lab, _where(stacks, stack, described))
+        _refuse_own_folder(stacks.lab, where_of(stacks, stack, described))
         stacks.lab.make_store_ready()
 
 
@@ -304,7 +297,7 @@ def build_environment(stacks: StackFiles, stack: str, resolved: Resolved, say: S
     """ProvenanceError if the environment of a new experiment cannot be built, where that is done on this machine."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        _where(stacks, stack, described).place.build(resolved.environment, say)
+        where_of(stacks, stack, described).place.build(resolved.environment, say)
 
 
 def _refuse_inputs(stacks: StackFiles, stack: str, described: ExperimentSpec, *, needed: bool) -> None:
@@ -337,20 +330,6 @@ def _known(stacks: StackFiles) -> dict[str, Collection[str]]:
             "funding": laboratory.funding,
         }
     return known
-
-
-def _where(stacks: StackFiles, stack: str, described: ExperimentSpec | ClusterSpec) -> Where:
-    """StackFileError if an experiment names a stack that is not a place."""
-    if isinstance(described, ClusterSpec):
-        return Where(described.kind, clusters.attending(described.kind, described.reach))
-    if described.cluster.kind:
-        return Where(described.cluster.kind, clusters.place(described.cluster.kind))
-    name, places = str(described.cluster.stack), stacks.places()
-    if name in places:
-        return _where(stacks, name, places[name])
-    problem = f"is {show(name)}, which no stack file describes as an `ems:cluster`: {nearest(name, places)}"
-    with locating(stacks.lab, stack):
-        raise StackFileError([Fault("ems:experiment.cluster.stack", problem)])
 
 
 def _hints(stacks: StackFiles, stack: str, described: Spec) -> Iterator[str]:

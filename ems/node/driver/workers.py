@@ -19,7 +19,6 @@ from typing import Any, Generic, TypeVar
 import dask
 from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, batched, get_worker
 from distributed import TimeoutError as DaskTimeout
-from tornado.ioloop import IOLoop
 
 from ems.base.errors import EmsError
 from ems.node.driver.points import Gone, Returned
@@ -53,7 +52,7 @@ def configure(config: Mapping[str, Any]) -> None:
     a clock that is set back by an hour puts off for an hour."""
     dask.config.set(config)
     batched.time = time.monotonic  # type: ignore[attr-defined]
-    IOLoop.time = staticmethod(time.monotonic)  # type: ignore[method-assign, assignment]
+    batched.IOLoop.time = staticmethod(time.monotonic)  # type: ignore[attr-defined, method-assign, assignment]
 
 
 class Slot(WorkerPlugin):
