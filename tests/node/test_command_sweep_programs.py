@@ -228,8 +228,9 @@ def test_whoever_is_killed_twice_nothing_runs_on_and_each_point_is_there_once(be
 
 ADOPTING = """
 import os, subprocess, sys, psutil
+from ems.node.job import strays
 from ems.node.programs import orphans
-orphans.adopt()
+strays.adopt()
 script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!"
 pid = int(subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout)
 assert psutil.Process(pid).ppid() == os.getpid() or sys.platform != "linux"

@@ -142,8 +142,11 @@ def test_a_stubborn_job_is_killed_with_all_that_it_started(tmp_path: Path) -> No
     assert [pid for pid in family if alive(pid)] == []
 
 
-def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path) -> None:
-    finish(start(tmp_path, "/bin/sh", "-c", "sleep 600 & echo $! > pids"))
+@pytest.mark.parametrize(
+    "left", ["sleep 600", *(["setsid sleep 600", "env -i setsid sleep 600"] if sys.platform == "linux" else [])]
+)
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path: Path, left: str) -> None:
+    finish(start(tmp_path, "/bin/sh", "-c", f"{left} & echo $! > pids; sleep 0.2"))
     assert [pid for pid in pids(tmp_path) if alive(pid)] == []
 
 

@@ -188,7 +188,11 @@ def is_locked(lock: Path) -> bool:
 
 def _kill_strays(token: str) -> bool:
     """Whether there were processes of the job with this token, in its group or not."""
-    found = list(strays.having(MARKER, token)) if token else []
+    return _kill(list(strays.having(MARKER, token))) if token else False
+
+
+def _kill(found: Sequence[int]) -> bool:
+    """Whether there were any."""
     for pid in found:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself
             os.kill(pid, signal.SIGKILL)
@@ -227,6 +231,7 @@ def keep() -> None:
     """
     told = Told()
     signal.signal(signal.SIGTERM, told.now)
+    strays.adopt()
     order = json.loads(sys.stdin.buffer.readline())
     lock = os.open(lock_folder(Path(order["run_dir"])) / "job.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -239,12 +244,21 @@ def keep() -> None:
     pump.start()
     ended = threading.Event()
     threading.Thread(target=_stop_with_agent, args=(process.pid, told, ended, order["grace_s"]), daemon=True).start()
-    code = process.wait()
+    code = _ended(process)
     ended.set()
     _end_group(process.pid, order["grace_s"])
-    _kill_strays(order["env"][MARKER])
+    _end_strays(order["env"][MARKER])
     pump.finish()
     _report(code, "")
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """The command's exit code, once it ends; orphans that end before are forgotten."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == process.pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode
 
 
 def _not_started(program: str, error: OSError) -> str:
@@ -299,6 +313,15 @@ def _end_group(group: int, grace_s: float) -> None:
     while _signal_group(group, signal.SIGTERM) and time.monotonic() < kill_at:
         time.sleep(_POLL_S)
     _signal_group(group, signal.SIGKILL)
+
+
+def _end_strays(token: str) -> None:
+    """End what left the group: known by the token or, also without its variables, as a descendant."""
+    give_up_at = time.monotonic() + _KEEPER_PATIENCE_S
+    while _kill(strays.descendants()) or _kill_strays(token):
+        if time.monotonic() > give_up_at:
+            return
+        time.sleep(_POLL_S)
 
 
 def _report(code: int, problem: str) -> None:

@@ -1,13 +1,18 @@
-"""Processes by a variable that they were started with, whatever group they are of. On Linux standard library alone."""
+"""Processes of a job that left its group: by a variable that they were started with, or by whom they descend from.
+
+On Linux standard library alone, and an orphan comes to the nearest process above it that has adopted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+SET_CHILD_SUBREAPER = 36
 
 
 def having(name: str, value: str) -> Iterator[int]:
@@ -15,6 +20,35 @@ def having(name: str, value: str) -> Iterator[int]:
     if (PROC / "self/environ").exists():
         return _by_proc(f"{name}={value}".encode())
     return _by_psutil(name, value)
+
+
+def adopt() -> None:
+    """Become the parent of the orphans among this process's descendants, on Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants() -> list[int]:
+    """The living ones of this process, where /proc lists them."""
+    below: dict[int, list[int]] = {}
+    for folder in PROC.glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            state, parent, *_ = _about(int(folder.name))
+            if state != "Z":
+                below.setdefault(int(parent), []).append(int(folder.name))
+    found, asked = [], [os.getpid()]
+    while asked:
+        children = below.get(asked.pop(), [])
+        found += children
+        asked += children
+    return found
+
+
+def _about(number: int) -> list[str]:
+    """State, parent, and what else /proc says of a process after its name."""
+    return (PROC / str(number) / "stat").read_text(errors="replace").rpartition(")")[2].split()
 
 
 def _by_proc(wanted: bytes) -> Iterator[int]:
@@ -32,7 +66,7 @@ def _line() -> Iterator[int]:
     with contextlib.suppress(OSError):  # those above are somebody else's, and hidden
         while number:
             yield number
-            number = int((PROC / str(number) / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            number = int(_about(number)[1])
 
 
 def _by_psutil(name: str, value: str) -> Iterator[int]:

@@ -13,6 +13,7 @@ from ems.node.driver.joining import JoiningSlot, JoiningWorkers
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Limits, WorkerProcess
 from ems.node.driver.workers import Outcome
+from ems.node.job import strays
 from ems.node.programs import orphans
 from ems.node.programs.order import ProgramOrder
 from ems.node.programs.worker import BOOT
@@ -31,7 +32,7 @@ class ProgramSlot(JoiningSlot):
 
     def setup(self, worker: Worker) -> None:
         super().setup(worker)
-        orphans.adopt()
+        strays.adopt()
 
     def started(self) -> WorkerProcess:
         order_file, limits, scratch = self._arguments

@@ -1,7 +1,7 @@
 """Processes that outlive what started them: found, and ended.
 
-On Linux a process may ask to be given the orphans among its descendants, and a child to be killed with its parent.
-Elsewhere the job's keeper ends what is left, once the driver has ended.
+On Linux a process may adopt the orphans among its descendants (`strays.adopt`), and a child ask to be killed with its
+parent. Elsewhere the job's keeper ends what is left, once the driver has ended.
 """
 
 from __future__ import annotations
@@ -20,14 +20,8 @@ from ems.base.errors import EmsError
 
 PATIENCE_S = 10.0
 _PAUSE_S = 0.002
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36
+_SET_PDEATHSIG = 1
 _LIBRARY = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def adopt() -> None:
-    """Become the parent of the orphans among this process's descendants."""
-    if _LIBRARY:
-        _LIBRARY.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:

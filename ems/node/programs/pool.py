@@ -14,6 +14,7 @@ from ems.base.errors import EmsError
 from ems.node.driver.points import Returned
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits, WorkerProcess
+from ems.node.job import strays
 from ems.node.programs import orphans
 from ems.node.programs.worker import BOOT
 from ems.spool.kinds import Kind
@@ -56,7 +57,7 @@ class Pool(Generic[T]):
     def __init__(self, count: int, order_file: str, scratch: Path) -> None:
         """For the main process of a driver, which has no other children."""
         scratch.mkdir(parents=True, exist_ok=True)
-        orphans.adopt()
+        strays.adopt()
         self.starting = threading.Lock()
         self.ready: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._slots = {

@@ -14,6 +14,7 @@ from ems.node.driver.points import Returned, Task
 from ems.node.driver.position import IDLE, Position
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker import end_with
+from ems.node.job import strays
 from ems.node.programs import order as orders
 from ems.node.programs import orphans
 from ems.node.programs.lines_work import LinesWork
@@ -39,7 +40,7 @@ def serve(order_file: str, requests: int, answers: int, position: int, driver: i
     for descriptor in (requests, answers, position, driver):
         os.set_inheritable(descriptor, False)
     end_with(driver)
-    orphans.adopt()
+    strays.adopt()
     with os.fdopen(requests, "rb") as asked, os.fdopen(answers, "wb") as answered, suppress(EOFError, BrokenPipeError):
         try:
             _answer_all(order_file, Position(position), asked, answered)  # until the driver closes the pipe
