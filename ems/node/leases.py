@@ -136,10 +136,15 @@ _held: list[IO[str]] = []  # open as long as this process lives
 
 
 def _make_shared(folder: Path) -> None:
-    """For all users of the machine, of whom each may remove their own."""
-    with suppress(FileExistsError):
-        folder.mkdir(parents=True)
-        folder.chmod(0o1777)
+    """For all users of the machine, of whom each may remove their own: it is there with its rights, or not at all."""
+    if not folder.is_dir():
+        made = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
+        made.mkdir(parents=True)
+        made.chmod(0o1777)
+        try:
+            made.rename(folder)
+        except OSError:  # another's has a file already
+            made.rmdir()
     with suppress(FileExistsError), (folder / ".turn").open("x") as turn:
         os.fchmod(turn.fileno(), 0o644)  # whatever the umask of who came first
 
