@@ -48,7 +48,7 @@ def attend(lab: Lab, stack: str, say: Say, *, once: bool) -> None:
             say(f"Looking for runs of {stack}, until Ctrl-C.")
         while True:
             waiting = patience(runner.look)
-            is_over = all(each.state is State.RUNNING for each in waiting or ())
+            is_over = all(each.state is State.RUNNING for each in waiting)
             if once and (is_over or time.monotonic() - began > ONCE_S):
                 return
             time.sleep(LOOK_S if is_over else QUICK_S)

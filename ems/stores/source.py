@@ -63,17 +63,18 @@ class Source:
     def copied(self, to: int) -> Content:
         """Have the new file that is open as `to`, for reading too, hold what this one had when it was opened.
 
-        What was written is what is hashed, while the disk takes it, whatever the file is meanwhile or afterwards.
+        What was written is what is hashed, beside the copying, whatever the file is meanwhile or afterwards.
         OSError of the copy, as of a full disk.
         """
-        size = 0
-        while size < self.size and (count := self._copy(to, size)):
-            size += count
-        with ThreadPoolExecutor(1) as beside:  # which takes as long as to flush
-            flushed = beside.submit(os.fsync, to)
-            content = self._content(to, size)
-            flushed.result()
-        return content
+        digest, size, hashed = hashlib.sha256(), 0, []
+        with ThreadPoolExecutor(1) as beside:  # which takes as long as to copy and to flush
+            while size < self.size and (count := self._copy(to, size)):
+                hashed.append(beside.submit(self._hash, digest, to, size, size + count))
+                size += count
+            os.fsync(to)
+            for each in hashed:
+                each.result()
+        return Content(digest.hexdigest(), size)
 
     def _copy(self, to: int, start: int) -> int:
         """Some bytes from `start` on, by the system where it can do that; returns how many, 0 at the file's end."""
@@ -86,16 +87,18 @@ class Source:
 
     def content(self) -> Content:
         """Read it once, to know what it is: of a file that grows, what it had when it was opened."""
+        digest = hashlib.sha256()
         with self._reading():
-            return self._content(self._file.fileno(), self.size)
-
-    def _content(self, handle: int, most: int) -> Content:
-        digest, size = hashlib.sha256(), 0
-        while size < most and (block := os.pread(handle, min(BLOCK, most - size), size)):
-            digest.update(block)
-            size += len(block)
-            self._go_on()
+            size = self._hash(digest, self._file.fileno(), 0, self.size)
         return Content(digest.hexdigest(), size)
+
+    def _hash(self, digest: hashlib._Hash, handle: int, start: int, end: int) -> int:
+        """Add what a file has there; returns where it ends, which may be before."""
+        while start < end and (block := os.pread(handle, min(BLOCK, end - start), start)):
+            digest.update(block)
+            start += len(block)
+            self._go_on()
+        return start
 
     def read(self, size: int) -> bytes:
         """The next bytes after the last read or seek.
