@@ -36,11 +36,12 @@ def look(run_dir: Path) -> dict[str, Any]:
     """How an experiment does there.
 
     `prepared`: all that its agent needs is there. `booting`: an agent is on its way, as its environment is built.
-    `works`: it is at work, or hangs. `failed`: why there is no environment; `said`: the last error of agents;
+    `works`: it is at work, or hangs, on its way too. `failed`: why there is no environment; `said`: the last error;
     `step`: what such a one does, or waits for; `progress`: points a second, workers.
     """
-    held = is_locked(_boot_lock(run_dir))
-    works = is_locked(lock_folder(run_dir) / "agent.lock")
+    lock = _boot_lock(run_dir)
+    held = is_locked(lock)
+    works = is_locked(lock_folder(run_dir) / "agent.lock") or (held and _is_stopped(_text(lock).strip()))
     return {
         "prepared": AgentConfig.exists(run_dir) and (run_dir / ORDER).exists() and (run_dir / CODE).exists(),
         "booting": held and not works,
@@ -121,6 +122,12 @@ def _end(run_dir: Path) -> None:
 def _boot_lock(run_dir: Path) -> Path:
     """What an agent holds from its start to its end, with its process number."""
     return lock_folder(run_dir) / "boot.lock"
+
+
+def _is_stopped(process: str) -> bool:
+    """Whether somebody stopped a process, which then neither goes on nor ends. Known on Linux only."""
+    said = _text(Path("/proc", process, "stat")) if process else ""
+    return said.rpartition(")")[2].split()[:1] == ["T"]
 
 
 def _text(file: Path) -> str:

@@ -28,6 +28,7 @@ from tests.clusters.slurm_server import environments
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
 from tests.place_contract import ROWS, PlaceContract
+from tests.processes import eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
 
@@ -94,7 +95,7 @@ class TestServer(PlaceContract):
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
 
     def test_an_agent_that_hangs_there_is_replaced(self, place, here, monkeypatch):
-        monkeypatch.setattr(local, "SILENT_S", 1.0)
+        monkeypatch.setattr(local, "SILENT_S", 8.0)  # enough for the next one to begin
         experiment = self.prepared(place, here, wait_s=3)
         run_dir = self.there(here, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=0.2, lease_s=1.0).write(run_dir)
@@ -104,6 +105,18 @@ class TestServer(PlaceContract):
         os.killpg(hanging, signal.SIGSTOP)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.rows_stored, ended.attempt) == (State.SUCCEEDED, ROWS, 2)
+        assert not psutil.pid_exists(hanging)
+
+    def test_an_agent_that_hangs_on_its_way_is_replaced(self, place, here, monkeypatch):
+        monkeypatch.setattr(local, "SILENT_S", 8.0)
+        experiment = self.prepared(place, here)
+        place.ensure_running(here, experiment)
+        boot = self.there(here, experiment) / "boot.lock"
+        eventually(lambda: boot.read_text().strip())
+        hanging = int(boot.read_text())
+        os.killpg(hanging, signal.SIGSTOP)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
         assert not psutil.pid_exists(hanging)
 
     def test_where_uv_is_all_there_is_it_brings_a_python(self, place, here, server, tmp_path):
