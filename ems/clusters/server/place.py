@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,13 +24,11 @@ from ems.node import hosted, leases
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE, ORDER
 from ems.node.leases import Share
-from ems.node.run_folder import LOG_BYTES
 
 if TYPE_CHECKING:
     from ems.provenance.environment import Environment
 
 LOOK_S = 2.0  # between two looks at a run, which costs a command there
-NO_LOG = 44
 KIND = "server"
 THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
 SKEWED_S = 5.0
@@ -152,18 +149,11 @@ class Server(Place):
 
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         if run := self._run(lab, experiment.id):
-            config, bell = (shlex.quote(str(run.folder / name)) for name in ("agent.json", "agent.listen"))
-            with suppress(Unreachable):  # it hears it with its next beat
-                run.site.host.run(f"[ ! -e {config} ] || : > {bell}", repeats=True)
+            run.site.nudge(run.folder)
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
         run = self._run(lab, experiment.id)
-        if run is None:
-            return None
-        file, begin = shlex.quote(str(run.folder / "job.log")), f"+{start + 1}" if start >= 0 else str(-start)
-        script = f"[ -e {file} ] || exit {NO_LOG}\ntail -c {begin} {file} | head -c {LOG_BYTES}"
-        answer = run.site.host.run(script, repeats=True)
-        return None if answer.code == NO_LOG else answer.out
+        return run.site.log(run.folder, start) if run else None
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)

@@ -11,20 +11,16 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ems.clusters.openssh import NAME
+from ems.clusters.by_ssh import LOGINS, BySsh
+from ems.clusters.site import Reached
 from ems.stack import checks
 from ems.stack.models import Title, Workers
 from ems.stack.strict import AsTuple, Strict
 
-LOGINS = ("unattended", "person")
-
-
-HostName = Annotated[str, checks.matching(NAME.pattern, "what `ssh` takes, as me@server")]
 Whole = Annotated[int, checks.number(low=1, high=10_000, whole=True)]
 Memory = Annotated[float, checks.number(low=0, above=True)]
 Gpu = Annotated[str, checks.matching(r"[A-Za-z0-9-]+", 'the number or UUID of a GPU in quotes, as "0"')]
 Gpus = Annotated[tuple[Gpu, ...], AsTuple]
-Login = Annotated[str, checks.one_of(LOGINS)]
 
 
 class Has(Strict):
@@ -35,17 +31,9 @@ class Has(Strict):
     gpus: Gpus = Field((), description='GPUs, by number or UUID as CUDA_VISIBLE_DEVICES takes them, as ["0", "1"].')
 
 
-class Settings(Strict):
+class Settings(BySsh):
     """The keys of a server."""
 
-    host: HostName | None = Field(
-        None, description="Its name for `ssh`: an alias of ~/.ssh/config, USER@HOST or ssh://USER@HOST:PORT."
-    )
-    login: Login | None = Field(
-        None,
-        description="How one logs in: `unattended`, by a key or Kerberos, or `person`, by a password or a second "
-        "factor, for which `ems login` asks; left out: unattended.",
-    )
     work_dir: Title | None = Field(
         None, description="Folder there for runs and environments; left out: ems, in the home folder."
     )
@@ -64,20 +52,15 @@ class Settings(Strict):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Wanted(Reached):
     """The settings of one run. 0: it is not said."""
 
-    host: str
     cores: int
     memory_gb: float
     gpus: int
     has_cores: int
     has_memory_gb: float
     has_gpus: tuple[str, ...]
-    unattended: bool
-    is_here: bool
-    work_dir: str
-    environments_dir: str
     workers: int
 
 

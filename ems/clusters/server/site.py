@@ -1,93 +1,23 @@
-"""A server as it is reached by SSH: what it has, the folders of EMS there, files that go there, questions."""
+"""A server as it is reached: what runs of EMS may have there, and questions about them."""
 
 from __future__ import annotations
 
-import json
-import platform
-import shlex
-import uuid
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from ems.base.errors import EmsError, UserError
-from ems.clusters.openssh import COMMAND_S, Host
-from ems.clusters.server.here import Here
+from ems.clusters import site
 from ems.clusters.server.settings import Wanted
 from ems.node.environments.ready import CODE
 from ems.node.leases import Machine
 
-PATIENT_S = 120.0
-SLOWEST = 500_000  # bytes a second, of a file that goes there
-DIGITS = 64  # of a SHA-256
-TOOLS = 'PATH="$PATH:$HOME/.local/bin:$HOME/.cargo/bin"; export PATH'
-PYTHON = """\
-suits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null </dev/null; }
-for python in python3 python3.14 python3.13 python3.12 python3.11 ""; do suits "$python" && break; done
-if [ -z "$python" ]; then
-    uv python find '>=3.11' >/dev/null 2>&1 || uv python install >/dev/null 2>&1 </dev/null
-    python=$(uv python find '>=3.11' 2>/dev/null)
-fi"""
-LOOK = f"""{TOOLS}
-{PYTHON}
-printf '%s\\n' "$HOME" "$python" "$(command -v uv)" "$(uname -sm)" "$(nproc)" \
-    "$(sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)" "$(date +%s)"
-"""
-SEND = """\
-umask 077
-mkdir -p {folder} || exit
-part={part}
-trap 'rm -f "$part"' EXIT
-trap 'exit 1' HUP INT TERM
-find {folder} -maxdepth 1 -name '*.part' -mtime +0 -exec rm -f {{}} +  # of who was killed
-cat > "$part" && [ "$(wc -c < "$part")" -eq {size} ] && chmod "$mode" "$part" && mv -f "$part" {final}
-"""
-ASK = """\
-import sys
-sys.path.insert(0, sys.argv[1])
-try:
-    from ems.node.host import main
-except ImportError:  # of code that is damaged there
-    print("{}")
-else:
-    main()"""
 
-
-@dataclass(frozen=True)
-class About:
-    """What a server has. `python`, `uv`: paths, "" without one; `system`: as `uname -sm` says it; `clock`: seconds."""
-
-    home: str
-    python: str
-    uv: str
-    system: str
-    cores: int
-    memory_gb: float
-    clock: int
-
-
-class Site:
+class Site(site.Site):
     """The folders of EMS on one server."""
 
     def __init__(self, wanted: Wanted, login: str) -> None:
         """`login`: the command by which a person connects. UserError without a host, unless a runner works there."""
-        if not wanted.host and not wanted.is_here:
-            raise UserError(
-                "A server needs `host`: its name for `ssh`.", "Set it in the place's stack: host: me@server"
-            )
-        ssh = None if wanted.is_here else Host(wanted.host, login, unattended=wanted.unattended)
-        self.host, self.wanted = ssh or Here(), wanted
-
-    @cached_property
-    def about(self) -> About:
-        """What it has. UserError without a Python for EMS; Unreachable."""
-        said = self._done("to say what it has", LOOK, timeout_s=PATIENT_S).decode(errors="replace").splitlines()
-        home, python, uv, system, cores, memory_kb, clock = said[-7:]
-        if not python:
-            hint = "Install one of them there: Python 3.11 or newer, or `uv`, which brings Pythons of its own."
-            raise UserError(f"{self.host.name} has neither Python 3.11 nor `uv`.", hint)
-        return About(home, python, uv, system, int(cores or 1), int(memory_kb or 0) * 1024e-9, int(clock))
+        super().__init__(wanted, login)
+        self.wanted = wanted
 
     @property
     def machine(self) -> Machine:
@@ -95,84 +25,9 @@ class Site:
         cores, memory_gb = self.wanted.has_cores or self.about.cores, self.wanted.has_memory_gb or self.about.memory_gb
         return Machine(cores, memory_gb, self.wanted.has_gpus)
 
-    @property
-    def folder(self) -> PurePosixPath:
-        """Where EMS works there."""
-        return self._absolute(self.wanted.work_dir)
-
-    @property
-    def environments(self) -> PurePosixPath:
-        """Where archives of environments are."""
-        named = self.wanted.environments_dir
-        return self._absolute(named) if named else self.folder / "environments"
-
-    def make_folder(self) -> None:
-        """Have that where EMS works there; EmsError: no space, no right."""
-        self._done(f"a folder {self.folder}", f"umask 077; mkdir -p {shlex.quote(str(self.folder))}")
-
-    def run_dir(self, experiment_id: str) -> PurePosixPath:
-        """The folder of an experiment's runs there."""
-        return self.folder / "runs" / experiment_id
-
-    def _absolute(self, path: str) -> PurePosixPath:
-        home = PurePosixPath(self.about.home)
-        return home / path.removeprefix("~/")
-
-    def uv(self) -> str:
-        """The path of a `uv` there; one that is missing is brought along. UserError where ours does not run there."""
-        if self.about.uv:
-            return self.about.uv
-        import uv  # which agents do without
-
-        here, own = Path(uv.find_uv_bin()), self.folder / "bin/uv"
-        if self.about.system != f"{platform.system()} {platform.machine()}":
-            hint = "Install it there, see docs.astral.sh/uv; it needs no rights."
-            raise UserError(f"{self.host.name} ({self.about.system}) has no `uv`, and ours does not run there.", hint)
-        if not self._has(own, here.stat().st_size):
-            self.send(here, own, "755")
-        return str(own)
-
-    def bring(self, file: Path, there: PurePosixPath, *, again: bool) -> None:
-        """Have a file there whose name begins with its SHA-256; `again`: one of its size may yet be damaged."""
-        if not self._has(there, file.stat().st_size, file.name[:DIGITS] if again else ""):
-            self.send(file, there)
-
-    def _has(self, there: PurePosixPath, size: int, digest: str = "") -> bool:
-        file = shlex.quote(str(there))
-        script = f'[ -f {file} ] && [ "$(wc -c < {file})" -eq {size} ]'
-        if digest:
-            script += f' && [ "$(sha256sum < {file} | cut -c -{DIGITS})" = {digest} ]'
-        return self.host.run(script, timeout_s=_lasts_s(size), repeats=True).code == 0
-
-    def send(self, file: Path, there: PurePosixPath, mode: str = "600") -> None:
-        """Replace a file there, by one that is whole. EmsError: no space, no right."""
-        size, part = file.stat().st_size, shlex.quote(f"{there}.{uuid.uuid4().hex}.part")
-        said = SEND.format(folder=shlex.quote(str(there.parent)), part=part, final=shlex.quote(str(there)), size=size)
-        self._done(f"the file {there}", f"mode={mode}\n{said}", file, timeout_s=_lasts_s(size))
-
-    def _done(self, what: str, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S) -> bytes:
-        """What a script says there that may run twice. EmsError if it fails, with its last word on `what` it is for."""
-        answer = self.host.run(script, payload, timeout_s=timeout_s, repeats=True)
-        if answer.code:
-            said = (answer.err.strip().splitlines() or [f"exit code {answer.code}"])[-1]
-            hint = "Is its disk full, or may you not write there? Another folder: `work_dir` of the place."
-            raise EmsError(f"{self.host.name} refused {what}: {said}", hint)
-        return answer.out
-
     def ask(self, question: str, run_dir: PurePosixPath, **more: Any) -> dict[str, Any]:
         """What `ems.node.host` answers of a run's folder; nothing where that is not there, or damaged.
 
         EmsError: what is asked for could not be obtained there.
         """
-        code, said = shlex.quote(str(run_dir / CODE)), json.dumps({"ask": question, "run_dir": str(run_dir), **more})
-        script = f"{TOOLS}\n[ -f {code} ] || {{ echo '{{}}'; exit; }}\n"
-        script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ASK)} {code}"
-        found: dict[str, Any] = json.loads(self._done(f"to {question}", script, said.encode(), timeout_s=PATIENT_S))
-        if "refused" in found:
-            raise EmsError(f"{self.host.name}: {found['refused']}", found["hint"])
-        return found
-
-
-def _lasts_s(size: int) -> float:
-    """A command there that reads or gets a file of so many bytes."""
-    return PATIENT_S + size / SLOWEST
+        return self.answered("ems.node.host", run_dir / CODE, {"ask": question, "run_dir": str(run_dir), **more})

@@ -1,4 +1,4 @@
-"""The server itself, where `ems runner` works on it: asked as others are by SSH."""
+"""This machine, where `ems runner` works at a place: asked as others are by SSH."""
 
 from __future__ import annotations
 
