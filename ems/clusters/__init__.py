@@ -105,6 +105,10 @@ class Place(ABC):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         """Whether `prepare` has made the place ready for the experiment, maybe before a `release`."""
 
+    def expect(self, lab: Lab, registration: Registration) -> None:  # noqa: ARG002
+        """Of a new experiment, while the engine starts: it will be prepared in a moment, and run. May never come."""
+        return
+
     @abstractmethod
     def release(self, lab: Lab, experiment_id: str) -> None:
         """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error."""
@@ -196,14 +200,19 @@ def settings() -> dict[str, type[Strict]]:
 
 
 def of(lab: Lab, experiment: Experiment) -> Place:
+    """As `of_registered`."""
+    return of_registered(lab, experiment.registration)
+
+
+def of_registered(lab: Lab, registration: Registration) -> Place:
     """The place of an experiment: one of its own, named by its kind, or the persistent one that it names.
 
     Of one that was imported, a place where nothing runs.
 
     UserError as of `place`; DatabaseError if a persistent place cannot be looked up.
     """
-    name = experiment.registration.cluster
-    if experiment.registration.imported:
+    name = registration.cluster
+    if registration.imported:
         from ems.clusters.nowhere import Nowhere
 
         return Nowhere()

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 from ems import clusters
 from ems.base.errors import EmsError, ProvenanceError, UserError
 from ems.base.messages import Say, quiet
+from ems.base.private import make_folder
 from ems.clusters import Live
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab, repository
 from ems.lab.repository import WorkTree
-from ems.node import run_folder
+from ems.node import WHEN_TOLD, run_folder
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.lock import agent_name, dismiss, holder, lock_file
 from ems.node.job.keeper import is_locked
@@ -177,6 +178,7 @@ class Agents:
         self._started: dict[str, list[subprocess.Popen[bytes]]] = {}
         self._silences: dict[str, Silence] = {}
         self._ended: dict[str, str] = {}  # why, of agents that this process ended
+        self._expected: dict[Path, subprocess.Popen[bytes]] = {}  # those that `start` only has to tell
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         """As `Place.ensure_running`, for a place in the lab's own folder."""
@@ -213,13 +215,28 @@ class Agents:
         started[-1].wait()
         return False
 
+    def expect(self, lab: Lab, experiment_id: str) -> None:
+        """As `Place.expect`: a process that loads what an agent needs, and ends with this one unless it is told."""
+        run_dir, kind = lab.run_dir(experiment_id), lab.database_url.partition(":")[0]
+        make_folder(run_dir)
+        self._expected[run_dir] = self._process(run_dir, WHEN_TOLD, kind, stdin=subprocess.PIPE)
+
     def start(self, run_dir: Path) -> subprocess.Popen[bytes]:
         """An agent of this prepared run folder, a process in a session of its own that writes to agent.log."""
+        expected = self._expected.pop(run_dir, None)
+        if expected and expected.stdin:
+            with suppress(OSError), expected.stdin as told:
+                told.write(b"\n")
+                told.flush()
+                return expected
+        return self._process(run_dir)
+
+    def _process(self, run_dir: Path, *words: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         with (run_dir / "agent.log").open("ab") as log:
             return subprocess.Popen(
-                [*self._before, sys.executable, "-m", "ems.node", str(run_dir)],
+                [*self._before, sys.executable, "-m", "ems.node", *words, str(run_dir)],
                 cwd=run_dir,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -191,6 +192,11 @@ def _updated(
     return update(pulumi, stack, declare, None if wishes.verbose else telling, detach=wishes.detach)
 
 
+def _load() -> None:
+    """What an update needs takes a while, in which other processes may work."""
+    from ems.engine import program, update  # noqa: F401
+
+
 def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
     """Whether the database has not the rows of a lab or a place, as before the first update, or after it was lost."""
     if isinstance(described, LabSpec):
@@ -202,6 +208,7 @@ def _is_lost(database: databases.Database, stack: str, described: Spec) -> bool:
 def _run(pulumi: Pulumi, stack: str, expected: Expected, telling: Telling, wishes: Wishes) -> Experiment:
     """Have an experiment finished and its cluster gone; with `detach`, only have it running."""
     row = expected.row
+    threading.Thread(target=_load, daemon=True).start()
     pulumi.ensure(telling.say)
     before = find(pulumi.lab, row.id)
     if before and before.state is State.EXPIRED and before.machines:  # its deadline passed, and nobody wrote so
@@ -210,6 +217,8 @@ def _run(pulumi: Pulumi, stack: str, expected: Expected, telling: Telling, wishe
     if wishes.retry and before:
         with pulumi.lab.database() as database:
             before = database.reopen(row.id)
+    if before is None:
+        clusters.of_registered(pulumi.lab, row).expect(pulumi.lab, row)
     failure = _updated(pulumi, stack, telling, wishes, expected)
     experiment = find(pulumi.lab, row.id)
     ended = experiment is not None and experiment.state.finished and not _as_before(experiment, before)

@@ -5,6 +5,7 @@ import json
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from contextlib import closing, suppress
 from pathlib import Path
@@ -25,7 +26,7 @@ from ems.node.agent import lock
 from ems.node.agent.config import AgentConfig
 from tests.conftest import registered
 from tests.place_contract import ROWS, FolderPlaceContract
-from tests.processes import PATIENCE_S, alive
+from tests.processes import PATIENCE_S, alive, eventually
 
 FILES = (
     *("agent.json", "agent.id", "agent.lock", "job.lock", "job.token", "job.log"),
@@ -52,6 +53,34 @@ class TestLaptop(OnThisMachine):
     @pytest.fixture
     def place(self, here):
         return Laptop()
+
+    # An agent that is expected
+
+    def test_one_that_is_expected_begins_when_it_is_told(self, place, here):
+        experiment = self.prepared(place, here)
+        place.expect(here, experiment.registration)
+        (agent,) = self.agents(here, experiment)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
+        assert agent.wait(PATIENCE_S) == 0  # it was the one
+
+    def test_one_that_is_expected_and_killed_is_done_without(self, place, here):
+        experiment = self.prepared(place, here)
+        place.expect(here, experiment.registration)
+        self.kill(here, experiment)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 1, ROWS)
+
+    def test_one_that_is_expected_ends_with_who_expects_it(self, here):
+        experiment = registered(here)
+        code = (
+            "import sys; from ems import lab; from ems.clusters.local import Agents; from pathlib import Path;"
+            "Agents().expect(lab.find(Path(sys.argv[1])), sys.argv[2])"
+        )
+        subprocess.run([sys.executable, "-c", code, here.root, experiment.id], check=True)
+        eventually(lambda: not self.agents(here, experiment))
+        assert self.look(here, experiment).state is State.REGISTERED
+        assert {path.name for path in here.run_dir(experiment.id).iterdir()} == {"agent.log"}
 
     # An agent that hangs
 

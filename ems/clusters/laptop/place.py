@@ -39,6 +39,9 @@ class Laptop(Place):
         self._agents.forget(experiment_id)
         local.release(lab, experiment_id)
 
+    def expect(self, lab: Lab, registration: Registration) -> None:
+        self._agents.expect(lab, registration.id)
+
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         return self._agents.ensure_running(lab, experiment)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ems import clusters
+from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError
 from ems.databases import Experiment, State
 from ems.engine.provider.resource import Difference, Operation, Properties, Resource
@@ -12,7 +13,7 @@ from ems.engine.provider.tokens import RUN
 from ems.lab.line import GOES_ON, progress_line
 from ems.lab.patience import Patience, look_s, stop_s
 
-POLL_S = 0.25
+FIRST_POLL_S, POLL_S = 0.05, 0.25
 TAIL_CHARACTERS = 1200  # of the log's end; the engine keeps 2 KB of a message
 
 
@@ -86,7 +87,7 @@ def _known(experiment: Experiment | None, id: str) -> Experiment:
 def _attend(operation: Operation, experiment: Experiment) -> Experiment:
     """Have the place run the experiment, and show its progress until it is finished, detached or cancelled."""
     place = clusters.of(operation.lab, experiment)
-    pause_s, patience, is_news = _look_s(operation), Patience(operation.note), True
+    pauses, patience, is_news = Backoff(FIRST_POLL_S, _look_s(operation)), Patience(operation.note), True
     while not experiment.state.finished and operation.listening():
         if operation.cancelled.is_set():
             return _interrupt(operation, experiment, place)
@@ -97,7 +98,7 @@ def _attend(operation: Operation, experiment: Experiment) -> Experiment:
             operation.telling.conclude(f"{progress_line(experiment)}{way_on}", failed=False)
             return experiment
         operation.telling.look(experiment)
-        operation.cancelled.wait(pause_s)
+        operation.cancelled.wait(pauses.pause_s())
         found = _asked(operation, experiment.id, patience)
         experiment, is_news = found or experiment, found is not None
     _conclude(operation, experiment)

@@ -30,7 +30,6 @@ from ems.node.agent.crew import Crew
 from ems.node.agent.endings import seconds_left
 from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
-from ems.node.agent.rounds_attempt import ProgramRoundsAttempt, RoundsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
 from ems.node.agent.unpack import verify
 
@@ -144,11 +143,13 @@ class Agent:
 
 def _kind(job: Mapping[str, Any]) -> type[Attempt]:
     """What runs a job of a spec."""
+    if job.get("propose"):  # which needs much that others do without
+        from ems.node.agent.rounds_attempt import ProgramRoundsAttempt, RoundsAttempt
+
+        return RoundsAttempt if "function" in job else ProgramRoundsAttempt
     if "function" in job:
-        return RoundsAttempt if job.get("propose") else SweepAttempt
-    if "sweep" in job:
-        return ProgramRoundsAttempt if job.get("propose") else ProgramsAttempt
-    return Attempt
+        return SweepAttempt
+    return ProgramsAttempt if "sweep" in job else Attempt
 
 
 def _go_on(number: int, frame: FrameType | None) -> None:
