@@ -2,7 +2,8 @@
 
 The folder names the job. Neither flock nor process numbers mean anything between the nodes of a machine; Slurm knows
 whether a job runs. Where there is no Slurm, it names the process, of which its own node knows whether it lives. Of a
-claim whose job does not run, as after a crash or a preemption, the next one takes over.
+claim whose job does not run, as after a crash or a preemption, the next one takes over. So it does where the claim's
+time has long stood still, as of a node that is gone: who builds sets it anew, and that is compared, not clocks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import os
 import platform
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from ems.node.environments import archive
 
 LOOK_S, ASK_S = 1.0, 10.0  # between two looks at the folder, and two questions to Slurm
 SQUEUE_S = 30.0
+BEAT_S, SILENT_S = 20.0, 600.0  # a file system of the net may show a beat minutes later
 BUSY = frozenset(["RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"])
 STARTED = 18  # of what /proc says of a process after its state
 TAKEN = {errno.ENOTEMPTY, errno.EEXIST}
@@ -74,11 +77,30 @@ def turn(folder: Path, say: Say, runs: Callable[[str], bool] = lives) -> Iterato
         yield False
         return
     mine = mine or _take(claim, job)
-    try:
-        yield mine
-    finally:
-        if mine:
+    if not mine:
+        yield False
+        return
+    with _beating(claim):
+        try:
+            yield True
+        finally:
             _leave(claim)
+
+
+@contextmanager
+def _beating(claim: Path) -> Iterator[None]:
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(claim / "job")
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _take(claim: Path, job: str) -> bool:
@@ -99,12 +121,12 @@ def _take(claim: Path, job: str) -> bool:
 
 def _wait(claim: Path, job: str, say: Say, runs: Callable[[str], bool]) -> bool:
     """Until the claim is given up, or taken away from a job that does not run: then True."""
-    asked_at, absent, told = -ASK_S, 0, False
+    asked_at, absent, told, silence = -ASK_S, 0, False, _Silence(claim)
     while (holder := _holder(claim)) is not None:
         if time.monotonic() - asked_at >= ASK_S:
             asked_at = time.monotonic()
             absent = 0 if holder != job and runs(holder) else absent + 1
-        if holder == job or absent >= 2:  # one that was started again finds the claim of its earlier life
+        if holder == job or absent >= 2 or silence.is_long():  # of a job that was started again, its earlier life
             say(f"{_shown(holder)} began to build it, and does not run any more")
             _leave(claim)
             return True
@@ -113,6 +135,21 @@ def _wait(claim: Path, job: str, say: Say, runs: Callable[[str], bool]) -> bool:
             told = True
         time.sleep(LOOK_S)
     return False
+
+
+class _Silence:
+    """Of a claim: how long its time has not changed."""
+
+    def __init__(self, claim: Path) -> None:
+        self._claim = claim
+        self._seen, self._since = 0, time.monotonic()
+
+    def is_long(self) -> bool:
+        """To be asked again and again."""
+        with suppress(OSError):
+            if (now := (self._claim / "job").stat().st_mtime_ns) != self._seen:
+                self._seen, self._since = now, time.monotonic()
+        return time.monotonic() - self._since > SILENT_S
 
 
 def _holder(claim: Path) -> str | None:
