@@ -28,8 +28,8 @@ test: .venv/dev  ## Run all tests, installing what they need
 	@{ command -v mvn && command -v javac; } >/dev/null || scripts/debian-packages default-jdk-headless maven
 	@{ command -v slurmctld && command -v slurmdbd && command -v mariadbd; } >/dev/null || \
 		scripts/debian-packages slurm-wlm munge slurmdbd mariadb-server environment-modules
-	@{ command -v fish && command -v tcsh && test -x /usr/sbin/sshd && test -e /usr/share/doc/libpam-google-authenticator; } >/dev/null || \
-		scripts/debian-packages openssh-server fish tcsh libpam-google-authenticator
+	@{ command -v ip && command -v fish && command -v tcsh && test -x /usr/sbin/sshd && test -e /usr/share/doc/libpam-google-authenticator; } >/dev/null || \
+		scripts/debian-packages openssh-server iproute2 fish tcsh libpam-google-authenticator
 	@$(BIN)/python -m ems.engine.install
 	@$(BIN)/python -m tests.engine.oldest
 	@$(BIN)/python -m tests.databases.bigquery_server

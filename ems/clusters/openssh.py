@@ -50,7 +50,7 @@ NEVER_LOGS_IN = ("-o", "BatchMode=yes", "-o", "ControlMaster=no", "-o", "ProxyCo
 UNATTENDED = ("-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes")
 NAME = re.compile(r"(?!-)[\w@.:%+/\[\]-]+")
 BLOCK = 1 << 20
-KEY_CHANGED = re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed")
+KEY_CHANGED = re.compile(r"Host key for (\S+) has changed")
 DENIED = re.compile(r"Permission denied|Too many authentication failures|No more authentication methods")
 
 
@@ -230,10 +230,11 @@ class Host:
 
     def _failed(self, said: str, count: int) -> Unreachable | UserError:
         """What people should read of the `count`-th attempt in a row, which is noted."""
-        if KEY_CHANGED.search(said):
+        if changed := KEY_CHANGED.search(said):
+            forget = f"ssh-keygen -R {shlex.quote(changed[1])}, then {self._login}"
             return UserError(
                 f"The host key of {self.name} has changed: somebody may sit between, or it was set up anew.",
-                f"Ask who looks after it. If it is right: ssh-keygen -R HOST, then {self._login}\n{said}",
+                f"Ask who looks after it. If it is right: {forget}\n{said}",
             )
         failure = _Failure(time.time(), said or "ssh said nothing", count)
         aside.write(self._failures, json.dumps(asdict(failure)), lasting=False)

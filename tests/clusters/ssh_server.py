@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -55,7 +56,7 @@ session required pam_permit.so
 """
 CLIENT = """\
 Host {name}
-    HostName 127.0.0.1
+    HostName {address}
     Port {port}
     User {user}
     IdentityFile {folder}/key
@@ -74,13 +75,12 @@ class SshServer:
         self._program = SSHD
         self._make_user()
         self.make_host_key()
-        self._keygen("key")
+        make_key(folder / "key")
         shutil.copy(folder / "key.pub", folder / "authorized_keys")
         (folder / "banner").write_text("Only for members of the lab.\n")
         own = FACTORS if factors else KEY
         (folder / "sshd_config").write_text(CONFIG.format(folder=folder, port=self.port, user=self.user) + own)
-        (folder / "config").write_text(CLIENT.format(folder=folder, port=self.port, user=self.user, name=self.name))
-        self._make_client()
+        make_client(folder, self.name, "127.0.0.1", self.port, self.user)
         if factors:
             self._ask_by_pam()
         for path in (folder, *folder.iterdir()):
@@ -106,7 +106,7 @@ class SshServer:
         """A new one, which the client trusts if it knows none yet."""
         for name in ("host_key", "host_key.pub"):
             (self.folder / name).unlink(missing_ok=True)
-        self._keygen("host_key")
+        make_key(self.folder / "host_key")
         if not (self.folder / "known_hosts").exists():
             self.trust()
 
@@ -134,6 +134,12 @@ class SshServer:
         """Have the listener and all connections say nothing, as a network that is gone; or speak again."""
         for process in [psutil.Process(int(self._pid_file.read_text())), *self._connections()]:
             process.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the user, in a folder of its own in the home folder."""
+        file = self.home / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
 
     def use_shell(self, shell: str) -> None:
         subprocess.run(["usermod", "-s", shell, self.user], check=True)
@@ -180,15 +186,6 @@ class SshServer:
     def _pid_file(self) -> Path:
         return self.folder / "sshd.pid"
 
-    def _keygen(self, name: str) -> None:
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name)], check=True)
-
-    def _make_client(self) -> None:
-        self.bin.mkdir()
-        real = shutil.which("ssh")
-        (self.bin / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {shlex.quote(str(self.folder / "config"))} "$@"\n')
-        (self.bin / "ssh").chmod(0o755)
-
     def _ask_by_pam(self) -> None:
         """The service of PAM has the name of the program."""
         self._program = str(self.folder / "ems-sshd")
@@ -198,6 +195,21 @@ class SshServer:
         factor.chmod(0o400)
         Path("/etc/pam.d/ems-sshd").write_text(PAM.format(folder=self.folder))
         subprocess.run(["chpasswd"], input=f"{self.user}:{PASSWORD}", text=True, check=True)
+
+
+def make_key(file: Path) -> None:
+    """Without a passphrase; the public half lies beside it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+
+
+def make_client(folder: Path, name: str, address: str, port: int, user: str) -> None:
+    """Have `bin/ssh` in `folder`, which knows a host by its name, and uses the files `key` and `known_hosts` there."""
+    said = CLIENT.format(folder=folder, name=name, address=address, port=port, user=user)
+    (folder / "config").write_text(said)
+    (folder / "bin").mkdir()
+    real = shutil.which("ssh")
+    (folder / "bin/ssh").write_text(f'#!/bin/sh\nexec {real} -F {shlex.quote(str(folder / "config"))} "$@"\n')
+    (folder / "bin/ssh").chmod(0o755)
 
 
 def passcode() -> str:
@@ -224,6 +236,13 @@ def started(*, factors: bool = False) -> Iterator[SshServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def client(server: SshServer) -> dict[str, str]:
+class Known(Protocol):
+    """What `ssh` knows if `bin` is on the PATH."""
+
+    @property
+    def bin(self) -> Path: ...
+
+
+def client(server: Known) -> dict[str, str]:
     """The variables with which `ssh` reads the configuration of this server."""
     return {"PATH": f"{server.bin}:{os.environ['PATH']}"}

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.clusters.clock import make_clock
 from tests.end_to_end.conftest import User
 from tests.end_to_end.test_kills import DEAR, database_locked, runs
 from tests.end_to_end.test_sweep_faults import SLOW, Faulty
@@ -23,50 +24,11 @@ from tests.processes import PATIENCE_S, eventually, matching
 
 __all__ = ["bench"]
 
-# The clock of whatever loads it is wrong by so many seconds as the file $OFFSET says; time that passes stays right.
-# It takes no lock and no memory, as the clock is asked in signal handlers and in forked processes, too.
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
-static long offset(void) {
-    char digits[24] = {0};
-    int file = open(getenv("OFFSET"), O_RDONLY);
-    if (file < 0) return 0;
-    if (read(file, digits, sizeof digits - 1) < 0) digits[0] = 0;
-    close(file);
-    return strtol(digits, NULL, 10);
-}
-int clock_gettime(clockid_t id, struct timespec *now) {
-    int failed = syscall(SYS_clock_gettime, id, now);
-    if (!failed && id == CLOCK_REALTIME) now->tv_sec += offset();
-    return failed;
-}
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec precise;
-    clock_gettime(CLOCK_REALTIME, &precise);
-    now->tv_sec = precise.tv_sec, now->tv_usec = precise.tv_nsec / 1000;
-    return 0;
-}
-time_t time(time_t *result) {
-    struct timespec precise;
-    clock_gettime(CLOCK_REALTIME, &precise);
-    if (result) *result = precise.tv_sec;
-    return precise.tv_sec;
-}
-"""
-
 
 @pytest.fixture
 def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that says by how many seconds the clocks of all agents and jobs are wrong that are started from now on."""
-    (tmp_path / "clock.c").write_text(CLOCK)
-    library, offset = tmp_path / "clock.so", tmp_path / "offset"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "clock.c"], check=True)
+    library, offset = make_clock(tmp_path), tmp_path / "offset"
     offset.write_text("0")
     variables = {"LD_PRELOAD": str(library), "OFFSET": str(offset)}
     monkeypatch.setattr(Faulty, "env", variables)

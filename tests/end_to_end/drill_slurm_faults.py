@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters.clock import make_clock
 from tests.clusters.slurm_server import SlurmServer, faked, lying, slurm
-from tests.end_to_end.drill_faults import CLOCK
 from tests.end_to_end.slurm_sweep import Sweep
 from tests.end_to_end.slurm_user import SlurmUser, user
 from tests.processes import eventually
@@ -130,10 +130,9 @@ def test_a_work_folder_that_is_full_from_the_start_is_one_error(user: SlurmUser,
 def test_a_head_on_a_node_with_a_wrong_clock_changes_nothing(
     user: SlurmUser, slurm: SlurmServer, tmp_path: Path, seconds: int
 ) -> None:
-    (tmp_path / "clock.c").write_text(CLOCK)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "clock.so", tmp_path / "clock.c"], check=True)
+    library = make_clock(tmp_path)
     (tmp_path / "offset").write_text(str(seconds))
-    wrong = f"export LD_PRELOAD={tmp_path}/clock.so\nexport OFFSET={tmp_path}/offset"
+    wrong = f"export LD_PRELOAD={library}\nexport OFFSET={tmp_path}/offset"
     (slurm.folder / "prolog").write_text(f'#!/bin/sh\n[ "$SLURMD_NODENAME" = n1 ] && echo "{wrong}"\nexit 0\n')
     try:
         head = {"partition": ["service"], "computes": False}

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
-import yaml
 
-from ems.cli import scaffold
-from ems.clusters.openssh import Host
-from ems.engine import install as engine
-from tests.clusters.slurm_server import environments
-from tests.clusters.ssh_server import SshServer, client, started
+from tests.clusters.ssh_server import SshServer, started
 from tests.databases.servers import PostgresqlServer
-from tests.end_to_end.slurm_user import ROOT, SlurmUser, experiment_file, use_database
-from tests.moto_server import log_in, moto
+from tests.end_to_end.server_user import SLOW, ServerUser, at_work, begin_sweep
+from tests.moto_server import moto
 
 __all__ = ["moto"]
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -38,26 +30,6 @@ def f(n):
     time.sleep(3 if n == 3 else 0.01)
     return {"value": n}
 """
-SLOW = """
-import time
-def f(n):
-    time.sleep(0.05)
-    return {"value": n}
-"""
-
-
-class ServerUser(SlurmUser):
-    """Somebody whose lab has a server, `blade`, a database on a PostgreSQL server and a store in S3."""
-
-    ssh: SshServer
-
-    def place(self, **settings: Any) -> None:
-        named = {"kind": "server", "host": self.ssh.name, "environments_dir": environments()["environments_dir"]}
-        self.write("stacks/Pulumi.blade.yaml", yaml.safe_dump({"config": {"ems:cluster": {**named, **settings}}}))
-        self.commit("A place")
-
-    def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
-        self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **{"cluster": {"stack": "blade"}, **more}))
 
 
 @pytest.fixture(scope="module")
@@ -70,41 +42,9 @@ def ssh() -> Iterator[SshServer]:
 def user(
     tmp_path: Path, ssh: SshServer, postgresql_server: PostgresqlServer, moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ServerUser]:
-    engine.ensure()
-    monkeypatch.setenv("PATH", client(ssh)["PATH"])
-    log_in(tmp_path, monkeypatch)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
-    urlopen(Request(f"{moto}/lab-store", method="PUT")).close()
-    (ssh.home / ".aws").mkdir(exist_ok=True)
-    shutil.copy(tmp_path / "credentials", ssh.home / ".aws/credentials")
-    (ssh.home / ".aws/credentials").write_text((tmp_path / "credentials").read_text().replace("[lab]", "[default]"))
-    (ssh.home / ".aws/config").write_text(f"[default]\nendpoint_url = {moto}\nregion = us-east-1\n")
-    scaffold.init(tmp_path / "lab", "lab")
-    shutil.copytree(ROOT / "environments/svd", tmp_path / "lab/environments/svd")
-    with postgresql_server.database() as name:
-        somebody = ServerUser(tmp_path / "lab")
-        somebody.ssh, somebody.server, somebody.database = ssh, postgresql_server, name
-        use_database(somebody.root, postgresql_server.url(name))
-        project = yaml.safe_load((somebody.root / "Pulumi.yaml").read_text())
-        project["config"]["ems:store"] = {"value": "s3://lab-store/files"}
-        (somebody.root / "Pulumi.yaml").write_text(yaml.safe_dump(project))
-        somebody.place()
+    with at_work(tmp_path, ssh, postgresql_server, moto, monkeypatch) as somebody:
         yield somebody
-        somebody.end()
-    ssh.kill_all()
-    Host(ssh.name, "", unattended=True).log_out()
     shutil.rmtree(ssh.home / "ems", ignore_errors=True)
-
-
-def begin_sweep(user: ServerUser, points: int) -> subprocess.Popen[str]:
-    """Returns once it has stored some."""
-    user.write("experiments/e/sweep.py", SLOW)
-    user.describe("s", {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, points, 1]}}})
-    user.commit("A sweep")
-    user.ems("up", "lab", "blade")
-    running = user.start("up", "s")
-    user.wait(lambda: user.stored() > 20)
-    return running
 
 
 def test_a_sweep_and_a_command_run_there_and_nothing_stays_behind(user: ServerUser, tmp_path: Path) -> None:
