@@ -194,3 +194,9 @@ def reached(start: str) -> set[str]:
         found.add(module)
         waiting += arrows(module)
     return found
+
+
+@pytest.mark.parametrize("module", ["ems.node.host", "ems.clusters.slurm.answers"])
+def test_what_is_asked_by_ssh_needs_the_standard_library_alone(module):
+    code = f"import sys; sys.path.insert(0, '.'); import {module}"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=ROOT)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import platformdirs
-
 
 def cache_dir() -> Path:
     """`$EMS_CACHE_DIR`, or the user's cache folder of this system. It need not exist yet."""
-    override = os.environ.get("EMS_CACHE_DIR")
-    return Path(override).expanduser().absolute() if override else platformdirs.user_cache_path("ems", appauthor=False)
+    if override := os.environ.get("EMS_CACHE_DIR"):
+        return Path(override).expanduser().absolute()
+    import platformdirs  # which a Python has not that has nothing installed
+
+    return platformdirs.user_cache_path("ems", appauthor=False)

@@ -16,10 +16,10 @@ from ems.base import plugins
 from ems.base.errors import UserError
 from ems.base.messages import Say
 from ems.databases import ClusterRow, Experiment, Registration
-from ems.lab import Lab
 
 if TYPE_CHECKING:
     from ems.clusters.openssh import Host
+    from ems.lab import Lab
     from ems.provenance.environment import Environment
     from ems.stack.models import Spec
     from ems.stack.strict import Strict

@@ -17,8 +17,7 @@ from ems.base.errors import UserError
 from ems.base.locks import lock_folder
 from ems.clusters.slurm import environments as of_place
 from ems.clusters.slurm import heads, queue
-from ems.clusters.slurm.crew import crew_name
-from ems.clusters.slurm.heads import Head, Submission, job_name
+from ems.clusters.slurm.heads import Head, Submission, crew_name, job_name
 from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State

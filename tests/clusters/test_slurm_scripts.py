@@ -11,10 +11,10 @@ import pytest
 
 from ems.base.errors import StackFileError
 from ems.clusters import settings, shipping
-from ems.clusters.slurm import heads, queue, script
+from ems.clusters.slurm import queue, script, waiting
 from ems.clusters.slurm.queue import QueuedJob
-from ems.clusters.slurm.settings import wanted
 from ems.clusters.slurm.survey import Partition, hours
+from ems.clusters.slurm.wanted import wanted
 from ems.stack import spec
 
 RECORDS = Path(__file__).parents[1] / "records/slurm"
@@ -102,13 +102,13 @@ def test_a_partition_is_read_from_its_line():
 )
 def test_what_a_job_waits_for_is_told(state, reason, start, said):
     job = QueuedJob("7", state, reason, start, "n1" if state == "RUNNING" else "", 0, "ems-1")
-    assert said in heads.told(job, (3, 40))
+    assert said in waiting.told(job, (3, 40))
 
 
 def test_it_is_told_for_how_long_a_job_has_been_queued():
     job = QueuedJob("7", "PENDING", "Priority", "N/A", "", 0, "ems-1")
-    assert heads.told(job, waited=timedelta(seconds=59)) == "Slurm's job 7 is queued (Priority)"
-    assert heads.told(job, waited=timedelta(minutes=125)) == "Slurm's job 7 is queued for 2 h 05 min (Priority)"
+    assert waiting.told(job, waited=timedelta(seconds=59)) == "Slurm's job 7 is queued (Priority)"
+    assert waiting.told(job, waited=timedelta(minutes=125)) == "Slurm's job 7 is queued for 2 h 05 min (Priority)"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_it_is_told_for_how_long_a_job_has_been_queued():
 def test_what_is_held_for_maintenance_hears_what_would_fit(minutes, said):
     job = QueuedJob("7", "PENDING", "Reservation", "2026-01-01T10:00:00", "", 0, "ems-1")
     begins = None if minutes is None else datetime.now(UTC) + timedelta(minutes=minutes, seconds=30)
-    assert heads.told(job, None, begins).endswith(said)
+    assert waiting.told(job, None, begins).endswith(said)
 
 
 def test_variables_of_a_job_that_surrounds_it_are_not_handed_on(monkeypatch):

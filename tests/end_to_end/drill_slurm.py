@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from ems.clusters.slurm.crew import crew_name
+from ems.clusters.slurm.heads import crew_name
 from tests.clusters.slurm_server import CPUS, SlurmServer, slurm
 from tests.end_to_end.slurm_sweep import Sweep, show
 from tests.end_to_end.slurm_user import SlurmUser, head, user, workers

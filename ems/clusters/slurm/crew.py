@@ -25,9 +25,9 @@ from ems.base.errors import EmsError
 from ems.base.process import CommandFailed
 from ems.clusters import shipping
 from ems.clusters.slurm import heads, late, modules, queue, script
-from ems.clusters.slurm.heads import job_name
+from ems.clusters.slurm.heads import WORKERS, crew_name, job_name
 from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
-from ems.clusters.slurm.settings import Wanted
+from ems.clusters.slurm.wanted import Wanted
 from ems.node.agent.crew import Cost, Crew, Joining
 from ems.node.driver.worker_process import SOURCE
 
@@ -37,7 +37,6 @@ GIVEN = ("SLURM_JOB_ID", "CUDA_VISIBLE_DEVICES")  # by Slurm, to the head's job
 MOST_IN_VAIN = 5  # submissions in a row without a point computed: then this machine goes on alone
 MOST_AT_ONCE = 1000  # jobs of an array: Slurm's own default
 GATHER_S, GATHER_BYTES = 1.0, 2**18  # as little as a log takes of what workers print
-WORKERS = "workers.json"  # in the run's folder: how the workers stand
 
 log = logging.getLogger(__name__)
 
@@ -214,19 +213,3 @@ class SlurmCrew(Crew):
             queue.cancel([self.name])
         except CommandFailed as error:
             log.warning("Workers could not be cancelled; they end with the driver: %s", error)
-
-
-def waits(run_dir: Path) -> str:
-    """Of the workers of a run, how many are queued, why, and how many were taken away, as was noted last."""
-    try:
-        told = json.loads((run_dir / WORKERS).read_text(encoding="utf-8"))
-        queued = f"{told['queued']:,} queued ({told['reason']})" if told["queued"] else ""
-        preempted = f"{told['preempted']:,} preempted so far" if told["preempted"] else ""
-    except (OSError, ValueError, LookupError, TypeError):  # none yet, or of another version
-        return ""
-    return " · ".join(filter(None, [queued, preempted]))
-
-
-def crew_name(experiment_id: str) -> str:
-    """Of the jobs of a run's workers."""
-    return f"ems-{experiment_id}-workers"

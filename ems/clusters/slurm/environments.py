@@ -6,16 +6,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ems.base import private
 from ems.base.errors import UserError
 from ems.base.locks import share
-from ems.base.private import make_folder
 from ems.clusters import shipping
-from ems.clusters.slurm.settings import Wanted
-from ems.lab import Lab
+from ems.clusters.slurm.wanted import Wanted
 from ems.node.environments import archive
 from ems.node.environments.ready import CODE, FAILED, ORDER
 
 if TYPE_CHECKING:
+    from ems.lab import Lab
     from ems.provenance.environment import Environment
 
 
@@ -24,15 +24,10 @@ def describe(lab: Lab, environment: Environment, wanted: Wanted, run_dir: Path) 
 
     `environment`: the experiment's.
     """
-    make_folder(run_dir)
+    private.make_folder(run_dir)
     share(run_dir)
     archives = folder(lab, wanted)
-    try:
-        archive.make_folder(archives)
-    except OSError as error:
-        raise UserError(
-            f"The folder for environments {archives} cannot be made: {error.strerror}.", "Set environments_dir."
-        ) from error
+    make_folder(archives)
     shipping.order(
         environment,
         archives=str(archives),
@@ -41,6 +36,16 @@ def describe(lab: Lab, environment: Environment, wanted: Wanted, run_dir: Path) 
         modules=wanted.modules,
     ).write(run_dir / ORDER)
     shipping.zip_code(run_dir / CODE)
+
+
+def make_folder(archives: Path) -> None:
+    """Have the folder for archives. UserError without one."""
+    try:
+        archive.make_folder(archives)
+    except OSError as error:
+        raise UserError(
+            f"The folder for environments {archives} cannot be made: {error.strerror}.", "Set environments_dir."
+        ) from error
 
 
 def folder(lab: Lab, wanted: Wanted) -> Path:

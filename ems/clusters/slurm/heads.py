@@ -7,10 +7,8 @@ comes after a crash looks for the job's name in the queue, and in accounting, be
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,10 +17,8 @@ from ems.base import aside
 from ems.base.errors import EmsError, UserError
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import queue
-from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob
-from ems.databases import Experiment
-from ems.lab.line import duration
-from ems.node.agent.agent import GOES_ON
+from ems.clusters.slurm.queue import ENDED, Queue, QueuedJob, turn
+from ems.node.agent.endings import GOES_ON
 
 FIRST_LOOK_S, LATER_LOOK_S, FIRST_S = 2.0, 30.0, 60.0  # how old an answer may be: in the first minute, and later
 LISTED_S = 5.0  # after which a job that was submitted stands in the queue
@@ -30,11 +26,8 @@ UNANSWERED_S = 60.0  # in which a submission that Slurm did not answer may still
 UNANSWERED_LOOKS = 3  # at the queue, that do not see it
 FULL = re.compile(r"Max(Submit)?Job|MaxSubmit|job submit limit", re.IGNORECASE)  # of what the user may queue
 AWAY = re.compile(r"timed out|temporarily|Unable to contact|Zero Bytes|Connection refused", re.IGNORECASE)
-TOLD_S = 600.0  # after which people hear once more of a job that waits
-LONG = timedelta(minutes=1)  # in the queue, which is worth telling
-LEAST_MINUTES = 5  # of a job: a shorter one before a maintenance is not worth asking for
 TOO_SLOW, NOT_FOUND = 124, 127  # exit codes, as of `ems.base.process`
-MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
+WORKERS = "workers.json"  # in the run's folder: how the workers stand
 
 
 @dataclass(frozen=True)
@@ -46,19 +39,37 @@ class Submission:
     id: str = ""
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a command knows of a head from its looks before: `absent` from so many in a row, the last of a queue that
+    was `asked_at` (time.time); for how long the command has looked, in seconds."""
+
+    absent: int = 0
+    asked_at: float = 0.0
+    lasted_s: float = 0.0
+
+
 def job_name(experiment_id: str) -> str:
     """Of the head: one job of this name runs at a time."""
     return f"ems-{experiment_id}"
 
 
-class Head:
-    """The head of one run, as this process knows it."""
+def crew_name(experiment_id: str) -> str:
+    """Of the jobs of a run's workers."""
+    return f"ems-{experiment_id}-workers"
 
-    def __init__(self, run_dir: Path, experiment_id: str, jobs: Queue) -> None:
+
+class Head:
+    """The head of one run, as a command knows it."""
+
+    def __init__(self, run_dir: Path, experiment_id: str, jobs: Queue, seen: Seen = Seen()) -> None:
         self._dir, self.name, self._jobs = run_dir, job_name(experiment_id), jobs
-        self._began, self._absent, self._looked_at = time.monotonic(), 0, 0.0
-        self._told: tuple[str, float] | None = None
-        self.submitted = 0  # by this process: as of a laptop's agents, the next command has as many tries again
+        self._began, self._absent, self._looked_at = time.monotonic() - seen.lasted_s, seen.absent, seen.asked_at
+
+    @property
+    def seen(self) -> Seen:
+        """For the next look, maybe of another process."""
+        return Seen(self._absent, self._looked_at, time.monotonic() - self._began)
 
     def job(self) -> QueuedJob | None:
         """Its job, if Slurm has one. CommandFailed if Slurm does not answer."""
@@ -106,10 +117,18 @@ class Head:
         except CommandFailed:
             return False
 
-    def submit(self, script: Path, options: list[str]) -> str:
-        """Submit it once more; returns why that has to wait, if it has. UserError if Slurm refuses it."""
-        number = 1 + (last.number if (last := self.last()) else 0)
-        self._note(Submission(number, time.time()))
+    def submit(self, script: Path, options: list[str], after: int) -> str:
+        """Submit it once more; returns why that has to wait, if it has. UserError if Slurm refuses it.
+
+        `after`: the number of the newest submission that the decision knew of, 0 without one. A newer one is another
+        command's, or that of a question that was repeated: nothing is submitted beside it.
+        """
+        with turn(self._dir / "head.submitting"):
+            last = self.last()
+            number = 1 + (last.number if last else 0)
+            if number != after + 1:
+                return ""
+            self._note(Submission(number, time.time()))
         try:
             id = queue.submit(script, [f"--comment={self.comment(number)}", *options])
         except CommandFailed as error:
@@ -121,24 +140,15 @@ class Head:
             raise refused(error) from error
         self._note(Submission(number, time.time(), id))
         self._absent = 0
-        self.submitted += 1
         return ""
 
     def comment(self, number: int) -> str:
         """By which people tell the submissions of one run apart."""
         return f"ems:{self.name.removeprefix('ems-')}:{number}"
 
-    def news(self, key: str, said: Callable[[], str]) -> str:
-        """What is new to people: once for each `key`, and of one that stays now and then."""
-        told, now = self._told, time.monotonic()
-        if told and told[0] == key and now - told[1] < TOLD_S:
-            return ""
-        self._told = key, now
-        return said()
-
     @property
     def is_early(self) -> bool:
-        """Whether this process has just begun to look."""
+        """Whether the command has just begun to look."""
         return time.monotonic() - self._began < FIRST_S
 
     def last(self) -> Submission | None:
@@ -147,12 +157,6 @@ class Head:
             return Submission(**json.loads(self._file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
-
-    def waited(self, experiment: Experiment) -> timedelta:
-        """For how long the newest one has been in the queue, since it was submitted or the run before it ended."""
-        last, ended = self.last(), experiment.heartbeat_at
-        since = max(last.at if last else time.time(), ended.timestamp() if ended else 0.0)
-        return timedelta(seconds=max(0.0, time.time() - since))
 
     def _note(self, submission: Submission) -> None:
         aside.write(self._file, json.dumps(asdict(submission)))
@@ -192,41 +196,16 @@ def refused(error: CommandFailed, what: str = "the job") -> EmsError:
     return UserError(f"Slurm refuses {what}: {error.stderr.strip()}", hint)
 
 
-def told(
-    job: QueuedJob,
-    place: tuple[int, int] | None = None,
-    maintenance_at: datetime | None = None,
-    waited: timedelta = timedelta(),
-) -> str:
-    """What people should hear of a job that waits, or runs.
-
-    `place` in line; `maintenance_at`: when the next begins; `waited`: since when it has been in the queue this time.
-    """
-    if job.state != "PENDING":
-        return f"Slurm's job {job.id} is {job.state.lower()}" + (f" on {job.nodes}" if job.nodes else "")
-    if is_held_for_maintenance(job):
-        return f"Slurm's job {job.id} is held for maintenance ({job.reason}){_way_before(job, maintenance_at)}"
-    if job.reason.startswith("JobHeld"):
-        return f"Slurm's job {job.id} is held ({job.reason}): release it with: scontrol release {job.id}"
-    so_far = f" for {duration(waited)}" if waited >= LONG else ""
-    line = f", {place[0]:,} of {place[1]:,} in line" if place else ""
-    start = f", expected to start at {job.start}" if job.start not in {"N/A", ""} else ""
-    return f"Slurm's job {job.id} is queued{so_far} ({job.reason}){line}{start}"
-
-
-def is_held_for_maintenance(job: QueuedJob) -> bool:
-    """Whether it would reach into a maintenance that is announced."""
-    return "ReqNodeNotAvail" in job.reason or job.reason == "Reservation"
-
-
-def _way_before(job: QueuedJob, maintenance_at: datetime | None) -> str:
-    minutes = math.floor((maintenance_at - datetime.now(UTC)) / timedelta(minutes=1)) if maintenance_at else 0
-    if minutes < LEAST_MINUTES:
-        return f", expected to start at {job.start}"
-    hours = math.floor(minutes / 6) / 10 or minutes / 60
-    now = f"scontrol update jobid={job.id} timelimit={math.floor(60 * hours)}"
-    return f": ask for {hours:.2g} h or less (`hours`, of the head `head.hours`); of this job: {now}"
-
-
 def _day_before(at: float) -> str:
     return (datetime.fromtimestamp(at, UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+
+
+def workers(run_dir: Path) -> str:
+    """Of the workers of a run, how many are queued, why, and how many were taken away, as was noted last."""
+    try:
+        told = json.loads((run_dir / WORKERS).read_text(encoding="utf-8"))
+        queued = f"{told['queued']:,} queued ({told['reason']})" if told["queued"] else ""
+        preempted = f"{told['preempted']:,} preempted so far" if told["preempted"] else ""
+    except (OSError, ValueError, LookupError, TypeError):  # none yet, or of another version
+        return ""
+    return " · ".join(filter(None, [queued, preempted]))

@@ -12,7 +12,6 @@ from pathlib import Path
 from ems.base import aside
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import queue
-from ems.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -27,25 +26,26 @@ class Due:
 
 
 def note(run_dir: Path, due: Due) -> None:
-    """Have `settle` find it."""
+    """Have `known` find it."""
     aside.write(run_dir / f"cost-{due.attempt}.json", json.dumps(asdict(due)))
 
 
-def settle(lab: Lab) -> None:
-    """Correct the charges of this lab's runs by accounting, as far as that knows of them by now."""
-    for file, due in _all(lab):
+def known(runs: Path) -> Iterator[tuple[Path, Due, float]]:
+    """Notes in the run folders below `runs` of which accounting knows by now, with the cost in US dollars."""
+    for file, due in _all(runs):
         since, until = map(datetime.fromisoformat, (due.since, due.until))
-        try:
-            usd = due.price * queue.core_hours(due.names, since, until, ended=True)
-        except CommandFailed:  # it is away, or has not heard of all yet
-            continue
-        with lab.database() as database:
-            database.recharge(file.parent.name, due.attempt, usd, "accounting")
+        with suppress(CommandFailed):  # it is away, or has not heard of all yet
+            yield file, due, due.price * queue.core_hours(due.names, since, until, ended=True)
+
+
+def settle(file: Path) -> None:
+    """This note has been heard: its charge is corrected."""
+    if file.exists():
         file.rename(file.with_suffix(".settled"))
 
 
-def _all(lab: Lab) -> Iterator[tuple[Path, Due]]:
-    for file in sorted((lab.work_dir / "runs").glob("*/cost-*.json")):
+def _all(runs: Path) -> Iterator[tuple[Path, Due]]:
+    for file in sorted(runs.glob("*/cost-*.json")):
         with suppress(OSError, ValueError, TypeError, LookupError):  # damaged: its charge stays as it is
             said = json.loads(file.read_text(encoding="utf-8"))
             yield file, Due(**{**said, "names": tuple(said["names"])})

@@ -1,35 +1,25 @@
-"""A Slurm machine: jobs are submitted with `sbatch` from where this runs, and meet on a shared file system."""
+"""A Slurm machine: jobs are submitted with `sbatch` where its commands are, and meet on its shared file system."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
-from ems.base.aside import write
-from ems.base.errors import ProvenanceError
+from ems.base.errors import ProvenanceError, Unreachable
 from ems.base.messages import Say, quiet
-from ems.base.process import CommandFailed
-from ems.clusters import Live, Place, local, shipping
-from ems.clusters.slurm import crew, environments, heads, late, queue, script
-from ems.clusters.slurm import head as head_agent
-from ems.clusters.slurm.heads import Head
-from ems.clusters.slurm.queue import Queue, QueuedJob
-from ems.clusters.slurm.settings import Wanted, wanted
-from ems.clusters.slurm.survey import refuse, survey
+from ems.clusters import Live, Place, local
+from ems.clusters.slurm import machine as reaching
+from ems.clusters.slurm.machine import Found, Machine, Run
+from ems.clusters.slurm.near import Near
+from ems.clusters.slurm.queue import Queue
+from ems.clusters.slurm.wanted import Wanted, wanted
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
-from ems.node import run_folder
-from ems.node.agent.config import tell_to_listen
-from ems.node.agent.lock import dismiss
 
-if TYPE_CHECKING:
-    from ems.provenance.environment import Environment
+MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
 
 
 class Slurm(Place):
@@ -38,114 +28,136 @@ class Slurm(Place):
     needs_remote = False
 
     def __init__(self) -> None:
-        self._heads: dict[str, Head] = {}
+        self._runs: dict[str, Run] = {}
         self._queue = Queue()
-        self._agents = local.Agents()
+        self._near = Near(self._queue)
 
-    def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
-        late.settle(lab)
-        return survey(lab, wanted(settings), say)
+    def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
+        needed = wanted(settings)
+        machine = self._machine(needed, stack)
+        say("asking Slurm")
+        work_dir = machine.work_dir(lab, needed)
+        found = machine.ask("survey", wanted=asdict(needed), work_dir=str(work_dir))
+        reaching.settled_charges(lab, machine)
+        lab.make_store_ready()
+        say("asking a compute node, by a job of its own")
+        folder, command = machine.probe(lab, work_dir, needed)
+        return found | machine.ask("probe", wanted=asdict(needed), folder=str(folder), command=command)
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
-        late.settle(lab)
-        refuse(settings_of(lab, registration), joined=outputs.has_points(registration))
+        needed = settings_of(lab, registration)
+        machine = self._machine(needed, stack_of(registration))
+        with suppress(Unreachable):
+            reaching.settled_charges(lab, machine)
+            machine.ask("refuse", wanted=asdict(needed), joined=outputs.has_points(registration))
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
-        place_run_dir(lab, registration)
-        local.prepare(lab, registration, say, self._build(lab, registration))
+        needed = settings_of(lab, registration)
+        self._machine(needed, stack_of(registration)).prepare(lab, registration, needed, say, again=False)
 
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
-        return local.is_prepared(lab, experiment_id)
+        return self._machine_of(lab, experiment_id).is_prepared(lab, experiment_id)
 
     def release(self, lab: Lab, experiment_id: str) -> None:
-        self.dismiss(lab, experiment_id)
-        self._heads.pop(experiment_id, None)
-        environments.forget(lab.run_dir(experiment_id))
-        local.release(lab, experiment_id)
+        if run := self._run(lab, experiment_id):
+            run.machine.dismiss(lab, experiment_id)
+            run.machine.ask("release", run_dir=str(run.folder), experiment_id=experiment_id)
+            run.machine.forget(lab, experiment_id)
+        self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         if experiment.state is State.RUNNING:
             return ""
-        head = self._head(lab, experiment.id)
+        run = self._run(lab, experiment.id)
         try:
-            job = head.job()
-        except CommandFailed as error:
-            if error.code == heads.NOT_FOUND:
-                raise heads.refused(error) from error
-            return _news(head, f"Slurm does not answer, trying on: {error.stderr.strip() or error.message}")
-        if job:
-            return head.news(
-                f"{job.id} {job.restarts} {job.state} {job.reason} {head.is_early}",
-                lambda: self._told(head, job, experiment),
-            )
-        return _news(head, self._replace(lab, experiment, head)) if head.is_gone() else ""
+            return self._attended(lab, experiment, run or self._prepared(lab, experiment))
+        except Unreachable as error:
+            said = f"waiting for a connection: {error.message} {error.hint}"
+            return run.news(said) if run else said
 
-    def _told(self, head: Head, job: QueuedJob, experiment: Experiment) -> str:
-        waits = job.state == "PENDING"
-        place = self._queue.place(job) if waits and not head.is_early else None
-        maintenance = queue.maintenance(datetime.now(UTC)) if heads.is_held_for_maintenance(job) else None
-        return heads.told(job, place, maintenance, head.waited(experiment))
+    def _prepared(self, lab: Lab, experiment: Experiment) -> Run:
+        self.prepare(lab, experiment.registration, quiet)
+        run = self._run(lab, experiment.id)
+        assert run
+        return run
 
-    def _replace(self, lab: Lab, experiment: Experiment, head: Head) -> str:
-        last, run_dir = head.last(), lab.run_dir(experiment.id)
-        if head.was_to_go_on():
-            head.submitted = 0
-        if head.submitted and (said := environments.failure(run_dir)):
-            raise ProvenanceError(said)
-        if head.submitted >= heads.MOST_SUBMITTED:
-            said = run_folder.last_words(run_dir)
-            raise local.in_vain(head.submitted, said, str(run_dir / "agent.log"), experiment)
-        if last or not environments.is_described(run_dir):
-            registration = experiment.registration
-            local.prepare_again(lab, registration, quiet, self._build(lab, registration))
-        environments.forget_failure(run_dir)
-        needed = settings_of(lab, experiment.registration)
-        file = run_dir / "head.sh"
-        head_agent.write(run_dir, needed)
-        write(file, script.head(shipping.boot(run_dir, "head", head_agent.__name__), run_dir, needed))
-        if waits := head.submit(file, script.head_options(head.name, run_dir, needed)):
+    def _attended(self, lab: Lab, experiment: Experiment, run: Run) -> str:
+        found = run.machine.look(lab, run, asks=True) or {}
+        if unanswered := found.get("unanswered"):
+            return run.news(f"Slurm does not answer, trying on: {unanswered}")
+        if found.get("job"):
+            return run.news(reaching.told(experiment, found), found["key"])
+        return run.news(self._replace(lab, experiment, run, found)) if found.get("gone") else ""
+
+    def _replace(self, lab: Lab, experiment: Experiment, run: Run, found: Found) -> str:
+        if found["goes_on"]:
+            run.submitted = 0
+        if run.submitted and found["failed"]:
+            raise ProvenanceError(found["failed"])
+        if run.submitted >= MOST_SUBMITTED:
+            log = run.machine.where(run.folder / "agent.log")
+            raise local.in_vain(run.submitted, found["said"], log, experiment)
+        last, needed = found["number"], settings_of(lab, experiment.registration)
+        if last or not found["described"]:
+            run.machine.prepare(lab, experiment.registration, needed, quiet, again=True)
+        if waits := run.submit(needed, after=last):
             return waits
-        return f"the agent ended ({run_folder.last_words(run_dir)}); another job was submitted" if last else ""
+        return f"the agent ended ({found['said']}); another job was submitted" if last else ""
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
-        if self._head(lab, experiment_id).last():
-            with suppress(CommandFailed):  # it ends by itself, once it reads its row
-                queue.cancel([heads.job_name(experiment_id), crew.crew_name(experiment_id)])
-        dismiss(lab.run_dir(experiment_id))
+        with suppress(Unreachable):  # it ends by itself, once it reads its row
+            if run := self._run(lab, experiment_id):
+                run.machine.ask("cancel", run_dir=str(run.folder), experiment_id=experiment_id)
+                run.machine.dismiss(lab, experiment_id)
 
     def settle(self, lab: Lab, experiment: Experiment) -> None:
-        self._agents.settle(lab, experiment)
+        with suppress(Unreachable):  # the next command does
+            if run := self._run(lab, experiment.id):
+                run.machine.settle(lab, experiment, run, lambda: settings_of(lab, experiment.registration))
 
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
-        tell_to_listen(lab.run_dir(experiment.id))
+        if run := self._run(lab, experiment.id):
+            run.machine.nudge(run)
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
-        return run_folder.log(lab.run_dir(experiment.id), start)
+        run = self._run(lab, experiment.id)
+        return run.machine.log(run, start) if run else None
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
-        run_dir = lab.run_dir(experiment.id)
-        found = local.live(run_dir, experiment)
-        if found is None or experiment.state.finished:
-            return found
+        run = self._run(lab, experiment.id)
+        if run is None or experiment.state.finished:
+            return Live() if run and lab.run_dir(experiment.id).exists() else None
+        try:
+            found = run.machine.look(lab, run, asks=False)
+        except Unreachable:
+            return None
+        if found is None:
+            return None
         if experiment.state is State.RUNNING:
-            return replace(found, waits=crew.waits(run_dir))
-        head = self._head(lab, experiment.id)
-        waited = head.waited(experiment)
-        mine = (job for job in self._queue.known() if job.name == head.name)
-        return replace(found, waits=next((heads.told(job, waited=waited) for job in mine), ""))
+            rate, workers = found["progress"] or (None, None)
+            return Live(rate, workers, found["workers"])
+        return Live(waits=reaching.told(experiment, found) if found.get("job") else "")
 
-    def _build(self, lab: Lab, registration: Registration) -> local.Build:
-        """Environments are built in jobs: here it is written down which."""
-        needed, run_dir = settings_of(lab, registration), lab.run_dir(registration.id)
+    def _machine(self, needed: Wanted, stack: str) -> Machine:  # noqa: ARG002
+        return self._near
 
-        def describe(environment: Environment, say: Say) -> None:  # noqa: ARG001
-            environments.describe(lab, environment, needed, run_dir)
+    def _machine_of(self, lab: Lab, experiment_id: str) -> Machine:
+        """Of one that the database has lost, the machine that this one is."""
+        with lab.database() as database:
+            found = database.experiment(experiment_id)
+        if found is None:
+            return self._near
+        return self._machine(settings_of(lab, found.registration), stack_of(found.registration))
 
-        return describe
-
-    def _head(self, lab: Lab, experiment_id: str) -> Head:
-        run_dir = lab.run_dir(experiment_id)
-        return self._heads.setdefault(experiment_id, Head(run_dir, experiment_id, self._queue))
+    def _run(self, lab: Lab, experiment_id: str) -> Run | None:
+        """What this process knows of a run that was made ready."""
+        if experiment_id not in self._runs:
+            machine = self._machine_of(lab, experiment_id)
+            folder = machine.folder(lab, experiment_id)
+            if folder is None:
+                return None
+            self._runs[experiment_id] = Run(machine, folder, experiment_id)
+        return self._runs[experiment_id]
 
 
 def settings_of(lab: Lab, registration: Registration) -> Wanted:
@@ -158,21 +170,9 @@ def settings_of(lab: Lab, registration: Registration) -> Wanted:
     return wanted(own, of_place, account=funding.slurm_account if funding else "")
 
 
-def place_run_dir(lab: Lab, registration: Registration) -> None:
-    """Have the run's folder lie in the place's `work_dir`, if it has one, and a link to it in the lab's."""
-    work_dir = os.path.expandvars(settings_of(lab, registration).work_dir)
-    here = lab.run_dir(registration.id)
-    if not work_dir or (here.is_dir() and not here.is_symlink()):
-        return
-    there = Path(work_dir).expanduser() / "runs" / registration.id
-    there.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not here.is_symlink():
-        here.parent.mkdir(parents=True, exist_ok=True)
-        here.symlink_to(there)
-
-
-def _news(head: Head, said: str) -> str:
-    return head.news(said, lambda: said) if said else ""
+def stack_of(registration: Registration) -> str:
+    """The stack that describes the place: the experiment's own, or that of a persistent one."""
+    return registration.stack if registration.cluster == "slurm" else registration.cluster
 
 
 PLACE = Slurm()

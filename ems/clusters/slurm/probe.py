@@ -1,4 +1,7 @@
-"""What a job of `ems up` of a Slurm machine finds out on a node: `python -m ems.clusters.slurm.probe ROOT ANSWER`."""
+"""What a job of `ems up` of a Slurm machine finds out on a node: `python -m ems.clusters.slurm.probe FOLDER`.
+
+FOLDER has `agent.json`, as the folder of a run has it, and gets the answer.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,32 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
-from ems import lab as laboratory
+from ems import databases, stores
 from ems.base import aside
 from ems.base.errors import EmsError
+from ems.clusters.slurm.survey import ANSWER
 from ems.databases import ClusterRow
-from ems.lab import Lab
+from ems.node.agent.config import AgentConfig
 
 
-def main(root: Path, answer: Path) -> None:
-    """Write what was found into the file `answer`, as JSON."""
-    lab = laboratory.read(root)
+def main(folder: Path) -> None:
+    """Write what was found, as JSON."""
+    config = AgentConfig.read(folder)
     found = {
-        "database": _reached(lambda: _ask_database(lab)),
-        "store": _reached(lambda: lab.store().require()),
+        "database": _reached(lambda: _ask_database(config)),
+        "store": _reached(lambda: stores.connect(config.store, Path(config.root)).require()),
         "node": platform.node(),
         "cores": os.cpu_count(),
         "time": time.time(),
     }
-    aside.write(answer, json.dumps(found))
+    aside.write(folder / ANSWER, json.dumps(found))
 
 
-def _ask_database(lab: Lab) -> None:
-    with lab.database() as database:
+def _ask_database(config: AgentConfig) -> None:
+    with closing(databases.connect(config.database, Path(config.root))) as database:
         database.record(ClusterRow, "none")
 
 
@@ -44,4 +49,4 @@ def _reached(ask: Callable[[], None]) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(Path(sys.argv[1]))

@@ -51,6 +51,11 @@ class QueuedJob:
     restarts: int
     name: str
 
+    @property
+    def is_held_for_maintenance(self) -> bool:
+        """Whether it would reach into a maintenance that is announced."""
+        return "ReqNodeNotAvail" in self.reason or self.reason == "Reservation"
+
 
 def variables() -> dict[str, str]:
     """The variables of this process without those of a job that surrounds it, which would change what is submitted."""
@@ -91,7 +96,7 @@ class Queue:
         return places.get(job.id)
 
     def _asked(self, file: Path, oldest_s: float, ask: Callable[[], Answer]) -> tuple[float, Answer]:
-        with self._lock, _turn(file.with_suffix(".asking")):
+        with self._lock, turn(file.with_suffix(".asking")):
             if found := self._shared(file, oldest_s):
                 return found
             self.asked += 1
@@ -115,8 +120,8 @@ def _slurm() -> str:
 
 
 @contextmanager
-def _turn(marker: Path) -> Iterator[None]:
-    """One process asks at a time, on whichever node. A killed one is waited for as long as it may take."""
+def turn(marker: Path) -> Iterator[None]:
+    """One process at a time, on whichever node. A killed one is waited for as long as it may take."""
     marker.parent.mkdir(parents=True, exist_ok=True)
     give_up_at = time.monotonic() + 2 * COMMAND_S
     while not _mine(marker) and time.monotonic() < give_up_at:

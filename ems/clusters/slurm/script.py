@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ems.clusters.slurm.settings import Wanted
+from ems.clusters.slurm.wanted import Wanted
 
 LEAVE_S = 60  # before its time limit, in which a worker finishes what it computes
 FLUSH_S = 120  # before its time limit, in which a head stores what it has; of a short one, a part of it

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import pwd
 import re
-import shlex
 import shutil
-import sys
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,16 +16,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
-
 from ems.base import aside, filesystems
 from ems.base.errors import EmsError, UserError
-from ems.base.messages import Say, nearest
+from ems.base.messages import nearest
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import heads, modules, queue, script
-from ems.clusters.slurm.settings import Wanted
-from ems.lab import Lab
+from ems.clusters.slurm.wanted import Wanted
+from ems.node.environments.ready import FAILED
 
+ANSWER = "answer.json"  # in the folder of a probe
 PROBE_S = 60.0  # a job that waits longer says nothing, and nothing is wrong
 LOOK_S = 0.5
 SKEWED_S = 5.0
@@ -64,13 +62,11 @@ def hours(limit: str) -> float | None:
     return 24 * int(days or 0) + h + m / 60 + s / 3600
 
 
-def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
+def survey(wanted: Wanted, work_dir: Path) -> dict[str, Any]:
     """What was found, as JSON. UserError for settings that this machine refuses, EmsError where Slurm does not answer.
 
-    Makes the work folder, and the lab's store. Whether nodes reach that and the database is asked by a job, which may
-    take a minute.
+    Makes the work folder.
     """
-    say("asking Slurm")
     try:
         version = queue.run("sinfo", "--version").split()[-1]
         partitions = _partitions()
@@ -81,19 +77,15 @@ def survey(lab: Lab, wanted: Wanted, say: Say) -> dict[str, Any]:
     accounts = _accounts()
     _refuse(wanted, partitions, accounts, "ems:cluster")
     modules.refuse(wanted.modules, "ems:cluster")
-    work_dir = Path(os.path.expandvars(wanted.work_dir)).expanduser() if wanted.work_dir else lab.work_dir / "runs"
-    found = {
+    return {
         "slurm": version,
         "partitions": [vars(each) for each in partitions],
         "accounts": accounts,
         "work_dir": _folder(work_dir),
-        "python": sys.version.split()[0],
+        "python": platform.python_version(),
         "uv": bool(shutil.which("uv")),
         "modules": "LMOD_CMD" in os.environ or "MODULESHOME" in os.environ,
     }
-    lab.make_store_ready()
-    say("asking a compute node, by a job of its own")
-    return {**found, **_probe(lab, work_dir, wanted)}
 
 
 def _partitions() -> list[Partition]:
@@ -111,7 +103,7 @@ def _accounts() -> list[str] | None:
 
 
 def _user() -> str:
-    return psutil.Process().username()
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def refuse(wanted: Wanted, *, joined: bool) -> None:
@@ -179,16 +171,16 @@ def _folder(folder: Path) -> Mapping[str, Any]:
     }
 
 
-def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
-    """What a job says of its node; what it could not say within PROBE_S is not known yet."""
-    answer = work_dir / f"probe-{uuid.uuid4().hex[:12]}.json"
-    file = answer.with_suffix(".sh")
-    command = shlex.join([sys.executable, "-m", "ems.clusters.slurm.probe", str(lab.root), str(answer)])
-    aside.write(file, script.probe(command, wanted))
-    name = f"ems-{answer.stem}"
+def probe(wanted: Wanted, folder: Path, command: str) -> Mapping[str, Any]:
+    """What a job says of its node; what it could not say within PROBE_S is not known yet.
+
+    `command`: of the shell, which leaves its answer in `folder` (`ems.clusters.slurm.probe`); that is removed.
+    """
+    name, file = f"ems-{folder.name}", folder / "probe.sh"
     try:
-        queue.submit(file, script.probe_options(name, answer.with_suffix(".log"), wanted))
-        return _waited(answer) or _unknown("the job that asks for it waits in the queue")
+        aside.write(file, script.probe(command, wanted))
+        queue.submit(file, script.probe_options(name, folder / "agent.log", wanted))
+        return _waited(folder) or _unknown("the job that asks for it waits in the queue, or has only just begun")
     except CommandFailed as error:
         if not (heads.is_unanswered(error) or heads.why_later(error)):
             raise heads.refused(error) from error
@@ -196,17 +188,18 @@ def _probe(lab: Lab, work_dir: Path, wanted: Wanted) -> Mapping[str, Any]:
     finally:
         with suppress(CommandFailed):
             queue.cancel([name])
-        for left in (answer, file, answer.with_suffix(".log")):
-            left.unlink(missing_ok=True)
+        aside.remove(folder)
 
 
 def _unknown(why: str) -> Mapping[str, Any]:
     return dict.fromkeys(("database", "store"), f"not known yet: {why}")
 
 
-def _waited(answer: Path) -> Mapping[str, Any] | None:
-    give_up_at = time.monotonic() + PROBE_S
+def _waited(folder: Path) -> Mapping[str, Any] | None:
+    answer, failed, give_up_at = folder / ANSWER, folder / FAILED, time.monotonic() + PROBE_S
     while time.monotonic() < give_up_at:
+        if failed.exists():
+            return _unknown(failed.read_text(encoding="utf-8"))
         if answer.exists():
             said: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
             skew_s = round(said.pop("time") - time.time(), 1)

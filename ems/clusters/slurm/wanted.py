@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+FILE = "slurm.json"  # in the run's folder: what holds for its head
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -31,6 +33,12 @@ class Wanted:
     local_scratch: str
     usd_per_core_hour: float
     sbatch: tuple[str, ...]
+
+    @staticmethod
+    def of(said: Mapping[str, Any]) -> Wanted:
+        """From JSON of its `asdict`."""
+        listed = {key: tuple(value) for key, value in said.items() if isinstance(value, list)}
+        return Wanted(**{**said, **listed})
 
     @property
     def processes_of_head(self) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -27,7 +26,7 @@ from ems.node.agent.attempt import Attempt
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.courier import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from ems.node.agent.crew import Crew
-from ems.node.agent.endings import seconds_left
+from ems.node.agent.endings import GOES_ON, seconds_left
 from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
@@ -35,7 +34,6 @@ from ems.node.agent.unpack import verify
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
-GOES_ON = os.EX_TEMPFAIL
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 

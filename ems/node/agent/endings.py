@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from ems.databases import Claim, Database, Outcome, State
+
+GOES_ON = os.EX_TEMPFAIL  # exit code of an agent whose run is not over, as it was told to stop
 
 
 def seconds_left(claim: Claim, database: Database) -> float:
