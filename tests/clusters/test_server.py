@@ -27,7 +27,7 @@ from ems.node.environments.ready import CODE
 from tests.clusters.slurm_server import environments
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import ROWS, PlaceContract
+from tests.place_contract import ROWS, STARTS, PlaceContract
 from tests.processes import eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -73,10 +73,10 @@ class TestServer(PlaceContract):
         pid = int((self.there(lab, experiment) / "boot.lock").read_text())
         os.kill(pid, signal.SIGKILL)
 
-    spoilt = "spool-5"
+    spoilt = f"spool-{STARTS}"
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 6):
+        for attempt in range(1, 1 + STARTS):
             (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:

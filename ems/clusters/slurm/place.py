@@ -19,8 +19,6 @@ from ems.clusters.slurm.wanted import Wanted, wanted
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
 
-MOST_SUBMITTED = 5  # jobs that ended without a result, until a person has to look
-
 
 class Slurm(Place):
     """A run is led by a job of its own, the head, in which the agent works."""
@@ -94,7 +92,7 @@ class Slurm(Place):
             run.submitted = 0
         if run.submitted and found["failed"]:
             raise ProvenanceError(found["failed"])
-        if run.submitted >= MOST_SUBMITTED:
+        if run.submitted >= local.MOST_STARTS:
             log = run.machine.where(run.folder / "agent.log")
             raise local.in_vain(run.submitted, found["said"], log, experiment)
         last, needed = found["number"], settings_of(lab, experiment.registration)
