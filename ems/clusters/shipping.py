@@ -25,13 +25,20 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 EMS = Path(__file__).parents[1]
 
 
-def order(environment: Environment, *, archives: str, scratch: str, code: str, modules: tuple[str, ...] = ()) -> Order:
-    """What an agent's machine is told of its environments; `environment`: the experiment's. The rest as of Order."""
+def order(
+    environment: Environment | None, *, archives: str, scratch: str, code: str, modules: tuple[str, ...] = ()
+) -> Order:
+    """What an agent's machine is told of its environments. The rest as of Order.
+
+    `environment`: the experiment's; None: there is none, but EMS's own.
+    """
     import uv  # which agents do without
 
     return Order(
         agents=own(),
-        experiment=Recipe(environment.name, environment.built, environment.python, environment.lock),
+        experiment=Recipe(environment.name, environment.built, environment.python, environment.lock)
+        if environment
+        else own(),
         archives=archives,
         scratch=scratch,
         code=code,

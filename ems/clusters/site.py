@@ -8,7 +8,7 @@ import shlex
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ems.base.errors import EmsError, Unreachable, UserError
 from ems.clusters.here import Here
 from ems.clusters.openssh import COMMAND_S, Host
+from ems.node.agent.config import AgentConfig
 from ems.node.run_folder import LOG_BYTES
 
 PATIENT_S = 120.0
@@ -97,12 +98,16 @@ class Site:
     @cached_property
     def about(self) -> About:
         """What it has. UserError without a Python for EMS; Unreachable."""
-        said = self._done("to say what it has", LOOK, timeout_s=PATIENT_S).decode(errors="replace").splitlines()
-        home, python, uv, system, cores, memory_kb, clock = said[-7:]
+        said = self._done("to say what it has", self._in_shell(LOOK), timeout_s=PATIENT_S)
+        home, python, uv, system, cores, memory_kb, clock = said.decode(errors="replace").splitlines()[-7:]
         if not python:
             hint = "Install one of them there: Python 3.11 or newer, or `uv`, which brings Pythons of its own."
             raise UserError(f"{self.host.name} has neither Python 3.11 nor `uv`.", hint)
         return About(home, python, uv, system, int(cores or 1), int(memory_kb or 0) * 1024e-9, int(clock))
+
+    def _in_shell(self, script: str) -> str:
+        """A script of `sh` as it runs there, with what it is to find of Python, `uv` and variables."""
+        return script
 
     @property
     def folder(self) -> PurePosixPath:
@@ -168,6 +173,17 @@ class Site:
             raise EmsError(f"{self.host.name} refused {what}: {said}", hint)
         return answer.out
 
+    def carried(self, config: AgentConfig, *, again: bool) -> AgentConfig:
+        """Have the code and the inputs of a run there: what its agent there is told. The rest as of `bring`."""
+        bundle, files = Path(config.bundle), {name: Path(file) for name, file in config.inputs.items()}
+        there = self.folder / "bundles" / bundle.name
+        inputs = {name: self.folder / "inputs" / file.name for name, file in files.items()}
+        self.bring(bundle, there, again=again)
+        for name, file in files.items():
+            self.bring(file, inputs[name], again=again)
+        root, paths = str(self.folder), {name: str(file) for name, file in inputs.items()}
+        return replace(config, root=root, bundle=str(there), inputs=paths)
+
     def log(self, run_dir: PurePosixPath, start: int) -> bytes | None:
         """As `Place.log`, of a run's folder there."""
         file, begin = shlex.quote(str(run_dir / "job.log")), f"+{start + 1}" if start >= 0 else str(-start)
@@ -191,9 +207,12 @@ class Site:
         script = f"{TOOLS}\n[ -f {file} ] || {{ echo '{{}}'; exit; }}\n"
         script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ask)} {file}"
         given = json.dumps(question).encode()
-        found: dict[str, Any] = json.loads(self._done(f"to {question['ask']}", script, given, timeout_s=PATIENT_S))
+        found: dict[str, Any] = json.loads(
+            self._done(f"to {question['ask']}", self._in_shell(script), given, timeout_s=PATIENT_S)
+        )
         if "refused" in found:
-            raise EmsError(f"{self.host.name}: {found['refused']}", found["hint"])
+            kind = UserError if found.get("of_user") else EmsError
+            raise kind(f"{self.host.name}: {found['refused']}", found["hint"])
         return found
 
 

@@ -17,7 +17,7 @@ from ems.base import filesystems
 from ems.base.errors import DatabaseError, EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import Say, counted, show, some
 from ems.databases import Experiment, Registration
-from ems.engine.where import Where, where_of
+from ems.engine.where import Where, is_by_ssh, where_of
 from ems.lab import Lab, imports
 from ems.lab.stacks import StackFiles, locating
 from ems.provenance import code as provenance
@@ -271,16 +271,21 @@ def require_store(stacks: StackFiles, stack: str) -> None:
     cannot be written."""
     described = stacks.spec(stack)
     if isinstance(described, ExperimentSpec):
-        _refuse_own_folder(stacks.lab, where_of(stacks, stack, described))
+        where = where_of(stacks, stack, described)
+        shares = where.place.shares_files and not is_by_ssh(stacks, stack, described)
+        _refuse_own_folder(stacks.lab, where, shares=shares)
         stacks.lab.make_store_ready()
 
 
-def _refuse_own_folder(lab: Lab, where: Where) -> None:
-    """UserError if other machines are to store into a folder of this one. The file system of the lab's own they see."""
+def _refuse_own_folder(lab: Lab, where: Where, *, shares: bool) -> None:
+    """UserError if other machines are to store into a folder of this one.
+
+    `shares`: whether they see the file system of the lab's own folder.
+    """
     folder = lab.store().folder
     if folder is None or not where.place.needs_server:
         return
-    if not where.place.shares_files:
+    if not shares:
         raise UserError(
             f"ems:store is {lab.store_url}, a folder, which machines of kind {where.kind} do not see.",
             "Name a store that they reach as ems:store in Pulumi.yaml: gs://BUCKET/PREFIX or s3://BUCKET/PREFIX.",

@@ -19,6 +19,12 @@ class Where(NamedTuple):
     place: Place
 
 
+def is_by_ssh(stacks: StackFiles, stack: str, described: ExperimentSpec | ClusterSpec) -> bool:
+    """Whether the place is reached by SSH alone. UserError as of `clusters.host`."""
+    named = described.cluster.stack if isinstance(described, ExperimentSpec) else None
+    return clusters.host(stacks.places()[named] if named else described, named or stack) is not None
+
+
 def where_of(stacks: StackFiles, stack: str, described: ExperimentSpec | ClusterSpec) -> Where:
     """StackFileError if an experiment names a stack that is not a place."""
     if isinstance(described, ClusterSpec):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ems.base import aside
@@ -81,17 +81,8 @@ class Server(Place):
         (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
         config, share = AgentConfig.read(run_dir), share_of(site, registration)
-        bundle, files = Path(config.bundle), {name: Path(file) for name, file in config.inputs.items()}
-        site.bring(bundle, site.folder / "bundles" / bundle.name, again=again)
-        for file in files.values():
-            site.bring(file, site.folder / "inputs" / file.name, again=again)
-        replace(
-            config,
-            root=str(site.folder),
-            bundle=str(site.folder / "bundles" / bundle.name),
-            inputs={name: str(site.folder / "inputs" / file.name) for name, file in files.items()},
-            workers=site.wanted.workers or max(1, share.cores // _threads(registration)),
-        ).write(run_dir / THERE)
+        workers = site.wanted.workers or max(1, share.cores // _threads(registration))
+        replace(site.carried(config, again=again), workers=workers).write(run_dir / THERE)
         said = hosted.write(run_dir / THERE, site.machine, share)
         for file in (run_dir / CODE, run_dir / ORDER, said, run_dir / THERE / "agent.json"):
             if file.exists():

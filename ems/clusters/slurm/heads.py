@@ -191,7 +191,10 @@ def _last_line(error: CommandFailed) -> str:
 def refused(error: CommandFailed, what: str = "the job") -> EmsError:
     """What people should read where Slurm refuses a job."""
     if error.code == NOT_FOUND:
-        return UserError("There is no `sbatch` here.", "Run EMS where Slurm's commands are, as on a login node.")
+        return UserError(
+            "There is no `sbatch` here.",
+            "Run EMS where Slurm's commands are, as on a login node, or name one as `host`.",
+        )
     hint = "Correct `cluster:` of the stack file, or that of its place; what Slurm has: sinfo, sacctmgr show assoc"
     return UserError(f"Slurm refuses {what}: {error.stderr.strip()}", hint)
 

@@ -11,10 +11,13 @@ from typing import Any
 from ems.base.errors import ProvenanceError, Unreachable
 from ems.base.messages import Say, quiet
 from ems.clusters import Live, Place, local
+from ems.clusters.openssh import Host
 from ems.clusters.slurm import machine as reaching
+from ems.clusters.slurm.far import Far
 from ems.clusters.slurm.machine import Found, Machine, Run
 from ems.clusters.slurm.near import Near
 from ems.clusters.slurm.queue import Queue
+from ems.clusters.slurm.site import reached
 from ems.clusters.slurm.wanted import Wanted, wanted
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
@@ -29,6 +32,11 @@ class Slurm(Place):
         self._runs: dict[str, Run] = {}
         self._queue = Queue()
         self._near = Near(self._queue)
+        self._far: dict[object, Far] = {}
+
+    def host(self, settings: Mapping[str, Any], login: str) -> Host | None:
+        needed = wanted(settings)
+        return Host(needed.host, login, unattended=needed.unattended) if needed.is_far else None
 
     def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:
         needed = wanted(settings)
@@ -136,8 +144,13 @@ class Slurm(Place):
             return Live(rate, workers, found["workers"])
         return Live(waits=reaching.told(experiment, found) if found.get("job") else "")
 
-    def _machine(self, needed: Wanted, stack: str) -> Machine:  # noqa: ARG002
-        return self._near
+    def _machine(self, needed: Wanted, stack: str) -> Machine:
+        if not needed.is_far:
+            return self._near
+        key = (reached(needed), needed.modules, stack)
+        if key not in self._far:
+            self._far[key] = Far(needed, login_command(stack))
+        return self._far[key]
 
     def _machine_of(self, lab: Lab, experiment_id: str) -> Machine:
         """Of one that the database has lost, the machine that this one is."""
@@ -171,6 +184,11 @@ def settings_of(lab: Lab, registration: Registration) -> Wanted:
 def stack_of(registration: Registration) -> str:
     """The stack that describes the place: the experiment's own, or that of a persistent one."""
     return registration.stack if registration.cluster == "slurm" else registration.cluster
+
+
+def login_command(stack: str) -> str:
+    """By which a person connects to the place that this stack describes."""
+    return f"ems login {stack}"
 
 
 PLACE = Slurm()

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ems.base.messages import show
+from ems.clusters.by_ssh import BySsh, Login
 from ems.stack import checks
 from ems.stack.checks import Checked, one_line
 from ems.stack.models import Title, Workers
@@ -49,8 +50,14 @@ class HeadSettings(Strict):
     )
 
 
-class Settings(Strict):
+class Settings(BySsh):
     """The keys of a Slurm machine."""
+
+    login: Login | None = Field(
+        None,
+        description="How one logs in to `host`: by a `person`, for whose password or second factor `ems login` asks, "
+        "or `unattended`, by a key or Kerberos; left out: person.",
+    )
 
     partition: Words | None = Field(
         None, description="Partitions in which jobs may run, as [normal, owners]; left out: Slurm's default."
@@ -75,7 +82,9 @@ class Settings(Strict):
         None, description="Modules that are loaded (`module load`), with their versions, as [uv, python/3.12]."
     )
     work_dir: Title | None = Field(
-        None, description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own."
+        None,
+        description="Folder on the shared file system for runs, as $SCRATCH/ems; left out: the lab's own; with `host`: "
+        "ems, in the home folder there.",
     )
     environments_dir: Title | None = Field(
         None,

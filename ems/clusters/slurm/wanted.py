@@ -33,6 +33,14 @@ class Wanted:
     local_scratch: str
     usd_per_core_hour: float
     sbatch: tuple[str, ...]
+    host: str = ""
+    unattended: bool = False
+    is_here: bool = False
+
+    @property
+    def is_far(self) -> bool:
+        """Whether the machine is reached by SSH; where a runner works, that is it."""
+        return bool(self.host) and not self.is_here
 
     @staticmethod
     def of(said: Mapping[str, Any]) -> Wanted:
@@ -80,5 +88,8 @@ def wanted(*said: Mapping[str, Any], account: str = "") -> Wanted:
         local_scratch=first("local_scratch", ""),
         usd_per_core_hour=first("usd_per_core_hour", 0.0),
         sbatch=tuple(first("sbatch", ())),
+        host=first("host", ""),
+        unattended=first("login", "person") == "unattended",
+        is_here=first("reach", None) is not None,
     )
     return replace(found, processes_per_job=max(1, min(found.processes_per_job, found.workers_elsewhere)))

@@ -1,0 +1,213 @@
+"""A Slurm machine that is reached by SSH: a real sshd before a real Slurm, and a user who has both only there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ems.base.errors import UserError
+from ems.base.messages import quiet
+from ems.clusters.openssh import Host, NotConnected
+from ems.clusters.slurm.far import SENT
+from ems.clusters.slurm.heads import Head
+from ems.clusters.slurm.machine import Run
+from ems.clusters.slurm.place import Slurm
+from ems.clusters.slurm.queue import Queue
+from ems.databases import ClusterRow, Experiment, State
+from ems.lab import Lab
+from ems.node.agent.config import AgentConfig
+from tests.clusters.slurm_server import SlurmServer, environments, lying, slurm
+from tests.clusters.ssh_server import SshServer, client, started
+from tests.conftest import registered
+from tests.databases.servers import PostgresqlServer
+from tests.place_contract import ROWS, PlaceContract
+from tests.processes import eventually, having
+
+__all__ = ["slurm"]
+pytestmark = pytest.mark.xdist_group("slurm")
+
+PROFILE = """\
+export SLURM_CONF={conf}
+export SCRATCH="$HOME/scratch" PATH="$HOME/programs:$PATH"
+echo "Welcome. Quota: 3 % used."
+read -r answer
+"""
+
+
+def log_in(server: SshServer, slurm: SlurmServer) -> None:
+    """Have Slurm know the user, whose login shells find it."""
+    said = PROFILE.format(conf=slurm.variables["SLURM_CONF"])
+    (server.home / ".bash_profile").write_text(said)
+    (server.home / "programs").mkdir()
+    slurm.run("sacctmgr", "-iQ", "add", "user", server.user, "account=grant")
+
+
+def lie(server: SshServer, name: str, text: str) -> Path:
+    """Put a command that lies before the true one there; its file."""
+    file = server.home / "programs" / name
+    file.write_text(lying(name, text))
+    file.chmod(0o755)
+    return file
+
+
+@pytest.fixture(scope="module")
+def shared(slurm: SlurmServer) -> Iterator[SshServer]:
+    with started() as server:
+        log_in(server, slurm)
+        yield server
+
+
+def describe(here: Lab, server: SshServer, **more: object) -> None:
+    """Have the place that `registered` experiments name be the Slurm there."""
+    settings = {"host": server.name, "login": "unattended", "work_dir": "$SCRATCH/ems", **environments(), **more}
+    with here.database() as database:
+        database.create()
+        database.upsert(ClusterRow("laptop", "slurm", json.dumps(settings)))
+
+
+class TestSlurmBySsh(PlaceContract):
+    @pytest.fixture
+    def here(self, here: Lab, postgresql_server: PostgresqlServer) -> Iterator[Lab]:
+        with postgresql_server.database() as name:
+            yield dataclasses.replace(here, database_url=postgresql_server.url(name))
+
+    @pytest.fixture
+    def server(self, shared: SshServer, slurm: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+        monkeypatch.setenv("PATH", client(shared)["PATH"])
+        yield shared
+        slurm.tried("scancel", "--full", "-u", shared.user)
+        shared.kill_all()
+        Host(shared.name, "", unattended=True).log_out()
+        for folder in (shared.home / "scratch", shared.home / ".cache/ems"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @pytest.fixture
+    def place(self, here: Lab, server: SshServer) -> Slurm:
+        describe(here, server)
+        return Slurm()
+
+    def there(self, lab: Lab, experiment: Experiment) -> Path:
+        return Path((lab.run_dir(experiment.id) / SENT).read_text())
+
+    def kill(self, lab: Lab, experiment: Experiment) -> None:
+        agents = having(experiment.id, having("ems.clusters.slurm.head", psutil.process_iter()))
+        agents = [agent for agent in agents if agent.name().startswith("python")]
+        assert agents
+        for agent in agents:
+            agent.kill()
+
+    spoilt = "spool-5"
+
+    def spoil(self, lab: Lab, experiment: Experiment) -> None:
+        for attempt in range(1, 6):
+            (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
+
+    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
+        run_dir = self.there(lab, experiment)
+        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
+        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
+
+    def submitted(self, lab: Lab, experiment: Experiment) -> int:
+        last = Head(self.there(lab, experiment), experiment.id, Queue()).last()
+        return last.number if last else 0
+
+    # The connection
+
+    def test_a_submission_whose_connection_is_cut_is_not_repeated(self, place, here, server, slurm):
+        experiment = self.prepared(place, here)
+        begun = server.home / "begun"
+        slow = lie(server, "sbatch", f'echo >> {shlex.quote(str(begun))}; sleep 2; REAL "$@"')
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(place.ensure_running, here, experiment)
+            eventually(begun.exists)
+            server.cut()
+            asking.result()
+        slow.unlink()
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.rows_stored, self.submitted(here, experiment)) == (State.SUCCEEDED, ROWS, 1)
+        assert begun.read_text() == "\n"
+
+    def test_another_command_finds_the_job_that_a_killed_one_submitted(self, place, here, server):
+        experiment = self.prepared(place, here, wait_s=2)
+        place.ensure_running(here, experiment)
+        assert self.submitted(here, experiment) == 1
+        shutil.rmtree(here.run_dir(experiment.id))  # as from another laptop
+        ended = self.finish(Slurm(), here, experiment)
+        assert (ended.state, ended.attempt, self.submitted(here, experiment)) == (State.SUCCEEDED, 1, 1)
+
+    def test_while_nobody_is_logged_in_nothing_tries_and_the_way_is_named(self, place, here, server):
+        experiment = self.prepared(place, here, wait_s=4)
+        self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
+        Host(server.name, "", unattended=True).log_out()
+        describe(here, server, login="person")
+        away, before = Slurm(), server.attempts
+        assert away.live(here, experiment) is None
+        away.nudge(here, experiment)
+        for ask in (away.log, lambda *_: away.prepare(here, experiment.registration, quiet)):
+            with pytest.raises(NotConnected) as caught:
+                ask(here, experiment, 0)
+            assert caught.value.hint == "Log in: ems login laptop"
+        waiting = dataclasses.replace(experiment, state=State.QUEUED)
+        assert "Log in: ems login laptop" in away.ensure_running(here, waiting)
+        ended = self.finish(away, here, experiment)
+        assert (ended.state, ended.rows_stored, server.attempts) == (State.SUCCEEDED, ROWS, before)
+
+    def test_one_command_looks_at_all_runs(self, place, here, server, monkeypatch):
+        experiment = self.prepared(place, here)
+        sent = here.run_dir(experiment.id)
+        for number in range(50):
+            shutil.copytree(sent, sent.with_name(f"run-{number}"))
+            (sent.with_name(f"run-{number}") / SENT).write_text(
+                str(self.there(here, experiment).with_name(f"{number}"))
+            )
+        asked = []
+        monkeypatch.setattr(Host, "run", lambda *words, real=Host.run, **more: asked.append(1) or real(*words, **more))
+        place = Slurm()
+        place.live(here, experiment)
+        before, began = len(asked), time.monotonic()
+        far = place._run(here, experiment.id).machine
+        for number in range(50):
+            id = f"run-{number}"
+            far.look(here, Run(far, far.folder(here, id), id), asks=False)
+        assert len(asked) == before and time.monotonic() - began < 2
+
+    # What is found there
+
+    def test_what_is_found_of_the_machine_is_what_its_login_node_sees(self, place, here, server):
+        settings = {"host": server.name, "login": "unattended", "work_dir": "$SCRATCH/ems", **environments()}
+        said: list[str] = []
+        found = place.survey(here, "sherlock", settings, said.append)
+        assert found["slurm"].startswith("2") and found["database"] == "reached from a compute node", found
+        assert found["work_dir"]["path"] == str(server.home / "scratch/ems")
+        assert found["accounts"] == ["grant"] and "normal" in [each["name"] for each in found["partitions"]]
+        assert not list((server.home / "scratch/ems").glob("probe-*"))
+        for wrong, said_of_it in [
+            ({"partition": ["norml"]}, "ems:cluster.partition is 'norml', .* did you mean normal"),
+            ({"account": "other"}, f"which {server.user} may not charge"),
+            ({"work_dir": "$NOWHERE/ems"}, "has a variable that .* does not have"),
+        ]:
+            with pytest.raises(UserError, match=said_of_it):
+                place.survey(here, "sherlock", {**settings, **wrong}, quiet)
+
+    def test_what_slurm_would_not_take_is_refused_before_anything_is_registered(self, place, here, server):
+        describe(here, server, qos="nope")
+        with pytest.raises(UserError, match=r"(?s)Slurm refuses the job of the head: .*Invalid qos"):
+            place.refuse(here, registered(here).registration)
+
+    def test_without_slurm_there_it_says_so(self, place, here, server):
+        missing = lie(server, "sinfo", "exit 127")
+        try:
+            with pytest.raises(UserError, match=f"{server.name}: There is no `sbatch` here"):
+                place.survey(here, "s", {"host": server.name, "login": "unattended"}, quiet)
+        finally:
+            missing.unlink()
