@@ -120,7 +120,7 @@ def up(pulumi: Pulumi, stacks: StackFiles, stack: str, telling: Telling, wishes:
     if retry or before is None or not before.state.finished or rules.reopened_by(before, resolved.row):
         preflight.require_inputs(stacks, stack)
         preflight.require_sources(stacks, stack, resolved)
-        preflight.require_store(stacks, stack)
+        preflight.require_store(stacks, stack, telling.say)
     if before is None:
         _prepare_new(pulumi.lab, stacks, stack, resolved, telling)
     waiting = refuse if wishes.detach else _Follower(pulumi.lab, resolved.row.id, telling)

@@ -266,7 +266,7 @@ def refuse_settings(stacks: StackFiles, stack: str, resolved: Resolved) -> None:
         where_of(stacks, stack, described).place.refuse(stacks.lab, resolved.row)
 
 
-def require_store(stacks: StackFiles, stack: str) -> None:
+def require_store(stacks: StackFiles, stack: str, say: Say) -> None:
     """For an experiment that is to run: UserError if its machines do not reach the lab's store, StoreError if that
     cannot be written."""
     described = stacks.spec(stack)
@@ -274,7 +274,7 @@ def require_store(stacks: StackFiles, stack: str) -> None:
         where = where_of(stacks, stack, described)
         shares = where.place.shares_files and not is_by_ssh(stacks, stack, described)
         _refuse_own_folder(stacks.lab, where, shares=shares)
-        stacks.lab.make_store_ready()
+        stacks.lab.make_store_ready(say)
 
 
 def _refuse_own_folder(lab: Lab, where: Where, *, shares: bool) -> None:

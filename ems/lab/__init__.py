@@ -7,14 +7,16 @@ import re
 import shlex
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ems import databases, stores
-from ems.base.errors import Fault, NoTables, StackFileError, UserError
-from ems.base.messages import counted, nearest, show
+from ems.base.errors import Fault, NoTables, StackFileError, StoreUnavailable, UserError
+from ems.base.messages import Say, counted, nearest, quiet, show
+from ems.base.threads import Threads
 from ems.lab import project
 from ems.stack import yamlfile
 from ems.stack.keys import PROJECT_KEYS, dotted, placed
@@ -26,6 +28,7 @@ MOVED = {  # names that every lab's repository contains, as they were and as the
     "stacks/__main__.py": ("ems.program", "ems.engine.program"),
 }
 
+STORE_S, TOLD_S = 45.0, 3.0  # for the lab's store to answer, until somebody is told of it
 _ready_stores: set[tuple[Path, str]] = set()
 
 
@@ -120,12 +123,24 @@ class Lab:
         """The lab's store of files. Nothing is made or asked yet; UserError as of `database`."""
         return stores.connect(self.store_url, self.root)
 
-    def make_store_ready(self) -> None:
-        """Make sure, once in this process, that the store can be written and read. StoreError if not."""
+    def make_store_ready(self, say: Say = quiet) -> None:
+        """Make sure, once in this process, that the store can be written and read. StoreError if not.
+
+        StoreUnavailable after STORE_S also if it says nothing; `say` hears that it is waited for.
+        """
         known = (self.root, self.store_url)
-        if known not in _ready_stores:
-            self.store().make_ready()
-            _ready_stores.add(known)
+        if known in _ready_stores:
+            return
+        store = self.store()
+        ready = Threads().submit(store.make_ready)
+        if not wait([ready], TOLD_S).done:
+            say(f"waiting for the store {store.name}")
+        if not wait([ready], STORE_S).done:
+            raise StoreUnavailable(
+                f"{store.name} did not answer within {STORE_S:g} s.", "Is it reached from this machine? Then repeat it."
+            )
+        ready.result()
+        _ready_stores.add(known)
 
     @contextmanager
     def database(self) -> Iterator[databases.Database]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import socket
 import subprocess
 import uuid
 
 import pytest
 
 from ems import lab
-from ems.base.errors import NoTables, UserError
+from ems.base.errors import NoTables, StoreUnavailable, UserError
 
 ID = "d1b2a3c4-0000-4000-8000-000000000000"
 GOOD = f"name: study\nconfig:\n  ems:lab_id: {ID}\n"
@@ -124,3 +126,17 @@ def test_an_unknown_key_of_ems_is_never_passed_over(root):
     (root / "Pulumi.yaml").write_text(GOOD + "  ems:databse: sqlite:///other.db\n  aws:region: us-east-1\n")
     with pytest.raises(UserError, match=r":4: config.ems:databse: is not a key here: did you mean ems:database\?"):
         lab.find(root)
+
+
+def test_a_store_that_says_nothing_is_told_and_given_up(root, monkeypatch):
+    monkeypatch.setattr(lab, "TOLD_S", 0.1)
+    monkeypatch.setattr(lab, "STORE_S", 0.5)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "word")
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        here = dataclasses.replace(lab.read(root), store_url="s3://lab-store/files")
+        with pytest.raises(StoreUnavailable, match=r"s3://lab-store/files did not answer within 0.5 s"):
+            here.make_store_ready(said.append)
+    assert said == ["waiting for the store s3://lab-store/files"]
