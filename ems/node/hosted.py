@@ -6,14 +6,13 @@ import json
 import logging
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from ems.base import aside
 from ems.node import __main__ as node
 from ems.node import leases, memory
 from ems.node.agent.agent import Agent
-from ems.node.agent.config import AgentConfig
 from ems.node.leases import Machine, Share
 
 FILE = "share.json"  # in the run's folder
@@ -40,9 +39,7 @@ def agent(run_dir: Path, environment: Path) -> Agent:
         log.info("cores are counted, but not kept to: more are declared than this machine has")
     if memory_gb := said["share"]["memory_gb"]:
         memory.keep_to(memory_gb, log.warning)
-    config = AgentConfig.read(run_dir)
-    replace(config, variables={"CUDA_VISIBLE_DEVICES": ",".join(lease.gpus)}).write(run_dir)
-    return Agent(run_dir, environment=environment)
+    return Agent(run_dir, environment=environment, variables={"CUDA_VISIBLE_DEVICES": ",".join(lease.gpus)})
 
 
 if __name__ == "__main__":

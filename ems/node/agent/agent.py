@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar
 
 from ems.base.backoff import Backoff
@@ -41,13 +41,20 @@ T = TypeVar("T")
 class Agent:
     """One life of an agent. SIGTERM and SIGINT make it stop in order; SIGHUP, a closed terminal, does not."""
 
-    def __init__(self, run_dir: Path, crew: Crew | None = None, environment: Path | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        crew: Crew | None = None,
+        environment: Path | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """`crew`: has workers join a sweep from other machines, where the place has such.
 
-        `environment`: the folder of the experiment's, where that differs from machine to machine.
+        `environment`: the folder of the experiment's, where that differs from machine to machine. `variables`: of this
+        machine, that the job is to see.
         """
         self._dir, self._crew = run_dir.resolve(), crew
-        self._config = AgentConfig.read(self._dir)
+        self._config = replace(AgentConfig.read(self._dir), variables=variables)
         if environment:
             self._config = replace(self._config, environment=str(environment))
         self._stopping = False

@@ -146,7 +146,7 @@ class Attempt:
             return step()
         except Exception as error:  # whatever it is, the row must report it
             log.exception("The attempt failed")
-            return failed(explain(error), log_tail=self._log.tail())
+            return failed(explain(error, self._dir), log_tail=self._log.tail())
 
     def _make_ready(self) -> Outcome | None:
         """End what an earlier agent left behind; an outcome if there is a reason to stop."""

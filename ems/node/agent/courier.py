@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import platform
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable, EmsError, FencedOut
@@ -25,11 +27,11 @@ SOON_S = 0.5  # as often as views look
 log = logging.getLogger(__name__)
 
 
-def explain(error: Exception) -> str:
-    """What an experiment's row says about an error."""
+def explain(error: Exception, run_dir: Path) -> str:
+    """What an experiment's row says about an error of its agent, who works in `run_dir`."""
     if isinstance(error, EmsError):
         return str(error)
-    return f"EMS failed: {type(error).__name__}: {error}. See agent.log in the run's folder."
+    return f"EMS failed: {type(error).__name__}: {error}. See {run_dir / 'agent.log'} on {platform.node()}."
 
 
 class Courier(threading.Thread):
@@ -109,7 +111,7 @@ class Courier(threading.Thread):
             self.fenced = True
         except Exception as error:  # whatever it is, the row must report it
             log.exception("Storing failed")
-            self.failure = self.failure or explain(error)
+            self.failure = self.failure or explain(error, self._spools.own.folder.parent)
             self._failed_releases += self._outcome is not None
             return False
         return True
