@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
+from ems.base.backoff import Backoff
 from ems.base.errors import EmsError, Unreachable, UserError
+from ems.base.messages import Say
 from ems.clusters.here import Here
-from ems.clusters.openssh import COMMAND_S, Host
+from ems.clusters.openssh import COMMAND_S, Answer, Host, NotConnected
 from ems.node.agent.config import AgentConfig
 from ems.node.run_folder import LOG_BYTES
 
 PATIENT_S = 120.0
+AWAY_S = 180.0  # of a connection that was there
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
 SLOWEST = 500_000  # bytes a second, of a file that goes there
 DIGITS = 64  # of a SHA-256
 NO_LOG = 44
@@ -81,6 +86,9 @@ class Reached:
     is_here: bool
     work_dir: str
     environments_dir: str
+
+
+T = TypeVar("T")
 
 
 class Site:
@@ -164,13 +172,30 @@ class Site:
         said = SEND.format(folder=shlex.quote(str(there.parent)), part=part, final=shlex.quote(str(there)), size=size)
         self._done(f"the file {there}", f"mode={mode}\n{said}", file, timeout_s=_lasts_s(size))
 
+    def patiently(self, do: Callable[[], T], say: Say) -> T:
+        """What `do` gives, which may be repeated: after a cut, once there is a connection again, within AWAY_S.
+
+        A machine that has never answered is not waited for.
+        """
+        pauses, give_up_at = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S), 0.0
+        while True:
+            try:
+                return do()
+            except Unreachable as error:
+                has_answered = "about" in vars(self)
+                if isinstance(error, NotConnected) or not has_answered or 0 < give_up_at < time.monotonic():
+                    raise
+                if not give_up_at:
+                    say(f"waiting for a connection: {error.message}")
+                    give_up_at = time.monotonic() + AWAY_S
+            pauses.wait()
+
     def _done(self, what: str, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S) -> bytes:
         """What a script says there that may run twice. EmsError if it fails, with its last word on `what` it is for."""
         answer = self.host.run(script, payload, timeout_s=timeout_s, repeats=True)
         if answer.code:
-            said = (answer.err.strip().splitlines() or [f"exit code {answer.code}"])[-1]
             hint = "Is its disk full, or may you not write there? Another folder: `work_dir` of the place."
-            raise EmsError(f"{self.host.name} refused {what}: {said}", hint)
+            raise EmsError(f"{self.host.name} refused {what}: {_last_word(answer)}", hint)
         return answer.out
 
     def carried(self, config: AgentConfig, *, again: bool) -> AgentConfig:
@@ -185,11 +210,15 @@ class Site:
         return replace(config, root=root, bundle=str(there), inputs=paths)
 
     def log(self, run_dir: PurePosixPath, start: int) -> bytes | None:
-        """As `Place.log`, of a run's folder there."""
+        """As `Place.log`, of a run's folder there. EmsError if there is a log that cannot be read."""
         file, begin = shlex.quote(str(run_dir / "job.log")), f"+{start + 1}" if start >= 0 else str(-start)
         script = f"[ -e {file} ] || exit {NO_LOG}\ntail -c {begin} {file} | head -c {LOG_BYTES}"
         answer = self.host.run(script, repeats=True)
-        return None if answer.code == NO_LOG else answer.out
+        if answer.code == NO_LOG:
+            return None
+        if answer.code or answer.err:
+            raise EmsError(f"{self.host.name} does not give the job's log: {_last_word(answer)}", f"Look there: {file}")
+        return answer.out
 
     def nudge(self, run_dir: PurePosixPath) -> None:
         """As `Place.nudge`, of a run's folder there."""
@@ -219,3 +248,8 @@ class Site:
 def _lasts_s(size: int) -> float:
     """A command there that reads or gets a file of so many bytes."""
     return PATIENT_S + size / SLOWEST
+
+
+def _last_word(answer: Answer) -> str:
+    """Of what failed there."""
+    return (answer.err.strip().splitlines() or [f"exit code {answer.code}"])[-1]

@@ -199,6 +199,10 @@ class Host:
         self.put("/etc/clock", b"%d\n" % ahead_s)
         self._restart_sshd()
 
+    def sessions(self) -> int:
+        """How many commands it has been asked for, ever."""
+        return int(self.run("grep -c 'Starting session: command' /var/log/sshd.log || true"))
+
     def put(self, file: str, content: bytes, user: str = "root") -> None:
         """A file there."""
         given = self.folder / "given"

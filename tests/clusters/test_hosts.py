@@ -13,6 +13,7 @@ import pytest
 from ems.base.errors import Unreachable, UserError
 from ems.clusters import openssh
 from ems.clusters.openssh import Host as Connection
+from ems.clusters.site import Reached, Site
 from tests.clusters.hosts import Host, Network, made_network
 from tests.clusters.ssh_server import client
 from tests.processes import eventually
@@ -119,6 +120,24 @@ def test_a_key_that_changes_is_refused_until_a_person_knows_it(host, there):
     assert "accepted" not in host.run(f"ls {host.home}")
     host.trust()
     assert there.run("true").code == 0
+
+
+def test_a_server_that_has_answered_is_waited_for_and_another_one_is_not(host, there):
+    reached = Reached(host.name, unattended=True, is_here=False, work_dir="ems", environments_dir="")
+    site, other = Site(reached, LOGIN), Site(reached, LOGIN)
+    assert site.about.cores
+    there.log_out()  # what holds the connection would notice after half a minute
+    host.halt()
+    said: list[str] = []
+    with ThreadPoolExecutor(1) as others:
+        made = others.submit(site.patiently, site.make_folder, said.append)
+        eventually(lambda: said)
+        with pytest.raises(Unreachable, match=f"{host.name} is not reached"):
+            other.patiently(other.make_folder, said.append)
+        host.start()
+        made.result()
+    assert len(said) == 1 and said[0].startswith(f"waiting for a connection: {host.name} is not reached")
+    assert "ems" in host.run(f"ls {host.home}")
 
 
 def test_a_slow_network_takes_one_round_trip_or_two_for_a_command(host, there):

@@ -157,6 +157,13 @@ class TestServer(PlaceContract):
         experiment = self.prepared(place, here, wait_s=0.5)
         assert self.finish(place, here, experiment).state is State.SUCCEEDED
 
+    def test_a_log_that_cannot_be_read_there_is_not_taken_for_an_empty_one(self, place, here):
+        experiment = self.prepared(place, here)
+        ended = self.finish(place, here, experiment)
+        (self.there(here, experiment) / "job.log").chmod(0)
+        with pytest.raises(EmsError, match=r"does not give the job's log: .*Permission denied"):
+            place.log(here, ended, 0)
+
     def test_while_nobody_is_logged_in_a_run_goes_on_and_its_log_names_the_way(self, place, here, server):
         experiment = self.prepared(place, here, wait_s=3)
         self.until(place, here, experiment, lambda now: now.state is State.RUNNING)

@@ -62,7 +62,7 @@ class Server(Place):
             leases.refuse(site.machine, share_of(site, registration))
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
-        self._ship(lab, registration, say)
+        self._site(lab, registration).patiently(lambda: self._ship(lab, registration, say), say)
 
     def _ship(self, lab: Lab, registration: Registration, say: Say, *, again: bool = False) -> None:
         """Make what the agent needs here, and send it; `again`: what is there may be damaged."""
