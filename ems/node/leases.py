@@ -22,7 +22,7 @@ from ems.base.backoff import Backoff
 from ems.base.errors import UserError
 from ems.base.messages import Say, counted
 
-FOLDER = Path("/var/tmp/ems-leases")
+FOLDER = Path(os.environ.get("EMS_LEASES", "/var/tmp/ems-leases"))
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.2, 2.0
 
 

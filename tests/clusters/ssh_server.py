@@ -45,6 +45,7 @@ UseDNS no
 MaxStartups 200
 Banner {folder}/banner
 Subsystem sftp internal-sftp
+SetEnv EMS_LEASES={folder}/leases
 """
 KEY = "UsePAM no\nKbdInteractiveAuthentication no\nMaxSessions 2\n"
 FACTORS = "UsePAM yes\nPubkeyAuthentication no\nKbdInteractiveAuthentication yes\nMaxSessions 2\n"
@@ -77,6 +78,8 @@ class SshServer:
         self.make_host_key()
         make_key(folder / "key")
         shutil.copy(folder / "key.pub", folder / "authorized_keys")
+        (folder / "leases").mkdir()
+        (folder / "leases").chmod(0o1777)
         (folder / "banner").write_text("Only for members of the lab.\n")
         own = FACTORS if factors else KEY
         (folder / "sshd_config").write_text(CONFIG.format(folder=folder, port=self.port, user=self.user) + own)
@@ -147,8 +150,9 @@ class SshServer:
     def use_path(self, folder: Path | None) -> None:
         """Have shells look for programs in this folder alone, or as always."""
         config = self.folder / "sshd_config"
+        begin = f"SetEnv EMS_LEASES={self.folder}/leases"
         lines = [line for line in config.read_text().splitlines() if not line.startswith("SetEnv ")]
-        config.write_text("\n".join([*lines, *([f"SetEnv PATH={folder}"] if folder else []), ""]))
+        config.write_text("\n".join([*lines, begin + (f" PATH={folder}" if folder else ""), ""]))
         self.end()
         self.start()
 

@@ -13,6 +13,8 @@ import pytest
 from ems.base.errors import Unreachable, UserError
 from ems.clusters import openssh
 from ems.clusters.openssh import Host as Connection
+from ems.clusters.server import site as server
+from ems.clusters.server.settings import wanted
 from ems.clusters.site import Reached, Site
 from tests.clusters.hosts import Host, Network, made_network
 from tests.clusters.ssh_server import client
@@ -138,6 +140,14 @@ def test_a_server_that_has_answered_is_waited_for_and_another_one_is_not(host, t
         made.result()
     assert len(said) == 1 and said[0].startswith(f"waiting for a connection: {host.name} is not reached")
     assert "ems" in host.run(f"ls {host.home}")
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"), [("#KillUserProcesses=yes", False), ("[Login]\nKillUserProcesses = yes", True)]
+)
+def test_a_server_that_ends_all_at_logout_is_known(host, text, ends):
+    host.put("/etc/systemd/logind.conf", f"{text}\n".encode())
+    assert server.Site(wanted({"host": host.name}), LOGIN).ends_at_logout() is ends
 
 
 def test_a_slow_network_takes_one_round_trip_or_two_for_a_command(host, there):

@@ -73,4 +73,5 @@ def user(
         yield somebody
         host.reconnect()
         host.delay(0)
+        host.trust()
     host.run(f"rm -rf {host.home}/ems")

@@ -54,7 +54,13 @@ class Server(Place):
         site.make_folder()
         found: dict[str, Any] = {"python": about.python, "uv": about.uv or "brought along", "system": about.system}
         found |= {"cores": about.cores, "memory_gb": round(about.memory_gb, 1), "work_dir": str(site.folder)}
-        return {**found, **({"clock_ahead_s": skew_s} if abs(skew_s) > SKEWED_S else {})}
+        if abs(skew_s) > SKEWED_S:
+            found["clock_ahead_s"] = skew_s
+            say(f"the clock of {site.host.name} is {abs(skew_s)} s {'ahead' if skew_s > 0 else 'behind'}")
+        if site.ends_at_logout():
+            found["ends_at_logout"] = True
+            say(f"{site.host.name} ends runs at logout (KillUserProcesses=yes): ask who looks after it")
+        return found
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
         site = self._site(lab, registration)
