@@ -18,7 +18,7 @@ from ems.base.backoff import Backoff
 from ems.base.errors import EmsError, Unreachable, UserError
 from ems.base.messages import Say
 from ems.clusters.here import Here
-from ems.clusters.openssh import COMMAND_S, Answer, Host, NotConnected
+from ems.clusters.openssh import COMMAND_S, TOO_SLOW, Answer, Host, NotConnected
 from ems.node.agent.config import AgentConfig
 from ems.node.run_folder import LOG_BYTES
 
@@ -193,6 +193,9 @@ class Site:
     def _done(self, what: str, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S) -> bytes:
         """What a script says there that may run twice. EmsError if it fails, with its last word on `what` it is for."""
         answer = self.host.run(script, payload, timeout_s=timeout_s, repeats=True)
+        if answer.code == TOO_SLOW:
+            message = f"{self.host.name} is slow ({what}): no end within {timeout_s:g} s."
+            raise Unreachable(message, "Is it busy? It may answer later.")
         if answer.code:
             hint = "Is its disk full, or may you not write there? Another folder: `work_dir` of the place."
             raise EmsError(f"{self.host.name} refused {what}: {_last_word(answer)}", hint)
@@ -226,7 +229,9 @@ class Site:
         with suppress(Unreachable):  # the agent hears it with its next beat
             self.host.run(f"[ ! -e {config} ] || : > {bell}", repeats=True)
 
-    def answered(self, module: str, code: PurePosixPath, question: Mapping[str, Any]) -> dict[str, Any]:
+    def answered(
+        self, module: str, code: PurePosixPath, question: Mapping[str, Any], timeout_s: float = PATIENT_S
+    ) -> dict[str, Any]:
         """What `main` of a module answers there, from EMS's code in the zip `code`; nothing where that is not there,
         or damaged.
 
@@ -237,7 +242,7 @@ class Site:
         script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ask)} {file}"
         given = json.dumps(question).encode()
         found: dict[str, Any] = json.loads(
-            self._done(f"to {question['ask']}", self._in_shell(script), given, timeout_s=PATIENT_S)
+            self._done(f"to {question['ask']}", self._in_shell(script), given, timeout_s=timeout_s)
         )
         if "refused" in found:
             kind = UserError if found.get("of_user") else EmsError

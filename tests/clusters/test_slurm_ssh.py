@@ -30,7 +30,7 @@ from tests.clusters.slurm_server import SlurmServer, environments, lying, slurm
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.conftest import registered
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import ROWS, PlaceContract
+from tests.place_contract import ROWS, STARTS, PlaceContract
 from tests.processes import eventually, having
 
 __all__ = ["slurm"]
@@ -106,10 +106,10 @@ class TestSlurmBySsh(PlaceContract):
         for agent in agents:
             agent.kill()
 
-    spoilt = "spool-5"
+    spoilt = f"spool-{STARTS}"
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 6):
+        for attempt in range(1, 1 + STARTS):
             (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:

@@ -11,6 +11,7 @@ from ems.base.errors import UserError
 from ems.base.locks import share
 from ems.clusters import shipping
 from ems.clusters.slurm.wanted import Wanted
+from ems.node.agent.config import AgentConfig
 from ems.node.environments import archive
 from ems.node.environments.ready import CODE, FAILED, ORDER
 
@@ -58,7 +59,7 @@ def folder(lab: Lab, wanted: Wanted) -> Path:
 
 def is_described(run_dir: Path) -> bool:
     """Whether jobs of a run know what they need."""
-    return (run_dir / ORDER).exists()
+    return AgentConfig.exists(run_dir) and (run_dir / ORDER).exists() and (run_dir / CODE).exists()
 
 
 def forget(run_dir: Path) -> None:

@@ -102,6 +102,12 @@ class Far(Machine):
             return None
 
     def prepare(self, lab: Lab, registration: Registration, wanted: Wanted, say: Say, *, again: bool) -> None:
+        if again:  # who asks for that tries on by itself
+            self._ship(lab, registration, wanted, say, again=True)
+        else:
+            self._site.patiently(lambda: self._ship(lab, registration, wanted, say, again=False), say)
+
+    def _ship(self, lab: Lab, registration: Registration, wanted: Wanted, say: Say, *, again: bool) -> None:
         site, here = self._site, lab.run_dir(registration.id)
         say(f"asking {site.host.name}")
         there = site.run_dir(registration.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from ems.base import aside
 from ems.base.process import CommandFailed
 from ems.clusters.slurm import queue
+
+ASKED_S = 60.0  # for so long accounting is asked: what is left is asked another time
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ def note(run_dir: Path, due: Due) -> None:
 
 def known(runs: Path) -> Iterator[tuple[Path, Due, float]]:
     """Notes in the run folders below `runs` of which accounting knows by now, with the cost in US dollars."""
+    give_up_at = time.monotonic() + ASKED_S
     for file, due in _all(runs):
+        if time.monotonic() > give_up_at:
+            return
         since, until = map(datetime.fromisoformat, (due.since, due.until))
         with suppress(CommandFailed):  # it is away, or has not heard of all yet
             yield file, due, due.price * queue.core_hours(due.names, since, until, ended=True)

@@ -19,6 +19,7 @@ LOGIN = "exec 3>&1 4<&0 >&2 </dev/null\nexec bash -l -c {script}"  # a profile m
 IN_LOGIN = 'exec >&3 <&4 3>&- 4<&-\n{load}{tools}\ncache="${{XDG_CACHE_HOME:-$HOME/.cache}}"\n'
 IN_LOGIN += 'export EMS_CACHE_DIR="${{EMS_CACHE_DIR:-$cache/ems}}"\n{script}'
 LOAD = 'for module in {modules}; do module load "$module" >/dev/null 2>&1 </dev/null; done\n'
+SLOW_S = 240.0  # of a question for which several commands of Slurm are called
 EXPAND = """\
 import os, sys
 for path in sys.argv[1:]:
@@ -69,9 +70,9 @@ class Site(site.Site):
     def ask(self, question: str, **words: Any) -> dict[str, Any]:
         """What `answers` has of it. A question may be asked twice. EmsError, UserError: what is refused there."""
         asked = {"ask": question, **words}
-        found = self.answered(ANSWERS, self.code, asked)
+        found = self.answered(ANSWERS, self.code, asked, SLOW_S)
         if not found and question in {"look", "submit", "survey", "probe"}:  # of which one has no empty answer
-            found = self.answered(ANSWERS, self._sent_code(again=True), asked)
+            found = self.answered(ANSWERS, self._sent_code(again=True), asked, SLOW_S)
             if not found:
                 raise EmsError(
                     f"{self.host.name} cannot run EMS's code.", f"Is {self.folder} a folder of your own there?"
