@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from ems import lab
 from ems.base.console import say
 from ems.base.errors import UserError
+from ems.clusters.fetching import glance
 from ems.databases import IMPORTED, LONG
 from ems.lab import Lab
 from ems.lab import outputs as stored
@@ -48,6 +49,7 @@ def results(stack: str, where: str | Sequence[str] = (), columns: str | Sequence
     columns = columns if columns is None else _listed(columns)
 
     def read() -> pd.DataFrame:
+        glance(here, [stack])
         experiment = latest(here, stack, also=["spec"])
         with here.database() as database:
             frame = to_frame(database.results(experiment.id, columns, conditions))
@@ -99,7 +101,12 @@ def progress(stack: str) -> Progress:
     DatabaseUnavailable if the database does not answer the first call.
     """
     here = _lab_of(stack)
-    return _patiently(here, lambda: look(here, latest(here, stack, also=LONG)))
+
+    def read() -> Progress:
+        glance(here, [stack])
+        return look(here, latest(here, stack, also=LONG))
+
+    return _patiently(here, read)
 
 
 def _patiently(here: Lab, ask: Callable[[], T]) -> T:

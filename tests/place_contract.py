@@ -51,6 +51,9 @@ class PlaceContract(ABC):
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         """Have each agent of this prepared experiment end at once, without a result."""
 
+    lasts_s = 2.0
+    """How long a run is at work at least, of which the first rows are here."""
+
     spoilt = ""
     """What the error then says of the reason."""
 
@@ -118,7 +121,7 @@ class PlaceContract(ABC):
         assert (now.state, now.attempt, len(agents)) == (State.SUCCEEDED, 1, 1)
 
     def test_an_agent_that_is_killed_is_followed_by_another(self, place, here):
-        experiment = self.prepared(place, here, wait_s=2)
+        experiment = self.prepared(place, here, wait_s=self.lasts_s)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         self.kill(here, self.look(here, experiment))
         ended = self.finish(place, here, experiment)

@@ -26,6 +26,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.node.job",
     "ems.node.driver",
     "ems.node.programs",
+    "ems.node.mailbox",
     "ems.node.agent",
     "ems.node",
     "ems.lab",

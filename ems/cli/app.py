@@ -26,6 +26,7 @@ from ems.cli.places import places
 from ems.cli.reading import reading
 from ems.cli.rounds import rounds_commands
 from ems.cli.stacks import stacks_commands
+from ems.cli.syncing import syncing
 
 EXIT_CODES = """
 [bold]Exit codes[/]
@@ -113,6 +114,7 @@ app = typer.Typer(
 app.add_typer(making)
 app.add_typer(importing)
 app.add_typer(stacks_commands)
+app.add_typer(syncing)
 app.add_typer(reading)
 app.add_typer(outputs_commands)
 app.add_typer(places)

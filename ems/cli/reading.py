@@ -12,6 +12,7 @@ from ems.base.console import out, print_json, say, text_out
 from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
+from ems.clusters.fetching import glance
 from ems.databases import Experiment
 from ems.databases.snippets import Language
 
@@ -62,6 +63,7 @@ def results(
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
     lab = laboratory.find()
+    glance(lab, [stack])
     experiment = with_table(latest(lab, stack, also=["spec"]))
     with lab.database() as connected:
         if wanted:
@@ -86,6 +88,7 @@ def failures(stack: Stack, as_json: Json = False) -> None:
     from ems.views import failures as view
 
     lab = laboratory.find()
+    glance(lab, [stack])
     experiment = latest(lab, stack)
     with lab.database() as connected:
         if as_json:
@@ -128,6 +131,7 @@ def open_points(stack: str) -> OpenPoints:
     from ems.views.points import OpenPoints
 
     lab = laboratory.find()
+    glance(lab, [stack])
     with lab.database() as connected:
         found = points_of(StackFiles(lab, clusters.settings()), connected, stack)
         known = connected.points(found.experiment.id) if found.experiment else ()

@@ -173,6 +173,7 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Show where the newest experiment of each stack stands: first what is under way, then what changed last."""
+    from ems.clusters import fetching
     from ems.lab import person, selection
 
     lab = laboratory.find()
@@ -184,6 +185,7 @@ def status(
         experimenter=person.experimenter(lab) if mine else experimenter,
         since=selection.since(since, datetime.now(UTC)) if since else None,
     )
+    fetching.glance(lab, stacks)
     shown: list[databases.Long] = ["spec", "files_left"]
     newest = recorded.newest(lab, stacks, also=[*shown, "platform"] if as_json else shown if stacks else [], remark=say)
     found = chosen.of(newest)

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """What was brought from a place in one go, and what still waits there."""
+
+    batches: int = 0
+    bytes: int = 0
+    batches_left: int = 0
+    bytes_left: int = 0
+
+
+@dataclass(frozen=True)
 class Live:
     """How a run does just now: points a second, and the processes that compute; None where that is not known.
 
@@ -50,6 +60,9 @@ class Place(ABC):
 
     needs_server = True
     """Whether the database must be one that other machines reach: not a file of this one."""
+
+    fetches_rows = False
+    """Whether a database that is such a file does after all, as `fetch` brings the rows here."""
 
     starts_runs = True
     """Whether commands that attend to a run start it; else somebody at the place does."""
@@ -137,6 +150,15 @@ class Place(ABC):
     @abstractmethod
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         """Have the agent hear its orders now, where that is in reach: its next beat may be a minute away."""
+
+    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:  # noqa: ARG002
+        """Bring the rows that the place keeps for a database which it does not reach; None where there are no such.
+
+        `quick`: within some seconds, and over a connection that is open already; None without one.
+        Unreachable; Busy if another command does so, and this one is to be quick; UserError if they are another
+        database's.
+        """
+        return None
 
     @abstractmethod
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:

@@ -25,6 +25,7 @@ from ems.node.run_folder import LOG_BYTES
 PATIENT_S = 120.0
 AWAY_S = 180.0  # of a connection that was there
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 10.0
+QUICK_S = 3.0
 SLOWEST = 500_000  # bytes a second, of a file that goes there
 DIGITS = 64  # of a SHA-256
 NO_LOG = 44
@@ -190,9 +191,17 @@ class Site:
                     give_up_at = time.monotonic() + AWAY_S
             pauses.wait()
 
-    def _done(self, what: str, script: str, payload: bytes | Path = b"", *, timeout_s: float = COMMAND_S) -> bytes:
+    def _done(
+        self,
+        what: str,
+        script: str,
+        payload: bytes | Path = b"",
+        *,
+        timeout_s: float = COMMAND_S,
+        repeats: bool = True,
+    ) -> bytes:
         """What a script says there that may run twice. EmsError if it fails, with its last word on `what` it is for."""
-        answer = self.host.run(script, payload, timeout_s=timeout_s, repeats=True)
+        answer = self.host.run(script, payload, timeout_s=timeout_s, repeats=repeats)
         if answer.code == TOO_SLOW:
             message = f"{self.host.name} is slow ({what}): no end within {timeout_s:g} s."
             raise Unreachable(message, "Is it busy? It may answer later.")
@@ -229,25 +238,37 @@ class Site:
         with suppress(Unreachable):  # the agent hears it with its next beat
             self.host.run(f"[ ! -e {config} ] || : > {bell}", repeats=True)
 
+    def is_connected(self) -> bool:
+        """Whether it is reached without anything being opened."""
+        return isinstance(self.host, Here) or self.host.is_connected()
+
     def answered(
-        self, module: str, code: PurePosixPath, question: Mapping[str, Any], timeout_s: float = PATIENT_S
+        self,
+        module: str,
+        code: PurePosixPath,
+        question: Mapping[str, Any],
+        timeout_s: float = PATIENT_S,
+        *,
+        quick: bool = False,
     ) -> dict[str, Any]:
         """What `main` of a module answers there, from EMS's code in the zip `code`; nothing where that is not there,
         or damaged.
 
+        `content`: the bytes that follow an answer's line. `quick`: it is given up after QUICK_S.
         EmsError: what is asked for could not be obtained there.
         """
         file, ask = shlex.quote(str(code)), ASK.format(module=module)
         script = f"{TOOLS}\n[ -f {file} ] || {{ echo '{{}}'; exit; }}\n"
         script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ask)} {file}"
         given = json.dumps(question).encode()
-        found: dict[str, Any] = json.loads(
-            self._done(f"to {question['ask']}", self._in_shell(script), given, timeout_s=timeout_s)
-        )
+        timeout_s, asked = QUICK_S if quick else timeout_s, f"to {question['ask']}"
+        done = self._done(asked, self._in_shell(script), given, timeout_s=timeout_s, repeats=not quick)
+        line, _, content = done.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
         if "refused" in found:
             kind = UserError if found.get("of_user") else EmsError
             raise kind(f"{self.host.name}: {found['refused']}", found["hint"])
-        return found
+        return {**found, "content": content} if content else found
 
 
 def _lasts_s(size: int) -> float:

@@ -16,6 +16,8 @@ from ems.databases import Experiment, Registration, State
 Row = Mapping[Any, Any]  # the keys are names of columns
 Values = dict[str, Any]
 
+ELSEWHERE_S = 3e9
+"""The lease, 95 years, of a run whose place holds the real one: a database far away says nothing of it by its clock."""
 RUN = ("agent", "claimed_at", "heartbeat_at", "lease_until", "platform")
 COMPUTED = frozenset({"registration", "state", "agent", "platform", "finished_at", "error", "took_s", "files_left"})
 _REGISTERED = tuple(field.name for field in fields(Registration) if field.name != "attempt")
@@ -26,12 +28,18 @@ def effective(stored: State, lease_until: datetime | None, deadline_at: datetime
     """The state as it stands: what nobody was left to write is read from the clock.
 
     The deadline is that of a run: of one that was lost before, the time until the next one begins does not count.
+    A run that is kept elsewhere stands as it was last heard of: its place ends it in time, and tells so later.
     """
-    if stored is not State.RUNNING:
+    if stored is not State.RUNNING or is_kept_elsewhere(lease_until, now):
         return stored
     if deadline_at is not None and deadline_at <= now and (lease_until is None or lease_until >= deadline_at):
         return State.EXPIRED
     return stored if alive(stored, lease_until, now) else State.LOST
+
+
+def is_kept_elsewhere(lease_until: datetime | None, now: datetime) -> bool:
+    """Whether the run's place holds its lease and its deadline, and this database only hears of them."""
+    return lease_until is not None and lease_until - now > timedelta(seconds=ELSEWHERE_S / 2)
 
 
 def alive(run_state: State | None, lease_until: datetime | None, now: datetime) -> bool:

@@ -230,7 +230,7 @@ charge = Table(
 )
 
 
-KEPT = frozenset(metadata.tables) | {"loaded_batch"}  # which BigQuery has besides
+KEPT = frozenset(metadata.tables) | {"loaded_batch", "database_identity"}  # which BigQuery and SQLite have besides
 
 
 def check_results_table(name: str) -> None:

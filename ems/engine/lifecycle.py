@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 from ems import clusters, databases
-from ems.base.errors import DatabaseError, DatabaseUnavailable, EmsError, EngineError, ExperimentFailed, NoTables
+from ems.base.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    EmsError,
+    EngineError,
+    ExperimentFailed,
+    NoTables,
+    Unreachable,
+)
 from ems.base.messages import Say, some
 from ems.databases import Experiment, Registration, State, rules
 from ems.engine import preflight
@@ -278,17 +287,24 @@ def stop(lab: Lab, experiment: Experiment) -> Experiment:
     Returns the row, which is still not finished if that takes longer than `patience.stop_s`.
     """
     place = clusters.of(lab, experiment)
+    _fetch(lab, experiment, place)  # a run that has begun unheard of is to be asked, too
     with lab.database() as database:
         deadline = time.monotonic() + stop_s(database)
         now = database.request_cancel(experiment.id) or experiment
         place.nudge(lab, experiment)
         while not now.state.finished and time.monotonic() < deadline:
             time.sleep(look_s(database, POLL_S))
+            _fetch(lab, experiment, place)
             # Once more each time: of a run without a living agent, the cancellation counts from the end of its lease.
             now = database.request_cancel(experiment.id) or now
     if now.state.finished:
         place.dismiss(lab, experiment.id)
     return now
+
+
+def _fetch(lab: Lab, experiment: Experiment, place: clusters.Place) -> None:
+    with suppress(Unreachable):  # the run hears it once its place is reached
+        place.fetch(lab, experiment)
 
 
 def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:

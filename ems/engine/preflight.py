@@ -16,6 +16,7 @@ from ems import clusters, databases, stores
 from ems.base import filesystems
 from ems.base.errors import DatabaseError, EmsError, Fault, ProvenanceError, StackFileError, UserError
 from ems.base.messages import Say, counted, show, some
+from ems.clusters import pull
 from ems.databases import Experiment, Registration
 from ems.engine.where import Where, is_by_ssh, where_of
 from ems.lab import Lab, imports
@@ -209,7 +210,7 @@ def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, where: 
 
 def _refuse_file(lab: Lab, where: Where) -> None:
     """UserError if other machines are to store into a database that is a file of this one."""
-    if where.place.needs_server and lab.database_url.startswith("sqlite:"):
+    if pull.is_needed(lab) and where.place.needs_server and not where.place.fetches_rows:
         raise UserError(
             f"ems:database is {lab.database_url}, a file, which machines of kind {where.kind} do not reach.",
             "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
@@ -280,10 +281,11 @@ def require_store(stacks: StackFiles, stack: str, say: Say) -> None:
 def _refuse_own_folder(lab: Lab, where: Where, *, shares: bool) -> None:
     """UserError if other machines are to store into a folder of this one.
 
-    `shares`: whether they see the file system of the lab's own folder.
+    `shares`: whether they see the file system of the lab's own folder. Where rows are fetched, no store is in reach,
+    and files stay where they are.
     """
     folder = lab.store().folder
-    if folder is None or not where.place.needs_server:
+    if folder is None or not where.place.needs_server or (where.place.fetches_rows and pull.is_needed(lab)):
         return
     if not shares:
         raise UserError(

@@ -11,6 +11,7 @@ from ems.node.job.variables import CHECKPOINT
 GOES_ON = "it goes on by itself: ems status"
 NOW_S = 5  # between two beats, and a little more
 DAY_S = 86_400
+SILENT_S = 300.0  # more than the longest lease: a run that is not lost by then keeps it at its place
 
 
 def under_way(experiment: Experiment) -> bool:
@@ -22,6 +23,14 @@ def standing(experiment: Experiment) -> str:
     """Its state, or `imported` where that is how it came to be succeeded."""
     succeeded = experiment.state is State.SUCCEEDED
     return IMPORTED if succeeded and experiment.registration.imported else str(experiment.state)
+
+
+def last_heard(experiment: Experiment) -> str:
+    """As `last heard 2 days ago`, of a run whose place has not been reached for a while; "" of all others."""
+    if experiment.state is not State.RUNNING or experiment.heartbeat_at is None:
+        return ""
+    silence = datetime.now(UTC) - experiment.heartbeat_at
+    return f"last heard {ago(silence)}" if silence.total_seconds() > SILENT_S else ""
 
 
 def progress_line(experiment: Experiment) -> str:
@@ -37,7 +46,7 @@ def progress_line(experiment: Experiment) -> str:
         parts.append(f"attempt {experiment.attempt}")
     if experiment.started_at:
         parts.append(duration(took(experiment)))
-    return " · ".join(parts)
+    return " · ".join([*parts, *filter(None, [last_heard(experiment)])])
 
 
 def failed_points(experiment: Experiment) -> int:

@@ -1,4 +1,4 @@
-"""What a server is asked of the runs there: a question as JSON on standard input, answered as JSON.
+"""What a server is asked of the runs there: a question as JSON on standard input, answered as a line of JSON.
 
 Standard library alone, Python 3.11 or newer: it runs from a zip of EMS's code, before anything is installed.
 """
@@ -18,12 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from ems.base.errors import EmsError, refused
+from ems.base.errors import EmsError, UserError, refused
 from ems.base.locks import lock_folder
 from ems.node import run_folder
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
 from ems.node.job.keeper import end_leftovers, is_locked
+from ems.node.mailbox.exchange import exchange
 
 AGENT = "ems.node.hosted"
 STEP = re.compile(r" INFO ems\.(?:environments|server): (.*)")
@@ -148,18 +149,24 @@ ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {
     "start": start,
     "dismiss": dismiss,
     "release": release,
+    "exchange": exchange,
 }
 
 
 def main() -> None:
-    """Answer one question: `ask`, `run_dir`, and what else it takes. `refused`: why it cannot be."""
+    """Answer one question: `ask`, `run_dir`, and what else it takes.
+
+    `refused`: why it cannot be; `of_user`: as of a UserError. After the line of JSON come the bytes of `content`, if
+    the answer has such.
+    """
     question = json.load(sys.stdin)
     try:
         answer = ASKED[question.pop("ask")](Path(question.pop("run_dir")), **question)
     except (EmsError, OSError) as error:
         said = refused(error) if isinstance(error, OSError) else error
-        answer = {"refused": said.message, "hint": said.hint}
-    print(json.dumps(answer))  # noqa: T201
+        answer = {"refused": said.message, "hint": said.hint, "of_user": isinstance(said, UserError)}
+    content = answer.pop("content", b"")
+    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + content)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,7 @@ from html import escape
 from ems import clusters
 from ems.base.errors import Unreachable
 from ems.base.messages import counted
+from ems.clusters.fetching import Watching
 from ems.databases import Experiment, State
 from ems.lab import Lab
 from ems.lab.line import duration, failed_points, standing, took, under_way
@@ -178,10 +179,11 @@ class Looking:
     """
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
+        self._lab, self._fetch = lab, Watching(lab)
         self._seen: dict[str, Progress] = {}
 
-    def __call__(self, experiments: Iterable[Experiment]) -> list[Progress]:
+    def __call__(self, experiments: Sequence[Experiment]) -> list[Progress]:
+        self._fetch(experiments)  # for the next look
         self._seen = {experiment.id: self._look(experiment) for experiment in experiments}
         return list(self._seen.values())
 

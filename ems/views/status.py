@@ -17,7 +17,7 @@ from ems.base.console import Text
 from ems.base.messages import counted, some
 from ems.databases import IMPORTED, RETRYABLE, Experiment, State
 from ems.lab.left import of_row
-from ems.lab.line import ago, duration, failed_points, standing, took, way_on
+from ems.lab.line import ago, duration, failed_points, last_heard, standing, took, way_on
 from ems.lab.selection import changed_at
 from ems.node.agent.leftovers import FileLeft
 from ems.node.agent.platform import RunPlatform
@@ -119,6 +119,7 @@ def status_page(
     """
     several = len(experiments) > 1
     errors = (_error(experiment, several=several) for experiment in experiments if experiment.error)
+    silent = [f"{each.registration.stack}: {said}" for each in experiments if (said := last_heard(each))]
     below = [_summary(experiments, total)] if several else []
     if not several and experiments[0].state in RETRYABLE | {State.PILOTED}:
         below.append(Text(way_on(experiments[0]), "dim"))
@@ -131,6 +132,7 @@ def status_page(
     if declaring:
         release = f"Release: ems teardown {' '.join(declaring[:MOST_NAMED])}"
         below.append(Text(f"{HELD}{some(declaring)}. {release}", "yellow"))
+    below += [Text(line, "yellow") for line in silent]
     return Group(status_table(experiments, width), *errors, *below)
 
 

@@ -19,6 +19,7 @@ from ems.views import (
     points,
     rounds,
     status,
+    synced,
     teardown,
 )
 from scripts.reference.commands import link
@@ -48,6 +49,7 @@ SHAPES = (
     Shape(("ems status", "ems up", "ems stop"), status.status_object),
     Shape(("ems up",), pilot.as_object, option=" --pilot"),
     Shape(("ems import",), imported.as_object, many=False),
+    Shape(("ems sync",), synced.as_object),
     Shape(("ems check",), check.as_object),
     Shape(("ems failures",), failures.as_object),
     Shape(("ems points",), points.as_object),

@@ -47,11 +47,8 @@ def describe(here: Lab, server: SshServer, **more: str) -> None:
         database.upsert(ClusterRow("laptop", "server", json.dumps(settings)))
 
 
-class TestServer(PlaceContract):
-    @pytest.fixture
-    def here(self, here: Lab, postgresql_server: PostgresqlServer) -> Iterator[Lab]:
-        with postgresql_server.database() as name:
-            yield dataclasses.replace(here, database_url=postgresql_server.url(name))
+class ServerContract(PlaceContract):
+    """With the lab's database as the lab has it."""
 
     @pytest.fixture
     def server(self, shared: SshServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
@@ -83,6 +80,13 @@ class TestServer(PlaceContract):
         run_dir = self.there(lab, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
         subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
+
+
+class TestServer(ServerContract):
+    @pytest.fixture
+    def here(self, here: Lab, postgresql_server: PostgresqlServer) -> Iterator[Lab]:
+        with postgresql_server.database() as name:
+            yield dataclasses.replace(here, database_url=postgresql_server.url(name))
 
     # Faults of the server, and on the way there
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ems.databases import State
-from ems.lab.line import ago, duration, progress_line
+from ems.lab.line import ago, duration, last_heard, progress_line
 from tests.views.drawing import FINISHED
 
 
@@ -51,3 +51,11 @@ def test_the_progress_line() -> None:
     running = replace(FINISHED, state=State.RUNNING, points_done=3, points_failed=1, attempt=2)
     assert progress_line(running).startswith("running · 3 of 8 points · 1 failed · 1,234 rows · attempt 2 · ")
     assert progress_line(replace(FINISHED, state=State.REGISTERED, started_at=None)) == "registered · 8 of 8 points"
+
+
+def test_a_run_of_which_nothing_is_heard_says_since_when() -> None:
+    heard = replace(FINISHED, state=State.RUNNING, heartbeat_at=datetime.now(UTC) - timedelta(days=2, hours=1))
+    assert last_heard(heard) == "last heard 2 days ago"
+    assert progress_line(heard).endswith(" · last heard 2 days ago")
+    assert last_heard(replace(heard, heartbeat_at=datetime.now(UTC) - timedelta(minutes=4))) == ""
+    assert last_heard(replace(heard, state=State.LOST)) == ""

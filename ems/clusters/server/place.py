@@ -1,4 +1,4 @@
-"""A lab's server: any Linux machine with SSH. The agent there stores into the lab's database by itself."""
+"""A lab's server: any Linux machine with SSH. The agent there stores into the lab's database by itself, if it can."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ems.base import aside
-from ems.base.errors import ProvenanceError, Unreachable
+from ems.base.errors import DatabaseUnavailable, ProvenanceError, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
-from ems.clusters import Live, Place, local, shipping
+from ems.clusters import Fetched, Live, Place, local, pull, shipping
 from ems.clusters.openssh import Host
+from ems.clusters.pull import Pull
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
 from ems.databases import ClusterRow, Experiment, Registration, State
 from ems.lab import Lab, outputs
+from ems.lab.experiments import find
 from ems.node import hosted, leases
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE, ORDER
 from ems.node.leases import Share
+from ems.node.mailbox.database import URL as MAILBOX
 
 if TYPE_CHECKING:
     from ems.provenance.environment import Environment
 
+FETCH_S = 1.0  # between two looks for rows
 LOOK_S = 2.0  # between two looks at a run, which costs a command there
 KIND = "server"
 THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
@@ -38,6 +42,7 @@ class Server(Place):
     """A run's folder lies in `work_dir` there; what of it is made here is made in the lab's own, and sent."""
 
     needs_remote = shares_files = False
+    fetches_rows = True
 
     def __init__(self) -> None:
         self._sites: dict[Wanted, Site] = {}
@@ -63,6 +68,7 @@ class Server(Place):
         return found
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
+        pull.refuse_rounds(lab, registration)
         site = self._site(lab, registration)
         with suppress(Unreachable):
             leases.refuse(site.machine, share_of(site, registration))
@@ -74,6 +80,9 @@ class Server(Place):
         """Make what the agent needs here, and send it; `again`: what is there may be damaged."""
         site, run_dir = self._site(lab, registration), lab.run_dir(registration.id)
         there = site.run_dir(registration.id)
+        mail = pull.of(lab, registration.id, site)
+        if mail:
+            mail.own()
 
         def describe(environment: Environment, say: Say) -> None:
             say(f"asking {site.host.name}")
@@ -87,6 +96,8 @@ class Server(Place):
         (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
         config, share = AgentConfig.read(run_dir), share_of(site, registration)
+        if mail:
+            config = replace(config, database=MAILBOX, store="")
         workers = site.wanted.workers or max(1, share.cores // _threads(registration))
         replace(site.carried(config, again=again), workers=workers).write(run_dir / THERE)
         said = hosted.write(run_dir / THERE, site.machine, share)
@@ -94,6 +105,8 @@ class Server(Place):
             if file.exists():
                 site.send(file, there / file.name)
         (run_dir / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
+        if mail:
+            mail.sync()
         aside.write(run_dir / SENT, str(there))
 
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
@@ -101,17 +114,23 @@ class Server(Place):
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         if run := self._run(lab, experiment_id):
+            run.fetch(0)
             run.site.ask("release", run.folder)
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         run = self._run(lab, experiment.id)
-        if experiment.state is State.RUNNING:
-            return ""
         try:
+            if run and run.fetch():
+                experiment = find(lab, experiment.id) or experiment
+            if experiment.state is State.RUNNING or experiment.state.finished:
+                return run.news("") if run and run.pull else ""
             return self._started(lab, experiment, run)
         except Unreachable as error:
-            return run.news(f"waiting for a connection: {error.message}") if run else error.message
+            waits = "the run goes on there, if it has begun; " if run and run.pull else ""
+            return run.news(f"{waits}waiting for a connection: {error.message}") if run else error.message
+        except DatabaseUnavailable:
+            return ""  # who asks waits for it
 
     def _started(self, lab: Lab, experiment: Experiment, run: _Run | None) -> str:
         if run is None:
@@ -131,6 +150,7 @@ class Server(Place):
             raise local.in_vain(run.starts, said, log, experiment)
         if run.starts or found.get("failed") or not found.get("prepared"):
             self._ship(lab, experiment.registration, quiet, again=True)
+        run.fetch(0)  # what it is to know, as that it was reopened
         run.start(replaced=bool(found.get("works")))
         return run.news(f"the agent ended ({said}); another one was started") if run.starts > 1 else ""
 
@@ -146,11 +166,19 @@ class Server(Place):
 
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         if run := self._run(lab, experiment.id):
+            with suppress(Unreachable):
+                run.fetch(0)
             run.site.nudge(run.folder)
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
         run = self._run(lab, experiment.id)
         return run.site.log(run.folder, start) if run else None
+
+    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:
+        run = self._run(lab, experiment.id)
+        if run is None or (quick and not run.site.is_connected()):
+            return None
+        return run.fetch(0, quick=quick)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -177,20 +205,31 @@ class Server(Place):
                 found = database.experiment(experiment_id)
             if found:
                 site = self._site(lab, found.registration)
-                self._runs[experiment_id] = _Run(site, PurePosixPath(sent.read_text(encoding="utf-8")))
+                folder = PurePosixPath(sent.read_text(encoding="utf-8"))
+                self._runs[experiment_id] = _Run(site, folder, pull.of(lab, experiment_id, site))
         return self._runs.get(experiment_id)
 
 
 class _Run:
     """One run there, as this process knows it."""
 
-    def __init__(self, site: Site, folder: PurePosixPath) -> None:
-        self.site, self.folder = site, folder
+    def __init__(self, site: Site, folder: PurePosixPath, pull: Pull | None) -> None:
+        """`pull`: what fetches its rows, where its agent does not reach the database."""
+        self.site, self.folder, self.pull = site, folder, pull
         self.starts = 0
         self._silence = local.Silence()
         self._told = ""
         self._found: dict[str, Any] = {}
-        self._looked_at = 0.0
+        self._looked_at = self._fetched_at = 0.0
+
+    def fetch(self, pause_s: float = FETCH_S, *, quick: bool = False) -> Fetched | None:
+        """Bring what is there, unless that was done a moment ago. Errors as of `Pull.sync`."""
+        if self.pull is None or time.monotonic() - self._fetched_at < pause_s:
+            return None
+        try:
+            return self.pull.sync(quick=quick)
+        finally:
+            self._fetched_at = time.monotonic()
 
     def look(self) -> dict[str, Any]:
         """What is known of it there, at most LOOK_S ago."""

@@ -31,6 +31,7 @@ from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
 from ems.node.agent.unpack import verify
+from ems.node.mailbox import database as mailbox
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
@@ -120,6 +121,8 @@ class Agent:
         )
 
     def _connect(self) -> Database:
+        if self._config.database == mailbox.URL:
+            return mailbox.connect(self._dir)
         return connect(self._config.database, Path(self._config.root))
 
     def _state(self, database: Database) -> State | None:

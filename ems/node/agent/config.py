@@ -15,7 +15,8 @@ from ems.base.private import make_folder
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """`database` is a URL, relative to the lab's folder `root`; `environment` is the folder of a built one,
+    """`database` is a URL, relative to the lab's folder `root`, or `mailbox:` for one in the run's folder that the
+    database's side empties (`ems.node.mailbox`); `environment` is the folder of a built one,
     "" where each machine has its own; `inputs` are the paths of staged files, by name."""
 
     experiment_id: str
@@ -24,7 +25,7 @@ class AgentConfig:
     bundle: str
     environment: str
     inputs: Mapping[str, str] = field(default_factory=dict)
-    store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves
+    store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves; "": out of reach
     commit: str = ""  # that the bundle's code is of
     workers: int = 0  # of a sweep that does not say; 0: one for each CPU
     variables: Mapping[str, str] = field(default_factory=dict)  # of this machine, that a job is to see

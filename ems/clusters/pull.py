@@ -1,0 +1,206 @@
+"""Rows of runs that do not reach the lab's database: fetched from the mailbox of each run, stored, confirmed there.
+
+Killed between any two steps, nothing is lost and nothing is doubled: what was stored and not confirmed is fetched once
+more, and changes nothing then.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ems.base.errors import Busy, DatabaseError, DatabaseUnavailable, Unreachable, UserError
+from ems.base.locks import exclusive
+from ems.base.private import make_folder
+from ems.clusters import Fetched
+from ems.clusters.pulled_runs import PulledRuns
+from ems.clusters.site import Site
+from ems.databases import Registration, rounds
+from ems.databases.pulled import Pulling
+from ems.databases.states import Row
+from ems.lab import Lab
+from ems.node.environments.ready import CODE
+from ems.node.mailbox.folder import Points, digest_of, parts_of, row_text
+from ems.spool.encoding import SpoolError, decode
+
+WITHIN_S = 10.0  # one call of `sync`, where a run stores faster than it is fetched
+MARK = "pull.lock"
+OF_HERE = frozenset({"now", "heartbeat_at", "lease_until", "platform", "points_done", "points_failed", "rows_stored"})
+"""What the place knows better of a row."""
+
+Ask = Callable[..., dict[str, Any]]
+"""Puts the question `exchange` to the place; the answer is empty where nothing of EMS is. Unreachable."""
+
+
+def is_needed(lab: Lab) -> bool:
+    """Whether runs far away cannot store into the lab's database: it is a file of this machine."""
+    return lab.database_url.startswith("sqlite:")
+
+
+def is_used(lab: Lab) -> bool:
+    """Whether this folder knows of runs whose rows were fetched, or are to be."""
+    return is_needed(lab) and any((lab.work_dir / "runs").glob(f"*/{MARK}"))
+
+
+def refuse_rounds(lab: Lab, registration: Registration) -> None:
+    """UserError for a job whose points its own results decide, if these are only known to the lab's database."""
+    if is_needed(lab) and rounds.is_proposing(registration):
+        raise UserError(
+            f"`job: propose` of {registration.stack} needs a database that its place reaches; {lab.database_url} is a "
+            "file of this machine.",
+            "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
+        )
+
+
+def of(lab: Lab, experiment_id: str, site: Site) -> Pull | None:
+    """What fetches the rows of an experiment's runs on a machine, where these do not reach the lab's database."""
+    run_dir = site.run_dir(experiment_id)
+
+    def ask(*, quick: bool = False, **question: Any) -> dict[str, Any]:
+        asked = {"ask": "exchange", "run_dir": str(run_dir), **question}
+        return site.answered("ems.node.host", run_dir / CODE, asked, quick=quick)
+
+    return Pull(lab, experiment_id, ask) if is_needed(lab) else None
+
+
+class Pull:
+    """Of one experiment, by one process; others of this machine wait for their turn."""
+
+    def __init__(self, lab: Lab, experiment_id: str, ask: Ask) -> None:
+        self._lab, self._id, self._ask = lab, experiment_id, ask
+        self._told: dict[str, Any] = {}
+        self._points = Points()  # that the database has
+        self._as_of: object = None  # how all stood when these were known
+
+    def own(self) -> None:
+        """UserError if the run's folder there belongs to another database."""
+        with self._lab.database() as database:
+            assert isinstance(database, Pulling)
+            self._ask(database=self._owner(database))
+
+    def sync(self, *, quick: bool = False) -> Fetched:
+        """Fetch what is there, and tell what is here; UserError as of `own`, DatabaseUnavailable, Unreachable.
+
+        `quick`: in one go, of which questions are given up after seconds; Busy if somebody else does so.
+        """
+        file, give_up_at = mark(self._lab, self._id), time.monotonic() + (0 if quick else WITHIN_S)
+        make_folder(file.parent)
+        with exclusive(file, _busy if quick else lambda: None), self._lab.database() as database:
+            assert isinstance(database, Pulling)
+            total, news = Fetched(), dict[str, Any]()
+            while True:
+                answer = self._ask(database=self._owner(database), quick=quick, **news)
+                if answer and "known" in news:
+                    self._told = news["known"]
+                if database.row(self._id) is None or (news and time.monotonic() > give_up_at):
+                    return total
+                news = self._taken(database, answer or _nothing())
+                total = _sum(total, answer or _nothing())
+                if not news or not answer:
+                    return total
+
+    def _owner(self, database: Pulling) -> dict[str, str]:
+        return {"id": database.identity(), "name": f"{self._lab.database_url} of {self._lab.root} on {platform.node()}"}
+
+    def _taken(self, database: Pulling, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Store what an answer has; what is to be confirmed and told."""
+        runs = PulledRuns(database, self._id, answer)
+        self._know(database, answer["heard"])
+        fetched: dict[str, str] = {}
+        damaged: dict[str, str] = {}
+        for batch, data in _unpacked(answer):
+            try:
+                is_stored = self._store(runs, batch["name"], data)
+            except SpoolError:
+                damaged[batch["name"]] = batch["sha256"]
+                continue
+            if not is_stored:
+                break
+            fetched[batch["name"]] = batch["sha256"]
+        else:
+            runs.conclude()
+        heard = max([answer["heard"], *(parts_of(name)[1] for name in fetched)])
+        known = self._known(database, heard, is_sure=not runs.is_set_back)
+        news: dict[str, Any] = {"fetched": fetched, "damaged": damaged} if fetched or damaged else {}
+        return {**news, "known": known} if _gist(known) != _gist(self._told) else news
+
+    def _store(self, runs: PulledRuns, name: str, data: bytes) -> bool:
+        """False where it stays there: the run is over here, maybe by this very batch, that the database refuses."""
+        batch = decode(data)
+        try:
+            run = runs.store(name, batch)
+        except DatabaseUnavailable:
+            raise
+        except DatabaseError as error:
+            runs.fail(error)
+            return False
+        if run:
+            self._points.add(batch, is_late=parts_of(name)[2] < run.attempt, is_due=False)
+        return run is not None
+
+    def _know(self, database: Pulling, heard: int) -> None:
+        """Which points there are: asked anew if anybody else has changed them, or which of them are due."""
+        if self._as_of != self._standing(database, heard):
+            self._points = Points.of(database.points(self._id))
+
+    def _standing(self, database: Pulling, heard: int) -> object:
+        row = database.row(self._id)
+        assert row
+        return heard, row["wanted_attempt"], row["rows_stored"], row["attempt"]
+
+    def _known(self, database: Pulling, heard: int, *, is_sure: bool) -> dict[str, Any]:
+        """What the place is to know."""
+        row = database.row(self._id)
+        assert row
+        if not is_sure:
+            self._points = Points.of(database.points(self._id))
+        self._as_of = self._standing(database, heard)
+        columns = self._columns(database, row)
+        return {"row": row_text(row), "points": self._points.text(), "heard": heard, "columns": columns}
+
+    def _columns(self, database: Pulling, row: Row) -> dict[str, Any]:
+        """What each column is by the rows that are here."""
+        first = next(iter(database.results(self._id, chunk_rows=1)), None) if row["rows_stored"] else None
+        return {column.name: [column.type, column.type] for column in first.columns} if first else {}
+
+
+def mark(lab: Lab, experiment_id: str) -> Path:
+    """A file in the run's folder here: rows of its runs were fetched, or are to be."""
+    return lab.run_dir(experiment_id) / MARK
+
+
+def _busy() -> None:
+    raise Busy("Another command fetches these rows.", "Repeat the command.")
+
+
+def _gist(known: Mapping[str, Any]) -> object:
+    """What it says that the place does not know better: where that is as before, it need not be told."""
+    row = known.get("row", {})
+    return known.get("heard"), {name: row[name] for name in row if name not in OF_HERE}
+
+
+def _nothing() -> dict[str, Any]:
+    """The answer of a place where nothing is left of a run."""
+    counts = dict.fromkeys(("points_done", "points_failed", "rows_stored", "heard", "left", "left_bytes"), 0)
+    return {**counts, "runs": [], "batches": [], "content": b"", "now": datetime.now(UTC).isoformat()}
+
+
+def _unpacked(answer: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bytes]]:
+    """The batches of an answer with their bytes. Unreachable if they are not as they were there."""
+    found, start = [], 0
+    for batch in answer["batches"]:
+        data = answer.get("content", b"")[start : start + batch["size"]]
+        start += batch["size"]
+        if digest_of(data) != batch["sha256"]:
+            raise Unreachable("Rows were damaged on their way here.", "Nothing is lost: repeat the command.")
+        found.append((batch, data))
+    return found
+
+
+def _sum(total: Fetched, answer: Mapping[str, Any]) -> Fetched:
+    batches, size = len(answer["batches"]), sum(batch["size"] for batch in answer["batches"])
+    return Fetched(total.batches + batches, total.bytes + size, answer["left"], answer["left_bytes"])

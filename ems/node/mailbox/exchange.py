@@ -1,0 +1,37 @@
+"""What a database's side asks of a mailbox, in one question: it tells what it has, and gets what it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ems.node.mailbox.folder import Folder
+
+MOST_BYTES = 8_000_000
+
+
+def exchange(
+    run_dir: Path,
+    database: Mapping[str, str],
+    known: Mapping[str, Any] | None = None,
+    fetched: Mapping[str, str] | None = None,
+    damaged: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Note what `database` knows, confirm what it has fetched, and give the next batches as `content`.
+
+    How runs stand is read before the batches are listed: all that a released run has stored is among these. UserError
+    if the mailbox is another database's.
+    """
+    folder = Folder(run_dir)
+    folder.own(database)
+    if known is not None:
+        folder.know(known)
+    folder.confirm(fetched or {}, damaged=damaged or {})
+    here = folder.read("row.json") or {"row": {}, "runs": []}
+    heard = (folder.read("known.json") or {"heard": 0})["heard"]
+    batches, content, left, left_bytes = folder.parcel(MOST_BYTES)
+    counts = {name: here["row"].get(name, 0) for name in ("points_done", "points_failed", "rows_stored")}
+    said = {"runs": here["runs"], "heard": heard, "now": datetime.now(UTC).isoformat(), **counts}
+    return {**said, "batches": batches, "left": left, "left_bytes": left_bytes, "content": content}
