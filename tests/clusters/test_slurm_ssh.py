@@ -10,16 +10,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ems.base.errors import UserError
+from ems.base.errors import Unreachable, UserError
 from ems.base.messages import quiet
 from ems.clusters.openssh import Host, NotConnected
+from ems.clusters.slurm import late
 from ems.clusters.slurm.far import SENT
-from ems.clusters.slurm.heads import Head
+from ems.clusters.slurm.heads import Head, job_name
 from ems.clusters.slurm.machine import Run
 from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
@@ -27,7 +29,8 @@ from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import SlurmServer, environments, lying, slurm
-from tests.clusters.ssh_server import SshServer, client, started
+from tests.clusters.ssh_server import PASSWORD, SshServer, client, passcode, started
+from tests.clusters.test_openssh import logged_in
 from tests.conftest import registered
 from tests.databases.servers import PostgresqlServer
 from tests.place_contract import ROWS, STARTS, PlaceContract
@@ -44,7 +47,7 @@ read -r answer
 """
 
 
-def log_in(server: SshServer, slurm: SlurmServer) -> None:
+def know(server: SshServer, slurm: SlurmServer) -> None:
     """Have Slurm know the user, whose login shells find it."""
     said = PROFILE.format(conf=slurm.variables["SLURM_CONF"])
     (server.home / ".bash_profile").write_text(said)
@@ -63,7 +66,7 @@ def lie(server: SshServer, name: str, text: str) -> Path:
 @pytest.fixture(scope="module")
 def shared(slurm: SlurmServer) -> Iterator[SshServer]:
     with started() as server:
-        log_in(server, slurm)
+        know(server, slurm)
         yield server
 
 
@@ -121,7 +124,49 @@ class TestSlurmBySsh(PlaceContract):
         last = Head(self.there(lab, experiment), experiment.id, Queue()).last()
         return last.number if last else 0
 
+    @pytest.mark.drill
+    def test_an_agent_that_never_lives_is_an_error_that_says_where_to_look(self, place, here, monkeypatch):
+        super().test_an_agent_that_never_lives_is_an_error_that_says_where_to_look(place, here, monkeypatch)
+
+    @pytest.mark.drill
+    def test_an_agent_that_is_killed_is_followed_by_another(self, place, here):
+        super().test_an_agent_that_is_killed_is_followed_by_another(place, here)
+
+    @pytest.mark.drill
+    def test_preparing_and_releasing_may_be_repeated(self, place, here):
+        super().test_preparing_and_releasing_may_be_repeated(place, here)
+
     # The connection
+
+    def test_a_machine_that_is_away_is_waited_for(self, place, here, server):
+        experiment = self.prepared(place, here, wait_s=2)
+        assert place.ensure_running(here, experiment) == ""
+        waiting, said = dataclasses.replace(experiment, state=State.QUEUED), [""]
+        server.cut()
+        server.end()
+        try:
+            eventually(lambda: said.append(place.ensure_running(here, waiting)) or said[-1])
+            assert said[-1].startswith("waiting for a connection: ") and place.live(here, waiting) is None
+        finally:
+            server.start()
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, self.submitted(here, experiment)) == (State.SUCCEEDED, 1, 1)
+
+    def test_what_was_removed_there_before_a_job_began_is_sent_again(self, place, here, server):
+        experiment = self.prepared(place, here)
+        shutil.rmtree(server.home / "scratch")
+        assert self.finish(place, here, experiment).state is State.SUCCEEDED
+
+    def test_what_a_run_cost_is_learned_later_where_accounting_was_away(self, place, here, server):
+        experiment = self.prepared(place, here)
+        ended = self.finish(place, here, experiment)
+        there, now = self.there(here, ended), datetime.now(UTC)
+        since, until = (now - timedelta(hours=1)).isoformat(), now.isoformat()
+        late.note(there, late.Due(1, 3600.0, (job_name(ended.id),), since, until))
+        (note,) = there.glob("cost-*.json")
+        shutil.chown(note, server.user)
+        eventually(lambda: place.refuse(here, ended.registration) or not note.exists())
+        assert self.look(here, ended).cost_usd > 0
 
     def test_a_submission_whose_connection_is_cut_is_not_repeated(self, place, here, server, slurm):
         experiment = self.prepared(place, here)
@@ -211,3 +256,33 @@ class TestSlurmBySsh(PlaceContract):
                 place.survey(here, "s", {"host": server.name, "login": "unattended"}, quiet)
         finally:
             missing.unlink()
+
+
+@pytest.fixture
+def careful(slurm: SlurmServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SshServer]:
+    """A login node that refuses keys, and asks for a password and a second answer."""
+    with started(factors=True) as server:
+        know(server, slurm)
+        monkeypatch.setenv("PATH", client(server)["PATH"])
+        yield server
+        slurm.tried("scancel", "--full", "-u", server.user)
+        Host(server.name, "", unattended=False).log_out()
+
+
+def test_a_person_logs_in_once_and_all_that_follows_uses_that_connection(here, careful):
+    settings = {"host": careful.name, **environments()}
+    place, before = Slurm(), careful.attempts
+    for _ in range(2):
+        with pytest.raises(NotConnected) as caught:
+            place.survey(here, "sherlock", settings, quiet)
+        assert caught.value.hint == "Log in: ems login sherlock"
+    assert careful.attempts == before
+    code, _ = logged_in(careful, PASSWORD, passcode())
+    assert code == 0
+    found = place.survey(here, "sherlock", settings, quiet)
+    assert found["work_dir"]["path"] == str(careful.home / "ems") and found["accounts"] == ["grant"]
+    careful.cut()
+    with pytest.raises(Unreachable) as caught:
+        place.survey(here, "sherlock", settings, quiet)
+    assert caught.value.hint == "Log in: ems login sherlock"
+    assert careful.attempts == before + 1

@@ -11,7 +11,7 @@ import yaml
 
 from tests.clusters.slurm_server import SlurmServer, environments, slurm
 from tests.clusters.ssh_server import SshServer, started
-from tests.clusters.test_slurm_ssh import log_in
+from tests.clusters.test_slurm_ssh import know
 from tests.end_to_end.slurm_user import SlurmUser
 from tests.end_to_end.test_server import ServerUser
 from tests.end_to_end.test_server import user as of_server
@@ -33,7 +33,7 @@ def f(n):
 @pytest.fixture(scope="module")
 def ssh(slurm: SlurmServer) -> Iterator[SshServer]:
     with started() as server:
-        log_in(server, slurm)
+        know(server, slurm)
         yield server
 
 
