@@ -23,6 +23,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 MOST_FAILED_RELEASES = 12  # about 45 s
 BEATS_A_LEASE = 5  # at least
 SOON_S = 0.5  # as often as views look
+FAR_S, FAR_MB = 0.1, 4.0  # where a batch takes longer to be stored, those that wait are stored together, up to so many
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class Courier(threading.Thread):
     """Beats, stores the spool's batches in order, hears orders, and at last releases the claim.
 
     Where the database wants few calls, beats are rarer, and batches are gathered for a while before they are stored;
-    each time there is a beat, too.
+    each time there is a beat, too. Where it is far away, those that have come meanwhile are stored together.
     While the database is away it waits, for ever; the spool grows meanwhile. Ends after the release, or when another
     attempt holds the claim (`fenced`).
     """
@@ -52,6 +53,7 @@ class Courier(threading.Thread):
         self._last_beat = self._next_beat = self._next_store = 0.0
         self._told = 0  # how often to listen
         self._began = time.monotonic()
+        self._together_mb = 0.0
         self._hurried = False
         self._wake = threading.Event()
         self._outcome: Outcome | None = None
@@ -159,7 +161,7 @@ class Courier(threading.Thread):
         if self.failure or not self._is_due():
             return
         for attempt, waiting in self._spools.batches():
-            for paths, batch in gathered(waiting, GATHERED_MB if pause_s else 0.0):
+            for paths, batch in gathered(waiting, GATHERED_MB if pause_s else self._together_mb):
                 if time.monotonic() > self._store_until:
                     return
                 self._store(database, attempt, batch)
@@ -173,7 +175,9 @@ class Courier(threading.Thread):
 
     def _store(self, database: Database, attempt: int, batch: Batch) -> None:
         """What an earlier run left may count in part: then the database alone knows how many points there are."""
+        began = time.monotonic()
         database.store(self._claim, batch, attempt)
+        self._together_mb = FAR_MB if time.monotonic() - began > FAR_S else 0.0
         if self.count and attempt == self._claim.attempt:
             self.count.add(batch)
         try:
