@@ -158,6 +158,13 @@ class Host:
     def reconnect(self) -> None:
         self.cut(False)
 
+    def hang_up(self) -> None:
+        """End all connections, with what they serve."""
+        for process in self.init.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.name() == "sshd":
+                    process.kill()
+
     def delay(self, there_and_back_s: float) -> None:
         assert self._wire
         self._delay_s = self._wire.delay_s = there_and_back_s / 2

@@ -48,7 +48,7 @@ def test_a_minute_without_a_network_costs_nothing(user: HostUser, phase: str) ->
     user.assert_whole(400)
 
 
-@pytest.mark.parametrize("phase", ["prepare", "build", "end"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_server_that_is_restarted_costs_no_row(user: HostUser, phase: str) -> None:
     described(user, 400)
     running = user.start("up", "s")
@@ -72,7 +72,7 @@ def test_after_a_restart_that_nobody_saw_the_next_command_goes_on_and_what_ran_b
 def test_a_host_whose_key_changes_is_told_and_its_run_goes_on_once_it_is_known_again(user: HostUser) -> None:
     running = begin_sweep(user, 400)
     user.host.make_host_key()
-    user.host.run("pkill -f 'sshd: member'")
+    user.host.hang_up()
     done = user.ems("logs", "s", expect=None)
     assert done.returncode not in {0, 1} and f"ssh-keygen -R {user.host.address}" in done.stderr
     assert running.wait(600) == 0 or f"The host key of {user.host.name} has changed" in user.said(running)
@@ -81,16 +81,15 @@ def test_a_host_whose_key_changes_is_told_and_its_run_goes_on_once_it_is_known_a
     user.assert_whole(400)
 
 
-def test_a_run_over_a_slow_network_takes_few_commands(user: HostUser) -> None:
-    described(user, 200)
+def test_a_run_over_a_slow_network_takes_few_commands_and_keeps_its_speed(user: HostUser) -> None:
+    described(user, 400)
     user.host.delay(0.2)
-    before = user.host.sessions()
-    began = time.monotonic()
+    before, began = user.host.sessions(), time.monotonic()
     user.ems("up", "s")
     took_s, commands = time.monotonic() - began, user.host.sessions() - before
-    user.assert_whole(200)
-    assert commands <= 40, commands
-    assert took_s < 120
+    user.assert_whole(400)
+    assert commands <= 16 + took_s / 2, (commands, took_s)  # a look each two seconds, or more seldom
+    assert took_s < 150  # 400 points, each stored by itself, would take more than twice that
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 3600])
