@@ -93,12 +93,13 @@ class Pull:
             assert isinstance(database, Pulling)
             total, news = Fetched(), dict[str, Any]()
             while True:
+                asked = datetime.now(UTC)
                 answer = self._ask(database=self._owner(database), quick=quick, **news)
                 if answer and "known" in news:
                     self._told = news["known"]
                 if database.row(self._id) is None or (news and time.monotonic() > give_up_at):
                     return total
-                news = self._taken(database, answer or _nothing())
+                news = self._taken(database, {**(answer or _nothing()), "asked": asked})
                 total = _sum(total, answer or _nothing())
                 if not news or not answer:
                     return total

@@ -24,16 +24,19 @@ SET_BACK = (
 
 
 class PulledRuns:
-    """Of one experiment. `answer`: of `ems.node.mailbox.exchange`. Whatever is repeated changes nothing."""
+    """Of one experiment. Whatever is repeated changes nothing.
+
+    `answer`: of `ems.node.mailbox.exchange`, which was `asked` at that moment.
+    """
 
     def __init__(self, database: Pulling, experiment_id: str, answer: Mapping[str, Any]) -> None:
         self._database, self._id, self._answer = database, experiment_id, answer
         self._runs: Sequence[Mapping[str, Any]] = answer["runs"]
         self.is_set_back = False
         """Whether the database lacks what was fetched before."""
-        there = datetime.fromisoformat(answer["now"])
-        ahead = datetime.now(UTC) - there
-        self._ahead = ahead if abs(ahead.total_seconds()) > SAME_CLOCK_S else timedelta()
+        there, now, about = datetime.fromisoformat(answer["now"]), datetime.now(UTC), timedelta(seconds=SAME_CLOCK_S)
+        agrees = answer["asked"] - about <= there <= now + about
+        self._ahead = timedelta() if agrees else now - there
 
     @property
     def _row(self) -> Row:

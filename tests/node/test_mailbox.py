@@ -14,6 +14,7 @@ from ems.base.errors import DatabaseError, FencedOut
 from ems.databases import Outcome, State
 from ems.databases.states import ELSEWHERE_S
 from ems.node.mailbox import folder
+from ems.node.mailbox.folder import Folder
 from tests.databases.cases import batch, empty, failed, floats, ints, now, states, table, texts
 from tests.node.mailboxes import ID, SWEEP, Distance, claimed, far, stored
 
@@ -250,6 +251,26 @@ def test_numbers_go_on_after_all_was_fetched(far):
     )
     stored(far, claim, 2)
     assert far.outbox()[0].name > first
+
+
+def test_a_batch_whose_number_could_not_be_noted_keeps_it(far, monkeypatch):
+    claim = claimed(far)
+    stored(far, claim, 1)
+    write = Folder.write
+
+    def full(self, name, said):
+        if name == "row.json":
+            raise OSError(28, "No space left on device")
+        write(self, name, said)
+
+    monkeypatch.setattr(Folder, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        stored(far, claim, 2)
+    monkeypatch.undo()
+    stored(far, claim, 3)
+    assert len(far.outbox()) == 3
+    far.pull.sync()
+    assert states(far.database) == {"stored": [1, 2, 3]}
 
 
 def test_the_kinds_of_columns_are_known_there(far):

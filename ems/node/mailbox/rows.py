@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ class MailboxRows(Rows):
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self._folder = run_dir, Folder(run_dir)
+        self._counted = False  # whether all numbers of batches are in row.json, as none was killed before it noted one
 
     def find(self, experiment_id: str) -> Row | None:
         found = self._read()
@@ -43,9 +44,15 @@ class MailboxRows(Rows):
             self.write(left)
         return left.row, change
 
-    def turn(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def turn(self) -> Iterator[None]:
         """What is read in the block stays as it is until its end."""
-        return exclusive(lock_folder(self._run_dir) / "mailbox.lock")
+        with exclusive(lock_folder(self._run_dir) / "mailbox.lock"):
+            try:
+                yield
+            except BaseException:
+                self._counted = False  # a batch may be there without its number
+                raise
 
     def here(self, experiment_id: str) -> Here:
         """DatabaseError if this is not the experiment's mailbox."""
@@ -58,13 +65,14 @@ class MailboxRows(Rows):
         """In a turn."""
         self._folder.make()
         self._folder.write("row.json", {"row": row_text(here.row), "runs": here.runs, "last": here.last})
+        self._counted = True
 
     def _read(self) -> Here | None:
         said, known = self._folder.read("row.json"), self._folder.read("known.json")
         row = _merged(row_of(said["row"]) if said else None, row_of(known["row"]) if known else None)
         runs, last = (said["runs"], said["last"]) if said else ([], 0)
         heard = known["heard"] if known else 0
-        numbers = [parts_of(name)[1] for name in self._folder.waiting()]
+        numbers = [] if self._counted else [parts_of(name)[1] for name in self._folder.waiting()]
         return Here({**row, "now": datetime.now(UTC)}, runs, max(last, heard, *numbers)) if row else None
 
 
