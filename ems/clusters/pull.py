@@ -9,7 +9,9 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ MARK = "pull.lock"
 OF_HERE = frozenset({"now", "heartbeat_at", "lease_until", "platform", "points_done", "points_failed", "rows_stored"})
 """What the place knows better of a row."""
 
+Asking = Callable[..., dict[str, Any]]
 Ask = Callable[..., dict[str, Any]]
 """Puts the question `exchange` to the place; the answer is empty where nothing of EMS is. Unreachable."""
 
@@ -91,18 +94,37 @@ class Pull:
         make_folder(file.parent)
         with exclusive(file, _busy if quick else lambda: None), self._lab.database() as database:
             assert isinstance(database, Pulling)
-            total, news = Fetched(), dict[str, Any]()
-            while True:
-                asked = datetime.now(UTC)
-                answer = self._ask(database=self._owner(database), quick=quick, **news)
-                if answer and "known" in news:
-                    self._told = news["known"]
-                if database.row(self._id) is None or (news and time.monotonic() > give_up_at):
-                    return total
-                news = self._taken(database, {**(answer or _nothing()), "asked": asked})
-                total = _sum(total, answer or _nothing())
-                if not news or not answer:
-                    return total
+            if database.row(self._id) is None:
+                return Fetched()
+            with ThreadPoolExecutor(1) as ahead:
+                return self._all(database, partial(self._asked, self._owner(database), quick), ahead, give_up_at)
+
+    def _all(self, database: Pulling, ask: Asking, ahead: ThreadPoolExecutor, give_up_at: float) -> Fetched:
+        """While a parcel is stored, the next one is on its way, and the one before it is confirmed."""
+        answer, total = ask({}), Fetched()
+        untold: dict[str, Any] = {}
+        while True:
+            is_late = time.monotonic() > give_up_at
+            following = ahead.submit(ask, untold, _last(answer)) if answer["left"] and not is_late else None
+            news, total = self._taken(database, answer), _sum(total, answer)
+            untold = news if following else _joined(untold, news)
+            is_whole = len(news.get("fetched", ())) + len(news.get("damaged", ())) == len(answer["batches"])
+            if following and is_whole:
+                answer = {**following.result(), "heard": news.get("known", self._told)["heard"]}
+                continue
+            if not untold or not answer["is_there"]:
+                return total
+            answer, untold = ask(untold), {}
+            if is_late:
+                return total
+
+    def _asked(self, owner: Mapping[str, str], quick: bool, news: Mapping[str, Any], after: str = "") -> dict[str, Any]:
+        """The answer of the place, and what is known of the question."""
+        asked = datetime.now(UTC)
+        answer = self._ask(database=owner, quick=quick, after=after, **news)
+        if answer and "known" in news:
+            self._told = news["known"]
+        return {**(answer or _nothing()), "asked": asked, "is_there": bool(answer)}
 
     def _owner(self, database: Pulling) -> dict[str, str]:
         return {"id": database.identity(), "name": f"{self._lab.database_url} of {self._lab.root} on {platform.node()}"}
@@ -200,6 +222,17 @@ def _unpacked(answer: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bytes]
             raise Unreachable("Rows were damaged on their way here.", "Nothing is lost: repeat the command.")
         found.append((batch, data))
     return found
+
+
+def _joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
+    """All news of two."""
+    both = {key: {**first.get(key, {}), **then.get(key, {})} for key in ("fetched", "damaged")}
+    return {**first, **then, **{key: found for key, found in both.items() if found}}
+
+
+def _last(answer: Mapping[str, Any]) -> str:
+    """The name of the last batch of an answer; "" if it has none."""
+    return answer["batches"][-1]["name"] if answer["batches"] else ""
 
 
 def _sum(total: Fetched, answer: Mapping[str, Any]) -> Fetched:

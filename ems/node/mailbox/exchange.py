@@ -9,7 +9,7 @@ from typing import Any
 
 from ems.node.mailbox.folder import Folder
 
-MOST_BYTES = 8_000_000
+MOST_BYTES = 16_000_000
 
 
 def exchange(
@@ -18,8 +18,9 @@ def exchange(
     known: Mapping[str, Any] | None = None,
     fetched: Mapping[str, str] | None = None,
     damaged: Mapping[str, str] | None = None,
+    after: str = "",
 ) -> dict[str, Any]:
-    """Note what `database` knows, confirm what it has fetched, and give the next batches as `content`.
+    """Note what `database` knows, confirm what it has fetched, and give batches, those after the one named `after`.
 
     How runs stand is read before the batches are listed: all that a released run has stored is among these. UserError
     if the mailbox is another database's.
@@ -31,7 +32,7 @@ def exchange(
     folder.confirm(fetched or {}, damaged=damaged or {})
     here = folder.read("row.json") or {"row": {}, "runs": []}
     heard = (folder.read("known.json") or {"heard": 0})["heard"]
-    batches, content, left, left_bytes = folder.parcel(MOST_BYTES)
+    batches, content, left, left_bytes = folder.parcel(MOST_BYTES, after)
     counts = {name: here["row"].get(name, 0) for name in ("points_done", "points_failed", "rows_stored")}
     said = {"runs": here["runs"], "heard": heard, "now": datetime.now(UTC).isoformat(), **counts}
     return {**said, "batches": batches, "left": left, "left_bytes": left_bytes, "content": content}

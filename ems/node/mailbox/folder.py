@@ -19,7 +19,8 @@ from typing import Any
 from ems.base import aside
 from ems.base.errors import UserError
 from ems.databases import PointState
-from ems.databases.points import touched
+from ems.databases.columns import spans
+from ems.databases.points import only, touched
 from ems.databases.states import Row
 from ems.spool.batch import Batch
 
@@ -89,10 +90,10 @@ class Folder:
             else:
                 path.unlink()
 
-    def parcel(self, most_bytes: int) -> tuple[list[dict[str, Any]], bytes, int, int]:
-        """The oldest batches, at least one, of some `most_bytes`: how each is named, their content one after the other,
-        and how many batches and bytes are left beside these."""
-        waiting = [(name, self._size(name)) for name in self.waiting()]
+    def parcel(self, most_bytes: int, after: str = "") -> tuple[list[dict[str, Any]], bytes, int, int]:
+        """The oldest batches whose names come after `after`, at least one, of some `most_bytes`: how each is named,
+        their content one after the other, and how many batches and bytes are left after these."""
+        waiting = [(name, self._size(name)) for name in self.waiting() if name > after]
         taken: list[dict[str, Any]] = []
         content = b""
         for name, size in waiting:
@@ -164,10 +165,12 @@ class Points:
     def _have(self, count: int) -> None:
         self.marks.extend(bytes(max(0, count - len(self.marks))))
 
-    def put(self, point: int, state: PointState | None) -> None:
-        """So it stands now; None: nothing is known of it any more."""
-        self._have(point + 1)
-        self.marks[point] = STATES.index(state) + 1 if state else 0
+    def put(self, points: Iterable[int], state: PointState | None) -> None:
+        """So they stand now; None: nothing is known of them any more."""
+        mark = bytes([STATES.index(state) + 1 if state else 0])
+        for first, last in spans(points):
+            self._have(last + 1)
+            self.marks[first : last + 1] = mark * (last + 1 - first)
 
     def get(self, point: int) -> PointState | None:
         """How a point stands."""
@@ -177,14 +180,12 @@ class Points:
     def add(self, batch: Batch, *, is_late: bool, is_due: bool) -> None:
         """A batch is stored after what is known. `is_late`: by a later run than the one that computed it, so that it
         counts for what nothing is known of, or is due; `is_due`: points that failed in it are."""
-        standing = {point for point in touched(batch) if is_late and self.get(point) not in {None, "due"}}
-        for point in set(batch.replaces) - standing:
-            self.put(point, None)
-        for point in set(batch.points) - standing:
-            self.put(point, "stored")
+        if is_late:
+            batch = only(batch, {point for point in touched(batch) if self.get(point) in {None, "due"}})
+        self.put(batch.replaces, None)
+        self.put(batch.points, "stored")
         for mark in batch.marks:
-            if mark.point not in standing:
-                self.put(mark.point, "empty" if mark.state == "empty" else "due" if is_due else "failed")
+            self.put([mark.point], "empty" if mark.state == "empty" else "due" if is_due else "failed")
 
     def ranges(self) -> Iterator[tuple[PointState, range]]:
         """As `Database.points`: the stored ones first, then those marked, in ascending order."""
