@@ -135,7 +135,13 @@ def _show_pilots(files: StackFiles, experiments: Sequence[databases.Experiment],
 
 
 @stacks_commands.command(rich_help_panel=RUN, epilog="[bold]Example[/]  ems stop digits")
-def stop(stack: Stack, as_json: Json = False) -> None:
+def stop(
+    stack: Stack,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Its place is gone for good, with rows that were not fetched from there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Cancel a stack's run, from any machine that reaches the database. What was computed is stored."""
     from ems.engine import lifecycle
 
@@ -145,7 +151,7 @@ def stop(stack: Stack, as_json: Json = False) -> None:
         say(f"Nothing to stop: {stack} has {experiment.state} already.")
     else:
         with working(f"stopping {stack}"):
-            experiment = lifecycle.stop(lab, experiment)
+            experiment = lifecycle.stop(lab, experiment, give_up=give_up)
         if not experiment.state.finished:
             say(f"{stack} has been asked to stop; it is still {experiment.state}. See: ems status {stack}")
     show_status(lab, [experiment], as_json)

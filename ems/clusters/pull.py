@@ -21,9 +21,9 @@ from ems.base.private import make_folder
 from ems.clusters import Fetched
 from ems.clusters.pulled_runs import PulledRuns
 from ems.clusters.site import Site
-from ems.databases import Registration, rounds
+from ems.databases import Experiment, Registration, rounds, rules
 from ems.databases.pulled import Pulling
-from ems.databases.states import Row
+from ems.databases.states import Row, is_held
 from ems.lab import Lab
 from ems.node.environments.ready import CODE
 from ems.node.mailbox.folder import Points, digest_of, parts_of, row_text
@@ -57,6 +57,19 @@ def refuse_rounds(lab: Lab, registration: Registration) -> None:
             "file of this machine.",
             "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
         )
+
+
+def give_up(lab: Lab, experiment: Experiment) -> None:
+    """Its place is gone for good: the run reads `lost`. UserError if it is not kept at a place."""
+    if not mark(lab, experiment.id).exists() or not is_needed(lab):
+        stack = experiment.registration.stack
+        raise UserError(f"The run of {stack} keeps nothing at a place far away.", f"Say only: ems stop {stack}")
+    with lab.database() as database:
+        assert isinstance(database, Pulling)
+        row = database.row(experiment.id)
+        if row and is_held(row):
+            then = database.at(row["heartbeat_at"])
+            then.beat(rules.claim_of(row), 0.0, row["points_done"], row["points_failed"])
 
 
 def of(lab: Lab, experiment_id: str, site: Site) -> Pull | None:

@@ -20,6 +20,7 @@ from ems.base.errors import (
     Unreachable,
 )
 from ems.base.messages import Say, some
+from ems.clusters import pull
 from ems.databases import Experiment, Registration, State, rules
 from ems.engine import preflight
 from ems.engine.converged import are_rows_converged, is_converged
@@ -281,12 +282,17 @@ def raise_if_failed(experiments: list[Experiment]) -> None:
     )
 
 
-def stop(lab: Lab, experiment: Experiment) -> Experiment:
+def stop(lab: Lab, experiment: Experiment, *, give_up: bool = False) -> Experiment:
     """Cancel through the row, so that it works from anywhere; waits until the run has stored what it has.
 
-    Returns the row, which is still not finished if that takes longer than `patience.stop_s`.
+    Returns the row, which is still not finished if that takes longer than `patience.stop_s`. `give_up`: its place is
+    gone for good, with the rows that it keeps; UserError as of `pull.give_up`.
     """
     place = clusters.of(lab, experiment)
+    if give_up:
+        pull.give_up(lab, experiment)
+        with lab.database() as database:
+            return database.request_cancel(experiment.id) or experiment
     _fetch(lab, experiment, place)  # a run that has begun unheard of is to be asked, too
     with lab.database() as database:
         deadline = time.monotonic() + stop_s(database)

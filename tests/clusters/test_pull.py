@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from tests.clusters import test_server
 from tests.clusters.ssh_server import SshServer, started
 from tests.conftest import commit, registered
 from tests.place_contract import ROWS
-from tests.processes import eventually
+from tests.processes import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
 KILLED = """
@@ -129,6 +130,24 @@ class TestPull(test_server.ServerContract):
         host.run("true")
         fetching.glance(here, ["pi"])
         assert self.look(here, experiment).state is State.SUCCEEDED
+
+    def test_a_copy_of_before_is_told_and_what_is_missing_is_computed_again(self, place, here):
+        experiment = self.prepared(place, here)
+        place.ensure_running(here, experiment)
+        file = here.root / ".ems/ems.db"
+        with sqlite3.connect(file) as there, sqlite3.connect(here.root / "copy.db") as copy:
+            there.backup(copy)
+        assert self.finish(place, here, experiment).rows_stored == ROWS
+        for part in file.parent.glob("ems.db*"):
+            part.unlink()
+        (here.root / "copy.db").rename(file)
+        said, give_up_at = [], time.monotonic() + PATIENCE_S
+        while not (now := self.look(here, experiment)).state.finished:
+            said.append(place.ensure_running(here, now))
+            assert time.monotonic() < give_up_at
+            time.sleep(0.1)
+        assert (now.state, now.rows_stored, now.attempt) == (State.SUCCEEDED, ROWS, 2)
+        assert "10 rows that the place had computed are not in the lab's database" in " ".join(said)
 
     def test_a_second_laptop_is_told_whose_the_run_is(self, place, here, server, tmp_path):
         experiment = self.prepared(place, here)

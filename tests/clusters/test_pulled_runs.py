@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ems.base.errors import Unreachable, UserError
+from ems.base.errors import FencedOut, Unreachable, UserError
+from ems.clusters import pull
 from ems.databases import Outcome, State
 from ems.node.mailbox.folder import Folder
 from tests.databases.cases import batch, failed, ints, now, states, table
@@ -66,6 +68,32 @@ def test_a_copy_from_before_the_run_has_all_computed_again(tmp_path):
     assert (now(far.database).state, now(far.database).attempt) == (State.LOST, 1)
     assert claimed(far).attempt == 2
     assert far.mailbox.experiment(ID).rows_stored == 0
+
+
+def test_a_run_whose_place_is_gone_is_given_up_and_what_comes_late_counts_where_nothing_is(far):
+    claim = claimed(far)
+    stored(far, claim, 1)
+    far.pull.sync()
+    stored(far, claim, 2, 3)
+    pull.give_up(far.lab, now(far.database))
+    assert far.database.request_cancel(ID).state is State.CANCELLED
+    far.database.reopen(ID)
+    here = far.database.claim(ID, agent="here", lease_s=30.0)
+    far.database.store(here, batch([2], ints("n", 20), replaces=(2,)))
+    far.database.release(here, Outcome(State.FAILED, 2, 1))
+    far.database.reopen(ID)
+    far.pull.sync()
+    second = claimed(far)
+    assert second.attempt == 3
+    with pytest.raises(FencedOut):
+        stored(far, claim, 4)
+    far.pull.sync()
+    assert table(far.database)["n"] == [1, 20, 3]
+
+
+def test_only_a_run_far_away_is_given_up(far):
+    with pytest.raises(UserError):
+        pull.give_up(replace(far.lab, root=far.there), now(far.database))
 
 
 # The way

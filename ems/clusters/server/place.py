@@ -125,7 +125,7 @@ class Server(Place):
                 experiment = find(lab, experiment.id) or experiment
             if experiment.state is State.RUNNING or experiment.state.finished:
                 return run.news("") if run and run.pull else ""
-            return self._started(lab, experiment, run)
+            return (run.why_lost(experiment) if run else "") or self._started(lab, experiment, run)
         except Unreachable as error:
             waits = "the run goes on there, if it has begun; " if run and run.pull else ""
             return run.news(f"{waits}waiting for a connection: {error.message}") if run else error.message
@@ -218,7 +218,7 @@ class _Run:
         self.site, self.folder, self.pull = site, folder, pull
         self.starts = 0
         self._silence = local.Silence()
-        self._told = ""
+        self._told = self._lost = ""
         self._found: dict[str, Any] = {}
         self._looked_at = self._fetched_at = 0.0
 
@@ -249,6 +249,12 @@ class _Run:
         """Whether an agent that holds the run has not beaten for long."""
         self._silence.look(experiment.state is not State.RUNNING)
         return self._silence.lasted_s > local.SILENT_S
+
+    def why_lost(self, experiment: Experiment) -> str:
+        """Why the run before is followed by another one, as far as it says so, once."""
+        said = experiment.error if experiment.state is State.LOST else ""
+        self._lost, before = said, self._lost
+        return said if said != before else ""
 
     def news(self, said: str) -> str:
         """What is new to people."""
