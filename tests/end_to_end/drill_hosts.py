@@ -109,7 +109,7 @@ def test_a_server_whose_clock_is_wrong_is_told_and_runs_end_as_others(user: Host
 
 def test_a_disk_that_is_full_there_is_told_and_with_some_room_the_run_goes_on(user: HostUser) -> None:
     folder = user.host.home / "ems"
-    user.host.run(f"mkdir {folder}; mount -t tmpfs -o size=600m,uid=61000 ems {folder}")
+    user.host.run(f"mkdir {folder}; mount -t tmpfs -o size=2500m,uid=61000 ems {folder}")
     try:
         running = begin_sweep(user, 400)
         user.host.run(f"cat /dev/zero > {folder}/others || true")
