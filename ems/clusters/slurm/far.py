@@ -147,6 +147,7 @@ class Far(Machine):
 
     def probe(self, lab: Lab, work_dir: PurePath, wanted: Wanted) -> tuple[PurePath, str]:
         there = PurePosixPath(work_dir) / f"probe-{uuid.uuid4().hex[:12]}"
+        self._site.ask("ready", run_dir=str(there), archives=str(self._site.environments))
         with TemporaryDirectory() as folder:
             here = Path(folder)
             AgentConfig("", lab.database_url, str(work_dir), "", "", store=lab.store_url).write(here)
