@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,13 @@ from ems.databases import Experiment, Registration, rounds, rules
 from ems.databases.pulled import Pulling
 from ems.databases.states import Row, is_held
 from ems.lab import Lab
+from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE
+from ems.node.mailbox.database import URL as MAILBOX
 from ems.node.mailbox.folder import Points, digest_of, parts_of, row_text
 from ems.spool.encoding import SpoolError, decode
 
+FETCH_S = 1.0  # between two looks for rows
 WITHIN_S = 10.0  # one call of `sync`, where a run stores faster than it is fetched
 MARK = "pull.lock"
 OF_HERE = frozenset({"now", "heartbeat_at", "lease_until", "platform", "points_done", "points_failed", "rows_stored"})
@@ -91,12 +95,27 @@ class Pull:
         self._told: dict[str, Any] = {}
         self._points = Points()  # that the database has
         self._as_of: object = None  # how all stood when these were known
+        self._fetched_at = 0.0
 
     def own(self) -> None:
         """UserError if the run's folder there belongs to another database."""
         with self._lab.database() as database:
             assert isinstance(database, Pulling)
             self._ask(database=self._owner(database))
+
+    @staticmethod
+    def addressed(config: AgentConfig) -> AgentConfig:
+        """What its agent is told: it stores into the mailbox, and no store is in reach."""
+        return replace(config, database=MAILBOX, store="")
+
+    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+        """As `sync`; None if that was done a moment ago and is not wanted `at_once`."""
+        if not at_once and time.monotonic() - self._fetched_at < FETCH_S:
+            return None
+        try:
+            return self.sync(quick=quick)
+        finally:
+            self._fetched_at = time.monotonic()
 
     def sync(self, *, quick: bool = False) -> Fetched:
         """Fetch what is there, and tell what is here; UserError as of `own`, DatabaseUnavailable, Unreachable.

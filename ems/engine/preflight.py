@@ -54,9 +54,7 @@ def report(stacks: StackFiles, stack: str) -> Report:
         errors += _beside(stacks, stack)
         return Report(stack, "", _lines(errors), exit_code=max(error.exit_code for error in errors))
     warnings = tuple(_hints(stacks, stack, described))
-    _noting(errors, lambda: clusters.host(described, stack))
-    if isinstance(described, ClusterSpec):
-        _noting(errors, lambda: _refuse_file(stacks.lab, where_of(stacks, stack, described)))
+    _noting(errors, lambda: _refuse_place(stacks, stack, described))
     summary = type(described).__name__.removesuffix("Spec").lower()
     if isinstance(described, ExperimentSpec):
         _noting(errors, lambda: _refuse_unknown(stacks, stack, described))
@@ -190,9 +188,7 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
     """
     stacks.require_lab()
     described = stacks.spec(stack)
-    clusters.host(described, stack)
-    if isinstance(described, ClusterSpec):
-        _refuse_file(stacks.lab, where_of(stacks, stack, described))
+    _refuse_place(stacks, stack, described)
     if not isinstance(described, ExperimentSpec):
         return None
     _refuse_unknown(stacks, stack, described)
@@ -200,7 +196,7 @@ def require(stacks: StackFiles, stack: str) -> Resolved | None:
 
 
 def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, where: Where) -> Resolved:
-    _refuse_file(stacks.lab, where)
+    _refuse_file(stacks, stack, described)
     kind, remote_needed = where.kind, where.place.needs_remote
     with locating(stacks.lab, stack):
         described = spec.at(described, kind, clusters.settings())
@@ -208,11 +204,21 @@ def _resolved(stacks: StackFiles, stack: str, described: ExperimentSpec, where: 
         return resolve(stacks.lab, stacks.tree, stack, described, kind, remote_needed=remote_needed, is_known=known)
 
 
-def _refuse_file(lab: Lab, where: Where) -> None:
-    """UserError if other machines are to store into a database that is a file of this one."""
-    if pull.is_needed(lab) and where.place.needs_server and not where.place.fetches_rows:
+def _refuse_place(stacks: StackFiles, stack: str, described: Spec) -> None:
+    """UserError for settings that name no machine, or a place that does not reach the lab's database."""
+    clusters.host(described, stack)
+    if isinstance(described, ClusterSpec):
+        _refuse_file(stacks, stack, described)
+
+
+def _refuse_file(stacks: StackFiles, stack: str, described: ExperimentSpec | ClusterSpec) -> None:
+    """UserError if other machines are to store into a database that is a file of this one, and nothing fetches that."""
+    where = where_of(stacks, stack, described)
+    if not pull.is_needed(stacks.lab) or not where.place.needs_server:
+        return
+    if not (where.place.fetches_rows and is_by_ssh(stacks, stack, described)):
         raise UserError(
-            f"ems:database is {lab.database_url}, a file, which machines of kind {where.kind} do not reach.",
+            f"ems:database is {stacks.lab.database_url}, a file, which machines of kind {where.kind} do not reach.",
             "Use postgresql://, bigquery:// or dynamodb:// in Pulumi.yaml; `ems database copy` brings the rows along.",
         )
 

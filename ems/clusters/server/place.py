@@ -26,12 +26,10 @@ from ems.node import hosted, leases
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE, ORDER
 from ems.node.leases import Share
-from ems.node.mailbox.database import URL as MAILBOX
 
 if TYPE_CHECKING:
     from ems.provenance.environment import Environment
 
-FETCH_S = 1.0  # between two looks for rows
 LOOK_S = 2.0  # between two looks at a run, which costs a command there
 KIND = "server"
 THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
@@ -96,8 +94,7 @@ class Server(Place):
         (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
         config, share = AgentConfig.read(run_dir), share_of(site, registration)
-        if mail:
-            config = replace(config, database=MAILBOX, store="")
+        config = mail.addressed(config) if mail else config
         workers = site.wanted.workers or max(1, share.cores // _threads(registration))
         replace(site.carried(config, again=again), workers=workers).write(run_dir / THERE)
         said = hosted.write(run_dir / THERE, site.machine, share)
@@ -114,14 +111,14 @@ class Server(Place):
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         if run := self._run(lab, experiment_id):
-            run.fetch(0)
+            run.fetch()
             run.site.ask("release", run.folder)
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         run = self._run(lab, experiment.id)
         try:
-            if run and run.fetch():
+            if run and run.fetch(at_once=False):
                 experiment = find(lab, experiment.id) or experiment
             if experiment.state is State.RUNNING or experiment.state.finished:
                 return run.news("") if run and run.pull else ""
@@ -150,7 +147,7 @@ class Server(Place):
             raise local.in_vain(run.starts, said, log, experiment)
         if run.starts or found.get("failed") or not found.get("prepared"):
             self._ship(lab, experiment.registration, quiet, again=True)
-        run.fetch(0)  # what it is to know, as that it was reopened
+        run.fetch()  # what it is to know, as that it was reopened
         run.start(replaced=bool(found.get("works")))
         return run.news(f"the agent ended ({said}); another one was started") if run.starts > 1 else ""
 
@@ -167,7 +164,7 @@ class Server(Place):
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         if run := self._run(lab, experiment.id):
             with suppress(Unreachable):
-                run.fetch(0)
+                run.fetch()
             run.site.nudge(run.folder)
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
@@ -178,7 +175,7 @@ class Server(Place):
         run = self._run(lab, experiment.id)
         if run is None or (quick and not run.site.is_connected()):
             return None
-        return run.fetch(0, quick=quick)
+        return run.fetch(quick=quick)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -220,16 +217,11 @@ class _Run:
         self._silence = local.Silence()
         self._told = self._lost = ""
         self._found: dict[str, Any] = {}
-        self._looked_at = self._fetched_at = 0.0
+        self._looked_at = 0.0
 
-    def fetch(self, pause_s: float = FETCH_S, *, quick: bool = False) -> Fetched | None:
-        """Bring what is there, unless that was done a moment ago. Errors as of `Pull.sync`."""
-        if self.pull is None or time.monotonic() - self._fetched_at < pause_s:
-            return None
-        try:
-            return self.pull.sync(quick=quick)
-        finally:
-            self._fetched_at = time.monotonic()
+    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+        """As `Pull.fetch`; None where agents store by themselves."""
+        return self.pull.fetch(quick=quick, at_once=at_once) if self.pull else None
 
     def look(self) -> dict[str, Any]:
         """What is known of it there, at most LOOK_S ago."""

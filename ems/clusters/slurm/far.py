@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ems.base import aside
 from ems.base.messages import Say
 from ems.base.private import make_folder
-from ems.clusters import local, shipping
+from ems.clusters import local, pull, shipping
+from ems.clusters.pull import Pull
 from ems.clusters.slurm.heads import FIRST_LOOK_S, FIRST_S, LATER_LOOK_S
 from ems.clusters.slurm.machine import Found, Machine, Run
 from ems.clusters.slurm.site import Site
@@ -84,6 +85,12 @@ class Far(Machine):
             if folder and folder.parent == self.runs(lab) and not file.with_name(RELEASED).exists():
                 yield Run(self, folder, folder.name)
 
+    def is_connected(self) -> bool:
+        return self._site.is_connected()
+
+    def pull(self, lab: Lab, experiment_id: str) -> Pull | None:
+        return pull.of(lab, experiment_id, self._site)
+
     @staticmethod
     def runs_here(lab: Lab) -> Path:
         """The folder that has what is made here of runs."""
@@ -112,6 +119,9 @@ class Far(Machine):
         say(f"asking {site.host.name}")
         there = site.run_dir(registration.id)
         site.ask("ready", run_dir=str(there), archives=str(site.environments))
+        mail = self.pull(lab, registration.id)
+        if mail:
+            mail.own()
 
         def describe(environment: Environment, say: Say) -> None:  # noqa: ARG001
             make_folder(here)
@@ -120,12 +130,15 @@ class Far(Machine):
 
         (local.prepare_again if again else local.prepare)(lab, registration, say, describe)
         say(f"sending code and inputs to {site.host.name}")
-        site.carried(AgentConfig.read(here), again=again).write(here / THERE)
+        config = AgentConfig.read(here)
+        site.carried(mail.addressed(config) if mail else config, again=again).write(here / THERE)
         for file in (here / CODE, here / ORDER, here / THERE / "agent.json"):
             if file.exists():
                 site.send(file, there / file.name)
         (here / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
         (here / RELEASED).unlink(missing_ok=True)
+        if mail:
+            mail.sync()
         aside.write(here / SENT, str(there))
 
     def _folders(self, there: PurePosixPath, wanted: Wanted) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import PurePath
 from typing import Any
 
 from ems.base.messages import Say
+from ems.clusters import Fetched
+from ems.clusters.pull import Pull
 from ems.clusters.slurm import waiting
 from ems.clusters.slurm.heads import Seen
 from ems.clusters.slurm.queue import QueuedJob
@@ -25,10 +27,11 @@ Found = Mapping[str, Any]  # as `answers.look` finds it of a run
 class Run:
     """The run of one experiment in a `folder` there, as this process knows it."""
 
-    def __init__(self, machine: Machine, folder: PurePath, experiment_id: str) -> None:
+    def __init__(self, machine: Machine, folder: PurePath, experiment_id: str, pull: Pull | None = None) -> None:
+        """`pull`: what fetches its rows, where its agent does not reach the database."""
         self.machine, self.folder, self.id = machine, folder, experiment_id
         self.submitted = 0  # by this process: as of a laptop's agents, the next command has as many tries again
-        self._began, self._seen = time.monotonic(), Seen()
+        self._began, self._seen, self.pull = time.monotonic(), Seen(), pull
         self._told: tuple[str, float] | None = None
 
     @property
@@ -53,6 +56,10 @@ class Run:
         self._seen = replace(self._seen, absent=0)
         self.submitted += not waits
         return waits
+
+    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+        """As `Pull.fetch`; None where agents store by themselves."""
+        return self.pull.fetch(quick=quick, at_once=at_once) if self.pull else None
 
     def news(self, said: str, key: str = "") -> str:
         """What is new to people: once for each `key`, or for each text, and of one that stays now and then."""
@@ -117,6 +124,14 @@ class Machine(ABC):
     @abstractmethod
     def log(self, run: Run, start: int) -> bytes | None:
         """As `Place.log`."""
+
+    def is_connected(self) -> bool:
+        """Whether it is reached without anybody logging in."""
+        return True
+
+    def pull(self, lab: Lab, experiment_id: str) -> Pull | None:  # noqa: ARG002
+        """What fetches the rows of a run, where its agent does not reach the lab's database."""
+        return None
 
     @abstractmethod
     def where(self, file: PurePath) -> str:

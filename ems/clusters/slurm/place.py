@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from ems.base.errors import ProvenanceError, Unreachable
+from ems.base.errors import DatabaseUnavailable, ProvenanceError, Unreachable
 from ems.base.messages import Say, quiet
-from ems.clusters import Live, Place, local
+from ems.clusters import Fetched, Live, Place, local, pull
 from ems.clusters.openssh import Host
 from ems.clusters.slurm import machine as reaching
 from ems.clusters.slurm.far import Far
@@ -21,12 +21,16 @@ from ems.clusters.slurm.site import reached
 from ems.clusters.slurm.wanted import Wanted, wanted
 from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
+from ems.lab.experiments import find
+
+FETCHED = "on the laptop, which fetches the rows"
 
 
 class Slurm(Place):
     """A run is led by a job of its own, the head, in which the agent works."""
 
     needs_remote = False
+    fetches_rows = True
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
@@ -48,9 +52,11 @@ class Slurm(Place):
         lab.make_store_ready()
         say("asking a compute node, by a job of its own")
         folder, command = machine.probe(lab, work_dir, needed)
-        return found | machine.ask("probe", wanted=asdict(needed), folder=str(folder), command=command)
+        found |= machine.ask("probe", wanted=asdict(needed), folder=str(folder), command=command)
+        return found | (dict.fromkeys(("database", "store"), FETCHED) if needed.is_far and pull.is_needed(lab) else {})
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
+        pull.refuse_rounds(lab, registration)
         needed = settings_of(lab, registration)
         machine = self._machine(needed, stack_of(registration))
         with suppress(Unreachable):
@@ -66,20 +72,25 @@ class Slurm(Place):
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         if run := self._run(lab, experiment_id):
+            run.fetch()
             run.machine.dismiss(lab, experiment_id)
             run.machine.ask("release", run_dir=str(run.folder), experiment_id=experiment_id)
             run.machine.forget(lab, experiment_id)
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
-        if experiment.state is State.RUNNING:
-            return ""
         run = self._run(lab, experiment.id)
         try:
+            if run and run.fetch(at_once=False):
+                experiment = find(lab, experiment.id) or experiment
+            if experiment.state is State.RUNNING or experiment.state.finished:
+                return ""
             return self._attended(lab, experiment, run or self._prepared(lab, experiment))
         except Unreachable as error:
             said = f"waiting for a connection: {error.message} {error.hint}"
             return run.news(said) if run else said
+        except DatabaseUnavailable:
+            return ""  # who asks waits for it
 
     def _prepared(self, lab: Lab, experiment: Experiment) -> Run:
         self.prepare(lab, experiment.registration, quiet)
@@ -123,11 +134,19 @@ class Slurm(Place):
 
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         if run := self._run(lab, experiment.id):
+            with suppress(Unreachable):
+                run.fetch()
             run.machine.nudge(run)
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
         run = self._run(lab, experiment.id)
         return run.machine.log(run, start) if run else None
+
+    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:
+        run = self._run(lab, experiment.id)
+        if run is None or (quick and not run.machine.is_connected()):
+            return None
+        return run.fetch(quick=quick)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -167,7 +186,7 @@ class Slurm(Place):
             folder = machine.folder(lab, experiment_id)
             if folder is None:
                 return None
-            self._runs[experiment_id] = Run(machine, folder, experiment_id)
+            self._runs[experiment_id] = Run(machine, folder, experiment_id, machine.pull(lab, experiment_id))
         return self._runs[experiment_id]
 
 
