@@ -34,7 +34,7 @@ from ems.spool.encoding import SpoolError, decode
 
 FETCH_S = 1.0  # between two looks for rows
 WITHIN_S = 10.0  # one call of `sync`, where a run stores faster than it is fetched
-MARK = "pull.lock"
+MARKS = "pulled"  # below the lab's .ems: a file for each run whose rows were fetched, or are to be
 OF_HERE = frozenset({"now", "heartbeat_at", "lease_until", "platform", "points_done", "points_failed", "rows_stored"})
 """What the place knows better of a row."""
 
@@ -49,8 +49,8 @@ def is_needed(lab: Lab) -> bool:
 
 
 def is_used(lab: Lab) -> bool:
-    """Whether this folder knows of runs whose rows were fetched, or are to be."""
-    return is_needed(lab) and any((lab.work_dir / "runs").glob(f"*/{MARK}"))
+    """Whether this folder knows of runs whose rows were fetched, or are to be. Looks at no run: there may be many."""
+    return is_needed(lab) and (lab.work_dir / MARKS).is_dir()
 
 
 def refuse_rounds(lab: Lab, registration: Registration) -> None:
@@ -224,8 +224,8 @@ class Pull:
 
 
 def mark(lab: Lab, experiment_id: str) -> Path:
-    """A file in the run's folder here: rows of its runs were fetched, or are to be."""
-    return lab.run_dir(experiment_id) / MARK
+    """A file here that says so of an experiment."""
+    return lab.work_dir / MARKS / experiment_id
 
 
 def _busy() -> None:
