@@ -23,6 +23,13 @@ from tests.processes import PATIENCE_S
 
 ROWS = 10
 STARTS = 2  # of an agent that does not live
+LONG = (  # where a run is far away
+    "test_preparing_and_releasing_may_be_repeated",
+    "test_asked_again_and_again_it_has_one_agent_at_work",
+    "test_an_agent_that_is_killed_is_followed_by_another",
+    "test_an_agent_that_never_lives_is_an_error_that_says_where_to_look",
+    "test_a_nudged_agent_hears_a_cancellation_before_its_next_beat",
+)
 
 JOB = """
 import os, pathlib, sys, time
@@ -38,6 +45,9 @@ with open(os.path.join(os.environ["EMS_RESULTS_DIR"], "a.csv"), "w", buffering=1
 
 class PlaceContract(ABC):
     """`place` is what is tested. The other hooks do to it what happens to places."""
+
+    drilled: tuple[str, ...] = ()
+    """Tests that take long with this place: `make drill` alone runs them."""
 
     @pytest.fixture
     @abstractmethod

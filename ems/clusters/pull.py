@@ -78,9 +78,9 @@ def give_up(lab: Lab, experiment: Experiment) -> None:
 
 def of(lab: Lab, experiment_id: str, site: Site) -> Pull | None:
     """What fetches the rows of an experiment's runs on a machine, where these do not reach the lab's database."""
-    run_dir = site.run_dir(experiment_id)
 
     def ask(*, quick: bool = False, **question: Any) -> dict[str, Any]:
+        run_dir = site.run_dir(experiment_id)  # which takes a connection
         asked = {"ask": "exchange", "run_dir": str(run_dir), **question}
         return site.answered("ems.node.host", run_dir / CODE, asked, quick=quick)
 

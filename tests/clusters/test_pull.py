@@ -25,7 +25,7 @@ from ems.engine import lifecycle
 from tests.clusters import test_server
 from tests.clusters.ssh_server import SshServer, started
 from tests.conftest import commit, registered
-from tests.place_contract import ROWS
+from tests.place_contract import LONG, ROWS
 from tests.processes import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -61,6 +61,11 @@ def shared() -> Iterator[SshServer]:
 class TestPull(test_server.ServerContract):
     """All that a place promises, where its agents do not reach the lab's database."""
 
+    drilled = (
+        *LONG,
+        "test_a_deadline_that_passes_while_nobody_looks_is_the_place_s",
+        "test_a_glance_brings_rows_and_opens_no_connection",
+    )
     lasts_s = 8.0  # as rows come here about a second later
 
     def ended_there(self, here, experiment):

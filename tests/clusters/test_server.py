@@ -70,6 +70,7 @@ class ServerContract(PlaceContract):
         pid = int((self.there(lab, experiment) / "boot.lock").read_text())
         os.kill(pid, signal.SIGKILL)
 
+    drilled = ("test_an_agent_that_never_lives_is_an_error_that_says_where_to_look",)
     spoilt = f"spool-{STARTS}"
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:

@@ -56,6 +56,7 @@ def test_a_run_goes_on_while_nobody_looks_and_is_fetched_then(here: Lab, place: 
     assert not waiting(here, experiment)
 
 
+@pytest.mark.drill
 def test_a_head_that_is_killed_is_followed_by_another(here: Lab, place: Slurm):
     experiment = CONTRACT.prepared(place, here, wait_s=4)
     CONTRACT.until(place, here, experiment, lambda now: now.rows_stored > 0)

@@ -33,7 +33,7 @@ from tests.clusters.ssh_server import PASSWORD, SshServer, client, passcode, sta
 from tests.clusters.test_openssh import logged_in
 from tests.conftest import registered
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import ROWS, STARTS, PlaceContract
+from tests.place_contract import LONG, ROWS, STARTS, PlaceContract
 from tests.processes import eventually, having
 
 __all__ = ["slurm"]
@@ -124,17 +124,7 @@ class TestSlurmBySsh(PlaceContract):
         last = Head(self.there(lab, experiment), experiment.id, Queue()).last()
         return last.number if last else 0
 
-    @pytest.mark.drill
-    def test_an_agent_that_never_lives_is_an_error_that_says_where_to_look(self, place, here, monkeypatch):
-        super().test_an_agent_that_never_lives_is_an_error_that_says_where_to_look(place, here, monkeypatch)
-
-    @pytest.mark.drill
-    def test_an_agent_that_is_killed_is_followed_by_another(self, place, here):
-        super().test_an_agent_that_is_killed_is_followed_by_another(place, here)
-
-    @pytest.mark.drill
-    def test_preparing_and_releasing_may_be_repeated(self, place, here):
-        super().test_preparing_and_releasing_may_be_repeated(place, here)
+    drilled = (*LONG, "test_a_machine_that_is_away_is_waited_for")
 
     # The connection
 

@@ -56,8 +56,9 @@ class Slurm(Place):
         return found | (dict.fromkeys(("database", "store"), FETCHED) if needed.is_far and pull.is_needed(lab) else {})
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
-        pull.refuse_rounds(lab, registration)
         needed = settings_of(lab, registration)
+        if needed.is_far:
+            pull.refuse_rounds(lab, registration)
         machine = self._machine(needed, stack_of(registration))
         with suppress(Unreachable):
             reaching.settled_charges(lab, machine)
