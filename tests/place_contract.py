@@ -192,17 +192,29 @@ class PlaceContract(ABC):
 
 
 class FolderPlaceContract(PlaceContract):
-    """The hooks of places whose runs lie in the lab's own folder, in reach of this machine."""
+    """The hooks of places whose runs lie in a folder that this machine sees, which is the lab's own if none is named."""
 
     spoilt = f"spool-{STARTS}"
 
+    def there(self, lab: Lab, experiment: Experiment) -> Path:
+        """The folder of a prepared experiment."""
+        return lab.run_dir(experiment.id)
+
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         for attempt in range(1, 1 + STARTS):
-            (lab.run_dir(experiment.id) / f"spool-{attempt}").write_text("a file where a folder must be")
+            (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
-        run_dir = lab.run_dir(experiment.id)
+        run_dir = self.there(lab, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
+        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
+
+
+class SentPlaceContract(FolderPlaceContract):
+    """Of those whose runs are sent by SSH, to another user of this machine."""
+
+    def there(self, lab: Lab, experiment: Experiment) -> Path:
+        return Path((lab.run_dir(experiment.id) / "sent").read_text())
 
 
 def publish(root: Path) -> None:

@@ -34,6 +34,10 @@ class Fetched:
     batches_left: int = 0
     bytes_left: int = 0
 
+    def then(self, later: Fetched) -> Fetched:
+        """What was brought together, and what is left after the later one."""
+        return Fetched(self.batches + later.batches, self.bytes + later.bytes, later.batches_left, later.bytes_left)
+
 
 @dataclass(frozen=True)
 class Live:

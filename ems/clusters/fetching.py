@@ -46,9 +46,7 @@ def _synced(lab: Lab, experiment: Experiment) -> Synced | None:
     place, total = clusters.of(lab, experiment), Fetched()
     try:
         while found := place.fetch(lab, experiment):
-            total = Fetched(
-                total.batches + found.batches, total.bytes + found.bytes, found.batches_left, found.bytes_left
-            )
+            total = total.then(found)
             if not (found.batches and found.batches_left):
                 return Synced(find(lab, experiment.id) or experiment, total)
     except EmsError as error:

@@ -138,7 +138,7 @@ class Pull:
         while True:
             is_late = time.monotonic() > give_up_at
             following = ahead.submit(ask, untold, _last(answer)) if answer["left"] and not is_late else None
-            news, total = self._taken(database, answer), _sum(total, answer)
+            news, total = self._taken(database, answer), total.then(_brought(answer))
             untold = news if following else _joined(untold, news)
             is_whole = len(news.get("fetched", ())) + len(news.get("damaged", ())) == len(answer["batches"])
             if following and is_whole:
@@ -267,6 +267,6 @@ def _last(answer: Mapping[str, Any]) -> str:
     return answer["batches"][-1]["name"] if answer["batches"] else ""
 
 
-def _sum(total: Fetched, answer: Mapping[str, Any]) -> Fetched:
-    batches, size = len(answer["batches"]), sum(batch["size"] for batch in answer["batches"])
-    return Fetched(total.batches + batches, total.bytes + size, answer["left"], answer["left_bytes"])
+def _brought(answer: Mapping[str, Any]) -> Fetched:
+    size = sum(batch["size"] for batch in answer["batches"])
+    return Fetched(len(answer["batches"]), size, answer["left"], answer["left_bytes"])

@@ -19,7 +19,7 @@ from uv import find_uv_bin
 from ems.base.errors import EmsError
 from ems.clusters import local
 from ems.clusters.openssh import Host, NotConnected
-from ems.clusters.server.place import SENT, Server
+from ems.clusters.server.place import Server
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
@@ -27,7 +27,7 @@ from ems.node.environments.ready import CODE
 from tests.clusters.slurm_server import environments
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import ROWS, STARTS, PlaceContract
+from tests.place_contract import ROWS, SentPlaceContract
 from tests.processes import eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -47,7 +47,7 @@ def describe(here: Lab, server: SshServer, **more: str) -> None:
         database.upsert(ClusterRow("laptop", "server", json.dumps(settings)))
 
 
-class ServerContract(PlaceContract):
+class ServerContract(SentPlaceContract):
     """With the lab's database as the lab has it."""
 
     @pytest.fixture
@@ -63,24 +63,11 @@ class ServerContract(PlaceContract):
         describe(here, server)
         return Server()
 
-    def there(self, here: Lab, experiment: Experiment) -> Path:
-        return Path((here.run_dir(experiment.id) / SENT).read_text())
-
     def kill(self, lab: Lab, experiment: Experiment) -> None:
         pid = int((self.there(lab, experiment) / "boot.lock").read_text())
         os.kill(pid, signal.SIGKILL)
 
     drilled = ("test_an_agent_that_never_lives_is_an_error_that_says_where_to_look",)
-    spoilt = f"spool-{STARTS}"
-
-    def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 1 + STARTS):
-            (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
-
-    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
-        run_dir = self.there(lab, experiment)
-        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
-        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
 
 
 class TestServer(ServerContract):

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,13 +26,12 @@ from ems.clusters.slurm.place import Slurm
 from ems.clusters.slurm.queue import Queue
 from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
-from ems.node.agent.config import AgentConfig
 from tests.clusters.slurm_server import SlurmServer, environments, lying, slurm
 from tests.clusters.ssh_server import PASSWORD, SshServer, client, passcode, started
 from tests.clusters.test_openssh import logged_in
 from tests.conftest import registered
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import LONG, ROWS, STARTS, PlaceContract
+from tests.place_contract import LONG, ROWS, SentPlaceContract
 from tests.processes import eventually, having
 
 __all__ = ["slurm"]
@@ -78,7 +76,7 @@ def describe(here: Lab, server: SshServer, **more: object) -> None:
         database.upsert(ClusterRow("laptop", "slurm", json.dumps(settings)))
 
 
-class TestSlurmBySsh(PlaceContract):
+class TestSlurmBySsh(SentPlaceContract):
     @pytest.fixture
     def here(self, here: Lab, postgresql_server: PostgresqlServer) -> Iterator[Lab]:
         with postgresql_server.database() as name:
@@ -99,26 +97,12 @@ class TestSlurmBySsh(PlaceContract):
         describe(here, server)
         return Slurm()
 
-    def there(self, lab: Lab, experiment: Experiment) -> Path:
-        return Path((lab.run_dir(experiment.id) / SENT).read_text())
-
     def kill(self, lab: Lab, experiment: Experiment) -> None:
         agents = having(experiment.id, having("ems.clusters.slurm.head", psutil.process_iter()))
         agents = [agent for agent in agents if agent.name().startswith("python")]
         assert agents
         for agent in agents:
             agent.kill()
-
-    spoilt = f"spool-{STARTS}"
-
-    def spoil(self, lab: Lab, experiment: Experiment) -> None:
-        for attempt in range(1, 1 + STARTS):
-            (self.there(lab, experiment) / f"spool-{attempt}").write_text("a file where a folder must be")
-
-    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
-        run_dir = self.there(lab, experiment)
-        dataclasses.replace(AgentConfig.read(run_dir), beat_s=60.0, lease_s=300.0).write(run_dir)
-        subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
 
     def submitted(self, lab: Lab, experiment: Experiment) -> int:
         last = Head(self.there(lab, experiment), experiment.id, Queue()).last()
