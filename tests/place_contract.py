@@ -192,7 +192,7 @@ class PlaceContract(ABC):
 
 
 class FolderPlaceContract(PlaceContract):
-    """The hooks of places whose runs lie in a folder that this machine sees, which is the lab's own if none is named."""
+    """The hooks of places whose runs lie in a folder that this machine sees; the lab's own, if none is named."""
 
     spoilt = f"spool-{STARTS}"
 
