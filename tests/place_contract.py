@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import shutil
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pulumi
@@ -38,9 +42,24 @@ with open(os.path.join(os.environ["EMS_RESULTS_DIR"], "a.csv"), "w", buffering=1
     for n in range(10):
         print(n, file=file)
         print("wrote", n, flush=True)
-        if n == 4:
-            time.sleep(WAIT_S)
+        until = time.monotonic() + WAIT_S
+        while n == 4 and os.path.exists("HELD") and time.monotonic() < until:
+            time.sleep(0.05)
 """
+
+
+@cache
+def held_folder() -> Path:
+    """Where the users of all places look."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+def held(here: Lab) -> Path:
+    """The file because of which the lab's job waits."""
+    return held_folder() / str(here.id)
 
 
 class PlaceContract(ABC):
@@ -60,9 +79,6 @@ class PlaceContract(ABC):
     @abstractmethod
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         """Have each agent of this prepared experiment end at once, without a result."""
-
-    lasts_s = 2.0
-    """How long a run is at work at least, of which the first rows are here."""
 
     spoilt = ""
     """What the error then says of the reason."""
@@ -131,7 +147,7 @@ class PlaceContract(ABC):
         assert (now.state, now.attempt, len(agents)) == (State.SUCCEEDED, 1, 1)
 
     def test_an_agent_that_is_killed_is_followed_by_another(self, place, here):
-        experiment = self.prepared(place, here, wait_s=self.lasts_s)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         self.kill(here, self.look(here, experiment))
         ended = self.finish(place, here, experiment)
@@ -162,7 +178,11 @@ class PlaceContract(ABC):
     # Helpers
 
     def prepared(self, place: Place, here: Lab, wait_s: float = 0) -> Experiment:
-        (here.root / "experiments/pi/main.py").write_text(JOB.replace("WAIT_S", str(wait_s)))
+        """Of an experiment whose job waits in its middle that long, or until `finish`."""
+        if wait_s:
+            held(here).touch()
+        text = JOB.replace("WAIT_S", str(wait_s)).replace("HELD", str(held(here)))
+        (here.root / "experiments/pi/main.py").write_text(text)
         commit(here.root)
         if place.needs_remote:
             publish(here.root)
@@ -188,6 +208,7 @@ class PlaceContract(ABC):
         return now
 
     def finish(self, place: Place, here: Lab, experiment: Experiment) -> Experiment:
+        held(here).unlink(missing_ok=True)
         return self.until(place, here, experiment, lambda now: now.state.finished)
 
 

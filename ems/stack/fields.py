@@ -37,8 +37,8 @@ STACK = matching(  # as Pulumi's, but for a first `-` or `.`, with which no comm
 
 _TABLES = """
 experiment experimenter project funding cluster run point charge copied proposed output schema_version
-ix_experiment_newest loaded_batch
-"""  # the last ones are an index, and a table that BigQuery has besides
+ix_experiment_newest loaded_batch database_identity
+"""  # the last ones are an index, and what BigQuery and SQLite have besides
 RESERVED_TABLES = frozenset(_TABLES.split())
 
 

@@ -84,9 +84,9 @@ class TestLaptop(OnThisMachine):
 
     # An agent that hangs
 
-    def hung(self, place: Place, here: Lab, wait_s: float) -> tuple[Experiment, psutil.Process]:
+    def hung(self, place: Place, here: Lab) -> tuple[Experiment, psutil.Process]:
         """Its agent is stopped outside of a transaction: within one it would lock the database."""
-        experiment = self.prepared(place, here, wait_s=wait_s)
+        experiment = self.prepared(place, here, wait_s=600)
         config = AgentConfig.read(here.run_dir(experiment.id))
         dataclasses.replace(config, lease_s=2.0, beat_s=0.2).write(here.run_dir(experiment.id))
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
@@ -103,7 +103,7 @@ class TestLaptop(OnThisMachine):
 
     def test_its_starter_replaces_it_past_the_lease(self, place, here, monkeypatch):
         monkeypatch.setattr(local, "SILENT_S", 8.0)  # enough for the next one to begin
-        experiment, agent = self.hung(place, here, wait_s=2)
+        experiment, agent = self.hung(place, here)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
         assert not agent.is_running() and len(place._agents._started[experiment.id]) == 2
@@ -133,7 +133,7 @@ class TestLaptop(OnThisMachine):
 
     def test_a_stop_ends_it(self, place, here, monkeypatch):
         monkeypatch.setattr(lock, "LEAVES_S", 0.5)
-        experiment, agent = self.hung(place, here, wait_s=600)
+        experiment, agent = self.hung(place, here)
         assert lifecycle.stop(here, experiment).state is State.CANCELLED
         psutil.wait_procs([agent], timeout=PATIENCE_S)
         assert not alive(agent.pid)
@@ -141,7 +141,7 @@ class TestLaptop(OnThisMachine):
     # A run that was interrupted goes on, whatever was lost of what can be made again.
 
     def interrupted(self, place: Place, here: Lab) -> Experiment:
-        experiment = self.prepared(place, here, wait_s=2)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         self.kill(here, experiment)
         return experiment
@@ -216,7 +216,7 @@ class TestLaptop(OnThisMachine):
             Path(f"{file}{suffix}").unlink(missing_ok=True)
 
     def test_after_the_database_was_restored_from_a_copy_of_before_the_run(self, place, here):
-        experiment = self.prepared(place, here, wait_s=2)
+        experiment = self.prepared(place, here, wait_s=600)
         copy = self.copied(here)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         self.kill(here, experiment)

@@ -25,7 +25,7 @@ from ems.engine import lifecycle
 from tests.clusters import test_server
 from tests.clusters.ssh_server import SshServer, started
 from tests.conftest import commit, registered
-from tests.place_contract import LONG, ROWS
+from tests.place_contract import LONG, ROWS, held
 from tests.processes import PATIENCE_S, eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
@@ -66,7 +66,6 @@ class TestPull(test_server.ServerContract):
         "test_a_deadline_that_passes_while_nobody_looks_is_the_place_s",
         "test_a_glance_brings_rows_and_opens_no_connection",
     )
-    lasts_s = 8.0  # as rows come here about a second later
 
     def ended_there(self, here, experiment):
         file = self.there(here, experiment) / "mailbox/row.json"
@@ -74,13 +73,14 @@ class TestPull(test_server.ServerContract):
         return bool(runs and runs[-1]["outcome"])
 
     def test_while_nobody_is_logged_in_a_run_goes_on_and_is_not_lost(self, place, here, server):
-        experiment = self.prepared(place, here, wait_s=1)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
         Host(server.name, "", unattended=True).log_out()
         test_server.describe(here, server, login="person")
         away = Server()
         said = away.ensure_running(here, self.look(here, experiment))
         assert "the run goes on there" in said
+        held(here).unlink()
         eventually(lambda: self.ended_there(here, experiment))
         assert away.ensure_running(here, self.look(here, experiment)) == ""
         assert self.look(here, experiment).state is State.RUNNING

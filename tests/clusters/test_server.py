@@ -88,7 +88,7 @@ class TestServer(ServerContract):
 
     def test_an_agent_that_hangs_there_is_replaced(self, place, here, monkeypatch):
         monkeypatch.setattr(local, "SILENT_S", 8.0)  # enough for the next one to begin
-        experiment = self.prepared(place, here, wait_s=3)
+        experiment = self.prepared(place, here, wait_s=600)
         run_dir = self.there(here, experiment)
         dataclasses.replace(AgentConfig.read(run_dir), beat_s=0.2, lease_s=1.0).write(run_dir)
         subprocess.run(["chown", "-R", run_dir.owner(), run_dir], check=True)
@@ -157,7 +157,7 @@ class TestServer(ServerContract):
             place.log(here, ended, 0)
 
     def test_while_nobody_is_logged_in_a_run_goes_on_and_its_log_names_the_way(self, place, here, server):
-        experiment = self.prepared(place, here, wait_s=3)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
         Host(server.name, "", unattended=True).log_out()
         describe(here, server, login="person")

@@ -72,7 +72,7 @@ class TestSlurm(FolderPlaceContract):
         slurm.start_soon(self.head(slurm, lab, experiment)["JobId"])
 
     def test_no_lock_lies_in_the_run_folder_which_nodes_share(self, place, here, slurm):
-        experiment = self.prepared(place, here, wait_s=20)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         locked = {line.split()[5].rpartition(":")[2] for line in Path("/proc/locks").read_text().splitlines()}
         run_dir = here.run_dir(experiment.id)
@@ -83,7 +83,7 @@ class TestSlurm(FolderPlaceContract):
 
     def test_a_preempted_head_goes_on_in_the_same_job(self, place, here, slurm):
         settings(here, '{"partition": ["owners"]}')
-        experiment = self.prepared(place, here, wait_s=20)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         before = self.head(slurm, here, experiment)
         slurm.run("sbatch", "-p", "group", "--exclusive", "-w", before["NodeList"], "-t", "2", "--wrap", "sleep 1")
@@ -257,7 +257,7 @@ class TestSlurm(FolderPlaceContract):
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
 
     def test_a_head_that_somebody_cancels_is_followed_by_another(self, place, here, slurm):
-        experiment = self.prepared(place, here, wait_s=3)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.rows_stored > 0)
         self.cancel(slurm, here, experiment)
         ended = self.finish(place, here, experiment)

@@ -9,7 +9,7 @@ import pytest
 
 from ems.clusters.slurm import queue
 from ems.clusters.slurm.crew import SlurmCrew, crew_name
-from ems.clusters.slurm.settings import wanted
+from ems.clusters.slurm.wanted import wanted
 from tests.clusters.slurm_server import SlurmServer, faked, slurm
 from tests.processes import eventually
 

@@ -58,7 +58,7 @@ def test_a_run_goes_on_while_nobody_looks_and_is_fetched_then(here: Lab, place: 
 
 @pytest.mark.drill
 def test_a_head_that_is_killed_is_followed_by_another(here: Lab, place: Slurm):
-    experiment = CONTRACT.prepared(place, here, wait_s=4)
+    experiment = CONTRACT.prepared(place, here, wait_s=600)
     CONTRACT.until(place, here, experiment, lambda now: now.rows_stored > 0)
     CONTRACT.kill(here, experiment)
     ended = CONTRACT.finish(place, here, experiment)
@@ -71,7 +71,8 @@ def test_stopping_is_heard_there(here: Lab, place: Slurm):
     with here.database() as database:
         database.request_cancel(experiment.id)
     place.nudge(here, experiment)
-    assert CONTRACT.finish(place, here, experiment).state is State.CANCELLED
+    ended = CONTRACT.until(place, here, experiment, lambda now: now.state.finished)
+    assert ended.state is State.CANCELLED
 
 
 def test_of_such_a_machine_it_is_told_that_rows_are_fetched(here: Lab, place: Slurm, shared: SshServer):

@@ -165,7 +165,7 @@ class TestSlurmBySsh(SentPlaceContract):
         assert (ended.state, ended.attempt, self.submitted(here, experiment)) == (State.SUCCEEDED, 1, 1)
 
     def test_while_nobody_is_logged_in_nothing_tries_and_the_way_is_named(self, place, here, server):
-        experiment = self.prepared(place, here, wait_s=4)
+        experiment = self.prepared(place, here, wait_s=600)
         self.until(place, here, experiment, lambda now: now.state is State.RUNNING)
         Host(server.name, "", unattended=True).log_out()
         describe(here, server, login="person")

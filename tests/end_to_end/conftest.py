@@ -32,6 +32,8 @@ with open(os.path.join(os.environ["EMS_RESULTS_DIR"], "rows.csv"), "w", newline=
         writer.writerow([i, i / 3])
         print("row", i, flush=True)
         time.sleep(p["pause_s"])
+        while i == p.get("held_at") and os.path.exists(p["held"]):
+            time.sleep(0.05)
 if p["trouble"] and os.path.exists(p["trouble"]):
     sys.exit("in trouble")
 """
@@ -91,7 +93,10 @@ class User:
         return (self.root / ".ems" / f"command-{self.started.index(process)}.log").read_text()
 
     def experiment(self, **parameters: Any) -> None:
-        """Write the stack file and the code of stack `e`, and commit them."""
+        """Write the stack file and the code of stack `e`, and commit them; at row `held_at` it waits for `go_on`."""
+        if "held_at" in parameters:
+            self.held.touch()
+            parameters["held"] = str(self.held)
         limits = parameters.pop("limits", {})
         job = {"rows": 6, "pause_s": 0.0, "trouble": ""} | parameters
         described = {
@@ -108,6 +113,13 @@ class User:
         if not (self.root / "experiments/e/job.py").exists():
             self.write("experiments/e/job.py", JOB)
         self.commit("An experiment")
+
+    @property
+    def held(self) -> Path:
+        return self.root / ".ems/held"
+
+    def go_on(self) -> None:
+        self.held.unlink(missing_ok=True)
 
     def write(self, name: str, text: str) -> None:
         path = self.root / name

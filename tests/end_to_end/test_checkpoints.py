@@ -90,7 +90,7 @@ def everything(user: User) -> list[psutil.Process]:
 
 
 def agent(user: User) -> list[psutil.Process]:
-    return user.processes("-m ems.node /")
+    return user.processes("-m ems.node ")
 
 
 def program(user: User) -> list[psutil.Process]:
@@ -113,8 +113,8 @@ def killed(user: User, tmp_path: Path, victims: list[Callable[[User], Any]], **p
 
 
 def test_a_program_that_is_killed_twice_has_the_rows_of_an_undisturbed_run(user: User, tmp_path: Path) -> None:
-    parameters = {"seed": 1, "steps": 40, "points": 60_000}
-    describe(user, **parameters)
+    parameters = {"seed": 1, "steps": 40, "points": 100}
+    describe(user, pause_s=0.2, **parameters)
     killed(user, tmp_path, [agent, everything], **parameters)
 
 

@@ -23,7 +23,8 @@ ROWS = 30
 
 
 def begin(user: User) -> None:
-    user.experiment(rows=ROWS, pause_s=0.15)
+    """An experiment whose run waits in its middle for `go_on`."""
+    user.experiment(rows=ROWS, pause_s=0.15, held_at=ROWS // 3)
 
 
 def in_mid_run(user: User) -> bool:
@@ -33,6 +34,7 @@ def in_mid_run(user: User) -> bool:
 def assert_cancelled_and_goes_on(user: User) -> None:
     """The run was stopped in order, its rows were kept, and a retry ends as if nothing had happened."""
     kept = len(user.rows())
+    user.go_on()
     assert user.state() == "cancelled" and 2 < kept < ROWS and user.rows() == expected(kept)
     user.assert_nothing_left()
     user.ems("up", "e", "--retry")
@@ -69,6 +71,7 @@ def test_a_signal_to_plain_pulumi_cancels_the_run(user: User) -> None:
 @pytest.mark.usefixtures("either_engine")
 def test_a_signal_before_the_run_leaves_it_to_be_begun(user: User) -> None:
     begin(user)
+    user.go_on()
     command = user.start("up", "e")
     user.wait(user.updates)
     command.send_signal(signal.SIGINT)
@@ -154,6 +157,7 @@ def close_the_terminal(user: User) -> None:
 def test_a_closed_terminal_leaves_the_run_alone(user: User, leave: Callable[[User], None]) -> None:
     begin(user)
     leave(user)
+    user.go_on()
     user.wait(lambda: not user.updates())
     user.wait(lambda: user.state() == "succeeded")
     user.ems("up", "e")
@@ -165,6 +169,7 @@ def test_a_closed_terminal_leaves_the_run_alone(user: User, leave: Callable[[Use
 def test_a_run_is_attached_to_after_its_terminal_was_closed(user: User) -> None:
     begin(user)
     hang_up(user)
+    user.go_on()
     user.ems("up", "e")
     user.assert_undisturbed(ROWS)
     assert user.query("SELECT count(*) FROM run") == [(1,)]
@@ -217,6 +222,7 @@ def test_the_lock_of_a_living_pulumi_is_waited_for(user: User) -> None:
     user.wait(lambda: f"process {plain.pid}" in user.said(second))
     assert user.locks() == held and plain.poll() is None
     assert user.ems("up", "e", "--detach", expect=7).stderr.count(f"{second.pid}") == 1
+    user.go_on()
     assert (plain.wait(PATIENCE_S), second.wait(PATIENCE_S)) == (0, 0)
     user.assert_undisturbed(ROWS)
     assert user.query("SELECT count(*) FROM run") == [(1,)]
@@ -224,6 +230,7 @@ def test_the_lock_of_a_living_pulumi_is_waited_for(user: User) -> None:
 
 def test_two_at_once_are_one_run(user: User) -> None:
     begin(user)
+    user.go_on()
     commands = [user.start("up", "e"), user.start("up", "e")]
     assert [command.wait(PATIENCE_S) for command in commands] == [0, 0]
     user.assert_undisturbed(ROWS)
@@ -236,6 +243,7 @@ def test_a_database_locked_for_long_in_mid_run_loses_nothing(user: User) -> None
     user.wait(lambda: in_mid_run(user))
     with closing(sqlite3.connect(user.root / ".ems/ems.db", isolation_level=None, timeout=PATIENCE_S)) as other:
         other.execute("BEGIN EXCLUSIVE")
+        user.go_on()
         time.sleep(20)
         other.execute("COMMIT")
     assert command.wait(PATIENCE_S) == 0

@@ -29,7 +29,7 @@ VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
     "cli": lambda user: user.processes("ems.cli up e"),
     "pulumi": User.updates,
     "provider": lambda user: user.processes("-m ems.engine.provider"),
-    "agent": lambda user: user.processes("-m ems.node /"),  # its keeper is `ems.node.job.keeper`
+    "agent": lambda user: user.processes("-m ems.node "),  # its keeper is `ems.node.job.keeper`
     "keeper": lambda user: user.processes("-m ems.node.job.keeper"),
     "job": lambda user: user.processes("experiments/e/job.py"),
     "all": lambda user: user.processes(),
@@ -69,6 +69,8 @@ PHASES: dict[str, Callable[[User], bool]] = {
     "finished": lambda user: user.query("SELECT state FROM experiment") == [("succeeded",)],
 }
 
+HELD_AT = {"claimed": {"held_at": 0}, "mid_run": {"held_at": ROWS // 3}, "flushing": {"held_at": ROWS // 3}}  # a row
+
 
 @contextmanager
 def database_locked(user: User) -> Iterator[None]:
@@ -81,6 +83,7 @@ def database_locked(user: User) -> Iterator[None]:
 def kill(user: User, phase: str, victim: str) -> None:
     """SIGKILL the victim as soon as it is found alive in that phase; all at once until nobody is left."""
     kill_all(user, user.wait(lambda: PHASES[phase](user) and VICTIMS[victim](user)), victim)
+    user.go_on()
 
 
 def kill_all(user: User, found: list[psutil.Process], victim: str) -> None:
@@ -96,6 +99,7 @@ def kill_while_flushing(user: User, victim: str) -> None:
     """The job has ended, and what it wrote last waits in the spool."""
     user.wait(lambda: PHASES["mid_run"](user))
     with database_locked(user):
+        user.go_on()
         kill(user, "flushing", victim)
 
 
@@ -119,7 +123,7 @@ def exit_code(phase: str, victim: str) -> set[int]:
 
 @pytest.mark.parametrize(("phase", "victim"), CASES if os.environ.get("EMS_DRILL") else sorted(SHORT))
 def test_a_killed_process_changes_nothing(user: User, tmp_path: Path, phase: str, victim: str) -> None:
-    user.experiment(rows=ROWS, pause_s=0.15)
+    user.experiment(rows=ROWS, pause_s=0.15, **HELD_AT.get(phase, {}))
     env = cold(tmp_path / "cache")
     if victim in PLAIN:
         user.pulumi("stack", "init", "e")
@@ -136,11 +140,11 @@ def test_a_killed_process_changes_nothing(user: User, tmp_path: Path, phase: str
 
 
 def test_a_new_agent_takes_over_while_up_watches(user: User) -> None:
-    user.experiment(rows=ROWS, pause_s=0.15)
+    user.experiment(rows=ROWS, pause_s=0.15, **HELD_AT["mid_run"])
     command = user.start("up", "e")
     kill(user, "mid_run", "agent")
-    user.wait(lambda: user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "lost"), (2, "running")])
     assert command.wait(PATIENCE_S) == 0
+    assert user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "lost"), (2, "succeeded")]
     user.assert_undisturbed(ROWS)
 
 

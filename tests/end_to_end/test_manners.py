@@ -81,6 +81,7 @@ def test_a_lab_reached_through_a_symlink_is_cleaned_up_after_a_kill(user: User, 
     user.wait(lambda: in_mid_run(user))
     for process in (user.started[-1], *user.updates()):
         process.send_signal(signal.SIGKILL)
+    user.go_on()
     (tmp_path / "link").symlink_to(user.root)
     User(tmp_path / "link").ems("up", "e")
     user.assert_undisturbed(ROWS)
