@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was brought from a place in one go, and what still waits there."""
+    """What was brought from a place in one go, and what still waits there: batches of rows, lists of files."""
 
     batches: int = 0
     bytes: int = 0

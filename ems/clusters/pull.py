@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from ems.base.errors import Busy, DatabaseError, DatabaseUnavailable, Unreachabl
 from ems.base.locks import exclusive
 from ems.base.private import make_folder
 from ems.clusters import Fetched
-from ems.clusters.pulled_runs import PulledRuns
+from ems.clusters.pulled_files import PulledFiles
+from ems.clusters.pulled_runs import PulledRuns, offered
 from ems.clusters.site import Site
 from ems.databases import Experiment, Registration, rounds, rules
 from ems.databases.pulled import Pulling
@@ -29,7 +30,8 @@ from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE
 from ems.node.mailbox.database import URL as MAILBOX
-from ems.node.mailbox.folder import Points, digest_of, parts_of, row_text
+from ems.node.mailbox.files import STORE, digest_of
+from ems.node.mailbox.folder import FOLDER, Points, parts_of, row_text
 from ems.spool.encoding import SpoolError, decode
 
 FETCH_S = 1.0  # between two looks for rows
@@ -81,7 +83,7 @@ def of(lab: Lab, experiment_id: str, site: Site) -> Pull | None:
 
     def ask(*, quick: bool = False, **question: Any) -> dict[str, Any]:
         run_dir = site.run_dir(experiment_id)  # which takes a connection
-        asked = {"ask": "exchange", "run_dir": str(run_dir), **question}
+        asked = {"ask": "exchange", "run_dir": str(run_dir)} | question
         return site.answered("ems.node.host", run_dir / CODE, asked, quick=quick)
 
     return Pull(lab, experiment_id, ask) if is_needed(lab) else None
@@ -94,7 +96,9 @@ class Pull:
         self._lab, self._id, self._ask = lab, experiment_id, ask
         self._told: dict[str, Any] = {}
         self._points = Points()  # that the database has
+        self._offered: list[range] | None = None  # that earlier experiments have, and it will have
         self._as_of: object = None  # how all stood when these were known
+        self._files = PulledFiles(mark(lab, f"{experiment_id}.files"), lab.store, self._contents)
         self._fetched_at = 0.0
 
     def own(self) -> None:
@@ -105,8 +109,11 @@ class Pull:
 
     @staticmethod
     def addressed(config: AgentConfig) -> AgentConfig:
-        """What its agent is told: it stores into the mailbox, and no store is in reach."""
-        return replace(config, database=MAILBOX, store="")
+        """What its agent is told: it stores into the mailbox."""
+        return replace(config, database=MAILBOX, store=f"runs/{config.experiment_id}/{FOLDER}/{STORE}")
+
+    def _contents(self, wanted: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        return self._ask(ask="contents", wanted=wanted)
 
     def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
         """As `sync`; None if that was done a moment ago and is not wanted `at_once`."""
@@ -138,7 +145,8 @@ class Pull:
         while True:
             is_late = time.monotonic() > give_up_at
             following = ahead.submit(ask, untold, _last(answer)) if answer["left"] and not is_late else None
-            news, total = self._taken(database, answer), total.then(_brought(answer))
+            news, brought = self._taken(database, answer, give_up_at)
+            total = total.then(brought)
             untold = news if following else _joined(untold, news)
             is_whole = len(news.get("fetched", ())) + len(news.get("damaged", ())) == len(answer["batches"])
             if following and is_whole:
@@ -161,12 +169,14 @@ class Pull:
     def _owner(self, database: Pulling) -> dict[str, str]:
         return {"id": database.identity(), "name": f"{self._lab.database_url} of {self._lab.root} on {platform.node()}"}
 
-    def _taken(self, database: Pulling, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Store what an answer has; what is to be confirmed and told."""
+    def _taken(self, database: Pulling, answer: Mapping[str, Any], give_up_at: float) -> tuple[dict[str, Any], Fetched]:
+        """Store what an answer has; what is to be confirmed and told, and how much it was."""
         runs = PulledRuns(database, self._id, answer)
         self._know(database, answer["heard"])
         fetched: dict[str, str] = {}
         damaged: dict[str, str] = {}
+        of_files: dict[str, Any] = {}
+        brought = _brought(answer)
         for batch, data in _unpacked(answer):
             try:
                 is_stored = self._store(runs, batch["name"], data)
@@ -177,11 +187,14 @@ class Pull:
                 break
             fetched[batch["name"]] = batch["sha256"]
         else:
-            runs.conclude()
+            if not answer["left"]:
+                of_files, more = self._files.taken(runs, answer, give_up_at)
+                brought = brought.then(more)
+            runs.conclude(has_more=brought.batches_left > 0 or bool(of_files.get("lost")))
         heard = max([answer["heard"], *(parts_of(name)[1] for name in fetched)])
-        known = self._known(database, heard, is_sure=not runs.is_set_back)
-        news: dict[str, Any] = {"fetched": fetched, "damaged": damaged} if fetched or damaged else {}
-        return {**news, "known": known} if _gist(known) != _gist(self._told) else news
+        known = self._known(database, heard, is_sure=not runs.has_changed_points)
+        news = {**of_files, **({"fetched": fetched, "damaged": damaged} if fetched or damaged else {})}
+        return ({**news, "known": known} if _gist(known) != _gist(self._told) else news), brought
 
     def _store(self, runs: PulledRuns, name: str, data: bytes) -> bool:
         """False where it stays there: the run is over here, maybe by this very batch, that the database refuses."""
@@ -212,10 +225,21 @@ class Pull:
         row = database.row(self._id)
         assert row
         if not is_sure:
-            self._points = Points.of(database.points(self._id))
+            self._points, self._offered = Points.of(database.points(self._id)), None
         self._as_of = self._standing(database, heard)
         columns = self._columns(database, row)
-        return {"row": row_text(row), "points": self._points.text(), "heard": heard, "columns": columns}
+        return {"row": row_text(row), "points": self._told_points(database, row), "heard": heard, "columns": columns}
+
+    def _told_points(self, database: Pulling, row: Row) -> str:
+        """With those that are copied once a run begins."""
+        if self._offered is None:
+            self._offered = list(offered(database, row))
+        if not self._offered:
+            return self._points.text()
+        told = Points.of(self._points.ranges())
+        for points in self._offered:
+            told.put(points, "stored")
+        return told.text()
 
     def _columns(self, database: Pulling, row: Row) -> dict[str, Any]:
         """What each column is by the rows that are here."""
@@ -240,8 +264,9 @@ def _gist(known: Mapping[str, Any]) -> object:
 
 def _nothing() -> dict[str, Any]:
     """The answer of a place where nothing is left of a run."""
-    counts = dict.fromkeys(("points_done", "points_failed", "rows_stored", "heard", "left", "left_bytes"), 0)
-    return {**counts, "runs": [], "batches": [], "content": b"", "now": datetime.now(UTC).isoformat()}
+    counts = ("points_done", "points_failed", "rows_stored", "heard", "left", "left_bytes", "files_left")
+    nothing = {"runs": [], "batches": [], "content": b"", "files": [], "lost": []}
+    return {**dict.fromkeys(counts, 0), **nothing, "now": datetime.now(UTC).isoformat()}
 
 
 def _unpacked(answer: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bytes]]:
@@ -258,7 +283,7 @@ def _unpacked(answer: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], bytes]
 
 def _joined(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
     """All news of two."""
-    both = {key: {**first.get(key, {}), **then.get(key, {})} for key in ("fetched", "damaged")}
+    both = {key: {**first.get(key, {}), **then.get(key, {})} for key in ("fetched", "damaged", "files", "lost")}
     return {**first, **then, **{key: found for key, found in both.items() if found}}
 
 

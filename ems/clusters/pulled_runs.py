@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ems.base.errors import DatabaseError
-from ems.base.messages import counted
-from ems.databases import RETRYABLE, Claim, Outcome, State, rules
+from ems.base.messages import counted, plain
+from ems.databases import RETRYABLE, Claim, Outcome, Output, State, reuse, rounds, rules
 from ems.databases.pulled import Pulling
 from ems.databases.states import ELSEWHERE_S, Row, experiment_of, is_held
 from ems.lab import outputs
+from ems.node.agent.point_count import PointCount
 from ems.node.mailbox.folder import parts_of
 from ems.spool.batch import Batch
+from ems.sweep import Sweep
 
 SAME_CLOCK_S = 2.0  # what two clocks may differ by that agree
 SET_BACK = (
     "{} that the place had computed are not in the lab's database, as if that were an older copy: they are computed "
     "again."
 )
+
+GONE = (
+    "{} of EMS_OUTPUT_DIR were removed or damaged at the place before they were fetched. The rows are complete; "
+    "another `work_dir` of the place may keep files longer."
+)
+MOST_TOLD = 3
 
 
 class PulledRuns:
@@ -32,8 +40,8 @@ class PulledRuns:
     def __init__(self, database: Pulling, experiment_id: str, answer: Mapping[str, Any]) -> None:
         self._database, self._id, self._answer = database, experiment_id, answer
         self._runs: Sequence[Mapping[str, Any]] = answer["runs"]
-        self.is_set_back = False
-        """Whether the database lacks what was fetched before."""
+        self.has_changed_points = False
+        """Whether the database lacks what was fetched before, or has what was copied from elsewhere."""
         there, now, about = datetime.fromisoformat(answer["now"]), datetime.now(UTC), timedelta(seconds=SAME_CLOCK_S)
         agrees = answer["asked"] - about <= there <= now + about
         self._ahead = timedelta() if agrees else now - there
@@ -56,15 +64,29 @@ class PulledRuns:
         DatabaseError, as of `Database.store`: the run is to `fail` by it.
         """
         attempt, _, of = parts_of(name)
+        claim = self._claimed(attempt)
+        if claim:
+            self._database.store(claim, batch, of)
+        return claim
+
+    def put_outputs(self, attempt: int, outputs: Sequence[Output]) -> bool:
+        """Record files that run `attempt` left, and that the lab's store has; False if there is no run that may."""
+        claim = self._claimed(attempt)
+        if claim:
+            self._database.put_outputs(claim, outputs)
+        return claim is not None
+
+    def is_over(self, attempt: int) -> bool:
+        """Whether run `attempt` has ended there."""
+        return any(run["attempt"] > attempt or run["outcome"] for run in self._runs if run["attempt"] >= attempt)
+
+    def _claimed(self, attempt: int) -> Claim | None:
+        """By which run that is stored which run `attempt` has stored there."""
         self._catch_up(attempt)
         if self._row["run_state"] != State.RUNNING:  # ended here, as by `ems stop`: a run that follows has it stored
             self._catch_up(next((run["attempt"] for run in self._runs if run["attempt"] > self._row["attempt"]), 0))
         row = self._row
-        if row["run_state"] != State.RUNNING:
-            return None
-        claim = rules.claim_of(row)
-        self._database.store(claim, batch, of)
-        return claim
+        return rules.claim_of(row) if row["run_state"] == State.RUNNING else None
 
     def fail(self, error: DatabaseError) -> None:
         """The run that stores now has failed: a batch was refused."""
@@ -84,6 +106,7 @@ class PulledRuns:
                 if before:
                     self._end(before, followed=True)
                 self._claim(run)
+                self._reuse()
             before = run
 
     def _claim(self, run: Mapping[str, Any]) -> None:
@@ -114,10 +137,13 @@ class PulledRuns:
             return
         outcome = Outcome(**{**said, "state": State(said["state"])})
         if outcome.state in {State.SUCCEEDED, State.PILOTED}:
+            self._reuse()
             lacking = self._lacking(outcome)
             if followed or lacking:
-                self.is_set_back = True
+                self.has_changed_points = True
                 outcome = replace(outcome, state=State.LOST, error=SET_BACK.format(lacking or "Points"))
+            elif gone := self._answer["lost"]:
+                outcome = replace(outcome, state=State.FAILED, error=GONE.format(_listed(gone)))
         self._then(run["finished_at"]).release(rules.claim_of(row), outcome)
 
     def _beat(self, run: Mapping[str, Any], row: Row) -> None:
@@ -139,11 +165,22 @@ class PulledRuns:
         done, failed = counts["stored"] + counts["empty"], counts["failed"] + counts["due"]
         return _more("point", max(0, outcome.points_done - done) + max(0, outcome.points_failed - failed))
 
+    # Points of earlier experiments
+
+    def _reuse(self) -> None:
+        """Copy those that the place was told not to compute: `offered` says which."""
+        row = self._row
+        registration = experiment_of(row).registration
+        if row["run_state"] != State.RUNNING or not outputs.has_points(registration):
+            return
+        if reuse.copy(self._database, rules.claim_of(row), registration, _done(self._database, row), lambda: None):
+            self.has_changed_points = True
+
     # The newest run
 
-    def conclude(self) -> None:
-        """All batches that were sent are stored: bring the newest run to where it stands there."""
-        if self._answer["left"]:
+    def conclude(self, *, has_more: bool) -> None:
+        """All that was sent is stored: bring the newest run to where it stands there, unless there is more to come."""
+        if has_more:
             self._end_lost()
             return
         for run in self._runs[-1:]:
@@ -163,6 +200,30 @@ class PulledRuns:
         row = self._row
         if is_held(row) and row["attempt"] not in {run["attempt"] for run in self._runs}:
             self._database.beat(rules.claim_of(row), 0.0, row["points_done"], row["points_failed"])
+
+
+def offered(database: Pulling, row: Row) -> Iterator[range]:
+    """Points that earlier experiments have: they are copied once a run begins, so that its place leaves them alone."""
+    registration = experiment_of(row).registration
+    sources = database.reusable(registration) if outputs.has_points(registration) else []
+    sweep, done = Sweep.of(rounds.first_grids(registration)) if sources else Sweep.of([]), _done(database, row)
+    for source in sources:
+        for _, points in reuse.reusable_points(database, source, sweep, done):
+            yield points
+
+
+def _done(database: Pulling, row: Row) -> bytearray:
+    """The bitmap of the points that are done, or left out."""
+    registration = experiment_of(row).registration
+    count = PointCount(registration.points_total, left_out=reuse.left_out(registration))
+    for state, points in database.points(registration.id):
+        count.know(points, state)
+    return count.bits
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - MOST_TOLD} more" if len(names) > MOST_TOLD else ""
+    return f"{counted(len(names), 'file')} ({', '.join(map(plain, names[:MOST_TOLD]))}{more})"
 
 
 def _more(what: str, count: int) -> str:

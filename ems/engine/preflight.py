@@ -287,8 +287,7 @@ def require_store(stacks: StackFiles, stack: str, say: Say) -> None:
 def _refuse_own_folder(lab: Lab, where: Where, *, shares: bool) -> None:
     """UserError if other machines are to store into a folder of this one.
 
-    `shares`: whether they see the file system of the lab's own folder. Where rows are fetched, no store is in reach,
-    and files stay where they are.
+    `shares`: whether they see the file system of the lab's own folder. Where rows are fetched, so are files.
     """
     folder = lab.store().folder
     if folder is None or not where.place.needs_server or (where.place.fetches_rows and pull.is_needed(lab)):

@@ -24,7 +24,7 @@ from ems.node import run_folder
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
 from ems.node.job.keeper import end_leftovers, is_locked
-from ems.node.mailbox.exchange import exchange
+from ems.node.mailbox.exchange import contents, exchange
 
 AGENT = "ems.node.hosted"
 STEP = re.compile(r" INFO ems\.(?:environments|server): (.*)")
@@ -150,6 +150,7 @@ ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {
     "dismiss": dismiss,
     "release": release,
     "exchange": exchange,
+    "contents": contents,
 }
 
 

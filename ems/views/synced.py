@@ -17,9 +17,9 @@ class SyncedObject(TypedDict):
     stack: Annotated[str, "Name of the stack."]
     experiment_id: Annotated[str, "Id of the experiment, a UUID."]
     state: Annotated[str, "State of the experiment, as of `ems status`, once that was fetched."]
-    batches: Annotated[int, "How many batches of rows were fetched and stored."]
-    bytes: Annotated[int, "How many bytes these had."]
-    batches_left: Annotated[int, "How many batches still wait at the place, as far as it was heard."]
+    batches: Annotated[int, "How many batches of rows, and lists of files, were fetched and stored."]
+    bytes: Annotated[int, "How many bytes were fetched, of these and of files."]
+    batches_left: Annotated[int, "How many of them still wait at the place, as far as it was heard."]
     bytes_left: Annotated[int, "How many bytes these have."]
     error: Annotated[str, "Why not all could be fetched; empty if it was."]
 

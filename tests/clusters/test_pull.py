@@ -22,6 +22,7 @@ from ems.clusters.openssh import Host
 from ems.clusters.server.place import Server
 from ems.databases import State
 from ems.engine import lifecycle
+from ems.lab import outputs
 from tests.clusters import test_server
 from tests.clusters.ssh_server import SshServer, started
 from tests.conftest import commit, registered
@@ -179,13 +180,13 @@ class TestPull(test_server.ServerContract):
         assert "max_hours, 0.001, are used up" in ended.error
         assert ended.finished_at and ended.took_s < 60
 
-    def test_files_that_a_job_leaves_stay_there_and_are_told(self, place, here):
+    def test_files_that_a_job_leaves_are_in_the_lab_s_store(self, place, here, tmp_path):
         (here.root / "experiments/pi/main.py").write_text(LEAVES)
         commit(here.root)
         experiment = registered(here)
         place.prepare(here, experiment.registration, quiet)
         ended = self.finish(place, here, experiment)
-        assert ended.state is State.SUCCEEDED
-        assert "EMS_OUTPUT_DIR/point-0/model.bin" in ended.files_left
-        (kept,) = self.there(here, experiment).rglob("model.bin")
-        assert kept.read_text() == "a model"
+        assert (ended.state, ended.files_left) == (State.SUCCEEDED, "")
+        found = outputs.fetch(here, outputs.of_experiment(here, ended), tmp_path / "to", points=False)
+        assert [(each.output.name, each.path.read_text()) for each in found] == [("model.bin", "a model")]
+        assert not [path for path in self.there(here, experiment).rglob("*") if "model" in path.name]

@@ -21,14 +21,22 @@ from tests.end_to_end.slurm_user import ROOT
 pytestmark = pytest.mark.xdist_group("ssh")
 
 
+LEAVES = """
+import os, pathlib
+def f(n):
+    pathlib.Path(os.environ["EMS_OUTPUT_DIR"], "note.txt").write_text(str(n))
+    return {"value": n}
+"""
+
+
 class FarUser(ServerUser):
     """Somebody whose database is a file on their laptop."""
 
     def asked(self, sql: str) -> list[tuple[Any, ...]]:
         return User.query(self, sql)
 
-    def sweep(self, points: int, propose: str = "", **more: Any) -> None:
-        self.write("experiments/e/sweep.py", SLOW)
+    def sweep(self, points: int, propose: str = "", code: str = SLOW, **more: Any) -> None:
+        self.write("experiments/e/sweep.py", code)
         job = {"function": "experiments.e.sweep:f", "sweep": {"n": {"range": [1, points, 1]}}}
         job |= {"propose": propose} if propose else {}
         self.describe("s", job, cluster={"stack": "blade", "workers": 1}, **more)
@@ -68,6 +76,19 @@ def test_a_sweep_there_fills_the_database_here(user: FarUser) -> None:
     assert user.state("s") == "succeeded"
     assert user.outbox() == []
     assert json.loads(user.ems("sync", "--json").stdout) == []
+
+
+def test_files_come_with_the_rows_and_a_sweep_that_grew_computes_only_what_is_new(user: FarUser) -> None:
+    user.sweep(5, code=LEAVES)
+    user.ems("up", "s")
+    user.sweep(7, code=LEAVES)
+    user.ems("up", "s")
+    assert user.asked("SELECT count(*) FROM e") == [(12,)]
+    assert user.asked("SELECT first_point, last_point FROM copied") == [(0, 4)]
+    user.ems("outputs", "s", "--to", "here")
+    found = {path.parent.name: path.read_text() for path in (user.root / "here").rglob("note.txt")}
+    assert found == {f"point-{n}": str(n + 1) for n in range(7)}
+    assert not [*user.ssh.home.glob("ems/runs/*/mailbox/store/??/*")]
 
 
 def test_a_run_goes_on_while_nobody_looks_and_is_stopped_from_here(user: FarUser) -> None:

@@ -17,7 +17,7 @@ from ems.databases import Registration
 from ems.databases.sqlite.database import SqliteDatabase
 from ems.lab import Lab
 from ems.node.mailbox.database import Mailbox
-from ems.node.mailbox.exchange import exchange
+from ems.node.mailbox.exchange import contents, exchange
 from tests.databases.cases import REGISTRATION, batch, fill_lab, ints
 
 ID = REGISTRATION.id
@@ -46,9 +46,9 @@ class Distance:
         """What a command that was just started has."""
         return Pull(self.lab, ID, self._ask)
 
-    def _ask(self, *, quick: bool = False, **question: Any) -> dict[str, Any]:
+    def _ask(self, *, quick: bool = False, ask: str = "exchange", **question: Any) -> dict[str, Any]:
         self.on_the_way(question)
-        answer = exchange(self.there, **json.loads(json.dumps(question)))
+        answer = {"exchange": exchange, "contents": contents}[ask](self.there, **json.loads(json.dumps(question)))
         self.on_the_way_back(answer)
         content = answer.pop("content")
         return {**json.loads(json.dumps(answer)), "content": content}

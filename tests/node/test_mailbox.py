@@ -233,7 +233,7 @@ def test_a_damaged_batch_is_set_aside_and_its_points_are_computed_again(far):
 
 def test_what_only_a_lab_has_is_refused(far):
     claim = claimed(far)
-    for call in (far.mailbox.create, lambda: far.mailbox.put_outputs(claim, []), far.mailbox.check):
+    for call in (far.mailbox.create, lambda: far.mailbox.copy_points(claim, "other", []), far.mailbox.check):
         with pytest.raises(DatabaseError):
             call()
 

@@ -11,12 +11,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ems.base import aside
-from ems.base.errors import DatabaseUnavailable, ProvenanceError, Unreachable
+from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailable, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
 from ems.clusters import Fetched, Live, Place, local, pull, shipping
 from ems.clusters.openssh import Host
 from ems.clusters.pull import Pull
+from ems.clusters.pulled_files import FILES_WAIT
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
 from ems.databases import ClusterRow, Experiment, Registration, State
@@ -128,6 +129,8 @@ class Server(Place):
             return run.news(f"{waits}waiting for a connection: {error.message}") if run else error.message
         except DatabaseUnavailable:
             return ""  # who asks waits for it
+        except StoreUnavailable as error:
+            return run.news(FILES_WAIT.format(error.message)) if run else error.message
 
     def _started(self, lab: Lab, experiment: Experiment, run: _Run | None) -> str:
         if run is None:

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from ems.base.errors import DatabaseUnavailable, ProvenanceError, Unreachable
+from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailable, Unreachable
 from ems.base.messages import Say, quiet
 from ems.clusters import Fetched, Live, Place, local, pull
 from ems.clusters.openssh import Host
+from ems.clusters.pulled_files import FILES_WAIT
 from ems.clusters.slurm import machine as reaching
 from ems.clusters.slurm.far import Far
 from ems.clusters.slurm.machine import Found, Machine, Run
@@ -23,7 +24,7 @@ from ems.databases import ClusterRow, Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
 from ems.lab.experiments import find
 
-FETCHED = "on the laptop, which fetches the rows"
+FETCHED = "on the laptop, which fetches rows and files"
 
 
 class Slurm(Place):
@@ -92,6 +93,8 @@ class Slurm(Place):
             return run.news(said) if run else said
         except DatabaseUnavailable:
             return ""  # who asks waits for it
+        except StoreUnavailable as error:
+            return run.news(FILES_WAIT.format(error.message)) if run else error.message
 
     def _prepared(self, lab: Lab, experiment: Experiment) -> Run:
         self.prepare(lab, experiment.registration, quiet)

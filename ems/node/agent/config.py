@@ -25,7 +25,7 @@ class AgentConfig:
     bundle: str
     environment: str
     inputs: Mapping[str, str] = field(default_factory=dict)
-    store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves; "": out of reach
+    store: str = stores.DEFAULT  # URL, relative to `root`, of what keeps files that the job leaves
     commit: str = ""  # that the bundle's code is of
     workers: int = 0  # of a sweep that does not say; 0: one for each CPU
     variables: Mapping[str, str] = field(default_factory=dict)  # of this machine, that a job is to see

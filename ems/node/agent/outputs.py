@@ -46,7 +46,7 @@ class Outputs:
         self._porter = Porter(
             self._taken,
             claim,
-            lambda: stores.connect(config.store, Path(config.root)) if config.store else None,
+            lambda: stores.connect(config.store, Path(config.root)),
             connect,
             self._leave,
             lambda line: say_in_log(run_dir, line),

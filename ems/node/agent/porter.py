@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 class Porter(threading.Thread):
     """Carries what is there, until it is told to `finish` and nothing is left, or to `stop`.
 
-    While store or database are away it waits, for ever. `store`: gives None where the lab's is out of reach for good.
-    `leave`: is given what nobody can read or store, with the reason; `told`: hears what people should know.
+    While store or database are away it waits, for ever. `leave`: is given what nobody can read or store, with the
+    reason; `told`: hears what people should know.
     """
 
     def __init__(
         self,
         taken: Taken,
         claim: Claim,
-        store: Callable[[], Store | None],
+        store: Callable[[], Store],
         connect: Callable[[], Database],
         leave: Callable[[Found, str], None],
         told: Callable[[str], None],
@@ -98,7 +98,7 @@ class Porter(threading.Thread):
                     self._wait_for(str(error))
                 pauses.wait(lambda: self._stopping)
 
-    def _pass(self, pool: ThreadPoolExecutor, store: Store | None, database: Database, pauses: Backoff) -> None:
+    def _pass(self, pool: ThreadPoolExecutor, store: Store, database: Database, pauses: Backoff) -> None:
         """Once through all that is there."""
         for chunk in self._taken.chunks(CHUNK):
             self._refused = None
@@ -109,7 +109,7 @@ class Porter(threading.Thread):
                 self.trouble = ""
                 self._told("The lab's store takes files again.")
 
-    def _carry(self, pool: ThreadPoolExecutor, store: Store | None, database: Database, chunk: Sequence[Found]) -> None:
+    def _carry(self, pool: ThreadPoolExecutor, store: Store, database: Database, chunk: Sequence[Found]) -> None:
         """Store these; what could be is recorded, also if the store refuses others."""
         futures = [pool.submit(self._stored, store, found) for found in chunk]
         wait(futures)
@@ -122,11 +122,8 @@ class Porter(threading.Thread):
         for future in futures:
             future.result()
 
-    def _stored(self, store: Store | None, found: Found) -> Output | None:
+    def _stored(self, store: Store, found: Found) -> Output | None:
         """None if nobody can read or store it."""
-        if store is None:
-            self._leave(found, "the lab's store is out of reach here")
-            return None
         for number in range(CHANGED_TRIES):
             if self._refused:
                 raise self._refused

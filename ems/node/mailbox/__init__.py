@@ -4,6 +4,8 @@
     row.json     written by the agent: the row as it stands here, and all runs that were here
     outbox/      batches of results that the database's side has not fetched, or not confirmed: ATTEMPT-NUMBER-OF.batch
     failed/      marks of points that failed, for the errors of this place
+    store/       what jobs left in EMS_OUTPUT_DIR, as in a lab's store; NAME.old: about to be removed
+    files/       which of these are whose, until the database's side has them: ATTEMPT-NUMBER.json
     columns.json what the columns are that were stored here
     owner.json   which database it belongs to
 

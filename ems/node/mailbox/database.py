@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -47,8 +47,8 @@ def connect(run_dir: Path) -> Mailbox:
 class Mailbox(Runs):
     """What an agent asks of a database, with the promises of `Database`, in one folder and for one experiment.
 
-    `results` gives one row that has the types of all: what was fetched is no longer here. Points of other experiments,
-    files for the lab's store and rounds are not here either.
+    `results` gives one row that has the types of all: what was fetched is no longer here, and so are files that jobs
+    left. Points of other experiments are told as this one's own; rounds are not here.
     """
 
     _rows: MailboxRows
@@ -159,8 +159,10 @@ class Mailbox(Runs):
     def propose(self, claim: Claim, wanted: Round) -> Round:  # noqa: ARG002
         raise DatabaseError("`job: propose` needs a database that its place reaches.", "See the place's page.")
 
-    def put_outputs(self, claim: Claim, outputs: Sequence[Output]) -> None:  # noqa: ARG002
-        self._refuse()
+    def put_outputs(self, claim: Claim, outputs: Sequence[Output]) -> None:
+        with self._rows.turn():
+            rules.check_fence(self._rows.here(claim.experiment_id).row, claim)
+            self._folder.files.record(claim.attempt, [asdict(output) for output in outputs])
 
     # What only a lab's database can do
 

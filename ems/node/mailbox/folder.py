@@ -6,7 +6,6 @@ Standard library alone, as who fetches asks where nothing is installed.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import zlib
@@ -22,6 +21,7 @@ from ems.databases import PointState
 from ems.databases.columns import spans
 from ems.databases.points import only, touched
 from ems.databases.states import Row
+from ems.node.mailbox.files import Files, digest_of
 from ems.spool.batch import Batch
 
 FOLDER, OUTBOX, FAILED = "mailbox", "outbox", "failed"
@@ -37,11 +37,13 @@ class Folder:
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / FOLDER
         self.outbox, self.failed = self.path / OUTBOX, self.path / FAILED
+        self.files = Files(self.path)
 
     def make(self) -> None:
         """Have it, empty if there is none."""
         for folder in (self.outbox, self.failed):
             folder.mkdir(parents=True, exist_ok=True)
+        self.files.make()
 
     def read(self, name: str) -> dict[str, Any] | None:
         """What a JSON file here says; None if there is none."""
@@ -110,11 +112,6 @@ class Folder:
         with suppress(FileNotFoundError):
             return (self.outbox / name).stat().st_size
         return 0
-
-
-def digest_of(data: bytes) -> str:
-    """SHA-256, in hex."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def name_of(attempt: int, number: int, of: int) -> str:
