@@ -73,6 +73,7 @@ def outputs(stack: str, to: str | Path | None = None) -> OutputFiles:
     here = _lab_of(stack)
 
     def read() -> OutputFiles:
+        glance(here, [stack])
         experiment = latest(here, stack, also=["spec"])
         found = list(stored.of_experiment(here, experiment))
         points = stored.has_points(experiment.registration)

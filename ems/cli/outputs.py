@@ -26,11 +26,13 @@ def outputs(
 
     Of the newest experiment, also while it runs. Each point of a sweep has a folder of its own: point-7.
     """
+    from ems.clusters.fetching import glance
     from ems.lab import outputs as stored
     from ems.lab.experiments import latest
     from ems.views import outputs as view
 
     lab = laboratory.find()
+    glance(lab, [stack])
     experiment = latest(lab, stack, also=["spec"])
     points = stored.has_points(experiment.registration)
     found = list(stored.of_experiment(lab, experiment))

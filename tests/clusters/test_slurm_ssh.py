@@ -18,8 +18,8 @@ import pytest
 from ems.base.errors import Unreachable, UserError
 from ems.base.messages import quiet
 from ems.clusters.openssh import Host, NotConnected
+from ems.clusters.sent import SENT
 from ems.clusters.slurm import late
-from ems.clusters.slurm.far import SENT
 from ems.clusters.slurm.heads import Head, job_name
 from ems.clusters.slurm.machine import Run
 from ems.clusters.slurm.place import Slurm

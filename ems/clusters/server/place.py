@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ems.base import aside
 from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailable, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
-from ems.clusters import Fetched, Live, Place, local, pull, shipping
+from ems.clusters import Fetched, Live, Place, local, pull, sent, shipping
 from ems.clusters.openssh import Host
 from ems.clusters.pull import Pull
 from ems.clusters.pulled_files import FILES_WAIT
+from ems.clusters.sent import THERE
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
 from ems.databases import ClusterRow, Experiment, Registration, State
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 2.0  # between two looks at a run, which costs a command there
 KIND = "server"
-THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
 SKEWED_S = 5.0
 
 
@@ -99,16 +98,10 @@ class Server(Place):
         workers = site.wanted.workers or max(1, share.cores // _threads(registration))
         replace(site.carried(config, again=again), workers=workers).write(run_dir / THERE)
         said = hosted.write(run_dir / THERE, site.machine, share)
-        for file in (run_dir / CODE, run_dir / ORDER, said, run_dir / THERE / "agent.json"):
-            if file.exists():
-                site.send(file, there / file.name)
-        (run_dir / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
-        if mail:
-            mail.sync()
-        aside.write(run_dir / SENT, str(there))
+        sent.send(site, run_dir, there, mail, [said])
 
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
-        return (lab.run_dir(experiment_id) / SENT).exists()
+        return sent.folder(lab.run_dir(experiment_id)) is not None
 
     def release(self, lab: Lab, experiment_id: str) -> None:
         if run := self._run(lab, experiment_id):
@@ -199,13 +192,12 @@ class Server(Place):
 
     def _run(self, lab: Lab, experiment_id: str) -> _Run | None:
         """What this process knows of a run that was sent there."""
-        sent = lab.run_dir(experiment_id) / SENT
-        if experiment_id not in self._runs and sent.exists():
+        folder = sent.folder(lab.run_dir(experiment_id))
+        if experiment_id not in self._runs and folder:
             with lab.database() as database:
                 found = database.experiment(experiment_id)
             if found:
                 site = self._site(lab, found.registration)
-                folder = PurePosixPath(sent.read_text(encoding="utf-8"))
                 self._runs[experiment_id] = _Run(site, folder, pull.of(lab, experiment_id, site))
         return self._runs.get(experiment_id)
 

@@ -10,11 +10,11 @@ from pathlib import Path, PurePath, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ems.base import aside
 from ems.base.messages import Say
 from ems.base.private import make_folder
-from ems.clusters import local, pull, shipping
+from ems.clusters import local, pull, sent, shipping
 from ems.clusters.pull import Pull
+from ems.clusters.sent import SENT, THERE
 from ems.clusters.slurm.heads import FIRST_LOOK_S, FIRST_S, LATER_LOOK_S
 from ems.clusters.slurm.machine import Found, Machine, Run
 from ems.clusters.slurm.site import Site
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 LOOK_S, LATER_S = 2.0, 10.0  # between two looks at runs that ask Slurm nothing: in the first minute, and later
 SETTLE_S = 60.0  # in which a job stores what is left of a run
 NEVER = float("-inf")
-THERE, SENT = "there", "sent"  # in the run's folder here: what differs there; where all was sent to
 RELEASED = "released"  # beside them: it is over, so that nobody looks at it
 PROBE = "ems.clusters.slurm.probe"
 
@@ -103,10 +102,7 @@ class Far(Machine):
         return self._site.folder / "runs"
 
     def folder(self, lab: Lab, experiment_id: str) -> PurePosixPath | None:
-        try:
-            return PurePosixPath((lab.run_dir(experiment_id) / SENT).read_text(encoding="utf-8"))
-        except OSError:
-            return None
+        return sent.folder(lab.run_dir(experiment_id))
 
     def prepare(self, lab: Lab, registration: Registration, wanted: Wanted, say: Say, *, again: bool) -> None:
         if again:  # who asks for that tries on by itself
@@ -132,14 +128,8 @@ class Far(Machine):
         say(f"sending code and inputs to {site.host.name}")
         config = AgentConfig.read(here)
         site.carried(mail.addressed(config) if mail else config, again=again).write(here / THERE)
-        for file in (here / CODE, here / ORDER, here / THERE / "agent.json"):
-            if file.exists():
-                site.send(file, there / file.name)
-        (here / ORDER).unlink(missing_ok=True)  # its variables may hold a password of a package index
         (here / RELEASED).unlink(missing_ok=True)
-        if mail:
-            mail.sync()
-        aside.write(here / SENT, str(there))
+        sent.send(site, here, there, mail)
 
     def _folders(self, there: PurePosixPath, wanted: Wanted) -> dict[str, Any]:
         """What an order says of the machine; `there`: the folder that has the code."""
