@@ -47,7 +47,7 @@ def _synced(lab: Lab, experiment: Experiment) -> Synced | None:
     try:
         while found := place.fetch(lab, experiment):
             total = total.then(found)
-            if not (found.bytes and found.batches_left):
+            if not ((found.batches or found.bytes) and found.batches_left):
                 return Synced(find(lab, experiment.id) or experiment, total)
     except EmsError as error:
         return Synced(find(lab, experiment.id) or experiment, total, error)

@@ -63,13 +63,15 @@ class PulledFiles:
         for each in stored.lists:
             attempt, _ = parts_of(each["name"])
             found = [Output(**output) for output in each["outputs"] if output["digest"] not in stored.lost]
-            gone = [output["name"] for output in each["outputs"] if output["digest"] in stored.lost]
+            gone = [output for output in each["outputs"] if output["digest"] in stored.lost]
             if not runs.put_outputs(attempt, found):
                 break
             if not gone:
                 fetched[each["name"]] = each["sha256"]
-            elif runs.is_over(attempt):  # until then whoever has recorded it may take it back
-                lost[each["name"]] = {"sha256": each["sha256"], "names": gone}
+            elif runs.is_over(attempt):
+                lost[each["name"]] = {"sha256": each["sha256"], "names": [output["name"] for output in gone]}
+            else:  # whoever has recorded it takes it back, and tries again
+                self._lost.difference_update(output["digest"] for output in gone)
         left = len(answer["files"]) - len(fetched) - len(lost) + answer["files_left"]
         news = {"files": fetched, "lost": lost} if fetched or lost else {}
         return news, Fetched(len(fetched), stored.bytes, left, stored.bytes_left)

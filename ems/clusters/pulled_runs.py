@@ -206,7 +206,9 @@ def offered(database: Pulling, row: Row) -> Iterator[range]:
     """Points that earlier experiments have: they are copied once a run begins, so that its place leaves them alone."""
     registration = experiment_of(row).registration
     sources = database.reusable(registration) if outputs.has_points(registration) else []
-    sweep, done = Sweep.of(rounds.first_grids(registration)) if sources else Sweep.of([]), _done(database, row)
+    if not sources:
+        return
+    sweep, done = Sweep.of(rounds.first_grids(registration)), _done(database, row)
     for source in sources:
         for _, points in reuse.reusable_points(database, source, sweep, done):
             yield points
