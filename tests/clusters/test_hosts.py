@@ -16,7 +16,7 @@ from ems.clusters.openssh import Host as Connection
 from ems.clusters.server import site as server
 from ems.clusters.server.settings import wanted
 from ems.clusters.site import Reached, Site
-from tests.clusters.hosts import Host, Network, made_network
+from tests.clusters.hosts import Host, Network, made_host, made_network
 from tests.clusters.ssh_server import client
 from tests.processes import eventually
 
@@ -32,7 +32,7 @@ def net() -> Iterator[Network]:
 
 @pytest.fixture(scope="module")
 def shared(net: Network) -> Host:
-    return net.host()
+    return made_host(net)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_restart_keeps_the_disk_and_nothing_else(host):
 
 def test_hosts_reach_one_another_and_nothing_of_them_stays():
     with made_network() as found:
-        first, second = found.host(), found.host()
+        first, second = made_host(found), made_host(found)
         second.run(f"bash -c 'exec 3<>/dev/tcp/{first.address}/22 && head -c 7 <&3'")
         names = {found.name, first.name, second.name}
     said = [subprocess.run(words, capture_output=True, text=True, check=True).stdout for words in

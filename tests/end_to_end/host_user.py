@@ -9,7 +9,7 @@ import pytest
 
 from ems.clusters import shipping
 from ems.provenance import environment
-from tests.clusters.hosts import Host, Network, made_network
+from tests.clusters.hosts import Host, Network, made_host, made_network
 from tests.clusters.slurm_server import build, environments
 from tests.databases.servers import PostgresqlServer
 from tests.end_to_end.server_user import ServerUser, at_work
@@ -46,7 +46,7 @@ def host(net: Network) -> Host:
     """With the environment of the experiments, as nothing beyond the network is reached from there."""
     recipe = shipping.order(environment.from_folder(ROOT / "environments/svd"), archives="", scratch="", code="")
     build(recipe.experiment, environments())
-    return net.host(Path(environments()["environments_dir"]))
+    return made_host(net, Path(environments()["environments_dir"]))
 
 
 @pytest.fixture(scope="module")
