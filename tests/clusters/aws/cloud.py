@@ -117,9 +117,9 @@ class Cloud:
 
 
 @contextmanager
-def running() -> Iterator[Cloud]:
-    """A cloud with nothing in it, on loopback."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+def running(address: str = "127.0.0.1") -> Iterator[Cloud]:
+    """A cloud with nothing in it, at an address of this machine."""
+    server = ThreadedMotoServer(address, 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     cloud, is_over = Cloud(f"http://{host}:{port}"), threading.Event()
