@@ -42,7 +42,7 @@ def assert_cancelled_and_goes_on(user: User) -> None:
     assert user.query("SELECT attempt, state FROM run ORDER BY attempt") == [(1, "cancelled"), (2, "succeeded")]
 
 
-@pytest.mark.usefixtures("either_engine")
+@pytest.mark.usefixtures("an_engine")
 @pytest.mark.parametrize(("number", "send"), [(signal.SIGINT, os.kill), (signal.SIGTERM, os.killpg)])
 def test_a_signal_to_up_or_to_its_group_cancels_the_run(
     user: User, number: signal.Signals, send: Callable[[int, int], None]
@@ -68,7 +68,7 @@ def test_a_signal_to_plain_pulumi_cancels_the_run(user: User) -> None:
     assert_cancelled_and_goes_on(user)
 
 
-@pytest.mark.usefixtures("either_engine")
+@pytest.mark.usefixtures("an_engine")
 def test_a_signal_before_the_run_leaves_it_to_be_begun(user: User) -> None:
     begin(user)
     user.go_on()
@@ -126,7 +126,7 @@ class Terminal:
         return (os.waitstatus_to_exitcode(status),) if pid else None
 
 
-@pytest.mark.usefixtures("either_engine")
+@pytest.mark.usefixtures("an_engine")
 def test_control_c_in_a_terminal_cancels_the_run(user: User) -> None:
     begin(user)
     terminal = Terminal(user)
@@ -152,7 +152,7 @@ def close_the_terminal(user: User) -> None:
     assert user.wait(lambda: os.waitpid(terminal.pid, os.WNOHANG)[0])
 
 
-@pytest.mark.usefixtures("either_engine")
+@pytest.mark.usefixtures("an_engine")
 @pytest.mark.parametrize("leave", [hang_up, close_the_terminal])
 def test_a_closed_terminal_leaves_the_run_alone(user: User, leave: Callable[[User], None]) -> None:
     begin(user)
@@ -165,7 +165,7 @@ def test_a_closed_terminal_leaves_the_run_alone(user: User, leave: Callable[[Use
     assert user.query("SELECT count(*) FROM run") == [(1,)]
 
 
-@pytest.mark.usefixtures("either_engine")
+@pytest.mark.usefixtures("an_engine")
 def test_a_run_is_attached_to_after_its_terminal_was_closed(user: User) -> None:
     begin(user)
     hang_up(user)

@@ -77,6 +77,7 @@ def test_a_run_outlives_the_laptop_and_is_found_again(user: ServerUser) -> None:
     assert user.ssh.running() == []
 
 
+@pytest.mark.drill
 def test_an_agent_that_is_killed_there_is_followed_by_another(user: ServerUser) -> None:
     running = begin_sweep(user, 400)
     user.ssh.kill_all()
