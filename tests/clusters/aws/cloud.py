@@ -7,6 +7,7 @@ Sources: the API references of EC2, Auto Scaling and EventBridge Scheduler, and 
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -19,18 +20,38 @@ from urllib.parse import unquote
 import boto3
 import pytest
 from moto.autoscaling.exceptions import AutoscalingClientError
-from moto.autoscaling.models import AutoScalingBackend, autoscaling_backends
+from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup, autoscaling_backends
 from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models.instances import Instance
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 
-from tests.clusters.aws.strict import ENDED, delete_group, make_strict, moment, resize
+from tests.clusters.aws.strict import ENDED, activity, delete_group, make_strict, moment, resize
 
 REGION = "us-east-1"
 TICK_S = 0.1
+SOLD_OUT = (
+    "Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient {} "
+    "capacity in the Availability Zone you requested."
+)
 UNIVERSAL = "arn:aws:scheduler:::aws-sdk:autoscaling:deleteAutoScalingGroup"
 Heard = Callable[[Instance], None]
+
+
+@dataclass
+class Trouble:
+    """A call that fails some more times."""
+
+    call: str
+    code: str
+    status: int
+    times: int
+
+    def answer(self) -> bytes:
+        """As both query protocols have it."""
+        error = f"<Error><Type>Sender</Type><Code>{self.code}</Code><Message>As the test wants it.</Message></Error>"
+        return f"<ErrorResponse><Errors>{error}</Errors>{error}<RequestId>0</RequestId></ErrorResponse>".encode()
 
 
 @dataclass
@@ -42,6 +63,11 @@ class Cloud:
     ended: Heard = lambda instance: None
     refused: list[str] = field(default_factory=list)
     """What schedules were not allowed to do."""
+    activities: list[dict[str, Any]] = field(default_factory=list)
+    """What groups have tried, the oldest first."""
+    sold_out: set[str] = field(default_factory=set)
+    """Types of instances that no zone has just now."""
+    troubles: list[Trouble] = field(default_factory=list)
     _ahead: timedelta = timedelta()
 
     def now(self) -> datetime:
@@ -66,6 +92,18 @@ class Cloud:
         """Take it away, as the service does: its group replaces it."""
         self.client("ec2").terminate_instances(InstanceIds=[instance.id])
 
+    def trouble(self, call: str, code: str, status: int, times: int = 1) -> None:
+        """Have the next calls whose text contains `call`, as Action=SetDesiredCapacity, fail, and do nothing."""
+        self.troubles.append(Trouble(call, code, status, times))
+
+    def may_begin(self, group: FakeAutoScalingGroup) -> bool:
+        """Whether an instance of a group's type can be had; if not, that is an activity that failed."""
+        if group.instance_type in self.sold_out:
+            if not any(each["StatusCode"] == "Failed" for each in self.activities[-1:]):
+                self.activities.append(activity(self, group, "Failed", SOLD_OUT.format(group.instance_type)))
+            return False
+        return True
+
     def _backend(self, service: str) -> Any:
         return get_backend(service)[DEFAULT_ACCOUNT_ID][REGION]  # type: ignore[call-overload]
 
@@ -74,6 +112,10 @@ class Cloud:
     def tick(self) -> None:
         """Have all happen that is due."""
         groups: AutoScalingBackend = autoscaling_backends[DEFAULT_ACCOUNT_ID][REGION]
+        for group in list(groups.autoscaling_groups.values()):
+            lacking = (group.desired_capacity or 0) - len(group.active_instances())
+            if lacking > 0 and group.instance_type not in self.sold_out:
+                group.replace_autoscaling_group_instances(lacking, group.get_propagated_tags())
         for name, action in list(groups.scheduled_actions.items()):
             if action.start_time and moment(action.start_time) <= self.now():
                 del groups.scheduled_actions[name]
@@ -131,6 +173,7 @@ def running(address: str = "127.0.0.1") -> Iterator[Cloud]:
     ticking = threading.Thread(target=live, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
         make_strict(cloud, patch)
+        patch.setattr(DomainDispatcherApplication, "__call__", troubled(cloud, DomainDispatcherApplication.__call__))
         ticking.start()
         try:
             yield cloud
@@ -140,6 +183,24 @@ def running(address: str = "127.0.0.1") -> Iterator[Cloud]:
             server.stop()
             for service in ("autoscaling", "ec2", "iam", "scheduler", "s3"):
                 get_backend(service).reset()  # type: ignore[call-overload]
+
+
+def troubled(cloud: Cloud, answer: Any) -> Any:
+    """The service, which fails calls first that are to fail."""
+
+    def call(self: Any, environ: dict[str, Any], start_response: Any) -> Any:
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size)
+        environ["wsgi.input"] = io.BytesIO(body)
+        said = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}\n{body[:100_000].decode(errors='replace')}"
+        for trouble in cloud.troubles:
+            if trouble.times and trouble.call in said:
+                trouble.times -= 1
+                start_response(f"{trouble.status} Trouble", [("Content-Type", "text/xml")])
+                return [trouble.answer()]
+        return answer(self, environ, start_response)
+
+    return call
 
 
 def once(expression: str) -> datetime:

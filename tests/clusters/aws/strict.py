@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import pytest
 from moto.autoscaling.exceptions import AutoscalingClientError, ValidationError
 from moto.autoscaling.models import AutoScalingBackend, FakeAutoScalingGroup
 from moto.autoscaling.responses import AutoScalingResponse, EmptyResult
+from moto.core.responses import ActionResult
 from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceBackend, MetadataOptions
 from moto.ec2.models.launch_templates import LaunchTemplate
@@ -41,8 +43,11 @@ class Told(Protocol):
 
     def instances(self) -> list[Instance]: ...
 
+    def may_begin(self, group: FakeAutoScalingGroup) -> bool: ...
+
     began: Callable[[Instance], None]
     ended: Callable[[Instance], None]
+    activities: list[dict[str, Any]]
 
 
 # Groups
@@ -79,6 +84,35 @@ def desiring(_: Told, desire: Any) -> Any:
         desire(self, group_name, desired_capacity)
 
     return set_desired_capacity
+
+
+def filling(cloud: Told, replace: Any) -> Any:
+    def replace_autoscaling_group_instances(
+        self: FakeAutoScalingGroup, count_needed: int, tags: dict[str, str]
+    ) -> None:
+        for _ in range(count_needed):
+            if not cloud.may_begin(self):
+                return
+            replace(self, 1, tags)
+            cloud.activities.append(activity(cloud, self, "Successful", ""))
+
+    return replace_autoscaling_group_instances
+
+
+def telling(cloud: Told, _: Any) -> Any:
+    def describe_scaling_activities(self: AutoScalingResponse) -> ActionResult:
+        name = self._get_param("AutoScalingGroupName")
+        found = [each for each in cloud.activities if name in {None, each["AutoScalingGroupName"]}]
+        return ActionResult({"Activities": found[::-1]})
+
+    return describe_scaling_activities
+
+
+def activity(cloud: Told, group: FakeAutoScalingGroup, status: str, message: str) -> dict[str, Any]:
+    """What a group has tried: to launch one instance."""
+    told = {"Description": "Launching a new EC2 instance", "Cause": "a difference between desired and actual capacity"}
+    ids = {"ActivityId": str(uuid.uuid4()), "AutoScalingGroupName": group.name}
+    return {**ids, **told, "StartTime": cloud.now(), "StatusCode": status, "StatusMessage": message, "Progress": 100}
 
 
 def scheduling(cloud: Told, put: Any) -> Any:
@@ -150,6 +184,8 @@ STRICTER = {
     (AutoScalingBackend, "create_auto_scaling_group"): creating,
     (AutoScalingBackend, "update_auto_scaling_group"): updating,
     (AutoScalingBackend, "set_desired_capacity"): desiring,
+    (FakeAutoScalingGroup, "replace_autoscaling_group_instances"): filling,
+    (AutoScalingResponse, "describe_scaling_activities"): telling,
     (AutoScalingBackend, "put_scheduled_update_group_action"): scheduling,
     (AutoScalingResponse, "delete_auto_scaling_group"): deleting,
     (InstanceBackend, "run_instances"): launching,
@@ -162,7 +198,7 @@ STRICTER = {
 def make_strict(cloud: Told, patch: pytest.MonkeyPatch) -> None:
     """Have moto do and refuse what AWS does and refuses."""
     for (owner, name), stricter in STRICTER.items():
-        patch.setattr(owner, name, stricter(cloud, getattr(owner, name)))
+        patch.setattr(owner, name, stricter(cloud, getattr(owner, name, None)), raising=False)
 
 
 # What both need

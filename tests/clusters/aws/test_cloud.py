@@ -122,6 +122,28 @@ def test_a_security_group_that_is_used_is_not_deleted(cloud):
     ec2.delete_security_group(GroupId=found)
 
 
+def test_a_type_that_is_sold_out_is_tried_again_and_told(cloud):
+    cloud.sold_out.add("t3.micro")
+    group(cloud, 1)
+    told = cloud.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=GROUP)["Activities"]
+    assert told[0]["StatusCode"] == "Failed" and "InsufficientInstanceCapacity" in told[0]["StatusMessage"]
+    assert sizes(cloud) == [0]
+    cloud.sold_out.clear()
+    eventually(lambda: sizes(cloud) == [1])
+    told = cloud.client("autoscaling").describe_scaling_activities(AutoScalingGroupName=GROUP)["Activities"]
+    assert told[0]["StatusCode"] == "Successful"
+
+
+@pytest.mark.parametrize(("code", "status"), [("Throttling", 400), ("ServiceUnavailable", 503)])
+def test_a_call_in_trouble_does_nothing_and_is_tried_again_by_the_client(cloud, code, status):
+    group(cloud)
+    cloud.trouble("Action=SetDesiredCapacity", code, status)
+    cloud.client("autoscaling").set_desired_capacity(AutoScalingGroupName=GROUP, DesiredCapacity=1)
+    assert sizes(cloud) == [1]
+    cloud.trouble("Action=DescribeLaunchTemplates", "UnauthorizedOperation", 403)
+    assert refused("describe_launch_templates", cloud, "ec2")[0] == "UnauthorizedOperation"
+
+
 # Deadlines
 
 
