@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from uv import find_uv_bin
 
@@ -28,7 +27,7 @@ from tests.clusters.slurm_server import environments
 from tests.clusters.ssh_server import SshServer, client, started
 from tests.databases.servers import PostgresqlServer
 from tests.place_contract import ROWS, SentPlaceContract
-from tests.processes import eventually
+from tests.processes import alive, eventually
 
 pytestmark = pytest.mark.xdist_group("ssh")
 
@@ -97,7 +96,7 @@ class TestServer(ServerContract):
         os.killpg(hanging, signal.SIGSTOP)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.rows_stored, ended.attempt) == (State.SUCCEEDED, ROWS, 2)
-        assert not psutil.pid_exists(hanging)
+        eventually(lambda: not alive(hanging))
 
     def test_an_agent_that_hangs_on_its_way_is_replaced(self, place, here, monkeypatch):
         monkeypatch.setattr(local, "SILENT_S", 8.0)
@@ -109,7 +108,7 @@ class TestServer(ServerContract):
         os.killpg(hanging, signal.SIGSTOP)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
-        assert not psutil.pid_exists(hanging)
+        eventually(lambda: not alive(hanging))
 
     def test_where_uv_is_all_there_is_it_brings_a_python(self, place, here, server, tmp_path):
         programs, own = server.folder / "programs", server.home / ".local"
