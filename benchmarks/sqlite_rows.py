@@ -54,11 +54,11 @@ def claimed(database: Database) -> Claim:
     database.create()
     for record in (Experimenter("researcher", "R"), Project("study", "S"), Funding("grant", "A")):
         database.upsert(record)
-    names = {name: name for name in ("digest", "spec", "repository", "commit", "tree", "stack_file_commit")}
+    names = {name: name for name in ("digest", "repository", "commit", "tree", "stack_file_commit")}
     place = {"environment": "e", "environment_digest": "d", "python": "3.11", "cluster": "laptop"}
     money = {"experimenter": "researcher", "project": "study", "funding": "grant"}
     database.register(
-        Registration(id="e" * 36, stack="s", results_table="rows", points_total=1, **names, **place, **money)
+        Registration(id="e" * 36, stack="s", results_table="rows", points_total=1, spec="{}", **names, **place, **money)
     )
     claim = database.claim("e" * 36, agent="benchmark", lease_s=3600)
     assert claim is not None

@@ -172,6 +172,10 @@ def test_importing_ems_is_light():
     assert not loaded("import ems") & {"pandas", "sqlalchemy", "pydantic", "yaml", "rich", "pyarrow"}
 
 
+def test_a_command_that_asks_no_database_loads_none():
+    assert not loaded("import ems.cli.app") & {"pandas", "sqlalchemy", "pyarrow", "ems.clusters.pull"}
+
+
 def test_a_command_that_reads_no_stack_file_loads_no_schema_of_them():
     assert "ems.stack.models" not in loaded("import ems.cli.app")
 

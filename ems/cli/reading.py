@@ -12,7 +12,6 @@ from ems.base.console import out, print_json, say, text_out
 from ems.base.errors import UserError
 from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
-from ems.clusters.fetching import glance
 from ems.databases import Experiment
 from ems.databases.snippets import Language
 
@@ -52,6 +51,7 @@ def results(
     as_json: Json = False,
 ) -> None:
     """Show or export the rows of a stack's newest experiment, also while it runs."""
+    from ems.clusters.fetching import glance
     from ems.lab.experiments import latest
     from ems.views import results as view
     from ems.views.imported import imported_from
@@ -84,6 +84,7 @@ def failures(stack: Stack, as_json: Json = False) -> None:
 
     `--json` has every point with its traceback; `ems up --retry` computes them again.
     """
+    from ems.clusters.fetching import glance
     from ems.lab.experiments import latest
     from ems.views import failures as view
 
@@ -126,6 +127,7 @@ def points(
 def open_points(stack: str) -> OpenPoints:
     """The points of a stack that are not stored."""
     from ems import clusters
+    from ems.clusters.fetching import glance
     from ems.lab.points import points_of
     from ems.lab.stacks import StackFiles
     from ems.views.points import OpenPoints

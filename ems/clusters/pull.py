@@ -29,7 +29,7 @@ from ems.databases.states import Row, is_held
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE
-from ems.node.mailbox.database import URL as MAILBOX
+from ems.node.mailbox import URL as MAILBOX
 from ems.node.mailbox.files import STORE, digest_of
 from ems.node.mailbox.folder import FOLDER, Points, parts_of, row_text
 from ems.spool.encoding import SpoolError, decode

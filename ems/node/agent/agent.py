@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable
 from ems.databases import Claim, Database, Experiment, State, connect
+from ems.node import mailbox
 from ems.node.agent import noted, protocol, spools
 from ems.node.agent.attempt import Attempt
 from ems.node.agent.config import AgentConfig
@@ -31,7 +32,7 @@ from ems.node.agent.lock import agent_name, take_lock
 from ems.node.agent.programs_attempt import ProgramsAttempt
 from ems.node.agent.sweep_attempt import SweepAttempt
 from ems.node.agent.unpack import verify
-from ems.node.mailbox import database as mailbox
+from ems.node.mailbox import database as mailboxes
 
 __all__ = ["Agent", "AgentConfig", "agent_name"]
 
@@ -122,7 +123,7 @@ class Agent:
 
     def _connect(self) -> Database:
         if self._config.database == mailbox.URL:
-            return mailbox.connect(self._dir)
+            return mailboxes.connect(self._dir)
         return connect(self._config.database, Path(self._config.root))
 
     def _state(self, database: Database) -> State | None:

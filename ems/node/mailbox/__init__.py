@@ -13,3 +13,5 @@ Of a batch's name, ATTEMPT is the run that stored it, NUMBER counts on for ever,
 was fetched is removed by name and SHA-256, once the database has it. One agent at a time writes, under the folder's
 lock.
 """
+
+URL = "mailbox:"  # for an agent, in the place of its database's

@@ -34,7 +34,6 @@ from ems.spool.batch import Batch, Column, Mark
 from ems.spool.encoding import SpoolError, encode
 from ems.spool.kinds import Kind, column, settled
 
-URL = "mailbox:"
 STORE_PAUSE_S = 1.0
 SAMPLES: Mapping[Kind, Any] = {"int64": 0, "giant": 2**63 - 1, "float64": 0.0, "text": "", "bool": False}
 
