@@ -25,7 +25,8 @@ def test_it_is_known_by_what_slurm_notes_at_their_ends(slurm: SlurmServer, tmp_p
     began, crew = datetime.now(UTC), crew_name("abc")
     for _ in range(2):
         slurm.run("sbatch", "-A", "grant", "-J", crew, "-t", "9", "--wrap", "sleep 3")
-    eventually(lambda: slurm.run("squeue", "-h", "--name", crew) == "")
+    slurm.run("sbatch", "-A", "grant", "-J", crew_name("other"), "-t", "9", "--wrap", "sleep 8")
+    eventually(lambda: slurm.run("squeue", "-h") == "")
     hours = queue.completed_hours(crew, began)
     assert 6 <= 3600 * hours <= 10
     settings = wanted({"usd_per_core_hour": 3600.0, "processes_per_job": 2})

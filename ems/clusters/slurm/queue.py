@@ -231,10 +231,12 @@ def clock() -> datetime:
 def completed_hours(name: str, since: datetime) -> float:
     """How long those jobs of this name together ran that have ended since then, as Slurm noted at their ends.
 
-    CommandFailed where it notes nothing.
+    CommandFailed where it notes nothing. Which jobs is asked here, too: of a file of notes `sacct` shows all there are.
     """
-    words = ("sacct", "-c", "-n", "-P", f"--name={name}", f"--starttime={since:%Y-%m-%dT%H:%M:%S}", "-o", "Start,End")
-    times = [line.split("|") for line in run(*words, TZ="UTC").splitlines() if "|" in line]
+    wanted = (f"--name={name}", f"--starttime={since:%Y-%m-%dT%H:%M:%S}", "-o", "JobName,Start,End")
+    words = ("sacct", "-c", "-n", "-P", *wanted)
+    noted = [line.rsplit("|", 2) for line in run(*words, TZ="UTC").splitlines() if line.count("|") >= 2]
+    times = [(start, end) for of, start, end in noted if of == name and (_time(end) or since) >= since]
     if not times:
         raise CommandFailed(words, 1, "", "no job has ended, or Slurm notes no ends")
     most = datetime.now(UTC) - since
