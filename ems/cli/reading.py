@@ -14,11 +14,21 @@ from ems.base.messages import counted
 from ems.cli.options import READ, Json, Stack
 from ems.databases import Experiment
 from ems.databases.snippets import Language
+from ems.lab import Lab
 
 if TYPE_CHECKING:
     from ems.views.points import OpenPoints
 
 reading = typer.Typer()
+
+
+def looked_at(stack: str) -> Lab:
+    """The lab here, with what waits at the place of a stack's runs."""
+    from ems.clusters.fetching import glance
+
+    lab = laboratory.find()
+    glance(lab, [stack])
+    return lab
 
 
 def with_table(experiment: Experiment) -> Experiment:
@@ -51,7 +61,6 @@ def results(
     as_json: Json = False,
 ) -> None:
     """Show or export the rows of a stack's newest experiment, also while it runs."""
-    from ems.clusters.fetching import glance
     from ems.lab.experiments import latest
     from ems.views import results as view
     from ems.views.imported import imported_from
@@ -62,8 +71,7 @@ def results(
     wanted = view.format_of("json" if as_json else format, to)
     conditions = [parse(text) for text in where or []]
     names = [name.strip() for name in columns.split(",")] if columns else None
-    lab = laboratory.find()
-    glance(lab, [stack])
+    lab = looked_at(stack)
     experiment = with_table(latest(lab, stack, also=["spec"]))
     with lab.database() as connected:
         if wanted:
@@ -84,12 +92,10 @@ def failures(stack: Stack, as_json: Json = False) -> None:
 
     `--json` has every point with its traceback; `ems up --retry` computes them again.
     """
-    from ems.clusters.fetching import glance
     from ems.lab.experiments import latest
     from ems.views import failures as view
 
-    lab = laboratory.find()
-    glance(lab, [stack])
+    lab = looked_at(stack)
     experiment = latest(lab, stack)
     with lab.database() as connected:
         if as_json:
@@ -127,13 +133,11 @@ def points(
 def open_points(stack: str) -> OpenPoints:
     """The points of a stack that are not stored."""
     from ems import clusters
-    from ems.clusters.fetching import glance
     from ems.lab.points import points_of
     from ems.lab.stacks import StackFiles
     from ems.views.points import OpenPoints
 
-    lab = laboratory.find()
-    glance(lab, [stack])
+    lab = looked_at(stack)
     with lab.database() as connected:
         found = points_of(StackFiles(lab, clusters.settings()), connected, stack)
         known = connected.points(found.experiment.id) if found.experiment else ()
