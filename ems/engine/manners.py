@@ -41,8 +41,7 @@ def running(command: Sequence[str], cwd: Path, env: Mapping[str, str], **how: An
     It is let end in order after a Ctrl-C or SIGTERM; then KeyboardInterrupt. A closed terminal ends both.
     """
     with handing_on() as signals:
-        if signals.heard:  # while another engine was at work
-            raise KeyboardInterrupt
+        stop_if_told()  # while another engine was at work
         # Unless a terminal's Ctrl-C is to reach it: a signal to our whole group, which we hand on, is its second one
         # then, and at the second one it ends at once, not in order.
         group = None if _in_foreground() else 0
@@ -103,6 +102,12 @@ def handing_on() -> Iterator[Signals]:
     if signal.SIGHUP in signals.heard:
         signal.raise_signal(signal.SIGHUP)
     if signals.heard:
+        raise KeyboardInterrupt
+
+
+def stop_if_told() -> None:
+    """In a thread, which hears no signals itself: KeyboardInterrupt once the process has heard one."""
+    if _signals and _signals.heard:
         raise KeyboardInterrupt
 
 

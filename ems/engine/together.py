@@ -15,6 +15,7 @@ from ems.lab.stacks import StackFiles
 from ems.lab.telling import Board
 
 LOOK_S = 0.2
+LAST_WORDS_S = 5.0  # for a thread whose engine has ended, to say how the run stands; the others are left where they are
 
 
 def up_all(
@@ -50,8 +51,8 @@ def _results(
 ) -> list[Experiment | None]:
     while wait(running.values(), LOOK_S).not_done:
         if signals.heard and not signals.engines:  # those have ended in order
-            for future in running.values():
-                future.cancel()
+            going_on = [future for future in running.values() if not future.cancel()]
+            wait(going_on, LAST_WORDS_S)
             raise KeyboardInterrupt
     failed = {name: error for name, future in running.items() if (error := future.exception())}
     for error in failed.values():

@@ -36,6 +36,7 @@ def turn(pulumi: Pulumi, stack: str, waiting: Say = refuse) -> Iterator[None]:
     make_folder(file.parent)
     with file.open("a+", encoding="utf-8", errors="replace") as opened:
         while holder := _neighbour(opened) or _clear_dead_locks(pulumi, stack):
+            manners.stop_if_told()
             waiting(f"Stack {stack} is being updated by {holder}")
         yield
 

@@ -106,6 +106,10 @@ def test_ctrl_c_ends_all_of_them_in_order(user: User) -> None:
     also(user, "f")
     command = user.start("up", "e", "f")
     user.wait(lambda: user.query("SELECT count(*) FROM experiment WHERE rows_stored > 1") == [(2,)])
+    watching = user.start("up", "e", "f")
+    user.wait(lambda: user.said(watching).count("watching its run") == 2)
+    os.killpg(watching.pid, signal.SIGINT)
+    assert watching.wait(PATIENCE_S) == 130 and user.said(watching).count("interrupted: running") == 2
     os.killpg(command.pid, signal.SIGINT)
     assert command.wait(PATIENCE_S) == 130, user.said(command)
     assert user.query("SELECT state, machines FROM experiment") == [("cancelled", 0)] * 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
 
 from ems.base.errors import EmsError, ExperimentFailed, Fault, ProvenanceError, StackFileError
+from ems.base.threads import Threads
 from ems.databases import State
 from ems.engine import lifecycle, manners, together
 from ems.lab.telling import Unheard
@@ -50,6 +52,20 @@ def test_signals_end_the_wait_for_what_no_engine_works_at() -> None:
     signals.heard.append(2)
     with pytest.raises(KeyboardInterrupt):
         together._results({"a": Future()}, Board(), signals)
+
+
+def test_who_was_interrupted_has_time_to_say_how_its_run_stands() -> None:
+    signals, said = manners.Signals(), []
+    signals.heard.append(2)
+
+    def ending() -> None:
+        time.sleep(0.5)
+        said.append("interrupted")
+
+    running = {"a": Threads().submit(ending)}
+    with pytest.raises(KeyboardInterrupt):
+        together._results(running, Board(), signals)
+    assert said == ["interrupted"]
 
 
 @pytest.mark.parametrize(
