@@ -19,7 +19,7 @@ from ems.node.agent.certificate import make_certificate
 from ems.node.driver.points import Order
 from ems.node.programs.order import ProgramOrder
 from ems.spool.folder import read
-from tests.processes import eventually
+from tests.processes import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 CODE = """
@@ -77,7 +77,8 @@ class Joined:
     def start(self, boot: str, *words: object, **variables: str) -> subprocess.Popen[bytes]:
         log = (self.folder / "log").open("ab")
         command = [sys.executable, "-c", boot, str(ROOT), *map(str, words)]
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | variables)
+        env = os.environ | {"PYTHONFAULTHANDLER": "1"} | variables
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
 
     def join(self, name: str) -> subprocess.Popen[bytes]:
         eventually((self.folder / "joining/scheduler.json").exists)
@@ -93,12 +94,22 @@ class Joined:
 
     def values(self, name: str) -> list[Any]:
         """Of a column, once the driver has ended well."""
-        assert self.driver.wait(120) == 0, (self.folder / "log").read_text()
+        assert self.driver_code() == 0, (self.folder / "log").read_text()
         batches = [read(path) for path in sorted((self.folder / "spool").glob("*.batch"))]
         assert [mark for batch in batches for mark in batch.marks] == []
         return [
             value for batch in batches for column in batch.columns if column.name == name for value in column.values
         ]
+
+    def driver_code(self) -> int:
+        """Once the driver has ended. Of one that does not, the log tells where all processes of the sweep are."""
+        try:
+            return self.driver.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            for process in [self.driver, *self.workers]:
+                process.send_signal(signal.SIGABRT)
+                process.wait(60)
+            raise AssertionError(f"{self.progress()}\n{(self.folder / 'log').read_text()}") from None
 
     def end(self) -> None:
         for process in [self.driver, *self.workers]:
