@@ -150,6 +150,29 @@ def test_a_worker_that_is_taken_away_is_no_fault_of_its_points(joined, end):
     assert time.monotonic() - began < 100
 
 
+LARGE = """
+import pathlib
+def f(x):
+    pathlib.Path(f"computed-{x}").touch()
+    return {"y": 2 * x, "text": "a" * 30_000_000}
+"""
+
+
+def test_what_a_worker_had_computed_when_it_was_lost_is_computed_again(joined, tmp_path):
+    """It is lost while the driver fetches what it has: that takes a while here, and each is lost at another moment."""
+    sweep = joined(8, 0.0)
+    (tmp_path / "code/job.py").write_text(LARGE)
+    for number in range(6):
+        before = len(list((tmp_path / "code").glob("computed-*")))
+        worker = sweep.join(f"w{number}")
+        eventually(lambda before=before: len(list((tmp_path / "code").glob("computed-*"))) > before)
+        time.sleep(0.05 * number)
+        worker.kill()
+        worker.wait()
+    sweep.join("last")
+    assert sweep.rows() == [2 * x for x in range(8)]
+
+
 def test_who_has_not_the_key_is_refused(joined, tmp_path):
     sweep = joined(5, 0.0)
     eventually((tmp_path / "joining/scheduler.json").exists)

@@ -18,15 +18,17 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError as Cancelled
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from distributed import Future, Security, Worker
+from distributed import Security, Worker
 from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
+from ems.base.threads import Threads
 from ems.node.driver.points import CERTIFICATE, KEY, Gone
 from ems.node.driver.ranges import Range
 from ems.node.driver.worker_process import Death, Limits
@@ -153,15 +155,15 @@ class JoiningWorkers(DaskWorkers[T]):
         }
 
     def _look(self) -> None:
-        """Also: a task whose worker left before it was begun would wait for it for ever."""
+        """Also: a task whose worker left before it began, or before it was asked for what it had computed, would wait
+        for it for ever."""
         super()._look()
-        for address in self._futures.keys() - self._members().keys():
-            if not self._futures[address].done():
-                self._futures[address].cancel()
+        for address in self._outcomes.keys() - self._members().keys():
+            self._outcomes[address].cancel()
 
-    def _outcome(self, future: Future[Outcome]) -> Outcome:
+    def _outcome(self, done: Future[Outcome]) -> Outcome:
         try:
-            return super()._outcome(future)
+            return super()._outcome(done)
         except (KilledWorker, Cancelled, asyncio.CancelledError) as error:
             return Gone(f"its worker was lost ({type(error).__name__})")
 
@@ -170,14 +172,18 @@ class JoiningWorkers(DaskWorkers[T]):
         return all(address in members and members[address].metrics.get(STOPPED_METRIC) for address in self._tasks)
 
     def _end_stopped(self) -> None:
-        self._client.run(end_stopped, workers=list(self._tasks), wait=False, on_error="return")
+        self._tell(end_stopped, list(self._tasks))
+
+    def _tell(self, what: Callable[[Worker], Awaitable[None]], addresses: Sequence[str]) -> None:
+        """Not awaited: one that has fallen silent never answers."""
+        Threads().submit(self._client.run, what, workers=addresses, wait=False, on_error="return")
 
     def close(self) -> None:
         """End all; those of other machines first, as their jobs are cancelled when this process ends."""
         here = {worker.address for worker in self._cluster.workers.values()}
         joined = self._members().keys() - here
         if joined:
-            self._client.run(leave, workers=sorted(joined), wait=False, on_error="return")
+            self._tell(leave, sorted(joined))
         give_up_at = time.monotonic() + CLOSE_S
         while joined & self._members().keys() and time.monotonic() < give_up_at:
             time.sleep(LOOK_S)

@@ -6,18 +6,21 @@ that nobody else on the machine can send one: what Dask listens on, on loopback,
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import dask
-from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, batched, get_worker
+from distributed import Client, LocalCluster, Worker, WorkerPlugin, batched, get_worker
+from distributed import Future as DaskFuture
 from distributed import TimeoutError as DaskTimeout
 
 from ems.base.errors import EmsError
@@ -82,6 +85,16 @@ def compute(ranges: Sequence[Range], known: Mapping[str, Kind]) -> Outcome:
     return slot_of(get_worker()).compute(ranges, known)
 
 
+async def _fetched(computed: DaskFuture[Outcome]) -> Outcome:
+    """From the worker that has it: if that is lost meanwhile, Dask waits for ever, here for one that nobody awaits."""
+    outcome: Outcome = await computed
+    return outcome
+
+
+async def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
 class DaskWorkers(Generic[T]):
     """Each of them computes one task of type T at a time. Whoever inherits says which there are."""
 
@@ -108,10 +121,11 @@ class DaskWorkers(Generic[T]):
             )
             self._client = Client(self._cluster, set_as_default=False, security=cluster.get("security"))
             self._client.register_plugin(slot)
+            self._loop: asyncio.AbstractEventLoop = self._client.sync(_loop)
         except (OSError, RuntimeError, DaskTimeout) as error:
             raise EmsError(f"The {count} workers could not be started: {error}") from error
         self._tasks: dict[str, T] = {}  # by the worker's address
-        self._futures: dict[str, Future[Outcome]] = {}
+        self._outcomes: dict[str, Future[Outcome]] = {}
         self._ready: queue.Queue[tuple[str, Future[Outcome]]] = queue.Queue()
         self._polled = -POLL_S
         self._still = 0  # polls in a row
@@ -123,20 +137,21 @@ class DaskWorkers(Generic[T]):
 
     def give(self, address: str, task: T, ranges: Sequence[Range], known: Mapping[str, Kind]) -> None:
         """Have the free worker at `address` compute points; `ended` will give `task` with the outcome."""
-        future = self._client.submit(compute, ranges, known, workers=[address], pure=False)
-        self._tasks[address], self._futures[address] = task, future
-        future.add_done_callback(lambda done: self._ready.put((address, done)))
+        computed = self._client.submit(compute, ranges, known, workers=[address], pure=False)
+        outcome = asyncio.run_coroutine_threadsafe(_fetched(computed), self._loop)
+        self._tasks[address], self._outcomes[address] = task, outcome
+        outcome.add_done_callback(lambda done: self._ready.put((address, done)))
 
     def ended(self, timeout_s: float) -> Iterator[tuple[str, T, Outcome]]:
         """What has come back by now; waits for the first. EmsError if the function cannot be imported or set up."""
         self._look()
         with suppress(queue.Empty):
             while True:
-                address, future = self._ready.get(timeout=timeout_s)
+                address, outcome = self._ready.get(timeout=timeout_s)
                 timeout_s = 0.0
                 task = self._tasks.pop(address)
-                del self._futures[address]
-                yield address, task, self._outcome(future)
+                del self._outcomes[address]
+                yield address, task, self._outcome(outcome)
 
     def _look(self) -> None:
         """End stopped processes (SIGSTOP) once they have been all that there is to wait for, for some seconds.
@@ -159,8 +174,8 @@ class DaskWorkers(Generic[T]):
         """End them."""
         raise NotImplementedError
 
-    def _outcome(self, future: Future[Outcome]) -> Outcome:
-        return future.result()
+    def _outcome(self, done: Future[Outcome]) -> Outcome:
+        return done.result()
 
     def close(self) -> None:
         """End all."""
