@@ -49,7 +49,7 @@ def check(stacks: Stacks = None, as_json: Json = False) -> None:
 
     files = StackFiles(laboratory.find(), clusters.settings())
     names = stacks or files.lab.some_stacks()
-    with counting("checking", names) as each:
+    with files.lab.one_database(), counting("checking", names) as each:
         reports = [preflight.report(files, stack) for stack in each]
     reports += [] if stacks else preflight.strays(files.lab)
     if as_json:

@@ -8,7 +8,7 @@ import shlex
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ MOVED = {  # names that every lab's repository contains, as they were and as the
 
 STORE_S, TOLD_S = 45.0, 3.0  # for the lab's store to answer, until somebody is told of it
 _ready_stores: set[tuple[Path, str]] = set()
+_held: dict[tuple[Path, str], databases.Database] = {}
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,8 @@ class Lab:
         UserError if its URL names an unknown kind of database, or a package that it needs is not installed. NoTables
         says so where runs of this folder are known, which the database has lost.
         """
-        with closing(databases.connect(self.database_url, self.root)) as database:
+        held = _held.get((self.root, self.database_url))
+        with nullcontext(held) if held else closing(databases.connect(self.database_url, self.root)) as database:
             try:
                 yield database
             except NoTables as error:
@@ -159,6 +161,16 @@ class Lab:
                 message = f"{error.message} But {counted(runs, 'run')} of this folder were in one."
                 hint = "Restore a copy of that; or begin anew, without them: ems up lab"
                 raise NoTables(message, hint) from error
+
+    @contextmanager
+    def one_database(self) -> Iterator[None]:
+        """Within the block, `database` gives all the same one, which stays open: for many questions in one thread."""
+        with self.database() as database:
+            _held[self.root, self.database_url] = database
+            try:
+                yield
+            finally:
+                del _held[self.root, self.database_url]
 
 
 def find(start: Path | None = None) -> Lab:

@@ -24,6 +24,8 @@ opened, scanned, started = collections.Counter(), collections.Counter(), []
 def hear(event, arguments):
     if event in {"open", "os.scandir", "os.listdir"} and str(arguments[0]).startswith(root):
         (opened if event == "open" else scanned)[str(arguments[0])[len(root):]] += 1
+    if event == "sqlite3.connect":
+        opened["database"] += 1
     if event == "subprocess.Popen":
         started.append(str(arguments[1][0]))
 
@@ -39,7 +41,11 @@ finally:
 @pytest.fixture(scope="module")
 def labs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Lab]:
     folder = tmp_path_factory.mktemp("labs")
-    return {size: check.make(folder / str(size), size) for size in (12, 100)}
+    made = {size: check.make(folder / str(size), size) for size in (12, 100)}
+    for lab in made.values():
+        with lab.database() as database:
+            database.create()
+    return made
 
 
 def asked(root: Path, folder: Path, *words: str) -> tuple[Counter[str], dict[str, int], dict[str, int], list[str]]:
@@ -59,4 +65,5 @@ def test_a_check_of_many_stacks_asks_as_often_as_one_of_few(labs, tmp_path):
     )
     assert few == many and max(many.values()) <= 2 and many.total() <= 12
     assert max(few_opened.values()) == max(many_opened.values()) <= 3
+    assert 0 < many_opened["database"] <= 2
     assert max(few_scanned.values()) == max(many_scanned.values()) <= 4
