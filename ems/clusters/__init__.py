@@ -19,6 +19,7 @@ from ems.databases import ClusterRow, Experiment, Registration
 
 if TYPE_CHECKING:
     from ems.clusters.openssh import Host
+    from ems.clusters.pull import Pull
     from ems.lab import Lab
     from ems.provenance.environment import Environment
     from ems.stack.models import Spec
@@ -155,13 +156,15 @@ class Place(ABC):
     def nudge(self, lab: Lab, experiment: Experiment) -> None:
         """Have the agent hear its orders now, where that is in reach: its next beat may be a minute away."""
 
-    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:  # noqa: ARG002
+    def fetch(self, lab: Lab, experiment: Experiment) -> Fetched | None:  # noqa: ARG002
         """Bring the rows that the place keeps for a database which it does not reach; None where there are no such.
 
-        `quick`: within some seconds, and over a connection that is open already; None without one.
-        Unreachable; Busy if another command does so, and this one is to be quick; UserError if they are another
-        database's.
+        Unreachable; UserError if they are another database's.
         """
+        return None
+
+    def at_hand(self, lab: Lab, experiment: Experiment) -> Pull | None:  # noqa: ARG002
+        """What brings those over a connection that is open; None without one."""
         return None
 
     @abstractmethod

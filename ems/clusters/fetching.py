@@ -15,7 +15,7 @@ from ems.databases import Experiment
 from ems.lab import Lab
 from ems.lab.experiments import find, newest
 
-QUICK_S = 2.0  # for all that a command looks at
+QUICK_S = 1.0  # in which questions are added for what jobs left
 PAUSE_S = 1.5  # between two looks of who watches
 
 
@@ -55,16 +55,14 @@ def _synced(lab: Lab, experiment: Experiment) -> Synced | None:
 
 
 def glance(lab: Lab, stacks: Sequence[str] | None = None) -> None:
-    """Before these are shown, or all: bring what comes within QUICK_S over connections that are open. No error."""
+    """Before these are shown, or all: bring what comes at once over connections that are open. No error."""
     if not pull.is_used(lab):
         return
     give_up_at = time.monotonic() + QUICK_S
-    with suppress(EmsError):
-        for experiment in _kept_elsewhere(lab, newest(lab, list(stacks or []))):
-            if time.monotonic() > give_up_at:
-                return
-            with suppress(EmsError):
-                clusters.of(lab, experiment).fetch(lab, experiment, quick=True)
+    with suppress(EmsError), lab.one_database():
+        waiting = _kept_elsewhere(lab, newest(lab, list(stacks or [])))
+        at_hand = [clusters.of(lab, experiment).at_hand(lab, experiment) for experiment in waiting]
+        pull.glance([each for each in at_hand if each], give_up_at)
 
 
 class Watching:

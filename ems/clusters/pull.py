@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ems.base.errors import Busy, DatabaseError, DatabaseUnavailable, Unreachable, UserError
+from ems.base.errors import Busy, DatabaseError, DatabaseUnavailable, EmsError, Unreachable, UserError
 from ems.base.locks import exclusive
 from ems.base.private import make_folder
 from ems.clusters import Fetched
@@ -30,10 +31,13 @@ from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from ems.node.environments.ready import CODE
 from ems.node.mailbox import URL as MAILBOX
+from ems.node.mailbox.exchange import MOST_BYTES
 from ems.node.mailbox.files import STORE, digest_of
 from ems.node.mailbox.folder import FOLDER, Points, parts_of, row_text
 from ems.spool.encoding import SpoolError, decode
 
+HOST = "ems.node.host"  # what answers there
+CODES = 3  # of so many runs, one at least is whole
 FETCH_S = 1.0  # between two looks for rows
 WITHIN_S = 10.0  # one call of `sync`, where a run stores faster than it is fetched
 MARKS = "pulled"  # below the lab's .ems: a file for each run whose rows were fetched, or are to be
@@ -41,8 +45,8 @@ OF_HERE = frozenset({"now", "heartbeat_at", "lease_until", "platform", "points_d
 """What the place knows better of a row."""
 
 Asking = Callable[..., dict[str, Any]]
-Ask = Callable[..., dict[str, Any]]
-"""Puts the question `exchange` to the place; the answer is empty where nothing of EMS is. Unreachable."""
+Talk = Generator[dict[str, Any], dict[str, Any], None]
+Asked = Mapping[Talk, tuple["Pull", dict[str, Any]]]
 
 
 def is_needed(lab: Lab) -> bool:
@@ -80,20 +84,15 @@ def give_up(lab: Lab, experiment: Experiment) -> None:
 
 def of(lab: Lab, experiment_id: str, site: Site) -> Pull | None:
     """What fetches the rows of an experiment's runs on a machine, where these do not reach the lab's database."""
-
-    def ask(*, quick: bool = False, **question: Any) -> dict[str, Any]:
-        run_dir = site.run_dir(experiment_id)  # which takes a connection
-        asked = {"ask": "exchange", "run_dir": str(run_dir)} | question
-        return site.answered("ems.node.host", run_dir / CODE, asked, quick=quick)
-
-    return Pull(lab, experiment_id, ask) if is_needed(lab) else None
+    return Pull(lab, experiment_id, site) if is_needed(lab) else None
 
 
 class Pull:
     """Of one experiment, by one process; others of this machine wait for their turn."""
 
-    def __init__(self, lab: Lab, experiment_id: str, ask: Ask) -> None:
-        self._lab, self._id, self._ask = lab, experiment_id, ask
+    def __init__(self, lab: Lab, experiment_id: str, site: Site) -> None:
+        """`site`: where its runs are."""
+        self._lab, self._id, self.site = lab, experiment_id, site
         self._told: dict[str, Any] = {}
         self._points = Points()  # that the database has
         self._offered: list[range] | None = None  # that earlier experiments have, and it will have
@@ -112,31 +111,62 @@ class Pull:
         """What its agent is told: it stores into the mailbox."""
         return replace(config, database=MAILBOX, store=f"runs/{config.experiment_id}/{FOLDER}/{STORE}")
 
+    @property
+    def code(self) -> PurePosixPath:
+        """EMS's own, there; this takes a connection."""
+        return self.site.run_dir(self._id) / CODE
+
+    def worded(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """A question of this experiment's mailbox."""
+        return {"ask": "exchange", "run_dir": str(self.site.run_dir(self._id)), **question}
+
+    def _ask(self, **question: Any) -> dict[str, Any]:
+        """The answer of the place, empty where nothing of EMS is. Unreachable."""
+        return self.site.answered(HOST, self.code, self.worded(question))
+
     def _contents(self, wanted: Sequence[tuple[str, int]]) -> dict[str, Any]:
         return self._ask(ask="contents", wanted=wanted)
 
-    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+    def fetch(self, *, at_once: bool = True) -> Fetched | None:
         """As `sync`; None if that was done a moment ago and is not wanted `at_once`."""
         if not at_once and time.monotonic() - self._fetched_at < FETCH_S:
             return None
         try:
-            return self.sync(quick=quick)
+            return self.sync()
         finally:
             self._fetched_at = time.monotonic()
 
-    def sync(self, *, quick: bool = False) -> Fetched:
-        """Fetch what is there, and tell what is here; UserError as of `own`, DatabaseUnavailable, Unreachable.
-
-        `quick`: in one go, of which questions are given up after seconds; Busy if somebody else does so.
-        """
-        file, give_up_at = mark(self._lab, self._id), time.monotonic() + (0 if quick else WITHIN_S)
-        make_folder(file.parent)
-        with exclusive(file, _busy if quick else lambda: None), self._lab.database() as database:
-            assert isinstance(database, Pulling)
+    def sync(self) -> Fetched:
+        """Fetch what is there, and tell what is here; UserError as of `own`, DatabaseUnavailable, Unreachable."""
+        give_up_at = time.monotonic() + WITHIN_S
+        with self._turn(lambda: None) as database, ThreadPoolExecutor(1) as ahead:
             if database.row(self._id) is None:
                 return Fetched()
-            with ThreadPoolExecutor(1) as ahead:
-                return self._all(database, partial(self._asked, self._owner(database), quick), ahead, give_up_at)
+            return self._all(database, partial(self._asked, self._owner(database)), ahead, give_up_at)
+
+    def glance(self, most_bytes: int, give_up_at: float) -> Talk:
+        """The questions of a quick look, each of which is sent its answer: what there is, and what came, to confirm it.
+
+        What jobs left is fetched before `give_up_at` only. Busy if somebody else fetches; errors as of `sync`.
+        """
+        with self._turn(_busy) as database:
+            if database.row(self._id) is None:
+                return
+            owner, asked = self._owner(database), datetime.now(UTC)
+            found = yield {"database": owner, "most_bytes": most_bytes}
+            news, _ = self._taken(database, {**(found or _nothing()), "asked": asked}, give_up_at, is_quick=True)
+            if news and found:
+                yield {"database": owner, "most_bytes": 0, **news}
+                self._told = news.get("known", self._told)
+
+    @contextmanager
+    def _turn(self, waiting: Callable[[], None]) -> Iterator[Pulling]:
+        """The database, while no other process of this machine fetches these rows; as of `locks.exclusive`."""
+        file = mark(self._lab, self._id)
+        make_folder(file.parent)
+        with exclusive(file, waiting), self._lab.database() as database:
+            assert isinstance(database, Pulling)
+            yield database
 
     def _all(self, database: Pulling, ask: Asking, ahead: ThreadPoolExecutor, give_up_at: float) -> Fetched:
         """While a parcel is stored, the next one is on its way, and the one before it is confirmed."""
@@ -158,10 +188,10 @@ class Pull:
             if is_late:
                 return total
 
-    def _asked(self, owner: Mapping[str, str], quick: bool, news: Mapping[str, Any], after: str = "") -> dict[str, Any]:
+    def _asked(self, owner: Mapping[str, str], news: Mapping[str, Any], after: str = "") -> dict[str, Any]:
         """The answer of the place, and what is known of the question."""
         asked = datetime.now(UTC)
-        answer = self._ask(database=owner, quick=quick, after=after, **news)
+        answer = self._ask(database=owner, after=after, **news)
         if answer and "known" in news:
             self._told = news["known"]
         return {**(answer or _nothing()), "asked": asked, "is_there": bool(answer)}
@@ -169,8 +199,13 @@ class Pull:
     def _owner(self, database: Pulling) -> dict[str, str]:
         return {"id": database.identity(), "name": f"{self._lab.database_url} of {self._lab.root} on {platform.node()}"}
 
-    def _taken(self, database: Pulling, answer: Mapping[str, Any], give_up_at: float) -> tuple[dict[str, Any], Fetched]:
-        """Store what an answer has; what is to be confirmed and told, and how much it was."""
+    def _taken(
+        self, database: Pulling, answer: Mapping[str, Any], give_up_at: float, *, is_quick: bool = False
+    ) -> tuple[dict[str, Any], Fetched]:
+        """Store what an answer has; what is to be confirmed and told, and how much it was.
+
+        `is_quick`: what takes another question is left there once `give_up_at` has passed.
+        """
         runs = PulledRuns(database, self._id, answer)
         self._know(database, answer["heard"])
         fetched: dict[str, str] = {}
@@ -187,10 +222,11 @@ class Pull:
                 break
             fetched[batch["name"]] = batch["sha256"]
         else:
-            if not answer["left"]:
+            files_wait = bool(answer["files"]) and is_quick and time.monotonic() > give_up_at
+            if not (answer["left"] or files_wait):
                 of_files, more = self._files.taken(runs, answer, give_up_at)
                 brought = brought.then(more)
-            runs.conclude(has_more=brought.batches_left > 0 or bool(of_files.get("lost")))
+            runs.conclude(has_more=brought.batches_left > 0 or files_wait or bool(of_files.get("lost")))
         heard = max([answer["heard"], *(parts_of(name)[1] for name in fetched)])
         known = self._known(database, heard, is_sure=not runs.has_changed_points)
         news = {**of_files, **({"fetched": fetched, "damaged": damaged} if fetched or damaged else {})}
@@ -245,6 +281,38 @@ class Pull:
         """What each column is by the rows that are here."""
         first = next(iter(database.results(self._id, chunk_rows=1)), None) if row["rows_stored"] else None
         return {column.name: [column.type, column.type] for column in first.columns} if first else {}
+
+
+def glance(pulls: Sequence[Pull], give_up_at: float) -> None:
+    """Two questions to each machine at most, for all of these: one looks at each of them, one confirms what came.
+
+    No error: what is not to be had at once stays there.
+    """
+    for site in {each.site: None for each in pulls}:
+        members = [each for each in pulls if each.site is site]
+        with suppress(EmsError), ExitStack() as talks:
+            begun: dict[Talk, tuple[Pull, dict[str, Any]]] = {}
+            for each in members:
+                talk = talks.enter_context(closing(each.glance(MOST_BYTES // len(members), give_up_at)))
+                with suppress(EmsError, StopIteration):
+                    begun[talk] = each, next(talk)
+            asked: Asked = begun
+            while asked:
+                asked = _continued(site, asked)
+
+
+def _continued(
+    site: Site, asked: Mapping[Talk, tuple[Pull, dict[str, Any]]]
+) -> dict[Talk, tuple[Pull, dict[str, Any]]]:
+    """What is asked next, where there is more to ask, once each has its answer."""
+    questions, following = [each.worded(question) for each, question in asked.values()], {}
+    codes = [each.code for each, _ in asked.values()][:CODES]
+    answers = next(filter(None, (site.answered_each(HOST, code, questions) for code in codes)), [])
+    for (talk, (each, _)), answer in zip(asked.items(), answers, strict=False):
+        with suppress(EmsError, StopIteration):
+            if not isinstance(answer, EmsError):
+                following[talk] = each, talk.send(answer)
+    return following
 
 
 def mark(lab: Lab, experiment_id: str) -> Path:

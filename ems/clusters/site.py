@@ -7,7 +7,7 @@ import platform
 import shlex
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -243,32 +243,56 @@ class Site:
         return isinstance(self.host, Here) or self.host.is_connected()
 
     def answered(
-        self,
-        module: str,
-        code: PurePosixPath,
-        question: Mapping[str, Any],
-        timeout_s: float = PATIENT_S,
-        *,
-        quick: bool = False,
+        self, module: str, code: PurePosixPath, question: Mapping[str, Any], timeout_s: float = PATIENT_S
     ) -> dict[str, Any]:
         """What `main` of a module answers there, from EMS's code in the zip `code`; nothing where that is not there,
         or damaged.
 
-        `content`: the bytes that follow an answer's line. `quick`: it is given up after QUICK_S.
-        EmsError: what is asked for could not be obtained there.
+        `content`: the bytes that follow an answer's line. EmsError: what is asked for could not be obtained there.
         """
+        said, content = self._said(module, code, question, f"to {question['ask']}", timeout_s, repeats=True)
+        return self._allowed({**said, "content": content} if content else said)
+
+    def answered_each(
+        self, module: str, code: PurePosixPath, questions: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any] | EmsError]:
+        """As `answered`, of several questions in one command, which is given up after QUICK_S; [] without the code."""
+        said, content = self._said(module, code, {"each": questions}, "to answer", QUICK_S, repeats=False)
+        found: list[dict[str, Any] | EmsError] = []
+        start = 0
+        for answer in said.get("each", ()):
+            end = start + answer.get("size", 0)
+            try:
+                found.append(self._allowed({**answer, "content": content[start:end]}))
+            except EmsError as error:
+                found.append(error)
+            start = end
+        return found
+
+    def _said(
+        self,
+        module: str,
+        code: PurePosixPath,
+        question: Mapping[str, Any],
+        what: str,
+        timeout_s: float,
+        *,
+        repeats: bool,
+    ) -> tuple[dict[str, Any], bytes]:
+        """The line that a module's `main` prints there, and what follows it."""
         file, ask = shlex.quote(str(code)), ASK.format(module=module)
         script = f"{TOOLS}\n[ -f {file} ] || {{ echo '{{}}'; exit; }}\n"
         script += f"exec {shlex.quote(self.about.python)} -I -c {shlex.quote(ask)} {file}"
         given = json.dumps(question).encode()
-        timeout_s, asked = QUICK_S if quick else timeout_s, f"to {question['ask']}"
-        done = self._done(asked, self._in_shell(script), given, timeout_s=timeout_s, repeats=not quick)
+        done = self._done(what, self._in_shell(script), given, timeout_s=timeout_s, repeats=repeats)
         line, _, content = done.partition(b"\n")
-        found: dict[str, Any] = json.loads(line)
-        if "refused" in found:
-            kind = UserError if found.get("of_user") else EmsError
-            raise kind(f"{self.host.name}: {found['refused']}", found["hint"])
-        return {**found, "content": content} if content else found
+        return json.loads(line), content
+
+    def _allowed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if "refused" in answer:
+            kind = UserError if answer.get("of_user") else EmsError
+            raise kind(f"{self.host.name}: {answer['refused']}", answer["hint"])
+        return answer
 
 
 def _lasts_s(size: int) -> float:

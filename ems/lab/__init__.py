@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ MOVED = {  # names that every lab's repository contains, as they were and as the
 
 STORE_S, TOLD_S = 45.0, 3.0  # for the lab's store to answer, until somebody is told of it
 _ready_stores: set[tuple[Path, str]] = set()
-_held: dict[tuple[Path, str], databases.Database] = {}
+_held: ContextVar[tuple[Lab, databases.Database] | None] = ContextVar("_held", default=None)  # of one thread
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,9 @@ class Lab:
         UserError if its URL names an unknown kind of database, or a package that it needs is not installed. NoTables
         says so where runs of this folder are known, which the database has lost.
         """
-        held = _held.get((self.root, self.database_url))
-        with nullcontext(held) if held else closing(databases.connect(self.database_url, self.root)) as database:
+        held = _held.get()
+        known = nullcontext(held[1]) if held and held[0] == self else None
+        with known or closing(databases.connect(self.database_url, self.root)) as database:
             try:
                 yield database
             except NoTables as error:
@@ -164,13 +166,13 @@ class Lab:
 
     @contextmanager
     def one_database(self) -> Iterator[None]:
-        """Within the block, `database` gives all the same one, which stays open: for many questions in one thread."""
+        """Within the block, `database` gives all the same one, which stays open: for many questions in this thread."""
         with self.database() as database:
-            _held[self.root, self.database_url] = database
+            token = _held.set((self, database))
             try:
                 yield
             finally:
-                del _held[self.root, self.database_url]
+                _held.reset(token)
 
 
 def find(start: Path | None = None) -> Lab:

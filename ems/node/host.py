@@ -155,19 +155,31 @@ ASKED: Mapping[str, Callable[..., dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Answer one question: `ask`, `run_dir`, and what else it takes.
+    """Answer one question: `ask`, `run_dir`, and what else it takes; or those of a list, `each`.
 
-    `refused`: why it cannot be; `of_user`: as of a UserError. After the line of JSON come the bytes of `content`, if
-    the answer has such.
+    After the line of JSON come the bytes of `content`, if the answer has such; in a list, `size` says how many are
+    whose.
     """
     question = json.load(sys.stdin)
+    if "each" in question:
+        answers = [answered(one) for one in question["each"]]
+        content = b"".join(answer.pop("content", b"") for answer in answers)
+        said: dict[str, Any] = {"each": answers}
+    else:
+        said = answered(question)
+        content = said.pop("content", b"")
+    sys.stdout.buffer.write(json.dumps(said).encode() + b"\n" + content)
+
+
+def answered(question: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to one. `refused`: why it cannot be; `of_user`: as of a UserError; `size`: of its content."""
+    ask, run_dir = ASKED[question["ask"]], Path(question["run_dir"])
     try:
-        answer = ASKED[question.pop("ask")](Path(question.pop("run_dir")), **question)
+        answer = ask(run_dir, **{key: value for key, value in question.items() if key not in {"ask", "run_dir"}})
     except (EmsError, OSError) as error:
         said = refused(error) if isinstance(error, OSError) else error
-        answer = {"refused": said.message, "hint": said.hint, "of_user": isinstance(said, UserError)}
-    content = answer.pop("content", b"")
-    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n" + content)
+        return {"refused": said.message, "hint": said.hint, "of_user": isinstance(said, UserError)}
+    return {**answer, "size": len(answer.get("content", b""))}
 
 
 if __name__ == "__main__":

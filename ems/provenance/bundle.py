@@ -46,6 +46,7 @@ NODE_BASE = (
     "private",
     "process",
     "seal",
+    "threads",
     "version",
 )
 NODE_FILES = ("__init__", *(f"base/{name}" for name in NODE_BASE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import replace
 from unittest.mock import patch
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ems.base.errors import FencedOut, Unreachable, UserError
+from ems.base.locks import exclusive
 from ems.clusters import pull
+from ems.clusters.pull import Pull, glance, mark
 from ems.databases import Outcome, State
 from ems.node.mailbox.folder import Folder
 from tests.databases.cases import batch, failed, ints, now, states, table
@@ -147,6 +150,37 @@ def test_many_batches_come_in_several_answers_in_order(far, monkeypatch):
     assert far.pull.sync().batches == 8
     assert len(sizes) > 3
     assert now(far.database).state is State.SUCCEEDED
+
+
+def test_a_glance_asks_for_all_at_once_stores_and_confirms(far, tmp_path, monkeypatch):
+    claim = claimed(far)
+    stored(far, claim, 1)
+    stored(far, claim, 2)
+    asked = []
+    whole = far.answered_each
+    monkeypatch.setattr(far, "answered_each", lambda *given: asked.append(given[2]) or whole(*given))
+    glance([far.puller(), *(Pull(far.lab, f"unknown{n}", far) for n in range(2))], time.monotonic())
+    assert table(far.database)["n"] == [1, 2] and far.outbox() == []
+    assert [len(questions) for questions in asked] == [1, 1]
+
+
+def test_a_glance_leaves_what_another_command_fetches(far):
+    stored(far, claimed(far), 1)
+    with exclusive(mark(far.lab, ID)):
+        glance([far.puller()], time.monotonic())
+    assert len(far.outbox()) == 1
+    glance([far.puller()], time.monotonic())
+    assert far.outbox() == []
+
+
+def test_of_a_glance_that_is_killed_before_it_confirms_nothing_is_doubled(far):
+    stored(far, claimed(far), 1)
+    talk = far.puller().glance(1_000, time.monotonic())
+    talk.send(far.answered("", far.there, far.puller().worded(next(talk))))
+    talk.close()
+    assert len(far.outbox()) == 1 and states(far.database) == {"stored": [1]}
+    far.puller().sync()
+    assert far.outbox() == [] and states(far.database) == {"stored": [1]}
 
 
 def test_what_was_removed_there_by_hand_is_not_asked_for(far):

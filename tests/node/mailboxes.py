@@ -44,14 +44,24 @@ class Distance:
 
     def puller(self) -> Pull:
         """What a command that was just started has."""
-        return Pull(self.lab, ID, self._ask)
+        return Pull(self.lab, ID, self)
 
-    def _ask(self, *, quick: bool = False, ask: str = "exchange", **question: Any) -> dict[str, Any]:
-        self.on_the_way(question)
-        answer = {"exchange": exchange, "contents": contents}[ask](self.there, **json.loads(json.dumps(question)))
+    # As of a Site
+
+    def run_dir(self, _experiment_id: str) -> Path:
+        return self.there
+
+    def answered(self, _module: str, _code: Path, question: dict[str, Any]) -> dict[str, Any]:
+        given = {key: value for key, value in question.items() if key not in {"ask", "run_dir"}}
+        self.on_the_way(given)
+        ask = {"exchange": exchange, "contents": contents}[question["ask"]]
+        answer = ask(self.there, **json.loads(json.dumps(given)))
         self.on_the_way_back(answer)
         content = answer.pop("content")
         return {**json.loads(json.dumps(answer)), "content": content}
+
+    def answered_each(self, module: str, code: Path, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [self.answered(module, code, question) for question in questions]
 
     def outbox(self) -> list[Path]:
         return sorted((self.there / "mailbox/outbox").glob("*"))

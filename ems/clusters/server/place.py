@@ -167,11 +167,13 @@ class Server(Place):
         run = self._run(lab, experiment.id)
         return run.site.log(run.folder, start) if run else None
 
-    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:
+    def fetch(self, lab: Lab, experiment: Experiment) -> Fetched | None:
         run = self._run(lab, experiment.id)
-        if run is None or (quick and not run.site.is_connected()):
-            return None
-        return run.fetch(quick=quick)
+        return run.fetch() if run else None
+
+    def at_hand(self, lab: Lab, experiment: Experiment) -> Pull | None:
+        run = self._run(lab, experiment.id)
+        return run.pull if run and run.site.is_connected() else None
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -214,9 +216,9 @@ class _Run:
         self._found: dict[str, Any] = {}
         self._looked_at = 0.0
 
-    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+    def fetch(self, *, at_once: bool = True) -> Fetched | None:
         """As `Pull.fetch`; None where agents store by themselves."""
-        return self.pull.fetch(quick=quick, at_once=at_once) if self.pull else None
+        return self.pull.fetch(at_once=at_once) if self.pull else None
 
     def look(self) -> dict[str, Any]:
         """What is known of it there, at most LOOK_S ago."""

@@ -57,9 +57,9 @@ class Run:
         self.submitted += not waits
         return waits
 
-    def fetch(self, *, quick: bool = False, at_once: bool = True) -> Fetched | None:
+    def fetch(self, *, at_once: bool = True) -> Fetched | None:
         """As `Pull.fetch`; None where agents store by themselves."""
-        return self.pull.fetch(quick=quick, at_once=at_once) if self.pull else None
+        return self.pull.fetch(at_once=at_once) if self.pull else None
 
     def news(self, said: str, key: str = "") -> str:
         """What is new to people: once for each `key`, or for each text, and of one that stays now and then."""

@@ -12,6 +12,7 @@ from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailab
 from ems.base.messages import Say, quiet
 from ems.clusters import Fetched, Live, Place, local, pull
 from ems.clusters.openssh import Host
+from ems.clusters.pull import Pull
 from ems.clusters.pulled_files import FILES_WAIT
 from ems.clusters.slurm import machine as reaching
 from ems.clusters.slurm.far import Far
@@ -146,11 +147,13 @@ class Slurm(Place):
         run = self._run(lab, experiment.id)
         return run.machine.log(run, start) if run else None
 
-    def fetch(self, lab: Lab, experiment: Experiment, *, quick: bool = False) -> Fetched | None:
+    def fetch(self, lab: Lab, experiment: Experiment) -> Fetched | None:
         run = self._run(lab, experiment.id)
-        if run is None or (quick and not run.machine.is_connected()):
-            return None
-        return run.fetch(quick=quick)
+        return run.fetch() if run else None
+
+    def at_hand(self, lab: Lab, experiment: Experiment) -> Pull | None:
+        run = self._run(lab, experiment.id)
+        return run.pull if run and run.machine.is_connected() else None
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)

@@ -21,8 +21,11 @@ def exchange(
     after: str = "",
     files: Mapping[str, str] | None = None,
     lost: Mapping[str, Mapping[str, Any]] | None = None,
+    most_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Note what `database` knows, confirm what it has fetched, and give batches, those after the one named `after`.
+
+    `most_bytes`: as of `Folder.parcel`; None: MOST_BYTES.
 
     How runs stand is read before the batches are listed: all that a released run has stored is among these, and so it
     is with the lists of `files`. UserError if the mailbox is another database's.
@@ -35,7 +38,7 @@ def exchange(
     folder.files.confirm(files or {}, lost or {})
     here = folder.read("row.json") or {"row": {}, "runs": []}
     heard = (folder.read("known.json") or {"heard": 0})["heard"]
-    batches, content, left, left_bytes = folder.parcel(MOST_BYTES, after)
+    batches, content, left, left_bytes = folder.parcel(MOST_BYTES if most_bytes is None else most_bytes, after)
     lists, lists_left = folder.files.listed()
     counts = {name: here["row"].get(name, 0) for name in ("points_done", "points_failed", "rows_stored")}
     said = {"runs": here["runs"], "heard": heard, "now": datetime.now(UTC).isoformat(), **counts}

@@ -93,13 +93,13 @@ class Folder:
                 path.unlink()
 
     def parcel(self, most_bytes: int, after: str = "") -> tuple[list[dict[str, Any]], bytes, int, int]:
-        """The oldest batches whose names come after `after`, at least one, of some `most_bytes`: how each is named,
-        their content one after the other, and how many batches and bytes are left after these."""
+        """The oldest batches whose names come after `after`, at least one, of some `most_bytes` (0: none): how each is
+        named, their content one after the other, and how many batches and bytes are left after these."""
         waiting = [(name, self._size(name)) for name in self.waiting() if name > after]
         taken: list[dict[str, Any]] = []
         content = b""
         for name, size in waiting:
-            if taken and len(content) + size > most_bytes:
+            if not most_bytes or (taken and len(content) + size > most_bytes):
                 break
             with suppress(FileNotFoundError):  # confirmed meanwhile, by a command that was given up
                 data = (self.outbox / name).read_bytes()
