@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ems.base import plugins
 from ems.base.errors import UserError
-from ems.base.messages import Say
+from ems.base.messages import Say, quiet
 from ems.databases import ClusterRow, Experiment, Registration
 
 if TYPE_CHECKING:
@@ -128,8 +128,11 @@ class Place(ABC):
         return
 
     @abstractmethod
-    def release(self, lab: Lab, experiment_id: str) -> None:
-        """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error."""
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:
+        """Leave nothing that costs. What a run has not stored yet stays; what was released before is not an error.
+
+        `say` hears what it waits for, such as a connection.
+        """
 
     @abstractmethod
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:

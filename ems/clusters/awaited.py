@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from ems import clusters
-from ems.base.messages import Say
+from ems.base.messages import Say, quiet
 from ems.clusters import Live, Place
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab
@@ -34,7 +34,7 @@ class Awaited(Place):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:  # noqa: ARG002
         return True
 
-    def release(self, lab: Lab, experiment_id: str) -> None:
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:
         """The runner does, once the experiment is finished."""
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:  # noqa: ARG002

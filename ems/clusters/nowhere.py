@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ems.base.errors import EmsError
-from ems.base.messages import Say
+from ems.base.messages import Say, quiet
 from ems.clusters import Live, Place
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
@@ -20,7 +20,7 @@ class Nowhere(Place):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:  # noqa: ARG002
         return False
 
-    def release(self, lab: Lab, experiment_id: str) -> None:
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:
         """There is nothing."""
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:  # noqa: ARG002

@@ -32,7 +32,7 @@ from ems.lab.experiments import POLL_S, find
 from ems.lab.line import progress_line, way_on
 from ems.lab.patience import Patience, look_s, stop_s
 from ems.lab.stacks import StackFiles
-from ems.lab.telling import Telling, Unheard
+from ems.lab.telling import Telling
 from ems.provenance.registration import Expected, Resolved
 from ems.stack.models import ClusterSpec, ExperimentSpec, LabSpec, Spec
 
@@ -237,7 +237,7 @@ def _run(pulumi: Pulumi, stack: str, expected: Expected, telling: Telling, wishe
     if experiment is None:
         raise EngineError(f"The update of {stack} has registered no experiment {row.id}.", f"Repeat: ems up {stack}")
     if ended:
-        reconcile(pulumi, stack, row.id)
+        reconcile(pulumi, stack, row.id, telling)
     return experiment
 
 
@@ -313,7 +313,7 @@ def _fetch(lab: Lab, experiment: Experiment, place: clusters.Place) -> None:
         place.fetch(lab, experiment)
 
 
-def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
+def reconcile(pulumi: Pulumi, stack: str, experiment_id: str, telling: Telling) -> None:
     """Bring a finished experiment's stack to its desired state: no cluster. Whatever the working tree says.
 
     EngineError if the cluster could not be released.
@@ -321,7 +321,7 @@ def reconcile(pulumi: Pulumi, stack: str, experiment_id: str) -> None:
     from ems.engine import program  # as in `_updated`
     from ems.engine.update import update
 
-    failure = update(pulumi, stack, partial(program.declare_finished, stack, experiment_id), Unheard())
+    failure = update(pulumi, stack, partial(program.declare_finished, stack, experiment_id), telling)
     if failure:
         raise EngineError(f"The cluster of {stack} could not be released: {failure.message}", failure.hint)
 

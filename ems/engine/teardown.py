@@ -17,6 +17,7 @@ from ems.engine.lifecycle import reconcile, stop
 from ems.engine.runner import Pulumi, export, make_ready, stacks
 from ems.engine.turn import turn
 from ems.lab.experiments import find, newest
+from ems.lab.telling import Unheard
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _release(pulumi: Pulumi, leftover: Leftover, *, force: bool) -> tuple[int, s
     try:
         with turn(pulumi, leftover.stack), _no_new_file(pulumi.lab.stack_file(leftover.stack)):
             make_ready(pulumi, leftover.stack)
-            reconcile(pulumi, leftover.stack, experiment.id)
+            reconcile(pulumi, leftover.stack, experiment.id, Unheard())
     except EmsError as error:
         return leftover.clusters, f"failed: {error}".replace("\n", " ")
     return 0, "released"

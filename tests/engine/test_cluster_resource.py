@@ -42,7 +42,7 @@ class Recording(Place):
     def is_prepared(self, lab, experiment_id):
         return experiment_id in self.ready
 
-    def release(self, lab, experiment_id):
+    def release(self, lab, experiment_id, say):
         self.asked.append("release")
         self.ready.discard(experiment_id)
 

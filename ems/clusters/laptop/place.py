@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ems.base.messages import Say
+from ems.base.messages import Say, quiet
 from ems.clusters import Live, Place, local
 from ems.databases import Experiment, Registration
 from ems.lab import Lab
@@ -35,7 +35,7 @@ class Laptop(Place):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         return local.is_prepared(lab, experiment_id)
 
-    def release(self, lab: Lab, experiment_id: str) -> None:
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:  # noqa: ARG002
         self._agents.forget(experiment_id)
         local.release(lab, experiment_id)
 

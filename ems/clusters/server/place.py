@@ -103,10 +103,9 @@ class Server(Place):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         return sent.folder(lab.run_dir(experiment_id)) is not None
 
-    def release(self, lab: Lab, experiment_id: str) -> None:
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:
         if run := self._run(lab, experiment_id):
-            run.fetch()
-            run.site.ask("release", run.folder)
+            run.site.patiently(run.release, say)
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
@@ -226,6 +225,11 @@ class _Run:
             self._found = self.site.ask("look", self.folder)
             self._looked_at = time.monotonic()
         return self._found
+
+    def release(self) -> None:
+        """As `Place.release`."""
+        self.fetch()
+        self.site.ask("release", self.folder)
 
     def start(self, *, replaced: bool) -> None:
         """An agent; one that hangs is replaced."""

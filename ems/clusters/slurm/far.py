@@ -84,6 +84,9 @@ class Far(Machine):
             if folder and folder.parent == self.runs(lab) and not file.with_name(RELEASED).exists():
                 yield Run(self, folder, folder.name)
 
+    def patiently(self, do: Callable[[], None], say: Say) -> None:
+        self._site.patiently(do, say)
+
     def is_connected(self) -> bool:
         return self._site.is_connected()
 

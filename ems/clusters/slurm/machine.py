@@ -61,6 +61,13 @@ class Run:
         """As `Pull.fetch`; None where agents store by themselves."""
         return self.pull.fetch(at_once=at_once) if self.pull else None
 
+    def release(self, lab: Lab) -> None:
+        """As `Place.release`."""
+        self.fetch()
+        self.machine.dismiss(lab, self.id)
+        self.machine.ask("release", run_dir=str(self.folder), experiment_id=self.id)
+        self.machine.forget(lab, self.id)
+
     def news(self, said: str, key: str = "") -> str:
         """What is new to people: once for each `key`, or for each text, and of one that stays now and then."""
         key, now = key or said, time.monotonic()
@@ -124,6 +131,10 @@ class Machine(ABC):
     @abstractmethod
     def log(self, run: Run, start: int) -> bytes | None:
         """As `Place.log`."""
+
+    def patiently(self, do: Callable[[], None], say: Say) -> None:  # noqa: ARG002
+        """Do what may be repeated, once there is a connection again; as of `Site.patiently`."""
+        do()
 
     def is_connected(self) -> bool:
         """Whether it is reached without anybody logging in."""

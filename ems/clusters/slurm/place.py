@@ -73,12 +73,9 @@ class Slurm(Place):
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         return self._machine_of(lab, experiment_id).is_prepared(lab, experiment_id)
 
-    def release(self, lab: Lab, experiment_id: str) -> None:
+    def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:
         if run := self._run(lab, experiment_id):
-            run.fetch()
-            run.machine.dismiss(lab, experiment_id)
-            run.machine.ask("release", run_dir=str(run.folder), experiment_id=experiment_id)
-            run.machine.forget(lab, experiment_id)
+            run.machine.patiently(lambda: run.release(lab), say)
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:

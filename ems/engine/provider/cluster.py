@@ -38,7 +38,8 @@ class EvanescentCluster(Resource):
         return {} if place.is_prepared(operation.lab, inputs["experiment_id"]) else None
 
     def delete(self, operation: Operation, inputs: Properties) -> None:
-        self._place(operation, _row(operation, inputs)).release(operation.lab, inputs["experiment_id"])
+        place = self._place(operation, _row(operation, inputs))
+        place.release(operation.lab, inputs["experiment_id"], operation.say)
 
     def _place(self, operation: Operation, experiment: Experiment | None) -> clusters.Place:
         """Loaded where it is used: a missing package breaks only the lab that has such a place."""
