@@ -200,6 +200,45 @@ class TestSlurmBySsh(SentPlaceContract):
             far.look(here, Run(far, far.folder(here, id), id), asks=False)
         assert len(asked) == before and time.monotonic() - began < 2
 
+    # What Slurm does there
+
+    def test_a_preempted_head_goes_on_in_the_same_job(self, place, here, server, slurm):
+        describe(here, server, partition=["owners"])
+        experiment = self.prepared(place, here, wait_s=600)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+
+        def head() -> dict[str, str]:
+            id = Head(self.there(here, experiment), experiment.id, Queue()).last().id
+            return dict(pair.split("=", 1) for pair in slurm.run("scontrol", "show", "job", id).split() if "=" in pair)
+
+        before = head()
+        slurm.run("sbatch", "-p", "group", "--exclusive", "-w", before["NodeList"], "-t", "2", "--wrap", "sleep 1")
+        eventually(lambda: head()["JobState"] == "PENDING")
+        slurm.start_soon(before["JobId"])
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+        assert (head()["JobId"], head()["Restarts"]) == (before["JobId"], "1")
+
+    def test_modules_of_the_machine_are_loaded_there_and_others_are_refused(self, here, server):
+        file, profile = server.home / "modulefiles/tool/1.0", server.home / ".bash_profile"
+        file.parent.mkdir(parents=True)
+        file.write_text("#%Module1.0\nsetenv TOOL_SAYS word\n")
+        before = profile.read_text()
+        profile.write_text(before.replace("read -r", 'module use "$HOME/modulefiles"\nread -r'))
+        try:
+            describe(here, server, modules=["tool/2.0"])
+            with pytest.raises(UserError, match=r"'tool/2.0', which cannot be loaded here: ERROR: [^\n]*\nSee which"):
+                Slurm().refuse(here, registered(here).registration)
+            describe(here, server, modules=["tool/1.0"])
+            place = Slurm()
+            ended = self.finish(place, here, self.prepared(place, here))
+            assert (ended.state, ended.rows_stored) == (State.SUCCEEDED, ROWS)
+            with here.database() as database:
+                (found,) = database.newest(["pi"], also=["platform"])
+            assert json.loads(found.platform)["modules"] == ["tool/1.0"]
+        finally:
+            profile.write_text(before)
+
     # What is found there
 
     def test_what_is_found_of_the_machine_is_what_its_login_node_sees(self, place, here, server):

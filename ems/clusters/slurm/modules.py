@@ -12,6 +12,8 @@ LOAD_S = 60.0
 LOAD = 'for name in "$@"; do module load "$name" >&2 || { echo "$name"; exit 87; }; done'
 CHANGES = f"env -0; printf '\\1\\0'; {LOAD}; env -0"
 MISSING = 87
+QUIETLY = 'exec 3>&1 >&2; exec bash -l -c "$@"'  # a profile may print
+BEGIN = "exec >&3 3>&-; printf '\\1' >&2; "  # from here on it is not the profile that speaks
 OWN = ("_", "BASH_FUNC", "LMOD", "MODULE", "LOADEDMODULES", "SHLVL", "PWD", "OLDPWD", "PYTHON")
 
 
@@ -21,7 +23,7 @@ def refuse(names: Sequence[str], key: str) -> None:
     if done is None or done.returncode != MISSING:
         return
     name = done.stdout.decode(errors="replace").strip()
-    said = " ".join(done.stderr.decode(errors="replace").split())
+    said = " ".join(done.stderr.partition(b"\1")[2].decode(errors="replace").split())
     raise UserError(
         f"{key}.modules has {name!r}, which cannot be loaded here: {said}", f"See which there are: module avail {name}"
     )
@@ -48,7 +50,7 @@ def _bash(script: str, names: Sequence[str]) -> subprocess.CompletedProcess[byte
     """In a login shell, where `module` is; None if there is nothing to do, or it takes too long."""
     if not names:
         return None
-    words = ["bash", "-l", "-c", script, "bash", *names]
+    words = ["sh", "-c", QUIETLY, "sh", BEGIN + script, "bash", *names]
     kept = {name: text for name, text in os.environ.items() if name in {"HOME", "USER", "LOGNAME", "MODULEPATH"}}
     try:
         return subprocess.run(
