@@ -31,7 +31,7 @@ from ems.clusters import shipping
 from ems.node.environments import scratch
 from ems.node.environments.recipe import Order, Recipe
 from tests.databases.servers import free_port
-from tests.processes import PATIENCE_S
+from tests.processes import PATIENCE_S, having
 
 CLUSTER, ACCOUNTS = "emstest", ("grant", "other")
 USERS = ("ems-tester", "ems-colleague")  # without rights, in one group
@@ -241,10 +241,19 @@ class SlurmServer:
                 process = psutil.Process(self.pid(daemon))
                 if process.name().startswith(daemon.partition(".")[0]):  # its number may be another's by now
                     process.kill()
-        for process in _of(str(self.folder)):
+        for process in [*_of(str(self.folder)), *self.steps()]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def steps(self) -> list[psutil.Process]:
+        """What looks after the jobs of this cluster, `slurmstepd: [JOB.STEP]`: others have jobs of the same number."""
+        found = []
+        for process in having("slurmstepd: [", psutil.process_iter()):
+            with suppress(psutil.Error):
+                if Path(process.cwd()).is_relative_to(self.folder):
+                    found.append(process)
+        return found
 
     def _configure(self) -> None:
         for name in (

@@ -7,7 +7,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.clusters.slurm_server import SlurmServer, faked, slurm
@@ -59,9 +58,7 @@ def is_taken(user: SlurmUser, slurm: SlurmServer, times: int) -> None:
     user.wait(lambda: (job := head(slurm)) and (job["JobState"], job["Restarts"]) == ("PENDING", str(times)))
     assert user.asked("SELECT state, error FROM experiment") == [("lost", "The agent was told to stop (SIGTERM).")]
     id = head(slurm)["JobId"]
-    user.wait(
-        lambda: not having(f"slurmstepd: [{id}.", psutil.process_iter())
-    )  # else it would be started beside itself
+    user.wait(lambda: not having(f"slurmstepd: [{id}.", slurm.steps()))  # else it would be started beside itself
     slurm.start_soon(id)
 
 

@@ -324,7 +324,7 @@ def main(order_file: str, drive: Callable[[str, threading.Event], int] | None = 
     try:
         code = (drive or _drive)(order_file, stopping)
     except EmsError as error:
-        log.error("%s", " ".join(str(error).splitlines()))  # whose last line is what is shown of it
+        log.error("%s", error)
         code = 1
     sys.exit(code)
 
