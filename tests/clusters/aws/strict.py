@@ -15,7 +15,7 @@ from moto.autoscaling.responses import AutoScalingResponse, EmptyResult
 from moto.core.responses import ActionResult
 from moto.ec2.exceptions import DependencyViolationError, EC2ClientError
 from moto.ec2.models.instances import Instance, InstanceBackend, MetadataOptions
-from moto.ec2.models.launch_templates import LaunchTemplate
+from moto.ec2.models.launch_templates import LaunchTemplate, LaunchTemplateBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 
 USER_DATA_BYTES = 16_384
@@ -171,6 +171,17 @@ def versioning(_: Told, create: Any) -> Any:
     return create_version
 
 
+def templating(_: Told, create: Any) -> Any:
+    def create_launch_template(self: Any, name: str, description: str, template_data: dict[str, Any], tags: Any) -> Any:
+        """The template's own tags are none of its instances."""
+        of_instances = [
+            each for each in template_data.pop("TagSpecifications", ()) if each["ResourceType"] != "launch-template"
+        ]
+        return create(self, name, description, {**template_data, "TagSpecifications": of_instances}, tags)
+
+    return create_launch_template
+
+
 def unguarding(cloud: Told, delete: Any) -> Any:
     def delete_security_group(self: Any, name: str | None = None, group_id: str | None = None) -> Any:
         if any(group_id in {group.id for group in each.security_groups} for each in cloud.instances()):
@@ -191,6 +202,7 @@ STRICTER = {
     (InstanceBackend, "run_instances"): launching,
     (InstanceBackend, "terminate_instances"): terminating,
     (LaunchTemplate, "create_version"): versioning,
+    (LaunchTemplateBackend, "create_launch_template"): templating,
     (SecurityGroupBackend, "delete_security_group"): unguarding,
 }
 

@@ -21,9 +21,7 @@ from tests.clusters.aws.provider import attached
 IMAGE = "ami-12c6146b"
 TRUST = {
     "Version": "2012-10-17",
-    "Statement": [
-        {"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    ],
+    "Statement": [{"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
 MAY = {
     "Version": "2012-10-17",
