@@ -22,7 +22,7 @@ ALWAYS = ("--non-interactive", "--color=never")
 
 @dataclass
 class Stack:
-    """A stack of its own in an empty folder. Its program is a function, which runs in this process."""
+    """A stack alone in a folder. Its program is a function, which runs in this process."""
 
     folder: Path
     port: int
@@ -30,10 +30,14 @@ class Stack:
     """The one at work."""
     _found: Path = field(default_factory=install.ensure)
 
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True)
-        (self.folder / "Pulumi.yaml").write_text("name: lab\nruntime: python\n")
-        self.pulumi("stack", "init", "e")
+    @classmethod
+    def new(cls, folder: Path, port: int) -> Stack:
+        """In a folder that is not there yet."""
+        folder.mkdir(parents=True)
+        (folder / "Pulumi.yaml").write_text("name: lab\nruntime: python\n")
+        made = cls(folder, port)
+        made.pulumi("stack", "init", "--no-select", "e")
+        return made
 
     def up(self, program: Callable[[], None], *words: str, fails: bool = False) -> str:
         """What the engine says; it must fail, or must not."""
@@ -51,6 +55,9 @@ class Stack:
     def outputs(self, name: str) -> dict[str, Any]:
         """The state of the resource of that name."""
         return dict(self._resource(name)["outputs"])
+
+    def id(self, name: str) -> str:
+        return str(self._resource(name)["id"])
 
     def inputs(self, name: str) -> dict[str, Any]:
         return dict(self._resource(name)["inputs"])
@@ -88,6 +95,7 @@ class Stack:
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_DEBUG_PROVIDERS": f"aws:{self.port}",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_STACK": "e",
             "PATH": os.pathsep.join([str(self._found), os.environ["PATH"]]),
         }
         return {**os.environ, **settings}

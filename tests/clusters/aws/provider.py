@@ -57,7 +57,7 @@ def attached(cloud: Cloud) -> Iterator[int]:
     try:
         yield port
     finally:
-        provider.cancelled.set()
+        provider.close()
         server.stop(grace=None).wait()
 
 
@@ -67,7 +67,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def __init__(self, url: str) -> None:
         self._url = url
         self._settings: dict[str, Properties] = {}
-        self.cancelled = threading.Event()
+        self._cancelled: dict[str, threading.Event] = {}
 
     def Attach(self, request: Any, context: Any) -> Any:
         return empty_pb2.Empty()
@@ -87,12 +87,18 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Configure(self, request: Any, context: Any) -> Any:
         """Each provider of an engine has a connection of its own, by which its later calls are known."""
         said = {key: parsed(value) for key, value in properties(request.args).items()}
-        self._settings[context.peer()] = said
+        self._settings[context.peer()], self._cancelled[context.peer()] = said, threading.Event()
         return provider_pb2.ConfigureResponse(supportsPreview=True, acceptSecrets=False, acceptResources=False)
 
     def Cancel(self, request: Any, context: Any) -> Any:
-        self.cancelled.set()
+        if context.peer() in self._cancelled:
+            self._cancelled[context.peer()].set()
         return empty_pb2.Empty()
+
+    def close(self) -> None:
+        """End what waits, of all engines."""
+        for each in list(self._cancelled.values()):
+            each.set()
 
     def Invoke(self, request: Any, context: Any) -> Any:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, f"The AWS of tests has no function {request.tok}.")
@@ -176,7 +182,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         settings = self._settings.get(context.peer(), {})
         region = said.get("region") or settings.get("region") or REGION
         tags = (settings.get("defaultTags") or {}).get("tags", {})
-        return Account(self._url, region, tags, patience_s or None, self.cancelled)
+        cancelled = self._cancelled.get(context.peer()) or threading.Event()
+        return Account(self._url, region, tags, patience_s or None, cancelled)
 
 
 def state_of(kind: Kind, aws: Account, id: str, before: Properties) -> Properties | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import threading
@@ -20,7 +21,7 @@ from tests.clusters.aws.provider_names import DEFAULTS, UNKNOWN, Problem, proble
 Properties = dict[str, Any]
 POLL_S = 0.2
 IN_USE = {"DependencyViolation", "InvalidGroup.InUse", "DeleteConflict", "ResourceInUse", "ScalingActivityInProgress"}
-TRIES = 5  # of a call that is throttled, or that the service fails to answer
+TRIES = 3  # of a call that is throttled, or that the service fails to answer
 
 
 class Refused(Exception):
@@ -38,9 +39,7 @@ class Account:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def client(self, service: str) -> Any:
-        keys = {"aws_access_key_id": "id", "aws_secret_access_key": "word"}
-        config = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
-        return boto3.client(service, endpoint_url=self.url, region_name=self.region, config=config, **keys)
+        return connected(service, self.url, self.region)
 
     def wait(self, is_so: Callable[[], bool], usual_s: float, awaited: Callable[[], str]) -> None:
         """Refused, with what was `awaited`, if it does not become so in time."""
@@ -63,6 +62,14 @@ class Account:
                     raise
             else:
                 return
+
+
+@functools.cache
+def connected(service: str, url: str, region: str) -> Any:
+    """A client of boto3: to make one takes longer than most calls."""
+    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "word"}
+    config = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
+    return boto3.client(service, endpoint_url=url, region_name=region, config=config, **keys)
 
 
 class Kind:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import base64
+import gc
 import itertools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,24 +13,16 @@ from typing import Any
 
 import pulumi
 import pytest
-from pulumi_aws import autoscaling, ec2, iam, s3, scheduler
+from pulumi_aws import autoscaling, ec2, iam
 from pulumi_aws.provider import Provider
 
 from tests.clusters.aws import provider_groups
-from tests.clusters.aws.cloud import REGION, UNIVERSAL, Cloud, running
+from tests.clusters.aws.cloud import REGION, Cloud, running
 from tests.clusters.aws.engine import Stack
-from tests.clusters.aws.provider import attached
+from tests.clusters.aws.programs import IMAGE, TAGS, TRUST, everything, group_of
+from tests.clusters.aws.provider import KINDS, attached
 
-IMAGE = "ami-12c6146b"
-TRUST = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Principal": {"Service": "scheduler.amazonaws.com"}, "Action": "sts:AssumeRole"}],
-}
-MAY = {
-    "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": "autoscaling:DeleteAutoScalingGroup", "Resource": "*"}],
-}
-TAGS = {"ems": "lab"}
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 numbers = itertools.count()
 
 
@@ -44,9 +37,16 @@ def cloud(served: tuple[Cloud, int]) -> Cloud:
     return served[0]
 
 
+@pytest.fixture(scope="module")
+def empty(served: tuple[Cloud, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Stack.new(tmp_path_factory.mktemp("stacks") / "empty", served[1]).folder
+
+
 @pytest.fixture
-def stack(served: tuple[Cloud, int], tmp_path: Path) -> Stack:
-    return Stack(tmp_path / "stack", served[1])
+def stack(served: tuple[Cloud, int], empty: Path, tmp_path: Path) -> Iterator[Stack]:
+    shutil.copytree(empty, tmp_path / "stack")
+    yield Stack(tmp_path / "stack", served[1])
+    gc.collect()  # Pulumi leaves behind a coroutine of each program that an engine gave up
 
 
 @pytest.fixture
@@ -54,91 +54,8 @@ def name() -> str:
     return f"ems-{next(numbers)}"
 
 
-def everything(name: str, when: str) -> Callable[[], None]:
-    def program() -> None:
-        bucket = s3.Bucket("bucket", bucket=name, force_destroy=True, tags=TAGS)
-        s3.BucketPublicAccessBlock("closed", bucket=bucket.bucket, block_public_acls=True, block_public_policy=True)
-        rule = {"id": "old", "status": "Enabled", "expiration": {"days": 30}, "filter": {"prefix": "spool/"}}
-        s3.BucketLifecycleConfiguration("old", bucket=bucket.bucket, rules=[rule])
-        role = iam.Role("role", name=name, assume_role_policy=json.dumps(TRUST, indent=2), tags=TAGS)
-        iam.RolePolicy("may", name=name, role=role.name, policy=json.dumps(MAY))
-        profile = iam.InstanceProfile("profile", name=name, role=role.name, tags=TAGS)
-        everywhere = {"protocol": "-1", "from_port": 0, "to_port": 0, "cidr_blocks": ["0.0.0.0/0"]}
-        within = {"protocol": "tcp", "from_port": 8786, "to_port": 8786, "self": True, "description": "Dask"}
-        ports = ec2.SecurityGroup("ports", name=name, egress=[everywhere], ingress=[within], tags=TAGS)
-        template = ec2.LaunchTemplate(
-            "template",
-            name=name,
-            image_id=IMAGE,
-            instance_type="t3.micro",
-            user_data=base64.b64encode(b"#!/bin/sh\n").decode(),
-            iam_instance_profile={"arn": profile.arn},
-            vpc_security_group_ids=[ports.id],
-            block_device_mappings=[
-                {"device_name": "/dev/sda1", "ebs": {"volume_size": 20, "encrypted": "true", "volume_type": "gp3"}}
-            ],
-            instance_market_options={"market_type": "spot"},
-            metadata_options={"http_tokens": "required", "http_put_response_hop_limit": 1},
-            tag_specifications=[{"resource_type": "instance", "tags": TAGS}],
-            tags=TAGS,
-        )
-        made_from = {"id": template.id, "version": template.latest_version.apply(str)}
-        group = autoscaling.Group(
-            "group",
-            name=name,
-            min_size=0,
-            max_size=2,
-            desired_capacity=0,
-            availability_zones=[f"{REGION}a"],
-            launch_template=made_from,
-            tags=[{"key": "ems", "value": "lab", "propagate_at_launch": True}],
-        )
-        autoscaling.Schedule(
-            "closes",
-            autoscaling_group_name=group.name,
-            scheduled_action_name="deadline",
-            min_size=0,
-            max_size=0,
-            desired_capacity=0,
-            start_time=when,
-        )
-        scheduler.Schedule(
-            "deletes",
-            name=name,
-            schedule_expression=f"at({when[:-1]})",
-            flexible_time_window={"mode": "OFF"},
-            action_after_completion="DELETE",
-            target={
-                "arn": UNIVERSAL,
-                "role_arn": role.arn,
-                "input": group.name.apply(lambda found: json.dumps({"AutoScalingGroupName": found})),
-                "retry_policy": {"maximum_event_age_in_seconds": 3600, "maximum_retry_attempts": 10},
-            },
-        )
-
-    return program
-
-
 def later(cloud: Cloud) -> str:
     return f"{cloud.now() + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def group_of(
-    name: str, size: int | None = None, options: pulumi.ResourceOptions | None = None, **more: Any
-) -> Callable[[], None]:
-    """A template and a group."""
-
-    def program() -> None:
-        template = ec2.LaunchTemplate("template", name=name, image_id=IMAGE, instance_type="t3.micro")
-        autoscaling.Group(
-            "group",
-            **{"name": name, "min_size": 0, "max_size": 3, "availability_zones": [f"{REGION}a"], **more},
-            desired_capacity=size,
-            launch_template={"id": template.id, "version": "$Latest"},
-            opts=options,
-        )
-
-    return program
 
 
 def groups(cloud: Cloud) -> dict[str, dict[str, Any]]:
@@ -186,23 +103,34 @@ def test_inputs_that_the_package_does_not_know_or_misses_are_refused(cloud, stac
             launch_template={"idd": "lt-1", "version": "$Latest"},
             tags=[{"key": "ems", "value": "lab"}],
         )
-        made_from: Any = {"id": "lt-1"}
-        autoscaling.Group("warm", min_size=0, max_size=1, launch_template=made_from, warm_pool={"min_size": 1})
-        autoscaling.Group("both", min_size=0, max_size=1)
-        iam.Role("role", assume_role_policy="{nonsense")
 
     said = stack.preview(program, fails=True)
     assert "Invalid or unknown key. Examine values at 'launchTemplate.idd'" in said
     assert 'The argument "propagate_at_launch" is required' in said and "tags[0].propagateAtLaunch" in said
     assert "expected an integer, but got 'many'" in said
-    assert "does not carry out `warmPool`" in said
-    assert "exactly one of launchTemplate" in said
-    assert '"assumeRolePolicy" contains an invalid JSON policy' in said
-    assert name not in groups(cloud)
+
+
+@pytest.mark.parametrize(
+    ("token", "inputs", "said"),
+    [
+        ("autoscaling/group:Group", {"warmPool": {"minSize": 1}}, "does not carry out `warmPool`"),
+        ("autoscaling/group:Group", {}, "exactly one of launchTemplate"),
+        ("autoscaling/group:Group", {"launchTemplate": {"version": "1"}}, "one of launchTemplate.id and"),
+        ("iam/role:Role", {"assumeRolePolicy": "{nonsense"}, '"assumeRolePolicy" contains an invalid JSON policy'),
+        ("autoscaling/schedule:Schedule", {"startTime": "tomorrow"}, '"startTime": cannot parse'),
+        ("s3/bucket:Bucket", {"tags": ["lab"]}, "expected an object, but got ['lab']"),
+        ("ec2/launchTemplate:LaunchTemplate", {"userdata": "x"}, "unknown key. Examine values at 'userdata'"),
+    ],
+)
+def test_what_else_is_refused(token, inputs, said):
+    needed = {"autoscaling/group:Group": {"minSize": 0, "maxSize": 1}}
+    needed |= {"autoscaling/schedule:Schedule": {"autoscalingGroupName": "a", "scheduledActionName": "b"}}
+    _, found = KINDS[f"aws:{token}"].check("x", {}, {**needed.get(token, {}), **inputs})
+    assert len(found) == 1 and said in found[0].reason
 
 
 def test_a_name_that_is_taken_is_an_error_in_the_words_of_the_service(cloud, stack, name):
-    first, program = Stack(stack.folder / "first", stack.port), everything(name, later(cloud))
+    first, program = Stack.new(stack.folder / "first", stack.port), everything(name, later(cloud))
     first.up(program)
     there = left(cloud)
     said = stack.up(program, "--continue-on-error", fails=True)
@@ -276,7 +204,7 @@ def test_tags_of_the_provider_are_on_what_takes_them(cloud, stack, name):
     stack.up(program)
     ports = stack.outputs("ports")
     assert ports["tags"] == TAGS and ports["tagsAll"] == {**TAGS, "lab": "here"}
-    (found,) = cloud.client("ec2").describe_security_groups(GroupIds=[ports["id"]])["SecurityGroups"]
+    (found,) = cloud.client("ec2").describe_security_groups(GroupIds=[stack.id("ports")])["SecurityGroups"]
     assert {each["Key"] for each in found["Tags"]} == {"ems", "lab"} and found["IpPermissionsEgress"] == []
     assert "3 unchanged" in stack.up(program)
     stack.destroy()
@@ -347,7 +275,7 @@ def test_what_is_in_use_is_tried_for_a_time(cloud, stack, name):
         ec2.SecurityGroup("ports", name=name, opts=impatient)
 
     stack.up(program)
-    ports = stack.outputs("ports")["id"]
+    ports = stack.id("ports")
     ec2_client = cloud.client("ec2")
     ec2_client.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[ports])
     said = stack.destroy(fails=True)
@@ -391,7 +319,7 @@ def test_what_is_there_is_imported_by_its_id(cloud, stack, name):
     stack.pulumi(*importing, "aws:autoscaling/group:Group", "group", name)
     stack.pulumi(*importing, "aws:autoscaling/schedule:Schedule", "closes", f"{name}/deadline")
     assert stack.inputs("group")["launchTemplate"]["version"] == "$Latest"
-    assert stack.outputs("closes")["id"] == "deadline"
+    assert stack.id("closes") == "deadline"
     stack.destroy()
     assert name not in groups(cloud)
 
