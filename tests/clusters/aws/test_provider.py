@@ -30,6 +30,7 @@ numbers = itertools.count()
 def served() -> Iterator[tuple[Cloud, int]]:
     with running() as cloud, attached(cloud) as port:
         yield cloud, port
+    gc.collect()  # of each program that an engine gave up, Pulumi leaves a coroutine behind
 
 
 @pytest.fixture
@@ -43,10 +44,9 @@ def empty(served: tuple[Cloud, int], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def stack(served: tuple[Cloud, int], empty: Path, tmp_path: Path) -> Iterator[Stack]:
+def stack(served: tuple[Cloud, int], empty: Path, tmp_path: Path) -> Stack:
     shutil.copytree(empty, tmp_path / "stack")
-    yield Stack(tmp_path / "stack", served[1])
-    gc.collect()  # Pulumi leaves behind a coroutine of each program that an engine gave up
+    return Stack(tmp_path / "stack", served[1])
 
 
 @pytest.fixture
@@ -88,6 +88,25 @@ def test_all_types_are_made_once_looked_at_and_deleted(cloud, stack, name):
     assert "12 unchanged" in stack.refresh()
     assert "12 unchanged" in stack.up(program)
     assert "- 12 deleted" in stack.destroy() and left(cloud) == before
+
+
+def test_what_an_engine_made_before_it_was_killed_stands_in_the_way(cloud, stack, name, monkeypatch):
+    def killed(*_: Any) -> None:
+        assert stack.engine
+        stack.engine.kill()
+        stack.engine.wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(provider_groups.Group, "complete", killed)
+        stack.up(group_of(name, 0), fails=True)
+    assert name in groups(cloud)
+    stack.pulumi("cancel", "--yes")
+    (pending,) = stack.deployment()["pending_operations"]
+    assert pending["type"] == "creating" and pending["resource"]["type"] == "aws:autoscaling/group:Group"
+    said = stack.up(group_of(name, 0), fails=True)
+    assert "api error AlreadyExists" in said
+    stack.refresh("--clear-pending-creates")
+    assert "api error AlreadyExists" in stack.up(group_of(name, 0), fails=True)
 
 
 # What is refused
@@ -144,8 +163,6 @@ def test_a_name_that_is_taken_is_an_error_in_the_words_of_the_service(cloud, sta
     said = stack.up(again, "--continue-on-error", fails=True)
     assert "InvalidLaunchTemplateName.AlreadyExistsException" in said
     assert f"AlreadyExists: AutoScalingGroup by this name already exists - A group with the name {name}" in said
-    stack.destroy()
-    first.destroy()
 
 
 # Changes
@@ -172,7 +189,6 @@ def test_what_can_be_changed_is_and_the_rest_replaced(cloud, stack, name):
     assert "2 unchanged" in stack.up(described("two", "/b/", named=False))
     stack.up(described("two", "/c/", named=False))
     assert stack.outputs("role")["name"] != made_up
-    stack.destroy()
 
 
 def test_a_template_gets_a_version_and_its_group_hears_of_it(cloud, stack, name):
@@ -191,7 +207,6 @@ def test_a_template_gets_a_version_and_its_group_hears_of_it(cloud, stack, name)
     assert "~ 2 to update" in stack.preview(of("t3.small"))
     assert "~ 2 updated" in stack.up(of("t3.small"))
     assert groups(cloud)[name]["LaunchTemplate"]["Version"] == "2" and stack.outputs("template")["latestVersion"] == 2
-    stack.destroy()
 
 
 def test_tags_of_the_provider_are_on_what_takes_them(cloud, stack, name):
@@ -207,7 +222,6 @@ def test_tags_of_the_provider_are_on_what_takes_them(cloud, stack, name):
     (found,) = cloud.client("ec2").describe_security_groups(GroupIds=[stack.id("ports")])["SecurityGroups"]
     assert {each["Key"] for each in found["Tags"]} == {"ems", "lab"} and found["IpPermissionsEgress"] == []
     assert "3 unchanged" in stack.up(program)
-    stack.destroy()
 
 
 # Groups
@@ -222,7 +236,6 @@ def test_a_group_that_somebody_else_grew_is_seen_and_set_back_unless_that_is_ign
     assert "3 unchanged" in stack.up(group_of(name, 0, ignoring))
     assert len(groups(cloud)[name]["Instances"]) == 2
     assert "~ 1 updated" in stack.up(group_of(name, 0)) and groups(cloud)[name]["Instances"] == []
-    stack.destroy()
 
 
 def test_an_update_leaves_alone_what_is_to_be_ignored(cloud, stack, name):
@@ -232,7 +245,6 @@ def test_an_update_leaves_alone_what_is_to_be_ignored(cloud, stack, name):
     tagged = group_of(name, 0, ignoring, tags=[{"key": "ems", "value": "lab", "propagate_at_launch": True}])
     assert "~ 1 updated" in stack.up(tagged)
     assert len(groups(cloud)[name]["Instances"]) == 2 and groups(cloud)[name]["Tags"][0]["Key"] == "ems"
-    stack.destroy()
 
 
 @pytest.mark.parametrize("by_force", [True, False])
@@ -248,7 +260,7 @@ def test_a_group_with_instances_is_emptied_first_unless_by_force(cloud, stack, n
         assert f"deleting Auto Scaling Group ({name}): operation error UpdateAutoScalingGroup" in said
         cloud.trouble("Action=DeleteAutoScalingGroup", "ScalingActivityInProgress", 400, times=2)
         stack.destroy()
-    assert name not in groups(cloud) and cloud.instances() == []
+    assert name not in groups(cloud)
 
 
 def test_a_group_waits_for_its_instances_and_fails_by_what_they_fail_by(cloud, stack, name):
@@ -303,7 +315,6 @@ def test_only_what_the_service_says_is_gone_is_gone(cloud, stack, name):
     cloud.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=name)
     assert "- 1 deleted" in stack.refresh()
     assert "+ 1 created" in stack.up(group_of(name, 0))
-    stack.destroy()
 
 
 def test_what_is_there_is_imported_by_its_id(cloud, stack, name):
@@ -322,24 +333,3 @@ def test_what_is_there_is_imported_by_its_id(cloud, stack, name):
     assert stack.id("closes") == "deadline"
     stack.destroy()
     assert name not in groups(cloud)
-
-
-def test_what_an_engine_made_before_it_was_killed_stands_in_the_way(cloud, stack, name, monkeypatch):
-    def killed(*_: Any) -> None:
-        assert stack.engine
-        stack.engine.kill()
-        stack.engine.wait()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(provider_groups.Group, "complete", killed)
-        stack.up(group_of(name, 0), fails=True)
-    assert name in groups(cloud)
-    stack.pulumi("cancel", "--yes")
-    (pending,) = stack.deployment()["pending_operations"]
-    assert pending["type"] == "creating" and pending["resource"]["type"] == "aws:autoscaling/group:Group"
-    said = stack.up(group_of(name, 0), fails=True)
-    assert "api error AlreadyExists" in said
-    stack.refresh("--clear-pending-creates")
-    assert "api error AlreadyExists" in stack.up(group_of(name, 0), fails=True)
-    stack.destroy()
-    cloud.client("autoscaling").delete_auto_scaling_group(AutoScalingGroupName=name)
