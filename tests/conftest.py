@@ -29,6 +29,9 @@ pytest_plugins = [
     "tests.databases.secret_stores",
 ]
 
+# Else the engine looks for the plugins of packages that are installed and not used, which takes seconds each time.
+os.environ["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
+
 hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no failure of a test
 hypothesis.settings.load_profile("untimed")
 

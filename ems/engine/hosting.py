@@ -2,11 +2,12 @@
 
 The engine asks a language host for the program, and a plugin for the resources. Plain `pulumi up` starts both, as
 Pulumi.yaml says. `--client` names one that is there already, as Pulumi's own Automation API does it, and
-PULUMI_DEBUG_PROVIDERS the other.
+PULUMI_DEBUG_PROVIDERS the other. What is named there already, as somebody's own provider of a cloud, stays.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,9 +54,10 @@ def hosted(
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     address = f"127.0.0.1:{(port := server.add_insecure_port('127.0.0.1:0'))}"
+    providers = ",".join(filter(None, (f"ems:{port}", os.environ.get("PULUMI_DEBUG_PROVIDERS"))))
     server.start()
     try:
-        yield Hosted(("--client", address), {"PULUMI_DEBUG_PROVIDERS": f"ems:{port}"}, provider.failures)
+        yield Hosted(("--client", address), {"PULUMI_DEBUG_PROVIDERS": providers}, provider.failures)
     finally:
         provider.cancelled.set()
         server.stop(grace=None)

@@ -168,7 +168,8 @@ class Kind:
         }
         if self.tags_are_map and state.get("tagsAll", {}) != self.tags(aws, news) and UNKNOWN not in str(news):
             found.add("tagsAll")
-        return found - {each.partition(".")[0].partition("[")[0] for each in ignored}
+        spared = {each.partition(".")[0].partition("[")[0] for each in ignored}
+        return found - spared - ({"tagsAll"} if "tags" in spared else set())
 
     def _gone(self, key: str, state: Properties) -> bool:
         return key not in self.computed and key != "region" and not is_empty(state.get(key))

@@ -16,6 +16,10 @@ import pytest
 from pulumi_aws import autoscaling, ec2, iam
 from pulumi_aws.provider import Provider
 
+from ems.engine.program import declare
+from ems.engine.runner import Pulumi, export, make_ready
+from ems.engine.update import update
+from ems.lab.telling import Unheard
 from tests.clusters.aws import provider_groups
 from tests.clusters.aws.cloud import REGION, Cloud, running
 from tests.clusters.aws.engine import Stack
@@ -107,6 +111,22 @@ def test_what_an_engine_made_before_it_was_killed_stands_in_the_way(cloud, stack
     assert "api error AlreadyExists" in said
     stack.refresh("--clear-pending-creates")
     assert "api error AlreadyExists" in stack.up(group_of(name, 0), fails=True)
+
+
+def test_an_update_of_ems_reaches_this_provider_and_its_own(cloud, served, here, name, monkeypatch):
+    def both() -> None:
+        iam.Role("role", name=name, assume_role_policy=json.dumps(TRUST))
+        declare(here, "lab", pulumi.info)
+
+    monkeypatch.setenv("PULUMI_DEBUG_PROVIDERS", f"aws:{served[1]}")
+    engine = Pulumi.of(here)
+    make_ready(engine, "lab")
+    assert update(engine, "lab", both, Unheard()) is None
+    deployment = export(engine, "lab")
+    assert deployment and {"aws:iam/role:Role", "ems:index:Project"} <= {
+        each["type"] for each in deployment["resources"]
+    }
+    assert cloud.client("iam").get_role(RoleName=name)
 
 
 # What is refused
@@ -245,6 +265,56 @@ def test_an_update_leaves_alone_what_is_to_be_ignored(cloud, stack, name):
     tagged = group_of(name, 0, ignoring, tags=[{"key": "ems", "value": "lab", "propagate_at_launch": True}])
     assert "~ 1 updated" in stack.up(tagged)
     assert len(groups(cloud)[name]["Instances"]) == 2 and groups(cloud)[name]["Tags"][0]["Key"] == "ems"
+
+
+def test_a_group_of_several_types_in_given_subnets_is_made_once(cloud, stack, name):
+    ec2_client = cloud.client("ec2")
+    subnets = [each["SubnetId"] for each in ec2_client.describe_subnets()["Subnets"][:2]]
+
+    def program(suspended: list[str]) -> None:
+        template = ec2.LaunchTemplate(
+            "template",
+            name_prefix=name,
+            image_id=IMAGE,
+            update_default_version=True,
+            network_interfaces=[
+                {"device_index": 0, "associate_public_ip_address": "true", "security_groups": ["sg-1"]}
+            ],
+            monitoring={"enabled": False},
+            instance_initiated_shutdown_behavior="terminate",
+            placement={"tenancy": "default"},
+        )
+        types = [{"instance_type": "t3.micro"}, {"instance_type": "t3.small", "weighted_capacity": "2"}]
+        autoscaling.Group(
+            "group",
+            min_size=0,
+            max_size=2,
+            vpc_zone_identifiers=subnets[::-1],
+            capacity_rebalance=True,
+            protect_from_scale_in=True,
+            suspended_processes=suspended,
+            termination_policies=["OldestInstance"],
+            mixed_instances_policy={
+                "instances_distribution": {
+                    "on_demand_base_capacity": 0,
+                    "on_demand_percentage_above_base_capacity": 0,
+                    "spot_allocation_strategy": "price-capacity-optimized",
+                },
+                "launch_template": {
+                    "launch_template_specification": {"launch_template_id": template.id, "version": "$Latest"},
+                    "overrides": types,
+                },
+            },
+        )
+
+    stack.up(lambda: program(["AZRebalance"]))
+    assert "3 unchanged" in stack.up(lambda: program(["AZRebalance"]))
+    assert "3 unchanged" in stack.refresh() and "3 unchanged" in stack.up(lambda: program(["AZRebalance"]))
+    assert "~ 1 updated" in stack.up(lambda: program(["ReplaceUnhealthy"]))
+    (found,) = [group for key, group in groups(cloud).items() if key.startswith("group-")]
+    assert [each["ProcessName"] for each in found["SuspendedProcesses"]] == ["ReplaceUnhealthy"]
+    assert sorted(found["VPCZoneIdentifier"].split(",")) == sorted(subnets)
+    stack.destroy()
 
 
 @pytest.mark.parametrize("by_force", [True, False])
