@@ -105,3 +105,45 @@ def group_of(
         )
 
     return program
+
+
+def mixed(name: str, subnets: list[str], suspended: str) -> Callable[[], None]:
+    """A group of several types in given subnets."""
+
+    def program() -> None:
+        template = ec2.LaunchTemplate(
+            "template",
+            name_prefix=name,
+            image_id=IMAGE,
+            update_default_version=True,
+            network_interfaces=[
+                {"device_index": 0, "associate_public_ip_address": "true", "security_groups": ["sg-1"]}
+            ],
+            monitoring={"enabled": False},
+            instance_initiated_shutdown_behavior="terminate",
+            placement={"tenancy": "default"},
+        )
+        types = [{"instance_type": "t3.micro"}, {"instance_type": "t3.small", "weighted_capacity": "2"}]
+        autoscaling.Group(
+            "group",
+            min_size=0,
+            max_size=2,
+            vpc_zone_identifiers=subnets[::-1],
+            capacity_rebalance=True,
+            protect_from_scale_in=True,
+            suspended_processes=[suspended],
+            termination_policies=["OldestInstance"],
+            mixed_instances_policy={
+                "instances_distribution": {
+                    "on_demand_base_capacity": 0,
+                    "on_demand_percentage_above_base_capacity": 0,
+                    "spot_allocation_strategy": "price-capacity-optimized",
+                },
+                "launch_template": {
+                    "launch_template_specification": {"launch_template_id": template.id, "version": "$Latest"},
+                    "overrides": types,
+                },
+            },
+        )
+
+    return program

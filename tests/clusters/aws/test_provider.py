@@ -23,7 +23,7 @@ from ems.lab.telling import Unheard
 from tests.clusters.aws import provider_groups
 from tests.clusters.aws.cloud import REGION, Cloud, running
 from tests.clusters.aws.engine import Stack
-from tests.clusters.aws.programs import IMAGE, TAGS, TRUST, everything, group_of
+from tests.clusters.aws.programs import IMAGE, TAGS, TRUST, everything, group_of, mixed
 from tests.clusters.aws.provider import KINDS, attached
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -271,46 +271,10 @@ def test_a_group_of_several_types_in_given_subnets_is_made_once(cloud, stack, na
     ec2_client = cloud.client("ec2")
     subnets = [each["SubnetId"] for each in ec2_client.describe_subnets()["Subnets"][:2]]
 
-    def program(suspended: list[str]) -> None:
-        template = ec2.LaunchTemplate(
-            "template",
-            name_prefix=name,
-            image_id=IMAGE,
-            update_default_version=True,
-            network_interfaces=[
-                {"device_index": 0, "associate_public_ip_address": "true", "security_groups": ["sg-1"]}
-            ],
-            monitoring={"enabled": False},
-            instance_initiated_shutdown_behavior="terminate",
-            placement={"tenancy": "default"},
-        )
-        types = [{"instance_type": "t3.micro"}, {"instance_type": "t3.small", "weighted_capacity": "2"}]
-        autoscaling.Group(
-            "group",
-            min_size=0,
-            max_size=2,
-            vpc_zone_identifiers=subnets[::-1],
-            capacity_rebalance=True,
-            protect_from_scale_in=True,
-            suspended_processes=suspended,
-            termination_policies=["OldestInstance"],
-            mixed_instances_policy={
-                "instances_distribution": {
-                    "on_demand_base_capacity": 0,
-                    "on_demand_percentage_above_base_capacity": 0,
-                    "spot_allocation_strategy": "price-capacity-optimized",
-                },
-                "launch_template": {
-                    "launch_template_specification": {"launch_template_id": template.id, "version": "$Latest"},
-                    "overrides": types,
-                },
-            },
-        )
-
-    stack.up(lambda: program(["AZRebalance"]))
-    assert "3 unchanged" in stack.up(lambda: program(["AZRebalance"]))
-    assert "3 unchanged" in stack.refresh() and "3 unchanged" in stack.up(lambda: program(["AZRebalance"]))
-    assert "~ 1 updated" in stack.up(lambda: program(["ReplaceUnhealthy"]))
+    stack.up(mixed(name, subnets, "AZRebalance"))
+    assert "3 unchanged" in stack.up(mixed(name, subnets, "AZRebalance"))
+    assert "3 unchanged" in stack.refresh() and "3 unchanged" in stack.up(mixed(name, subnets, "AZRebalance"))
+    assert "~ 1 updated" in stack.up(mixed(name, subnets, "ReplaceUnhealthy"))
     (found,) = [group for key, group in groups(cloud).items() if key.startswith("group-")]
     assert [each["ProcessName"] for each in found["SuspendedProcesses"]] == ["ReplaceUnhealthy"]
     assert sorted(found["VPCZoneIdentifier"].split(",")) == sorted(subnets)
