@@ -140,7 +140,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             try:
                 kind.complete(aws, id, inputs)
             except (ClientError, Refused) as error:
-                unfinished(context, id, state_of(kind, aws, id, inputs), inputs, wording(error, kind, id))
+                reason = f"completing {kind.noun} ({id}): {in_words(error)}"
+                unfinished(context, id, state_of(kind, aws, id, inputs), inputs, reason)
             return provider_pb2.CreateResponse(id=id, properties=struct(state_of(kind, aws, id, inputs)))
 
     def Update(self, request: Any, context: Any) -> Any:
@@ -150,8 +151,12 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             foreseen = {**before, **inputs, **dict.fromkeys(kind.outputs_of_update(changed), UNKNOWN)}
             return provider_pb2.UpdateResponse(properties=struct(without_defaults(foreseen)))
-        with telling(context, f"updating {kind.noun} ({request.id})"):
-            kind.update(aws, request.id, changed, before, inputs)
+        with telling(context, doing := f"updating {kind.noun} ({request.id})"):
+            try:
+                kind.update(aws, request.id, changed, before, inputs)
+            except (ClientError, Refused) as error:
+                foreseen = before if kind.remembers else {**before, **without_defaults(inputs)}
+                unfinished(context, request.id, foreseen, {}, f"{doing}: {in_words(error)}")
             return provider_pb2.UpdateResponse(properties=struct(state_of(kind, aws, request.id, inputs)))
 
     def Read(self, request: Any, context: Any) -> Any:
@@ -232,15 +237,10 @@ def in_words(error: Exception) -> str:
     return f"{call}, api error {said.get('Code')}: {said.get('Message')}"
 
 
-def wording(error: Exception, kind: Kind, id: str) -> str:
-    return f"completing {kind.noun} ({id}): {in_words(error)}"
-
-
 def unfinished(context: Any, id: str, state: Properties | None, inputs: Properties, reason: str) -> NoReturn:
-    """The resource goes into the state, and the update fails."""
-    said = provider_pb2.ErrorResourceInitFailed(
-        id=id, properties=struct(state or {}), inputs=struct(inputs), reasons=[reason]
-    )
+    """The resource goes into the state, with a note that it failed; the next update of the stack updates it."""
+    both = {"properties": struct(state), "inputs": struct(inputs) if inputs else None}
+    said = provider_pb2.ErrorResourceInitFailed(id=id, reasons=[reason], **both)
     detail = any_pb2.Any()
     detail.Pack(said)
     status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=reason, details=[detail])

@@ -94,6 +94,8 @@ class Kind:
     undone: ClassVar[frozenset[str]] = frozenset()
     """Inputs that the real provider knows and this one does not carry out."""
     tags_are_map: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
+    """Whether the state after an update that failed is the one before; else it is as if that had been made."""
 
     def create(self, aws: Account, inputs: Properties) -> str:
         """The id of what is there then."""

@@ -139,6 +139,7 @@ class BucketLifecycleConfiguration(Kind):
     unordered = frozenset({"rules"})
     kept = frozenset({"timeouts"})
     undone = frozenset({"expectedBucketOwner", "transitionDefaultMinimumObjectSize"})
+    remembers = True
 
     def create(self, aws: Account, inputs: Properties) -> str:
         self.update(aws, inputs["bucket"], set(), {}, inputs)

@@ -211,6 +211,25 @@ def test_what_can_be_changed_is_and_the_rest_replaced(cloud, stack, name):
     assert stack.outputs("role")["name"] != made_up
 
 
+def test_an_update_that_failed_counts_as_made_until_somebody_looks(cloud, stack, name):
+    """As with the real one, also in Pulumi's issue 21458; nobody would like it so."""
+
+    def described(description: str) -> Callable[[], None]:
+        def program() -> None:
+            iam.Role("role", name=name, description=description, assume_role_policy=json.dumps(TRUST))
+
+        return program
+
+    stack.up(described("one"))
+    cloud.trouble("Action=UpdateRole&", "AccessDenied", 403)
+    assert f"updating IAM Role ({name}): operation error UpdateRole" in stack.up(described("two"), fails=True)
+    stack.up(described("two"))
+    assert cloud.client("iam").get_role(RoleName=name)["Role"]["Description"] == "one"
+    stack.refresh()
+    stack.up(described("two"))
+    assert cloud.client("iam").get_role(RoleName=name)["Role"]["Description"] == "two"
+
+
 def test_a_template_gets_a_version_and_its_group_hears_of_it(cloud, stack, name):
     def of(kind: str) -> Callable[[], None]:
         def program() -> None:
