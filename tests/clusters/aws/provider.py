@@ -48,7 +48,10 @@ KINDS: Mapping[str, Kind] = {
 
 @contextmanager
 def attached(cloud: Cloud) -> Iterator[int]:
-    """The port of a provider of `cloud`: `PULUMI_DEBUG_PROVIDERS=aws:PORT` has an engine use it."""
+    """The port of a provider of `cloud`.
+
+    `PULUMI_DEBUG_PROVIDERS=aws:PORT` in the environment has engines use it, also those that `ems` starts.
+    """
     provider = Provider(cloud.url)
     server = grpc.server(Threads())
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(provider, server)
