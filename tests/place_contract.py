@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import json
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,7 @@ import pytest
 from ems.base.errors import EmsError
 from ems.base.messages import quiet
 from ems.clusters import Live, Place, local
-from ems.databases import Experiment, State
+from ems.databases import ClusterRow, Experiment, State
 from ems.lab import Lab
 from ems.node.agent.config import AgentConfig
 from tests.conftest import commit, registered
@@ -94,7 +95,10 @@ class PlaceContract(ABC):
         assert isinstance(place.needs_remote, bool)
         assert isinstance(place.stops_with_its_command(here, experiment), bool)
         assert place.machines(experiment.registration) >= 1
-        assert all(isinstance(found, pulumi.Resource) for found in place.declare(experiment.registration, []))
+        with here.database() as database:
+            row = database.record(ClusterRow, experiment.registration.cluster)
+        declared = place.declare(experiment.registration, json.loads(row.settings) if row else {}, [])
+        assert all(isinstance(found, pulumi.Resource) for found in declared)
 
     # Made ready, and released
 

@@ -93,9 +93,17 @@ class Place(ABC):
         """How many machines the experiment takes, for its row."""
         return 1
 
-    def declare(self, registration: Registration, depends_on: Sequence[Any]) -> Sequence[Any]:  # noqa: ARG002
+    def declare(
+        self,
+        registration: Registration,  # noqa: ARG002
+        settings: Mapping[str, Any],  # noqa: ARG002
+        depends_on: Sequence[Any],  # noqa: ARG002
+    ) -> Sequence[Any]:
         """Resources of Pulumi's own providers (`pulumi.Resource`) that the place is made of; they cost nothing until
-        `prepare` opens them."""
+        `prepare` opens them.
+
+        `settings`: those of the persistent place that the experiment names, as JSON; {} if it names none.
+        """
         return ()
 
     def refuse(self, lab: Lab, registration: Registration) -> None:  # noqa: ARG002

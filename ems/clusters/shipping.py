@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -61,9 +63,17 @@ def boot(run_dir: Path, *words: str) -> str:
 
 def zip_code(file: Path) -> None:
     """Write EMS's own code, the same bytes each time."""
-    with aside.writing(file) as part, ZipFile(part, "w", ZIP_STORED) as archive:
+    aside.write(file, zipped_code())
+
+
+@cache
+def zipped_code() -> bytes:
+    """EMS's own code, as this process found it."""
+    written = io.BytesIO()
+    with ZipFile(written, "w", ZIP_STORED) as archive:
         for path in _files():
             archive.writestr(ZipInfo(path.relative_to(EMS.parent).as_posix()), path.read_bytes())
+    return written.getvalue()
 
 
 def _is_handed_on(name: str) -> bool:

@@ -138,12 +138,20 @@ def _persistent(stack: str | None) -> tuple[str, str | None]:
     return found["kind"], found["reach"] or None
 
 
+def _settings(row: Registration, kind: str) -> Mapping[str, Any]:
+    """Of the persistent place that the experiment names; {} if it names none."""
+    found: dict[str, Any] = (
+        {} if row.cluster == kind else json.loads(_invoke("place", {"stack": row.cluster})["settings"])
+    )
+    return found
+
+
 def _resources(row: Registration, kind: str, *, attempt: int, due: bool) -> None:
     short = row.id[:8]
     needed: list[pulumi.Resource] = [Declared(EXPERIMENT, f"experiment-{short}", to_properties(row))]
     if due:
         ready = {"experiment_id": row.id, "environment": row.environment, "python": row.python, "commit": row.commit}
-        needed += place(kind).declare(row, needed)
+        needed += place(kind).declare(row, _settings(row, kind), needed)
         needed.append(Declared(token(kind), f"cluster-{short}", ready, needed))
     identified = {
         "experiment_id": row.id,

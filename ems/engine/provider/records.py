@@ -138,14 +138,14 @@ def known(operation: Operation, arguments: Properties) -> Properties:
 
 
 def registered_place(operation: Operation, arguments: Properties) -> Properties:
-    """The kind of a persistent place; DatabaseError if it is not registered."""
+    """The kind of a persistent place, how runs get there, its settings as JSON; DatabaseError without a row."""
     with operation.database() as database:
         row = database.record(ClusterRow, arguments["stack"])
     if row is None:
         raise DatabaseError(
             f"No persistent place {arguments['stack']!r} is registered.", f"Register it: ems up {arguments['stack']}"
         )
-    return {"kind": row.kind, "reach": clusters.reach_of(row) or ""}
+    return {"kind": row.kind, "reach": clusters.reach_of(row) or "", "settings": row.settings}
 
 
 INVOKES = {

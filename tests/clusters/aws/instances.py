@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +28,12 @@ USER_DATA = "etc/user-data"
 ENDS = ("shutdown", "poweroff", "halt")
 ON = """\
 for name in ENDS; do
-    printf '#!/bin/sh\\necho "$0 $*" >> /var/log/off.log\\nkill -TERM 1\\n' > /usr/local/sbin/$name
+    cat > /usr/local/sbin/$name <<'END'
+#!/bin/sh
+echo "$0 $*" >> /var/log/off.log
+minutes=$(echo "$*" | sed -n 's/.*+\\([0-9]*\\).*/\\1/p')
+if [ -n "$minutes" ]; then (sleep $((minutes * 60)); kill -TERM 1) > /dev/null 2>&1 & else kill -TERM 1; fi
+END
     chmod 755 /usr/local/sbin/$name
 done
 trap 'exit 0' TERM
@@ -42,8 +47,10 @@ class InstanceHost(Machine):
 
     init_script = ON
 
-    def __init__(self, network: Network, number: int, cloud: Cloud, instance: Instance) -> None:
-        super().__init__(network, number, (), [folder for folder in HIDDEN if folder.is_dir()])
+    def __init__(
+        self, network: Network, number: int, cloud: Cloud, instance: Instance, shared: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(network, number, shared, [folder for folder in HIDDEN if folder.is_dir()])
         self.instance, self._cloud = instance, cloud
         self.is_over = False
         self.variables = {"AWS_ENDPOINT_URL": cloud.url, "AWS_DEFAULT_REGION": REGION}
@@ -124,8 +131,9 @@ class InstanceHost(Machine):
 class Instances:
     """Those of a cloud, as machines. One that switches itself off is terminated, as the cloud does it."""
 
-    def __init__(self, cloud: Cloud, network: Network) -> None:
-        self._cloud, self._network = cloud, network
+    def __init__(self, cloud: Cloud, network: Network, shared: Sequence[Path] = ()) -> None:
+        """`shared`: folders of this machine that all of them see."""
+        self._cloud, self.network, self._shared = cloud, network, shared
         self._found: dict[str, InstanceHost] = {}
         self._over = threading.Event()
         self._pool = ThreadPoolExecutor(1)  # one at a time; a machine ends with the thread that has switched it on
@@ -147,8 +155,9 @@ class Instances:
 
     def _switch_on(self, instance: Instance) -> None:
         if instance.id in {each.id for each in self._cloud.instances()}:
-            host = InstanceHost(self._network, len(self._network.members), self._cloud, instance)
-            self._network.members.append(host)
+            number = len(self.network.members)
+            host = InstanceHost(self.network, number, self._cloud, instance, self._shared)
+            self.network.members.append(host)
             self._found[instance.id] = host
 
     def _end(self, instance: Instance) -> None:
@@ -175,10 +184,10 @@ class Instances:
 
 
 @contextmanager
-def running_with_instances() -> Iterator[tuple[Cloud, Instances]]:
-    """A cloud with nothing in it, whose instances are machines."""
+def running_with_instances(*shared: Path) -> Iterator[tuple[Cloud, Instances]]:
+    """A cloud with nothing in it, whose instances are machines; `shared`: as of Instances."""
     with made_network() as network, running(network.address) as cloud:
-        found = Instances(cloud, network)
+        found = Instances(cloud, network, shared)
         try:
             yield cloud, found
         finally:

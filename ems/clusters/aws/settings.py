@@ -1,0 +1,90 @@
+"""What a stack file may say of a cloud of Amazon's, besides `kind: aws`.
+
+In the place's own stack these are its defaults; an experiment that names the place may say some otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ems.base.errors import UserError
+from ems.stack import checks
+from ems.stack.strict import AsTuple, Strict
+
+Region = Annotated[str, checks.matching(r"[a-z]{2}(-[a-z]+)+-\d", "a region, as us-west-2")]
+Bucket = Annotated[str, checks.matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket")]
+Profile = Annotated[str, checks.matching(r"[\w+=,.@-]{1,128}", "the name of an instance profile")]
+Subnet = Annotated[str, checks.matching(r"subnet-[0-9a-f]+", "the id of a subnet, as subnet-0abc")]
+SecurityGroup = Annotated[str, checks.matching(r"sg-[0-9a-f]+", "the id of a security group, as sg-0abc")]
+Image = Annotated[str, checks.matching(r"ami-[0-9a-f]+", "the id of an image, as ami-0abc")]
+Type = Annotated[str, checks.matching(r"[a-z0-9-]+\.[a-z0-9-]+", "a type of instance, as c7i.large")]
+Gigabytes = Annotated[int, checks.number(low=8, high=16_384, whole=True)]
+NEEDED = ("region", "bucket", "instance_profile", "subnets", "security_groups", "image", "machine")
+
+
+class Settings(Strict):
+    """The keys of a cloud."""
+
+    region: Region | None = Field(None, description="The region of all that is used.")
+    bucket: Bucket | None = Field(None, description="The bucket by which runs get to their machines.")
+    instance_profile: Profile | None = Field(None, description="The identity of the machines.")
+    subnets: Annotated[tuple[Subnet, ...], AsTuple] = Field(
+        (), description="Where machines may be: in another zone each, so that one that is sold out is no hindrance."
+    )
+    security_groups: Annotated[tuple[SecurityGroup, ...], AsTuple] = Field(
+        (), description="What machines may reach, and who reaches them; nobody has to."
+    )
+    image: Image | None = Field(None, description="The image of the machines: Linux with Python 3.11 or newer.")
+    machine: Annotated[tuple[Type, ...], AsTuple] = Field(
+        (), description="Types of instances, the one that is wanted first; the next is taken where that is sold out."
+    )
+    disk_gb: Gigabytes | None = Field(None, description="The disk of a machine in GB; left out: 30.")
+    spot: bool | None = Field(None, description="Whether machines may be taken away, for less money; left out: no.")
+    public_address: bool | None = Field(
+        None, description="Whether machines have a public address, without which they need a NAT; left out: no."
+    )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The settings of one run."""
+
+    region: str
+    bucket: str
+    instance_profile: str
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    image: str
+    machine: tuple[str, ...]
+    disk_gb: int
+    spot: bool
+    public_address: bool
+
+
+def wanted(*said: Mapping[str, Any]) -> Wanted:
+    """What holds of settings as their JSON says them, those that count most first; UserError if some is missing."""
+
+    def first(key: str, default: Any = None) -> Any:
+        found = (each.get(key) for each in said)
+        return next((value for value in found if value not in (None, [], ())), default)
+
+    if missing := [key for key in NEEDED if not first(key)]:
+        raise UserError(
+            f"A cloud of AWS needs {', '.join(missing)}.", "Set it in the place's stack, see docs/places/aws.md"
+        )
+    return Wanted(
+        region=first("region"),
+        bucket=first("bucket"),
+        instance_profile=first("instance_profile"),
+        subnets=tuple(first("subnets")),
+        security_groups=tuple(first("security_groups")),
+        image=first("image"),
+        machine=tuple(first("machine")),
+        disk_gb=first("disk_gb", 30),
+        spot=first("spot", default=False),
+        public_address=first("public_address", default=False),
+    )

@@ -1,0 +1,122 @@
+"""A cloud of AWS as a place: groups that are opened and closed, instances that are machines, a database they reach."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ems.clusters.aws import plan
+from ems.clusters.aws.place import Aws, settings_of
+from ems.databases import ClusterRow, Experiment, Registration, State
+from ems.lab import Lab
+from tests.clusters.aws import made
+from tests.clusters.aws.cloud import REGION, Cloud
+from tests.clusters.aws.instances import InstanceHost, Instances, running_with_instances
+from tests.clusters.slurm_server import environments
+from tests.databases.servers import PostgresqlServer
+from tests.place_contract import ROWS, PlaceContract, held_folder
+from tests.processes import eventually
+
+
+@dataclasses.dataclass
+class World:
+    """All that a test has."""
+
+    cloud: Cloud
+    instances: Instances
+    database: PostgresqlServer
+    settings: dict[str, Any]
+
+    def host(self) -> InstanceHost:
+        """The machine that is on."""
+        eventually(self.instances.hosts)
+        (host,) = self.instances.hosts()
+        return host
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with running_with_instances(held_folder()) as (cloud, instances):
+        network = instances.network
+        access = f"host all all {network.prefix}.0/24 trust\nhost all all 127.0.0.1/32 trust\nlocal all all trust\n"
+        server = PostgresqlServer.make(f"listen_addresses = '127.0.0.1,{network.address}'\n", access)
+        try:
+            settings = made.account(cloud)
+            made.archives(cloud, Path(environments()["environments_dir"]))
+            yield World(cloud, instances, server, settings)
+        finally:
+            server.end()
+
+
+class Made(Aws):
+    """With the group that Pulumi would have made before."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        super().__init__()
+        self._cloud = cloud
+
+    def prepare(self, lab: Lab, registration: Registration, say: Any) -> None:
+        made.group(self._cloud, plan.head(registration, settings_of(lab, registration)))
+        super().prepare(lab, registration, say)
+
+
+class TestAws(PlaceContract):
+    @pytest.fixture
+    def here(self, here: Lab, world: World) -> Iterator[Lab]:
+        with world.database.database() as name:
+            url = world.database.url(name).replace("127.0.0.1", world.instances.network.address)
+            yield dataclasses.replace(here, database_url=url)
+
+    @pytest.fixture
+    def place(self, here: Lab, world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
+        keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "word", "AWS_DEFAULT_REGION": REGION}
+        for name, text in {**keys, "AWS_ENDPOINT_URL": world.cloud.url}.items():
+            monkeypatch.setenv(name, text)
+        with here.database() as database:
+            database.create()
+            database.upsert(ClusterRow("laptop", "aws", json.dumps(world.settings)))
+        yield Made(world.cloud)
+        autoscaling = world.cloud.client("autoscaling")
+        for each in autoscaling.describe_auto_scaling_groups()["AutoScalingGroups"]:
+            autoscaling.delete_auto_scaling_group(AutoScalingGroupName=each["AutoScalingGroupName"], ForceDelete=True)
+        eventually(lambda: not world.instances.hosts())
+
+    @pytest.fixture(autouse=True)
+    def known(self, world: World) -> None:
+        self.world = world
+
+    def kill(self, lab: Lab, experiment: Experiment) -> None:
+        for process in self.world.host().init.children(recursive=True):
+            if "ems.node.aws.head" in " ".join(process.cmdline()):
+                process.kill()
+
+    def spoil(self, lab: Lab, experiment: Experiment) -> None:
+        key = f"{plan.run_prefix(experiment.id)}manifest.json"
+        self.world.cloud.client("s3").put_object(Bucket=made.BUCKET, Key=key, Body=b"no list")
+
+    spoilt = "JSONDecodeError"
+
+    def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
+        pytest.skip("an agent in a cloud is out of reach: it hears what is said with its next beat")
+
+    # What is asked for ends
+
+    def test_once_the_run_is_over_no_machine_is_asked_for(self, place, here, world):
+        experiment = self.prepared(place, here)
+        self.finish(place, here, experiment)
+        eventually(lambda: not world.instances.hosts())
+        group = place._run(here, experiment.id).account.group(plan.group_of(experiment.id, plan.HEAD))
+        assert (group["DesiredCapacity"], group["MaxSize"], group["Instances"]) == (0, 0, [])
+
+    def test_a_machine_that_is_taken_away_is_followed_by_another_that_goes_on(self, place, here, world):
+        experiment = self.prepared(place, here, wait_s=600)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        (instance,) = world.cloud.instances()
+        world.cloud.preempt(instance)
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
