@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 KIND = "aws"
 LOOK_S = 5.0  # between two looks at a group
 MOST_OPENINGS = 3  # by this process, of a run that does not get on
-ACTION = "deadline"
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Aws(Place):
         from ems.clusters.aws.declared import group  # Pulumi's libraries
 
         needed = wanted(json.loads(registration.spec)["cluster"], settings)
-        return group(plan.head(registration, needed), depends_on)
+        return group(plan.head(registration, needed), plan.minutes(registration), depends_on)
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         run = self._known(lab, registration)
@@ -133,7 +132,9 @@ class Aws(Place):
             hint = f"Make it again: ems up {registration.stack}"
             raise EmsError(f"The group {run.group} of {registration.stack} is not there.", hint)
         if not run.account.ends_at(run.group):
-            run.account.close_at(run.group, ACTION, datetime.now(UTC) + timedelta(minutes=plan.minutes(registration)))
+            run.account.close_at(
+                run.group, plan.ACTION, datetime.now(UTC) + timedelta(minutes=plan.minutes(registration))
+            )
         if group["DesiredCapacity"] == 0:
             say(f"opening {run.group}")
             run.openings += 1

@@ -17,6 +17,7 @@ from ems.node.aws.boot import Leaf
 PREFIX = "ems/"  # of all that EMS keeps in the bucket
 FOLDER = "/var/lib/ems"  # of an instance
 HEAD = "head"
+ACTION = "deadline"  # the name of what closes a group
 MARGIN_MIN = 60  # beyond the experiment's own limit, for the start and for what is stored last
 SCRIPT = """\
 #!/bin/sh

@@ -22,6 +22,7 @@ Subnet = Annotated[str, checks.matching(r"subnet-[0-9a-f]+", "the id of a subnet
 SecurityGroup = Annotated[str, checks.matching(r"sg-[0-9a-f]+", "the id of a security group, as sg-0abc")]
 Image = Annotated[str, checks.matching(r"ami-[0-9a-f]+", "the id of an image, as ami-0abc")]
 Type = Annotated[str, checks.matching(r"[a-z0-9-]+\.[a-z0-9-]+", "a type of instance, as c7i.large")]
+Device = Annotated[str, checks.matching(r"/dev/[a-z0-9/]+", "a device, as /dev/sda1")]
 Gigabytes = Annotated[int, checks.number(low=8, high=16_384, whole=True)]
 NEEDED = ("region", "bucket", "instance_profile", "subnets", "security_groups", "image", "machine")
 
@@ -42,6 +43,10 @@ class Settings(Strict):
     machine: Annotated[tuple[Type, ...], AsTuple] = Field(
         (), description="Types of instances, the one that is wanted first; the next is taken where that is sold out."
     )
+    disk: Device | None = Field(
+        None,
+        description="What the image calls its disk, as `aws ec2 describe-images` says; left out: /dev/xvda.",
+    )
     disk_gb: Gigabytes | None = Field(None, description="The disk of a machine in GB; left out: 30.")
     spot: bool | None = Field(None, description="Whether machines may be taken away, for less money; left out: no.")
     public_address: bool | None = Field(
@@ -60,6 +65,7 @@ class Wanted:
     security_groups: tuple[str, ...]
     image: str
     machine: tuple[str, ...]
+    disk: str
     disk_gb: int
     spot: bool
     public_address: bool
@@ -84,6 +90,7 @@ def wanted(*said: Mapping[str, Any]) -> Wanted:
         security_groups=tuple(first("security_groups")),
         image=first("image"),
         machine=tuple(first("machine")),
+        disk=first("disk", "/dev/xvda"),
         disk_gb=first("disk_gb", 30),
         spot=first("spot", default=False),
         public_address=first("public_address", default=False),

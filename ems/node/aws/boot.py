@@ -123,10 +123,9 @@ class Node:
         for path in listed.keys() - {UV}:
             self._fetch_file(listed[path])
         order = Order.read(self._run_dir / ORDER)
-        folders = [
-            Path(order.archives, key_of(recipe, find(recipe, order))) for recipe in (order.agents, order.experiment)
-        ]
-        if not all([self._has_archive(folder) for folder in folders]) and UV in listed:
+        recipes = (order.agents, order.experiment)
+        has = [self._has_archive(Path(order.archives, key_of(each, find(each, order)))) for each in recipes]
+        if not all(has) and UV in listed:
             self._fetch_file(listed[UV])
             (self._root / UV).chmod(0o755)
 
