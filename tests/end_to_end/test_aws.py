@@ -35,7 +35,14 @@ class CloudUser(SlurmUser):
         self.commit("A cloud")
 
     def describe(self, stack: str, job: dict[str, Any], **more: Any) -> None:
-        given = {"cluster": {"stack": "cloud"}, "environment": "pi", "results": {"table": "e", "stdout": "csv"}, **more}
+        given = {
+            "cluster": {"stack": "cloud"},
+            "code": {"paths": ["experiments/pi"]},
+            "limits": {"max_hours": 1},
+            "environment": "pi",
+            "results": {"table": "e", "stdout": "csv"},
+            **more,
+        }
         self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **given))
         self.commit(f"The experiment {stack}")
 
@@ -65,6 +72,9 @@ def user(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Itera
         somebody = CloudUser(tmp_path / "lab")
         somebody.server, somebody.database, somebody.world = world.database, name, world
         use_database(somebody.root, world.database.url(name, host=world.instances.network.address))
+        project = yaml.safe_load((somebody.root / "Pulumi.yaml").read_text())
+        project["config"]["ems:store"] = {"value": f"s3://{world.settings['bucket']}/files"}
+        (somebody.root / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         somebody.place()
         yield somebody
         somebody.end()
