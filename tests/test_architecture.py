@@ -29,6 +29,7 @@ FLOORS = (  # from the ground up; a room imports only what lies below it
     "ems.node.mailbox",
     "ems.node.agent",
     "ems.node",
+    "ems.node.aws",
     "ems.lab",
     "ems.provenance",
     "ems.importing",
@@ -201,7 +202,7 @@ def reached(start: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("module", ["ems.node.host", "ems.clusters.slurm.answers"])
+@pytest.mark.parametrize("module", ["ems.node.host", "ems.node.aws.boot", "ems.clusters.slurm.answers"])
 def test_what_is_asked_by_ssh_needs_the_standard_library_alone(module):
     code = f"import sys; sys.path.insert(0, '.'); import {module}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=ROOT)

@@ -16,7 +16,7 @@ from ems.clusters.aws import plan
 from ems.engine import install as engine
 from tests.clusters.aws import provider
 from tests.clusters.aws.cloud import REGION
-from tests.clusters.aws.test_place import World, world
+from tests.clusters.test_aws import World, world
 from tests.end_to_end.slurm_user import SlurmUser, experiment_file, use_database
 
 __all__ = ["world"]

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 KIND = "aws"
 LOOK_S = 5.0  # between two looks at a group
 MOST_OPENINGS = 3  # by this process, of a run that does not get on
+MOST_MACHINES = 3  # that come and go without a word
 
 
 @dataclass
@@ -49,6 +50,7 @@ class _Run:
     group: str
     looked_at: float = 0.0
     openings: int = 0
+    machines: set[str] = field(default_factory=set)  # seen since the run was last at work
     told: str = ""
 
 
@@ -65,7 +67,7 @@ class Aws(Place):
         found = wanted(settings)
         account = self._account(found)
         say(f"asking AWS in {found.region}")
-        account.put(f"{plan.PREFIX}ems-store", b"")
+        account.put(f"{plan.PREFIX}ready", b"")
         return {"region": found.region, "bucket": found.bucket, "machine": found.machine[0]}
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
@@ -153,9 +155,12 @@ class Aws(Place):
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
         run = self._run(lab, experiment.id)
-        if run is None or experiment.state is State.RUNNING or time.monotonic() - run.looked_at < LOOK_S:
+        if run is None or time.monotonic() - run.looked_at < LOOK_S:
             return ""
         run.looked_at = time.monotonic()
+        if experiment.state is State.RUNNING:
+            run.machines.clear()
+            return ""
         try:
             said = self._looked(lab, experiment, run)
         except Unreachable as error:
@@ -167,10 +172,15 @@ class Aws(Place):
         """EmsError where the run has ended again and again without a result."""
         group = run.account.group(run.group)
         if group and group["DesiredCapacity"]:
+            run.machines |= {each["InstanceId"] for each in group["Instances"]}
+            if len(run.machines) > MOST_MACHINES:
+                run.account.resize(run.group, 0)
+                hint = f"See what one says: aws ec2 get-console-output --instance-id {min(run.machines)}"
+                raise EmsError(f"{MOST_MACHINES} machines of {run.group} came and went without a word.", hint)
             failure = "" if group["Instances"] else run.account.failure(run.group)
             return f"AWS has no machine for it yet: {failure}" if failure else ""
         why = (run.account.get(f"{plan.run_prefix(experiment.id)}{ENDED}") or b"").decode(errors="replace")
-        if why or run.openings >= MOST_OPENINGS:
+        if run.openings and (why or run.openings >= MOST_OPENINGS):
             hint = f"Go on with: ems up {experiment.registration.stack}"
             raise EmsError(f"The machine ended without a result: {why or 'it said nothing'}", hint)
         self.prepare(lab, experiment.registration, quiet)

@@ -22,17 +22,15 @@ MARGIN_MIN = 60  # beyond the experiment's own limit, for the start and for what
 SCRIPT = """\
 #!/bin/sh
 # The head of experiment {id}. It is switched off after {minutes} minutes, whatever happens.
-shutdown -P +{minutes} || exit
+leave() {{ echo "ems: $1" >&2; shutdown -P now; exit 1; }}
+shutdown -P +{minutes} || leave "no timer can be set"
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
     python=
 done
-if [ -z "$python" ]; then
-    echo "ems: this image has no Python 3.11 or newer" >&2
-    exit 1
-fi
+[ -n "$python" ] || leave "this image has no Python 3.11 or newer"
 umask 077
-mkdir -p {folder} && cd {folder} || exit
+mkdir -p {folder} && cd {folder} || leave "there is no folder {folder}"
 cat > leaf.json <<'END OF LEAF'
 {leaf}
 END OF LEAF
@@ -41,7 +39,7 @@ cat > fetch.py <<'END OF FETCH'
 
 Aws("{region}", "{bucket}").get("{code}", Path("ems.zip"), "{sha256}")
 END OF FETCH
-"$python" -I fetch.py || exit
+"$python" -I fetch.py || leave "EMS's code could not be fetched"
 exec "$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' leaf.json
 """
 

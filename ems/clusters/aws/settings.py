@@ -34,7 +34,7 @@ class Settings(Strict):
     bucket: Bucket | None = Field(None, description="The bucket by which runs get to their machines.")
     instance_profile: Profile | None = Field(None, description="The identity of the machines.")
     subnets: Annotated[tuple[Subnet, ...], AsTuple] = Field(
-        (), description="Where machines may be: in another zone each, so that one that is sold out is no hindrance."
+        (), description="Where machines may be, in several zones: what one of them has not, another may have."
     )
     security_groups: Annotated[tuple[SecurityGroup, ...], AsTuple] = Field(
         (), description="What machines may reach, and who reaches them; nobody has to."

@@ -3,7 +3,7 @@
     python3 -I -c "import sys; sys.path.insert(0, ZIP); from ems.node.aws.boot import main; main()" LEAF.json
 
 The file is what the start-up script says (Leaf). Once the run is over, or cannot be carried out here, the groups of the
-run are closed: what is asked for then is no instance at all. Standard library alone, Python 3.11 or newer.
+run are closed: no more instances are asked for. Standard library alone, Python 3.11 or newer.
 """
 
 from __future__ import annotations
