@@ -19,8 +19,8 @@ from tests.clusters.aws.cloud import REGION, Cloud
 from tests.clusters.aws.instances import InstanceHost, Instances, running_with_instances
 from tests.clusters.slurm_server import environments
 from tests.databases.servers import PostgresqlServer
-from tests.place_contract import ROWS, PlaceContract, held_folder
-from tests.processes import eventually
+from tests.place_contract import LONG, ROWS, PlaceContract, held_folder
+from tests.processes import eventually, having
 
 
 @dataclasses.dataclass
@@ -91,15 +91,15 @@ class TestAws(PlaceContract):
         self.world = world
 
     def kill(self, lab: Lab, experiment: Experiment) -> None:
-        for process in self.world.host().init.children(recursive=True):
-            if "ems.node.aws.head" in " ".join(process.cmdline()):
-                process.kill()
+        for process in having("ems.node.aws.head", self.world.host().init.children(recursive=True)):
+            process.kill()
 
     def spoil(self, lab: Lab, experiment: Experiment) -> None:
         key = f"{plan.run_prefix(experiment.id)}manifest.json"
         self.world.cloud.client("s3").put_object(Bucket=made.BUCKET, Key=key, Body=b"no list")
 
     spoilt = "JSONDecodeError"
+    drilled = (*LONG, "test_a_machine_that_is_taken_away_is_followed_by_another_that_goes_on")
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         pytest.skip("an agent in a cloud is out of reach: it hears what is said with its next beat")

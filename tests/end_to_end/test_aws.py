@@ -95,6 +95,7 @@ def test_an_experiment_builds_its_machine_computes_and_leaves_nothing(user: Clou
     user.pulumi("preview", "--stack", "e", "--expect-no-changes")
 
 
+@pytest.mark.drill
 def test_a_command_that_is_killed_leaves_the_run_to_the_cloud_and_the_next_one_only_deletes(user: CloudUser) -> None:
     user.describe("e", {"command": ["sh", "-c", COUNTED]})
     user.ems("up", "lab", "cloud")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 KIND = "aws"
 LOOK_S = 5.0  # between two looks at a group
 MOST_OPENINGS = 3  # by this process, of a run that does not get on
+COPY_S = 10.0  # in which a machine has copied its log once its run is over
 MOST_MACHINES = 3  # that come and go without a word
 
 
@@ -199,8 +200,16 @@ class Aws(Place):
 
     def log(self, lab: Lab, experiment: Experiment, start: int) -> bytes | None:
         run = self._run(lab, experiment.id)
+        if run and experiment.state.finished:
+            self._await_end(run)
         found = run.account.get(f"{plan.run_prefix(experiment.id)}job.log") if run else None
         return None if found is None else found[start if start >= 0 else max(0, len(found) + start) :][:LOG_BYTES]
+
+    def _await_end(self, run: _Run) -> None:
+        """The machine copies the end of its log before it closes its group."""
+        give_up_at = time.monotonic() + COPY_S
+        while (group := run.account.group(run.group)) and group["DesiredCapacity"] and time.monotonic() < give_up_at:
+            time.sleep(0.2)
 
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
@@ -208,9 +217,10 @@ class Aws(Place):
             group = run.account.group(run.group) if run else None
         except EmsError:
             return None
-        if group is None or experiment.state is State.RUNNING:
-            return Live()
-        return Live(waits="" if group["Instances"] else "waits for a machine")
+        if group is None:
+            return None
+        waits = experiment.state is not State.RUNNING and group["DesiredCapacity"] and not group["Instances"]
+        return Live(waits="waits for a machine" if waits else "")
 
     def _account(self, found: Wanted) -> Account:
         return self._accounts.setdefault((found.region, found.bucket), Account(found.region, found.bucket))

@@ -40,7 +40,8 @@ cat > fetch.py <<'END OF FETCH'
 Aws("{region}", "{bucket}").get("{code}", Path("ems.zip"), "{sha256}")
 END OF FETCH
 "$python" -I fetch.py || leave "EMS's code could not be fetched"
-exec "$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' leaf.json
+"$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' leaf.json
+leave "the run's head has ended"
 """
 
 

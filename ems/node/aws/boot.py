@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ems.base import aside
+from ems.base.errors import EmsError
 from ems.node.agent.endings import GOES_ON
 from ems.node.aws.signed import Aws, metadata
 from ems.node.environments import archive
@@ -52,7 +53,7 @@ class Leaf:
 
 
 def main() -> None:
-    """Switches the instance off at the end, whatever that is."""
+    """Ends as the run does; the start-up script then switches the instance off."""
     said = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     Node(Leaf(**{**said, "groups": tuple(said["groups"])})).work()
 
@@ -74,12 +75,11 @@ class Node:
             why = self._carried_out()
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-        with suppress(OSError):
+        with suppress(OSError, EmsError):
             self._copy()
         if not self._leaves:
             say(f"closing: {why or 'the run is over'}")
             self._end(why)
-        subprocess.run(["shutdown", "-P", "now"], check=False)
 
     def _end(self, why: str) -> None:
         """No instance is asked for any more; `why` the run is not over, for those who look."""
@@ -156,7 +156,7 @@ class Node:
 
         def watch() -> None:
             while not over.wait(LOOK_S):
-                with suppress(OSError, ValueError):
+                with suppress(OSError, ValueError, EmsError):
                     look()
 
         thread = threading.Thread(target=watch, daemon=True)
