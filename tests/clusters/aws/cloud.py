@@ -68,6 +68,8 @@ class Cloud:
     sold_out: set[str] = field(default_factory=set)
     """Types of instances that no zone has just now."""
     troubles: list[Trouble] = field(default_factory=list)
+    one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+    """Of calls, and of what happens by itself: a group that both filled at once would have too many instances."""
     _ahead: timedelta = timedelta()
 
     def now(self) -> datetime:
@@ -168,7 +170,8 @@ def running(address: str = "127.0.0.1") -> Iterator[Cloud]:
 
     def live() -> None:
         while not is_over.wait(TICK_S):
-            cloud.tick()
+            with cloud.one_at_a_time:
+                cloud.tick()
 
     ticking = threading.Thread(target=live, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -198,7 +201,8 @@ def troubled(cloud: Cloud, answer: Any) -> Any:
                 trouble.times -= 1
                 start_response(f"{trouble.status} Trouble", [("Content-Type", "text/xml")])
                 return [trouble.answer()]
-        return answer(self, environ, start_response)
+        with cloud.one_at_a_time:
+            return answer(self, environ, start_response)
 
     return call
 
