@@ -27,6 +27,7 @@ HIDDEN = (Path("/root"), Path("/home"), Path(__file__).parents[3])
 USER_DATA = "etc/user-data"
 ENDS = ("shutdown", "poweroff", "halt")
 ON = """\
+trap 'exit 0' TERM
 for name in ENDS; do
     cat > /usr/local/sbin/$name <<'END'
 #!/bin/sh
@@ -36,7 +37,6 @@ if [ -n "$minutes" ]; then (sleep $((minutes * 60)); kill -TERM 1) > /dev/null 2
 END
     chmod 755 /usr/local/sbin/$name
 done
-trap 'exit 0' TERM
 sh /etc/user-data > /var/log/user-data.log 2>&1 &
 while :; do sleep 3600 & wait $!; done
 """.replace("ENDS", " ".join(ENDS))
@@ -69,6 +69,10 @@ class InstanceHost(Machine):
         except BaseException:
             self.end()
             raise
+
+    def _is_up(self) -> bool:
+        """Whether its user data has begun: before, it could not be switched off."""
+        return (self.folder / "disk/upper/var/log/user-data.log").exists()
 
     def _connect(self) -> None:
         super()._connect()
