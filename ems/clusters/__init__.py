@@ -239,6 +239,13 @@ def settings() -> dict[str, type[Strict]]:
     return {kind: plugins.load("clusters", kind, "settings").Settings for kind in plugins.names("clusters")}
 
 
+def settings_said(lab: Lab, registration: Registration) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Of a run's place, as JSON: what its experiment says, which counts most, and what the place's own stack says."""
+    with lab.database() as database:
+        row = database.record(ClusterRow, registration.cluster)
+    return json.loads(registration.spec)["cluster"], json.loads(row.settings) if row else {}
+
+
 def of(lab: Lab, experiment: Experiment) -> Place:
     """As `of_registered`."""
     return of_registered(lab, experiment.registration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ CONFIG = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard"
 MISSING = {"404", "NoSuchKey", "NotFound"}
 BUSY = THROTTLED | MAY_PASS | {"SlowDown", "Throttling", "500", "502", "503", "504"}
 NO_GROUP = "not found"
+
+
+class _Missing(EmsError):
+    """There is no such object."""
 
 
 class Account:
@@ -60,21 +64,19 @@ class Account:
     def has(self, key: str, size: int | None = None) -> bool:
         """Whether there is an object, of this size if one is given."""
         try:
-            found = self._s3.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
-        except ClientError as error:
-            if _code(error) in MISSING:
-                return False
-            raise self._explained(error) from error
+            with self._mapped():
+                found = self._s3.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        except _Missing:
+            return False
         return size is None or int(found) == size
 
     def get(self, key: str) -> bytes | None:
         """An object's content; None if there is none."""
         try:
-            content: bytes = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            if _code(error) in MISSING:
-                return None
-            raise self._explained(error) from error
+            with self._mapped():
+                content: bytes = self._s3.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        except _Missing:
+            return None
         return content
 
     def remove(self, key: str) -> None:
@@ -101,11 +103,11 @@ class Account:
                 raise
 
     def ends_at(self, name: str) -> datetime | None:
-        """When the service closes a group by itself; None if it never does."""
+        """When the service will close a group by itself; None if it never does."""
         with self._mapped():
             found = self._groups.describe_scheduled_actions(AutoScalingGroupName=name)["ScheduledUpdateGroupActions"]
-        times = [each["StartTime"] for each in found if each.get("DesiredCapacity") == 0 == each.get("MaxSize")]
-        return min(times, default=None)
+        closing = [each["StartTime"] for each in found if each.get("DesiredCapacity") == 0 == each.get("MaxSize")]
+        return min((at for at in closing if at > datetime.now(UTC)), default=None)
 
     def close_at(self, name: str, action: str, at: datetime) -> None:
         """Have the service close a group at a time."""
@@ -133,12 +135,9 @@ class Account:
             raise Unreachable(f"AWS in {self._region} does not answer: {error}", "It may answer later.") from error
 
     def _explained(self, error: ClientError) -> EmsError:
-        said = f"{_code(error)}: {error.response.get('Error', {}).get('Message', '')}".strip(": ")
-        message = f"AWS refuses {error.operation_name} in {self._region}: {said}"
-        if _code(error) in BUSY:
+        found = error.response.get("Error", {})
+        code = str(found.get("Code", ""))
+        message = f"AWS refuses {error.operation_name} in {self._region}: {code}: {found.get('Message', '')}"
+        if code in BUSY:
             return Unreachable(message, "It may answer later.")
-        return EmsError(message, SIGN_IN)
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+        return (_Missing if code in MISSING else EmsError)(message, SIGN_IN)

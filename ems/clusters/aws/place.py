@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from ems.base.errors import EmsError, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
-from ems.clusters import Live, Place, local, shipping
+from ems.clusters import Live, Place, local, settings_said, shipping
 from ems.clusters.aws import plan
 from ems.clusters.aws.account import Account
 from ems.clusters.aws.settings import Wanted, wanted
-from ems.databases import ClusterRow, Experiment, Registration, State
+from ems.databases import Experiment, Registration, State
 from ems.lab import Lab
 from ems.lab.experiments import find
 from ems.node.agent.config import AgentConfig
@@ -35,7 +35,6 @@ from ems.node.run_folder import LOG_BYTES
 if TYPE_CHECKING:
     from ems.provenance.environment import Environment
 
-KIND = "aws"
 LOOK_S = 5.0  # between two looks at a group
 MOST_OPENINGS = 3  # by this process, of a run that does not get on
 COPY_S = 10.0  # in which a machine has copied its log once its run is over
@@ -64,6 +63,9 @@ class Aws(Place):
         self._accounts: dict[tuple[str, str], Account] = {}
         self._runs: dict[str, _Run] = {}
 
+    def host(self, settings: Mapping[str, Any], login: str) -> None:  # noqa: ARG002
+        wanted(settings)
+
     def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
         found = wanted(settings)
         account = self._account(found)
@@ -88,7 +90,9 @@ class Aws(Place):
         self._send(lab, registration, run, say)
         self._open(registration, run, say)
 
-    def _send(self, lab: Lab, registration: Registration, run: _Run, say: Say) -> None:
+    def _send(
+        self, lab: Lab, registration: Registration, run: _Run, say: Say, prepare: Callable[..., None] = local.prepare
+    ) -> None:
         """What the instance fetches; all of it is content, under its SHA-256, but for the list."""
         from uv import find_uv_bin  # which agents do without
 
@@ -103,7 +107,7 @@ class Aws(Place):
             replace(order, uv=f"{there}/{UV}", variables={}).write(run_dir / ORDER)
             shipping.zip_code(run_dir / CODE)
 
-        local.prepare(lab, registration, say, describe)
+        prepare(lab, registration, say, describe)
         config, folder = AgentConfig.read(run_dir), Path(plan.FOLDER)
         files = {f"inputs/{Path(file).name}": Path(file) for file in config.inputs.values()}
         bundle = Path(config.bundle)
@@ -184,7 +188,8 @@ class Aws(Place):
         if run.openings and (why or run.openings >= MOST_OPENINGS):
             hint = f"Go on with: ems up {experiment.registration.stack}"
             raise EmsError(f"The machine ended without a result: {why or 'it said nothing'}", hint)
-        self.prepare(lab, experiment.registration, quiet)
+        self._send(lab, experiment.registration, run, quiet, local.prepare_again)
+        self._open(experiment.registration, run, quiet)
         return "its group was closed; it was opened again"
 
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
@@ -239,11 +244,8 @@ class Aws(Place):
 
 
 def settings_of(lab: Lab, registration: Registration) -> Wanted:
-    """What holds for a run: what its experiment says, then the place's stack, then the defaults."""
-    own = json.loads(registration.spec)["cluster"]
-    with lab.database() as database:
-        row = database.record(ClusterRow, registration.cluster)
-    return wanted(own, json.loads(row.settings) if row else {})
+    """What holds for a run."""
+    return wanted(*settings_said(lab, registration))
 
 
 PLACE = Aws()

@@ -12,7 +12,7 @@ from ems.clusters import shipping
 from ems.clusters.aws.settings import Wanted
 from ems.databases import Registration
 from ems.node.aws import signed
-from ems.node.aws.boot import Leaf
+from ems.node.aws.boot import HeadConfig
 
 PREFIX = "ems/"  # of all that EMS keeps in the bucket
 FOLDER = "/var/lib/ems"  # of an instance
@@ -31,16 +31,16 @@ done
 [ -n "$python" ] || leave "this image has no Python 3.11 or newer"
 umask 077
 mkdir -p {folder} && cd {folder} || leave "there is no folder {folder}"
-cat > leaf.json <<'END OF LEAF'
-{leaf}
-END OF LEAF
+cat > config.json <<'END OF CONFIG'
+{config}
+END OF CONFIG
 cat > fetch.py <<'END OF FETCH'
 {signed}
 
 Aws("{region}", "{bucket}").get("{code}", Path("ems.zip"), "{sha256}")
 END OF FETCH
 "$python" -I fetch.py || leave "EMS's code could not be fetched"
-"$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' leaf.json
+"$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' config.json
 leave "the run's head has ended"
 """
 
@@ -83,7 +83,7 @@ def script(experiment_id: str, wanted: Wanted, code_sha256: str, most_minutes: i
         id=experiment_id,
         minutes=most_minutes,
         folder=FOLDER,
-        leaf=json.dumps(asdict(leaf(experiment_id, wanted)), indent=1),
+        config=json.dumps(asdict(head_config(experiment_id, wanted)), indent=1),
         signed=source,
         region=wanted.region,
         bucket=wanted.bucket,
@@ -92,9 +92,9 @@ def script(experiment_id: str, wanted: Wanted, code_sha256: str, most_minutes: i
     )
 
 
-def leaf(experiment_id: str, wanted: Wanted) -> Leaf:
+def head_config(experiment_id: str, wanted: Wanted) -> HeadConfig:
     """What the head is told."""
-    return Leaf(
+    return HeadConfig(
         region=wanted.region,
         bucket=wanted.bucket,
         run=run_prefix(experiment_id),

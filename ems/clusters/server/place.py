@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailable, Unreachable
 from ems.base.messages import Say, quiet
 from ems.base.private import make_folder
-from ems.clusters import Fetched, Live, Place, local, pull, sent, shipping
+from ems.clusters import Fetched, Live, Place, local, pull, sent, settings_said, shipping
 from ems.clusters.openssh import Host
 from ems.clusters.pull import Pull
 from ems.clusters.pulled_files import FILES_WAIT
 from ems.clusters.sent import THERE
 from ems.clusters.server.settings import Wanted, wanted
 from ems.clusters.server.site import Site
-from ems.databases import ClusterRow, Experiment, Registration, State
+from ems.databases import Experiment, Registration, State
 from ems.lab import Lab, outputs
 from ems.lab.experiments import find
 from ems.node import hosted, leases
@@ -274,11 +274,8 @@ def login_command(stack: str) -> str:
 
 
 def settings_of(lab: Lab, registration: Registration) -> Wanted:
-    """What holds for a run: what its experiment says, then the place's stack, then the defaults."""
-    own = json.loads(registration.spec)["cluster"]
-    with lab.database() as database:
-        row = database.record(ClusterRow, registration.cluster)
-    return wanted(own, json.loads(row.settings) if row else {})
+    """What holds for a run."""
+    return wanted(*settings_said(lab, registration))
 
 
 PLACE = Server()

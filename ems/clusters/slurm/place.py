@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 
 from ems.base.errors import DatabaseUnavailable, ProvenanceError, StoreUnavailable, Unreachable
 from ems.base.messages import Say, quiet
-from ems.clusters import Fetched, Live, Place, local, pull
+from ems.clusters import Fetched, Live, Place, local, pull, settings_said
 from ems.clusters.openssh import Host
 from ems.clusters.pull import Pull
 from ems.clusters.pulled_files import FILES_WAIT
@@ -21,7 +20,7 @@ from ems.clusters.slurm.near import Near
 from ems.clusters.slurm.queue import Queue
 from ems.clusters.slurm.site import reached
 from ems.clusters.slurm.wanted import Wanted, wanted
-from ems.databases import ClusterRow, Experiment, Funding, Registration, State
+from ems.databases import Experiment, Funding, Registration, State
 from ems.lab import Lab, outputs
 from ems.lab.experiments import find
 
@@ -195,12 +194,10 @@ class Slurm(Place):
 
 
 def settings_of(lab: Lab, registration: Registration) -> Wanted:
-    """What holds for a run: what its experiment says, then the place's stack, then the defaults."""
-    own = json.loads(registration.spec)["cluster"]
+    """What holds for a run."""
     with lab.database() as database:
-        row = database.record(ClusterRow, registration.cluster)
         funding = database.record(Funding, registration.funding)
-    of_place = json.loads(row.settings) if row else {}
+    own, of_place = settings_said(lab, registration)
     return wanted(own, of_place, account=funding.slurm_account if funding else "")
 
 

@@ -1,9 +1,9 @@
 """The head of a run, from its instance's start to its end: it fetches the run, has an agent carry it out, and closes.
 
-    python3 -I -c "import sys; sys.path.insert(0, ZIP); from ems.node.aws.boot import main; main()" LEAF.json
+    python3 -I -c "import sys; sys.path.insert(0, ZIP); from ems.node.aws.boot import main; main()" CONFIG.json
 
-The file is what the start-up script says (Leaf). Once the run is over, or cannot be carried out here, the groups of the
-run are closed: no more instances are asked for. Standard library alone, Python 3.11 or newer.
+The file is what the start-up script says (HeadConfig). Once the run is over, or cannot be carried out here, the groups
+of the run are closed: no more instances are asked for. Standard library alone, Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOG_BYTES = 4_000_000  # of a log's end, which is copied
 
 
 @dataclass(frozen=True)
-class Leaf:
+class HeadConfig:
     """What an instance is told. `run`, `archives`: prefixes in the bucket; `groups`: all of the run."""
 
     region: str
@@ -55,15 +55,15 @@ class Leaf:
 def main() -> None:
     """Ends as the run does; the start-up script then switches the instance off."""
     said = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    Node(Leaf(**{**said, "groups": tuple(said["groups"])})).work()
+    Node(HeadConfig(**{**said, "groups": tuple(said["groups"])})).work()
 
 
 class Node:
     """One instance. What it prints is on its console."""
 
-    def __init__(self, leaf: Leaf) -> None:
-        self._leaf, self._aws = leaf, Aws(leaf.region, leaf.bucket)
-        self._root, self._run_dir = Path(leaf.folder), Path(leaf.folder, "run")
+    def __init__(self, config: HeadConfig) -> None:
+        self._config, self._aws = config, Aws(config.region, config.bucket)
+        self._root, self._run_dir = Path(config.folder), Path(config.folder, "run")
         self._agent: subprocess.Popen[bytes] | None = None
         self._leaves = False  # it is taken away, or switched off
         self._copied: dict[str, object] = {}  # what was copied of each file
@@ -87,8 +87,8 @@ class Node:
             with suppress(OSError):
                 file = self._root / ENDED
                 file.write_text(why, encoding="utf-8")
-                self._aws.put(f"{self._leaf.run}{ENDED}", file)
-        for group in self._leaf.groups:
+                self._aws.put(f"{self._config.run}{ENDED}", file)
+        for group in self._config.groups:
             self._aws.close(group)
 
     def _carried_out(self) -> str:
@@ -118,7 +118,7 @@ class Node:
         """What the run's manifest lists: key, SHA-256 and path of each file; paths are from the folder."""
         self._run_dir.mkdir(parents=True, exist_ok=True)
         manifest = self._root / MANIFEST
-        self._aws.get(f"{self._leaf.run}{MANIFEST}", manifest)
+        self._aws.get(f"{self._config.run}{MANIFEST}", manifest)
         listed = {each["path"]: each for each in json.loads(manifest.read_text(encoding="utf-8"))}
         for path in listed.keys() - {UV}:
             self._fetch_file(listed[path])
@@ -139,7 +139,7 @@ class Node:
         try:
             for name in (archive.SUM, archive.FILE):
                 part = self._root / name
-                self._aws.get(f"{self._leaf.archives}{folder.name}/{name}", part)
+                self._aws.get(f"{self._config.archives}{folder.name}/{name}", part)
                 folder.mkdir(parents=True, exist_ok=True)
                 part.replace(folder / name)
         except FileNotFoundError:
@@ -186,7 +186,7 @@ class Node:
         for lock in Path(Order.read(self._run_dir / ORDER).archives).glob(f"*/{archive.LOCK}"):
             if self._copied.setdefault(str(lock.parent)) is None:
                 for name in (archive.FILE, archive.SUM):
-                    self._aws.put(f"{self._leaf.archives}{lock.parent.name}/{name}", lock.parent / name)
+                    self._aws.put(f"{self._config.archives}{lock.parent.name}/{name}", lock.parent / name)
                 self._copied[str(lock.parent)] = True
 
     def _copy_log(self, log: Path) -> None:
@@ -197,7 +197,7 @@ class Node:
         with log.open("rb") as file:
             file.seek(max(0, size - LOG_BYTES))
             aside.write(copy, file.read(LOG_BYTES))
-        self._aws.put(f"{self._leaf.run}{log.name}", copy)
+        self._aws.put(f"{self._config.run}{log.name}", copy)
         self._copied[log.name] = size
 
 
