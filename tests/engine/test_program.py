@@ -34,7 +34,7 @@ class Bucket(pulumi.CustomResource):
 class Cloud(Laptop):
     """A place that is made of a resource of a cloud's own provider."""
 
-    def declare(self, registration, depends_on):
+    def declare(self, registration, settings, depends_on):
         return [Bucket(list(depends_on))]
 
 
