@@ -41,11 +41,8 @@ check: .venv/dev  ## Ruff, mypy, the guard tests and the documentation's
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/test_architecture.py tests/test_guards.py tests/test_documentation.py
 
-DRILLS := tests/stores/test_file.py $(addprefix tests/end_to_end/,drill_bigquery.py drill_faults.py drill_hosts.py drill_outputs.py drill_slurm.py drill_slurm_faults.py test_kills.py test_secret_versions.py \
-	test_sweep_faults.py test_checkpoints.py test_interruptions.py test_server.py test_aws.py test_slurm_member.py test_slurm_time_limits.py) $(addprefix tests/clusters/,test_aws.py test_pull.py test_server.py test_slurm_pull.py test_slurm_ssh.py) $(addprefix tests/databases/,test_bigquery.py test_bigquery_away.py test_copying_elsewhere.py test_volume.py)
-
-drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (two hours); it ends with a table
-	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest $(DRILLS) -n 2 -v
+drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (an hour); it ends with a table
+	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest -o "python_files=test_*.py drill_*.py" -m "drill or trial" -n auto --dist loadgroup -v
 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/overhead.py

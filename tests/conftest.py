@@ -52,18 +52,26 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(3 * (os.cpu_count() or 1) // 2, 2)
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are chosen by -m
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_drill(item):
+            item.add_marker("drill")
     if "EMS_DRILL" in os.environ:
         return
-    left_out = [item for item in items if _is_drill(item)]
+    left_out = [item for item in items if item.get_closest_marker("drill")]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not _is_drill(item)]
+    items[:] = [item for item in items if not item.get_closest_marker("drill")]
 
 
 def _is_drill(item: pytest.Item) -> bool:
-    """By its mark, or as its class names it: what it takes over from a contract."""
-    named = getattr(getattr(item, "cls", None), "drilled", ())
-    return item.get_closest_marker("drill") is not None or getattr(item, "originalname", "") in named
+    """By its file, or as its class says of a contract's tests: those `drilled`, or all but those `telling`."""
+    of, name = getattr(item, "cls", None), getattr(item, "originalname", "")
+    return (
+        item.path.name.startswith("drill_")
+        or name in getattr(of, "drilled", ())
+        or name not in getattr(of, "telling", {name})
+    )
 
 
 @pytest.fixture(scope="session")

@@ -43,9 +43,39 @@ from tests.processes import PATIENCE_S, eventually
 FEW = settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+# The emulator takes seconds for each test of the contract: `make test` runs these, `make drill` the others.
+TELLING = {
+    "test_without_tables_every_call_names_the_command",
+    "test_register_writes_every_field",
+    "test_register_again_updates_but_keeps_state",
+    "test_newest_is_the_first_of_each_stack",
+    "test_newest_has_what_is_long_only_where_it_is_asked_for",
+    "test_claim_starts_a_run",
+    "test_a_lease_keeps_others_out",
+    "test_the_same_agent_takes_over_and_fences_the_old_run",
+    "test_claims_raced_by_threads_have_one_winner",
+    "test_release_ends_the_run_once",
+    "test_cancel_reaches_a_live_run",
+    "test_results_of_a_finished_experiment_do_not_change",
+    "test_rows_are_readable_at_once_in_order",
+    "test_the_same_batch_twice_is_stored_once",
+    "test_a_points_rows_are_replaced_as_a_unit",
+    "test_integers_widen_to_doubles",
+    "test_every_kind_of_value_survives",
+    "test_dates_and_times_are_text_that_can_be_compared",
+    "test_a_whole_singular_vector",
+    "test_points_come_as_ranges",
+    "test_a_point_changes_as_a_unit",
+    "test_failures_are_due_again_for_the_runs_after_a_reopening_and_not_after_a_crash",
+    "test_points_are_copied_with_their_origin",
+    "test_an_earlier_runs_batch_counts_only_for_points_of_which_there_is_nothing",
+}
+
+
 class TestBigquery(DatabaseContract):
     """With fewer examples: each takes the emulator seconds."""
 
+    telling = TELLING
     changes_of_stacks = 10
 
     @pytest.fixture

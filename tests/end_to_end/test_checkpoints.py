@@ -21,6 +21,7 @@ import yaml
 
 from tests.end_to_end.conftest import User
 
+pytestmark = pytest.mark.trial
 PAGE = Path(__file__).parents[2] / "docs/checkpoints.md"
 
 

@@ -19,6 +19,7 @@ from ems import databases
 from tests.end_to_end.conftest import EMS, User, expected
 from tests.processes import PATIENCE_S
 
+pytestmark = pytest.mark.trial
 ROWS = 30
 
 

@@ -23,6 +23,7 @@ from tests.end_to_end.conftest import User
 from tests.end_to_end.test_sweeps import CODE, POINTS, Sweeper
 from tests.processes import PATIENCE_S, matching
 
+pytestmark = pytest.mark.trial
 ROWS = 24
 UP = ("pulumi", "up", "--yes", "--skip-preview", "--stack", "e")
 VICTIMS: dict[str, Callable[[User], list[psutil.Process]]] = {
@@ -52,7 +53,11 @@ SHORT = {
     ("mid_run", "keeper"),
     ("flushing", "all"),
 }
-CASES = [(phase, victim) for phase, victims in MATRIX.items() for victim in victims]
+CASES = [
+    pytest.param(phase, victim, marks=() if (phase, victim) in SHORT else pytest.mark.drill)
+    for phase, victims in MATRIX.items()
+    for victim in victims
+]
 
 
 def runs(user: User) -> int:
@@ -121,7 +126,7 @@ def exit_code(phase: str, victim: str) -> set[int]:
     return {0} if victim == "agent" else {5}
 
 
-@pytest.mark.parametrize(("phase", "victim"), CASES if os.environ.get("EMS_DRILL") else sorted(SHORT))
+@pytest.mark.parametrize(("phase", "victim"), CASES)
 def test_a_killed_process_changes_nothing(user: User, tmp_path: Path, phase: str, victim: str) -> None:
     user.experiment(rows=ROWS, pause_s=0.15, **HELD_AT.get(phase, {}))
     env = cold(tmp_path / "cache")
@@ -161,7 +166,7 @@ SWEEP_VICTIMS = {
 
 
 @pytest.mark.parametrize(
-    ("seed", "kills"), [(seed, 10) for seed in range(6)] if os.environ.get("EMS_DRILL") else [(0, 5)]
+    ("seed", "kills"), [(0, 5), *(pytest.param(seed, 10, marks=pytest.mark.drill) for seed in range(6))]
 )
 def test_a_sweep_that_is_killed_again_and_again_has_each_point_once(user: User, seed: int, kills: int) -> None:
     sweeper = Sweeper(user.root, user.started)

@@ -18,6 +18,7 @@ from tests.node.bench import Bench, bench, family, locked
 from tests.node.sweeping import Sweeping
 from tests.processes import PATIENCE_S, eventually, having, matching
 
+pytestmark = pytest.mark.trial
 __all__ = ["bench"]
 
 MB = 10**6
