@@ -163,4 +163,4 @@ def test_the_makefile_names_files_that_exist():
         ["make", "-n", "test", "check", "drill"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     named = set(re.findall(r"(?:tests|benchmarks|scripts)/[\w/]+\.py", printed.stdout))
-    assert len(named) > 9 and all((ROOT / name).is_file() for name in named), sorted(named)
+    assert len(named) > 2 and all((ROOT / name).is_file() for name in named), sorted(named)

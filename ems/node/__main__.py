@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from ems.base import plugins
 from ems.base.errors import EmsError, UserError, refused
@@ -20,12 +21,19 @@ from ems.node import WHEN_TOLD
 from ems.node.agent.agent import Agent
 
 
+class Process(Protocol):
+    """What runs in this process, an agent or one like it."""
+
+    def run(self) -> int:
+        """The exit code."""
+
+
 def local_agent(run_dir: Path, environment: Path | None = None) -> Agent:
     """One that has no workers on other machines."""
     return Agent(run_dir, environment=environment)
 
 
-def main(arguments: list[str], agent: Callable[..., Agent] = local_agent) -> int:
+def main(arguments: list[str], agent: Callable[..., Process] = local_agent) -> int:
     """Run an agent in the folder that `arguments` name; returns the exit code, also of an EmsError."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.INFO, format="%(asctime)sZ %(levelname)s %(name)s: %(message)s")

@@ -14,6 +14,7 @@ from ems.clusters.aws import plan
 from ems.clusters.aws.place import Aws, settings_of
 from ems.databases import ClusterRow, Experiment, Registration, State
 from ems.lab import Lab
+from ems.node.aws.boot import HEAD
 from tests.clusters.aws import made
 from tests.clusters.aws.cloud import REGION, Cloud
 from tests.clusters.aws.instances import InstanceHost, Instances, running_with_instances
@@ -54,14 +55,15 @@ def world() -> Iterator[World]:
 
 
 class Made(Aws):
-    """With the group that Pulumi would have made before."""
+    """With the groups that Pulumi would have made before."""
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__()
         self._cloud = cloud
 
     def prepare(self, lab: Lab, registration: Registration, say: Any) -> None:
-        made.group(self._cloud, plan.head(registration, settings_of(lab, registration)))
+        for machines in plan.machines(registration, settings_of(lab, registration)):
+            made.group(self._cloud, machines)
         super().prepare(lab, registration, say)
 
 
@@ -110,7 +112,7 @@ class TestAws(PlaceContract):
         experiment = self.prepared(place, here)
         self.finish(place, here, experiment)
         eventually(lambda: not world.instances.hosts())
-        group = place._run(here, experiment.id).account.group(plan.group_of(experiment.id, plan.HEAD))
+        group = place._run(here, experiment.id).account.group(plan.group_of(experiment.id, HEAD))
         assert (group["DesiredCapacity"], group["MaxSize"], group["Instances"]) == (0, 0, [])
 
     def test_a_machine_that_is_taken_away_is_followed_by_another_that_goes_on(self, place, here, world):

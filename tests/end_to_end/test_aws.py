@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,30 @@ import yaml
 from ems.cli import scaffold
 from ems.clusters.aws import plan
 from ems.engine import install as engine
-from tests.clusters.aws import provider
+from ems.node.aws.boot import HEAD, WORKERS
+from ems.node.environments.recipe import Recipe
+from ems.provenance import environment
+from tests.clusters.aws import made, provider
 from tests.clusters.aws.cloud import REGION
+from tests.clusters.slurm_server import build, environments
 from tests.clusters.test_aws import World, world
-from tests.end_to_end.slurm_user import SlurmUser, experiment_file, use_database
+from tests.end_to_end.slurm_user import ROOT, SlurmUser, experiment_file, use_database
+from tests.processes import PATIENCE_S
 
 __all__ = ["world"]
 pytestmark = pytest.mark.xdist_group("aws")
+SWEPT = """\
+import os
+import socket
+import time
+from pathlib import Path
+
+
+def run(n):
+    time.sleep(0.3)
+    Path(os.environ["EMS_OUTPUT_DIR"], "square.txt").write_text(str(n * n))
+    return {"host": socket.gethostname()}
+"""
 COUNTED = "echo n; for n in 1 2 3 4 5 6 7 8; do echo $n; sleep 0.2; done"
 
 
@@ -46,10 +64,10 @@ class CloudUser(SlurmUser):
         self.write(f"stacks/Pulumi.{stack}.yaml", experiment_file(job, **given))
         self.commit(f"The experiment {stack}")
 
-    def group(self, stack: str) -> dict[str, Any] | None:
+    def group(self, stack: str, role: str = HEAD) -> dict[str, Any] | None:
         """That of a stack's experiment."""
         ((id,),) = self.asked(f"SELECT id FROM experiment WHERE stack = '{stack}'")
-        names = [plan.group_of(str(id), plan.HEAD)]
+        names = [plan.group_of(str(id), role)]
         groups = self.world.cloud.client("autoscaling").describe_auto_scaling_groups(AutoScalingGroupNames=names)
         return next(iter(groups["AutoScalingGroups"]), None)
 
@@ -93,6 +111,59 @@ def test_an_experiment_builds_its_machine_computes_and_leaves_nothing(user: Clou
     user.assert_nothing_left()
     assert user.ems("up", "e").stdout == "✓ e already computed (8 rows)\n"
     user.pulumi("preview", "--stack", "e", "--expect-no-changes")
+
+
+def sweep(user: CloudUser, points: int, **cluster: Any) -> None:
+    """The experiment e, each point of which says where it was computed, and leaves a file."""
+    shutil.copytree(ROOT / "environments/svd", user.root / "environments/svd")
+    svd = environment.from_folder(user.root / "environments/svd")
+    build(Recipe("svd", svd.built, svd.python, svd.lock), environments())
+    made.archives(user.world.cloud, Path(environments()["environments_dir"]))
+    user.write("experiments/e/job.py", SWEPT)
+    job = {"function": "experiments.e.job:run", "sweep": {"n": {"range": [1, points, 1]}}}
+    more = {"environment": "svd", "results": {"table": "e"}, "code": {"paths": ["experiments/e"]}}
+    user.describe("e", job, cluster={"stack": "cloud", **cluster}, **more)
+    user.ems("up", "lab", "cloud")
+
+
+def files(user: CloudUser) -> list[tuple[Any, ...]]:
+    return user.asked("SELECT point, name, size FROM output ORDER BY point")
+
+
+def hosts(user: CloudUser) -> list[tuple[Any, ...]]:
+    """Where points were computed."""
+    if user.asked("SELECT sum(rows_stored) FROM experiment") in ([(0,)], [(None,)]):
+        return []
+    return user.asked("SELECT DISTINCT host FROM e")
+
+
+def test_a_sweep_is_computed_by_several_machines_and_all_files_are_kept(user: CloudUser) -> None:
+    sweep(user, 80, machines=1)
+    user.ems("up", "e")
+    assert user.asked("SELECT n FROM e ORDER BY n") == [(n,) for n in range(1, 81)]
+    assert len(hosts(user)) == 2
+    assert files(user) == [(n - 1, "square.txt", len(str(n * n))) for n in range(1, 81)]
+    user.assert_nothing_left()
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("lost", ["a worker", "a worker, silently", "the head"])
+def test_a_machine_that_is_lost_costs_no_row(user: CloudUser, lost: str) -> None:
+    sweep(user, 300, machines=1)
+    command = user.start("up", "e")
+    user.wait(lambda: len(hosts(user)) == 2)
+    name = HEAD if lost == "the head" else WORKERS
+    (found,) = (user.group("e", name) or {})["Instances"]
+    (instance,) = [each for each in user.world.cloud.instances() if each.id == found["InstanceId"]]
+    if "silently" in lost:
+        user.world.instances.of(instance).cut()
+    user.world.cloud.preempt(instance)
+    assert command.wait(PATIENCE_S) == 0
+    assert user.asked("SELECT n FROM e ORDER BY n") == [(n,) for n in range(1, 301)]
+    if name == WORKERS:
+        assert user.asked("SELECT attempt FROM run") == [(1,)]
+        assert len(files(user)) == 300
+    user.assert_nothing_left()
 
 
 @pytest.mark.drill

@@ -52,3 +52,23 @@ def test_agents_that_end_while_files_wait_for_the_store_leave_them_to_the_next(
     assert kept.name == "model" and b"".join(store.read(kept.digest)) == b"whole"
     assert (run_dir / "starts").read_text() == "x" and bench.values() == {"n": [1]}
     assert not (run_dir / "outputs").exists()
+
+
+NOTED = """
+import json, os, pathlib
+noted = pathlib.Path(os.environ["EMS_OUTPUT_DIR"]).parents[1] / "noted"
+noted.mkdir()
+for point in (0, 1):
+    said = {"point": point, "name": "model", "digest": "d", "size": 5, "media_type": "text/plain"}
+    (noted / str(point)).write_text(json.dumps([said]))
+pathlib.Path(os.environ["EMS_RESULTS_DIR"], "a.csv").write_text("n\\n1\\n")
+"""
+
+
+def test_what_other_machines_have_stored_is_recorded(bench: Bench, store: Store) -> None:
+    store.make_ready()
+    run_dir = bench.new(NOTED)
+    assert bench.run(run_dir).state is State.SUCCEEDED
+    kept = [(each.point, each.name, each.digest, each.attempt) for each in bench.database.outputs("e1")]
+    assert kept == [(0, "model", "d", 1), (1, "model", "d", 1)]
+    assert not (run_dir / "outputs").exists()

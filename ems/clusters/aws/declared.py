@@ -17,11 +17,21 @@ from ems.clusters.aws.plan import ACTION, Machines
 OPENED = ["min_size", "max_size", "desired_capacity"]  # by EMS, so that they are no difference to what is declared
 
 
-def group(machines: Machines, minutes: int, depends_on: Sequence[pulumi.Resource]) -> Sequence[pulumi.Resource]:
-    """One group of machines, which closes by itself in so many minutes from its first declaration."""
-    short = machines.group.removeprefix("ems-")[:8]
-    provider = Provider(f"aws-{short}", region=machines.wanted.region)
+def groups(
+    machines: Sequence[Machines], minutes: int, depends_on: Sequence[pulumi.Resource]
+) -> Sequence[pulumi.Resource]:
+    """Groups of machines, each of which closes by itself in so many minutes from its first declaration."""
+    provider = Provider(f"aws-{_short(machines[0])}", region=machines[0].wanted.region)
     options = pulumi.ResourceOptions(provider=provider, depends_on=list(depends_on))
+    return [provider, *(resource for each in machines for resource in _group(each, minutes, options))]
+
+
+def _short(machines: Machines) -> str:
+    return machines.group.removeprefix("ems-")[:8]
+
+
+def _group(machines: Machines, minutes: int, options: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+    short = f"{machines.role}-{_short(machines)}"
     template = _template(machines, f"template-{short}", options)
     opened = pulumi.ResourceOptions(ignore_changes=OPENED, delete_before_replace=True)
     arguments = autoscaling.GroupArgs(
@@ -50,7 +60,7 @@ def group(machines: Machines, minutes: int, depends_on: Sequence[pulumi.Resource
         desired_capacity=0,
     )
     deadline = autoscaling.Schedule(f"deadline-{short}", closes, pulumi.ResourceOptions.merge(options, first))
-    return [provider, template, made, deadline]
+    return [template, made, deadline]
 
 
 def _template(machines: Machines, name: str, options: pulumi.ResourceOptions) -> ec2.LaunchTemplate:
@@ -90,7 +100,7 @@ def _policy(machines: Machines, template: ec2.LaunchTemplate) -> autoscaling.Gro
     return autoscaling.GroupMixedInstancesPolicyArgs(
         instances_distribution=autoscaling.GroupMixedInstancesPolicyInstancesDistributionArgs(
             on_demand_base_capacity=0,
-            on_demand_percentage_above_base_capacity=0 if machines.wanted.spot else 100,
+            on_demand_percentage_above_base_capacity=0 if machines.spot else 100,
             on_demand_allocation_strategy="prioritized",
             spot_allocation_strategy="price-capacity-optimized",
         ),
@@ -98,7 +108,7 @@ def _policy(machines: Machines, template: ec2.LaunchTemplate) -> autoscaling.Gro
             launch_template_specification=specification,
             overrides=[
                 autoscaling.GroupMixedInstancesPolicyLaunchTemplateOverrideArgs(instance_type=each)
-                for each in machines.wanted.machine
+                for each in machines.types
             ],
         ),
     )

@@ -47,11 +47,22 @@ class _Run:
 
     account: Account
     wanted: Wanted
-    group: str
+    sizes: dict[str, int]
+    """Of its groups, once they are open."""
     looked_at: float = 0.0
     openings: int = 0
     machines: set[str] = field(default_factory=set)  # seen since the run was last at work
     told: str = ""
+
+    @property
+    def group(self) -> str:
+        """That of the head."""
+        return next(iter(self.sizes))
+
+    def close(self) -> None:
+        """The head last: it would go on without the others."""
+        for name in reversed(self.sizes):
+            self.account.resize(name, 0)
 
 
 class Aws(Place):
@@ -75,15 +86,15 @@ class Aws(Place):
 
     def refuse(self, lab: Lab, registration: Registration) -> None:
         plan.minutes(registration)
-        settings_of(lab, registration)
+        plan.refuse(registration, settings_of(lab, registration))
 
     def declare(
         self, registration: Registration, settings: Mapping[str, Any], depends_on: Sequence[Any]
     ) -> Sequence[Any]:
-        from ems.clusters.aws.declared import group  # Pulumi's libraries
+        from ems.clusters.aws.declared import groups  # Pulumi's libraries
 
         needed = wanted(json.loads(registration.spec)["cluster"], settings)
-        return group(plan.head(registration, needed), plan.minutes(registration), depends_on)
+        return groups(plan.machines(registration, needed), plan.minutes(registration), depends_on)
 
     def prepare(self, lab: Lab, registration: Registration, say: Say) -> None:
         run = self._known(lab, registration)
@@ -133,19 +144,19 @@ class Aws(Place):
         return {"key": key, "sha256": digest}
 
     def _open(self, registration: Registration, run: _Run, say: Say) -> None:
-        """EmsError if there is no group: Pulumi makes it. Only what ends by itself is opened."""
-        group = run.account.group(run.group)
-        if group is None:
-            hint = f"Make it again: ems up {registration.stack}"
-            raise EmsError(f"The group {run.group} of {registration.stack} is not there.", hint)
-        if not run.account.ends_at(run.group):
-            run.account.close_at(
-                run.group, plan.ACTION, datetime.now(UTC) + timedelta(minutes=plan.minutes(registration))
-            )
-        if group["DesiredCapacity"] == 0:
-            say(f"opening {run.group}")
-            run.openings += 1
-            run.account.resize(run.group, 1)
+        """EmsError if a group is not there: Pulumi makes it. Only what ends by itself is opened."""
+        for name, size in run.sizes.items():
+            group = run.account.group(name)
+            if group is None:
+                hint = f"Make it again: ems up {registration.stack}"
+                raise EmsError(f"The group {name} of {registration.stack} is not there.", hint)
+            if not run.account.ends_at(name):
+                end = datetime.now(UTC) + timedelta(minutes=plan.minutes(registration))
+                run.account.close_at(name, plan.ACTION, end)
+            if group["DesiredCapacity"] == 0:
+                say(f"opening {name}")
+                run.openings += name == run.group
+                run.account.resize(name, size)
 
     def is_prepared(self, lab: Lab, experiment_id: str) -> bool:
         run = self._run(lab, experiment_id)
@@ -155,7 +166,7 @@ class Aws(Place):
 
     def release(self, lab: Lab, experiment_id: str, say: Say = quiet) -> None:  # noqa: ARG002
         if run := self._run(lab, experiment_id):
-            run.account.resize(run.group, 0)
+            run.close()
         self._runs.pop(experiment_id, None)
 
     def ensure_running(self, lab: Lab, experiment: Experiment) -> str:
@@ -179,7 +190,7 @@ class Aws(Place):
         if group and group["DesiredCapacity"]:
             run.machines |= {each["InstanceId"] for each in group["Instances"]}
             if len(run.machines) > MOST_MACHINES:
-                run.account.resize(run.group, 0)
+                run.close()
                 hint = f"See what one says: aws ec2 get-console-output --instance-id {min(run.machines)}"
                 raise EmsError(f"{MOST_MACHINES} machines of {run.group} came and went without a word.", hint)
             failure = "" if group["Instances"] else run.account.failure(run.group)
@@ -195,7 +206,7 @@ class Aws(Place):
     def dismiss(self, lab: Lab, experiment_id: str) -> None:
         with suppress(Unreachable):  # it closes itself
             if run := self._run(lab, experiment_id):
-                run.account.resize(run.group, 0)
+                run.close()
 
     def settle(self, lab: Lab, experiment: Experiment) -> None:
         """What a machine had not stored when it was switched off is gone with it."""
@@ -233,8 +244,8 @@ class Aws(Place):
     def _known(self, lab: Lab, registration: Registration) -> _Run:
         if registration.id not in self._runs:
             needed = settings_of(lab, registration)
-            group = plan.group_of(registration.id, plan.HEAD)
-            self._runs[registration.id] = _Run(self._account(needed), needed, group)
+            sizes = plan.sizes(registration, needed)
+            self._runs[registration.id] = _Run(self._account(needed), needed, sizes)
         return self._runs[registration.id]
 
     def _run(self, lab: Lab, experiment_id: str) -> _Run | None:

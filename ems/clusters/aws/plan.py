@@ -12,16 +12,15 @@ from ems.clusters import shipping
 from ems.clusters.aws.settings import Wanted
 from ems.databases import Registration
 from ems.node.aws import signed
-from ems.node.aws.boot import HeadConfig
+from ems.node.aws.boot import HEAD, WORKERS, NodeConfig
 
 PREFIX = "ems/"  # of all that EMS keeps in the bucket
 FOLDER = "/var/lib/ems"  # of an instance
-HEAD = "head"
 ACTION = "deadline"  # the name of what closes a group
 MARGIN_MIN = 60  # beyond the experiment's own limit, for the start and for what is stored last
 SCRIPT = """\
 #!/bin/sh
-# The head of experiment {id}. It is switched off after {minutes} minutes, whatever happens.
+# One of the {role} of experiment {id}. It is switched off after {minutes} minutes, whatever happens.
 leave() {{ echo "ems: $1" >&2; shutdown -P now; exit 1; }}
 shutdown -P +{minutes} || leave "no timer can be set"
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
@@ -41,28 +40,64 @@ Aws("{region}", "{bucket}").get("{code}", Path("ems.zip"), "{sha256}")
 END OF FETCH
 "$python" -I fetch.py || leave "EMS's code could not be fetched"
 "$python" -I -c 'import sys; sys.path.insert(0, "ems.zip"); from ems.node.aws.boot import main; main()' config.json
-leave "the run's head has ended"
+leave "there is nothing more to do"
 """
 
 
 @dataclass(frozen=True)
 class Machines:
-    """What a group starts. `template`: its name, which says its content."""
+    """What a group starts, once it is opened to its size. `template`: its name, which says its content.
 
+    `types`: of instances, the one that is wanted first.
+    """
+
+    role: str
     group: str
-    template: str
+    types: tuple[str, ...]
+    spot: bool
     script: str
     wanted: Wanted
     tags: dict[str, str]
+    template: str = ""
+    size: int = 1
 
 
-def head(registration: Registration, wanted: Wanted) -> Machines:
-    """The head of a run, with the code of this EMS."""
-    code_sha256 = hashlib.sha256(shipping.zipped_code()).hexdigest()
-    text = script(registration.id, wanted, code_sha256, minutes(registration))
-    made = Machines(group_of(registration.id, HEAD), "", text, wanted, tags(registration))
+def machines(registration: Registration, wanted: Wanted) -> list[Machines]:
+    """All that a run is made of, with the code of this EMS: its head, and its workers if it has some."""
+    others = _made(registration, wanted, WORKERS, wanted.machine, wanted.spot)
+    if not others.size:
+        return [_made(registration, wanted, HEAD, wanted.machine, wanted.spot)]
+    return [_made(registration, wanted, HEAD, wanted.head_machine, wanted.head_spot), others]
+
+
+def refuse(registration: Registration, wanted: Wanted) -> None:
+    """UserError for a sweep whose rounds only the head would know."""
+    if json.loads(registration.spec)["job"].get("propose") and workers(registration, wanted):
+        raise UserError(
+            f"{registration.stack} proposes points (propose), which machines of {registration.cluster} beside the head "
+            f"would not know: `machines` is {wanted.machines}.",
+            "Set machines: 0 in its cluster, and a `machine` with more CPUs.",
+        )
+
+
+def sizes(registration: Registration, wanted: Wanted) -> dict[str, int]:
+    """How many machines each group has once it is opened; that of the head comes first."""
+    count = workers(registration, wanted)
+    return {group_of(registration.id, HEAD): 1, **({group_of(registration.id, WORKERS): count} if count else {})}
+
+
+def workers(registration: Registration, wanted: Wanted) -> int:
+    """How many machines join the head of a run: of a sweep alone, and no more than it has points."""
+    is_sweep = bool(json.loads(registration.spec)["job"].get("sweep"))
+    return min(wanted.machines, registration.points_total) if is_sweep else 0
+
+
+def _made(registration: Registration, wanted: Wanted, role: str, types: tuple[str, ...], spot: bool) -> Machines:
+    group = group_of(registration.id, role)
+    made = Machines(role, group, types, spot, script(registration, wanted, role), wanted, tags(registration))
     content = json.dumps(asdict(made), sort_keys=True).encode()
-    return replace(made, template=f"{made.group}-{hashlib.sha256(content).hexdigest()[:12]}")
+    template = f"{group}-{hashlib.sha256(content).hexdigest()[:12]}"
+    return replace(made, template=template, size=sizes(registration, wanted).get(group, 0))
 
 
 def minutes(registration: Registration) -> int:
@@ -76,31 +111,30 @@ def minutes(registration: Registration) -> int:
     return round(60 * hours) + MARGIN_MIN
 
 
-def script(experiment_id: str, wanted: Wanted, code_sha256: str, most_minutes: int) -> str:
+def script(registration: Registration, wanted: Wanted, role: str) -> str:
     """What an instance does first of all."""
-    source = Path(signed.__file__).read_text(encoding="utf-8").rstrip()
-    return SCRIPT.format(
-        id=experiment_id,
-        minutes=most_minutes,
+    code_sha256 = hashlib.sha256(shipping.zipped_code()).hexdigest()
+    told = NodeConfig(
+        role=role,
+        region=wanted.region,
+        bucket=wanted.bucket,
+        run=run_prefix(registration.id),
+        archives=f"{PREFIX}environments/",
         folder=FOLDER,
-        config=json.dumps(asdict(head_config(experiment_id, wanted)), indent=1),
-        signed=source,
+        groups=tuple(sizes(registration, wanted)),
+        workers=workers(registration, wanted),
+    )
+    return SCRIPT.format(
+        role=role,
+        id=registration.id,
+        minutes=minutes(registration),
+        folder=FOLDER,
+        config=json.dumps(asdict(told), indent=1),
+        signed=Path(signed.__file__).read_text(encoding="utf-8").rstrip(),
         region=wanted.region,
         bucket=wanted.bucket,
         code=code_key(code_sha256),
         sha256=code_sha256,
-    )
-
-
-def head_config(experiment_id: str, wanted: Wanted) -> HeadConfig:
-    """What the head is told."""
-    return HeadConfig(
-        region=wanted.region,
-        bucket=wanted.bucket,
-        run=run_prefix(experiment_id),
-        archives=f"{PREFIX}environments/",
-        folder=FOLDER,
-        groups=(group_of(experiment_id, HEAD),),
     )
 
 

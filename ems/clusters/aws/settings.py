@@ -24,7 +24,15 @@ Image = Annotated[str, checks.matching(r"ami-[0-9a-f]+", "the id of an image, as
 Type = Annotated[str, checks.matching(r"[a-z0-9-]+\.[a-z0-9-]+", "a type of instance, as c7i.large")]
 Device = Annotated[str, checks.matching(r"/dev/[a-z0-9/]+", "a device, as /dev/sda1")]
 Gigabytes = Annotated[int, checks.number(low=8, high=16_384, whole=True)]
+Machines = Annotated[int, checks.number(low=0, high=1000, whole=True)]
 NEEDED = ("region", "bucket", "instance_profile", "subnets", "security_groups", "image", "machine")
+
+
+class HeadSettings(Strict):
+    """The machine that leads a sweep of several."""
+
+    machine: Annotated[tuple[Type, ...], AsTuple] = Field((), description="Its types; left out: those of the others.")
+    spot: bool | None = Field(None, description="Whether it may be taken away, for less money; left out: no.")
 
 
 class Settings(Strict):
@@ -43,6 +51,12 @@ class Settings(Strict):
     machine: Annotated[tuple[Type, ...], AsTuple] = Field(
         (), description="Types of instances, the one that is wanted first; the next is taken where that is sold out."
     )
+    machines: Machines | None = Field(
+        None,
+        description="Machines that compute points of a sweep beside the head, with a process for each CPU; left out: "
+        "none, the head computes alone.",
+    )
+    head: HeadSettings = Field(HeadSettings(), description="How the head differs from these machines.")
     disk: Device | None = Field(
         None,
         description="What the image calls its disk, as `aws ec2 describe-images` says; left out: /dev/xvda.",
@@ -65,6 +79,9 @@ class Wanted:
     security_groups: tuple[str, ...]
     image: str
     machine: tuple[str, ...]
+    machines: int
+    head_machine: tuple[str, ...]
+    head_spot: bool
     disk: str
     disk_gb: int
     spot: bool
@@ -74,8 +91,8 @@ class Wanted:
 def wanted(*said: Mapping[str, Any]) -> Wanted:
     """What holds of settings as their JSON says them, those that count most first; UserError if some is missing."""
 
-    def first(key: str, default: Any = None) -> Any:
-        found = (each.get(key) for each in said)
+    def first(key: str, default: Any = None, part: str = "") -> Any:
+        found = (each.get(key) if not part else (each.get(part) or {}).get(key) for each in said)
         return next((value for value in found if value not in (None, [], ())), default)
 
     if missing := [key for key in NEEDED if not first(key)]:
@@ -90,6 +107,9 @@ def wanted(*said: Mapping[str, Any]) -> Wanted:
         security_groups=tuple(first("security_groups")),
         image=first("image"),
         machine=tuple(first("machine")),
+        machines=first("machines", 0),
+        head_machine=tuple(first("machine", first("machine"), "head")),
+        head_spot=first("spot", default=False, part="head"),
         disk=first("disk", "/dev/xvda"),
         disk_gb=first("disk_gb", 30),
         spot=first("spot", default=False),

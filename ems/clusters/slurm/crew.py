@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 class SlurmCrew(Crew):
     """Of the run in `run_dir`."""
 
-    grace_s = script.GRACE_S
+    grace_s, shares_files = script.GRACE_S, True
 
     def __init__(
         self, run_dir: Path, experiment_id: str, wanted: Wanted, environment: Path, jobs: Queue | None = None

@@ -166,7 +166,8 @@ class Attempt:
 
     def _take_checkpoint(self) -> Path:
         """Where nodes share a folder, a job of another node may live on unseen."""
-        return checkpoints.take(self._dir, self._claim.attempt, alone=self._crew is None)
+        shared = self._crew is not None and self._crew.shares_files
+        return checkpoints.take(self._dir, self._claim.attempt, alone=not shared)
 
     def _work(self) -> Outcome:
         job = self._start()

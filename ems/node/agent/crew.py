@@ -29,10 +29,12 @@ class Cost:
 class Crew(Protocol):
     """Every method may be called again after an interruption, from another process.
 
-    `grace_s`: how long a job has, after SIGTERM, until it is killed.
+    `grace_s`: how long a job has, after SIGTERM, until it is killed. `shares_files`: whether all machines see the run's
+    folder.
     """
 
     grace_s: float
+    shares_files: bool
 
     @property
     def joining(self) -> Joining:

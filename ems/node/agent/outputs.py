@@ -23,8 +23,9 @@ from ems.node.agent import leftovers
 from ems.node.agent.config import AgentConfig
 from ems.node.agent.job_log import say_in_log
 from ems.node.agent.porter import Porter
-from ems.node.agent.taken import TAKEN, Found, Taken
-from ems.node.job.outputs import FOLDER, OPEN, READY, REPLACED, VARIABLE, OutputFolder
+from ems.node.agent.taken import Found, Taken
+from ems.node.job.carried import NOTED
+from ems.node.job.outputs import FOLDER, OPEN, READY, REPLACED, TAKEN, VARIABLE, OutputFolder
 
 POLL_S = 0.1
 FLUSH_S = 5.0  # for an agent that was told to stop
@@ -118,7 +119,7 @@ class Outputs:
         if not (self.folder / OPEN / JOB).exists():
             aside.remove(self.folder / OPEN)
         (self.folder / RUN).unlink(missing_ok=True)
-        for folder in (*(self.folder / name for name in (READY, TAKEN, REPLACED)), self.folder):
+        for folder in (*(self.folder / name for name in (READY, TAKEN, NOTED, REPLACED)), self.folder):
             with suppress(OSError):
                 folder.rmdir()
 

@@ -6,6 +6,7 @@ lost, and what is repeated changes nothing.
 
 from __future__ import annotations
 
+import json
 import logging
 import mimetypes
 import threading
@@ -13,10 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from typing import Protocol
 
 from ems.base.backoff import Backoff
 from ems.base.errors import DatabaseUnavailable, EmsError, FencedOut
-from ems.databases import Claim, Database, Output
+from ems.databases import Claim, Output
 from ems.node.agent.taken import Found, Taken
 from ems.stores import Interrupted, Source, Store, Unreadable
 
@@ -32,6 +34,16 @@ for kind, ending in (("application/vnd.apache.parquet", ".parquet"), ("applicati
 log = logging.getLogger(__name__)
 
 
+class Recorder(Protocol):
+    """A database, as far as it is needed here."""
+
+    def put_outputs(self, claim: Claim, outputs: Sequence[Output]) -> None:
+        """As Database."""
+
+    def close(self) -> None:
+        """As Database."""
+
+
 class Porter(threading.Thread):
     """Carries what is there, until it is told to `finish` and nothing is left, or to `stop`.
 
@@ -44,7 +56,7 @@ class Porter(threading.Thread):
         taken: Taken,
         claim: Claim,
         store: Callable[[], Store],
-        connect: Callable[[], Database],
+        connect: Callable[[], Recorder],
         leave: Callable[[Found, str], None],
         told: Callable[[str], None],
     ) -> None:
@@ -85,6 +97,7 @@ class Porter(threading.Thread):
         with closing(self._connect()) as database:
             while not self._stopping and self._taken.waiting():
                 try:
+                    self._record_noted(database)
                     self._pass(pool, self._make_store(), database, pauses)
                     continue
                 except FencedOut as error:
@@ -98,7 +111,15 @@ class Porter(threading.Thread):
                     self._wait_for(str(error))
                 pauses.wait(lambda: self._stopping)
 
-    def _pass(self, pool: ThreadPoolExecutor, store: Store, database: Database, pauses: Backoff) -> None:
+    def _record_noted(self, database: Recorder) -> None:
+        """What is stored already."""
+        for file in self._taken.noted():
+            found = [Output(**each) for each in json.loads(file.read_text(encoding="utf-8"))]
+            database.put_outputs(self._claim, found)
+            file.unlink()
+            self.progressed = time.monotonic()
+
+    def _pass(self, pool: ThreadPoolExecutor, store: Store, database: Recorder, pauses: Backoff) -> None:
         """Once through all that is there."""
         for chunk in self._taken.chunks(CHUNK):
             self._refused = None
@@ -109,7 +130,7 @@ class Porter(threading.Thread):
                 self.trouble = ""
                 self._told("The lab's store takes files again.")
 
-    def _carry(self, pool: ThreadPoolExecutor, store: Store, database: Database, chunk: Sequence[Found]) -> None:
+    def _carry(self, pool: ThreadPoolExecutor, store: Store, database: Recorder, chunk: Sequence[Found]) -> None:
         """Store these; what could be is recorded, also if the store refuses others."""
         futures = [pool.submit(self._stored, store, found) for found in chunk]
         wait(futures)

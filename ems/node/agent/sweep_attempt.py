@@ -26,7 +26,7 @@ from ems.node.agent.pilot import either, outside
 from ems.node.agent.platform import Probe
 from ems.node.agent.point_count import PointCount
 from ems.node.agent.spools import Spools
-from ems.node.driver.points import Order
+from ems.node.driver.points import ORDER, Order
 from ems.node.driver.ranges import count_open
 from ems.node.job.keeper import Ended, Job
 from ems.node.job.results_reader import ResultsReader
@@ -128,7 +128,7 @@ class SweepAttempt(Attempt):
         return self._pilot is not None and self._patiently(self._row).registration.pilot != self._pilot
 
     def _command(self, job: Mapping[str, Any], unpacked: Path) -> list[str]:
-        order = self._dir / "order.json"
+        order = self._dir / ORDER
         order.write_text(json.dumps(asdict(self._order(job, unpacked))), encoding="utf-8")
         return self._boot(unpacked, order)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ems.base import aside
 from ems.databases.outputs import NAME_BYTES
-from ems.node.job.outputs import OPEN, POINT, READY
+from ems.node.job.carried import NOTED
+from ems.node.job.outputs import OPEN, POINT, READY, TAKEN
 from ems.stores import Unreadable
 
-TAKEN = "taken"
 FOLDERS_AT_ONCE = 1_000
 
 
@@ -63,8 +63,13 @@ class Taken:
         self._outputs, self._taken = outputs, outputs / TAKEN
 
     def waiting(self) -> bool:
-        """Whether there is anything to be stored."""
-        return any(True for name in (TAKEN, READY) for _ in (self._outputs / name).glob(f"{POINT}*"))
+        """Whether there is anything to be stored, or recorded."""
+        found = any(True for name in (TAKEN, READY) for _ in (self._outputs / name).glob(f"{POINT}*"))
+        return found or any(True for _ in self.noted())
+
+    def noted(self) -> Iterator[Path]:
+        """Files that list what is stored already, by workers of other machines."""
+        return (file for file in (self._outputs / NOTED).glob("*") if "." not in file.name)
 
     def chunks(self, most: int) -> Iterator[list[Found]]:
         """All that is there now, at most so many at a time; folders of which nothing is left are removed at last."""

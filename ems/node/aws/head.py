@@ -9,7 +9,10 @@ from pathlib import Path
 
 from ems.node import __main__ as node
 from ems.node.agent.agent import Agent
+from ems.node.agent.config import AgentConfig
 from ems.node.agent.endings import GOES_ON
+from ems.node.aws.boot import NodeConfig
+from ems.node.aws.crew import AwsCrew
 
 PAUSE_S = 2.0
 
@@ -34,7 +37,9 @@ class Head(Agent):
 
 def agent(run_dir: Path, environment: Path) -> Head:
     """That of a prepared run folder."""
-    return Head(run_dir, environment=environment)
+    told = NodeConfig.read(run_dir.parent / "config.json")
+    crew = AwsCrew(run_dir, told, AgentConfig.read(run_dir).grace_s) if told.workers else None
+    return Head(run_dir, crew, environment)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,16 @@ class Aws:
 
     def close(self, group: str) -> None:
         """Have an Auto Scaling group end its instances, and start no more. One that is gone is closed."""
-        words = {"Action": "UpdateAutoScalingGroup", "Version": "2011-01-01", "AutoScalingGroupName": group}
-        body = urllib.parse.urlencode({**words, "MinSize": "0", "MaxSize": "0", "DesiredCapacity": "0"}).encode()
+        sizes = {"MinSize": "0", "MaxSize": "0", "DesiredCapacity": "0"}
+        self._scaled({"Action": "UpdateAutoScalingGroup", "AutoScalingGroupName": group, **sizes})
+
+    def give_back(self, instance: str) -> None:
+        """Have an instance's group end it, and want one less."""
+        words = {"InstanceId": instance, "ShouldDecrementDesiredCapacity": "true"}
+        self._scaled({"Action": "TerminateInstanceInAutoScalingGroup", **words})
+
+    def _scaled(self, words: dict[str, str]) -> None:
+        body = urllib.parse.urlencode({"Version": "2011-01-01", **words}).encode()
         url = os.environ.get("AWS_ENDPOINT_URL") or f"https://autoscaling.{self._region}.amazonaws.com"
         try:
             with self._patiently("POST", url + "/", "autoscaling", body, len(body)) as answer:

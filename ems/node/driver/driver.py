@@ -36,6 +36,7 @@ from ems.node.driver.position import GATHERING, LOADING, SETTING_UP
 from ems.node.driver.proposer import SAME, Surroundings
 from ems.node.driver.ranges import Backlog, BatchSize, Range, size, split, without
 from ems.node.driver.rounds import Rounds
+from ems.node.job import carried
 from ems.spool.batch import Batch, Mark
 from ems.spool.encoding import encode
 from ems.spool.folder import Spool
@@ -226,6 +227,8 @@ class Driver:
             self._backlog.give_back(part.ranges)  # computed again, knowing what others found meanwhile
             return
         self._lost.clear()
+        if returned.outputs:
+            self._with_room(lambda: carried.hand_on(Path(self._order.outputs), returned.outputs))
         self._platforms.meet(address, returned.platform)
         self._backlog.give_back(returned.rest)
         self._count(returned.points, returned.failed)
@@ -295,10 +298,13 @@ class Driver:
         return self._spool.waiting_bytes() > SPOOL_BYTES
 
     def _write(self, data: bytes) -> None:
+        self._with_room(lambda: self._spool.write_encoded(data))
+
+    def _with_room(self, write: Callable[[], None]) -> None:
         """On a full disk, wait until what is stored has made room."""
         while True:
             try:
-                return self._spool.write_encoded(data)
+                return write()
             except OSError as error:
                 if error.errno not in NO_ROOM or self._stopping.wait(FULL_S):
                     raise

@@ -21,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError as Cancelled
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,13 +30,13 @@ from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
 from ems.base.threads import Threads
-from ems.node.driver.points import CERTIFICATE, KEY, Gone
-from ems.node.driver.ranges import Range
+from ems.node.driver.points import CERTIFICATE, KEY, SCHEDULER, Gone, Returned, read_order
+from ems.node.driver.ranges import Range, cut
 from ems.node.driver.worker_process import Death, Limits
 from ems.node.driver.workers import CLOSE_S, CONFIG, STOPPED, DaskWorkers, Outcome, Slot, configure, slot_of
+from ems.node.job import carried
 from ems.spool.kinds import Kind
 
-SCHEDULER = "scheduler.json"
 ENDING_S = CLOSE_S - 1.0  # that an idle worker process has for itself when the run ends
 LOOK_S = 0.05
 STOPPED_METRIC = "ems_stopped"  # of a worker: whether its process is at work and stopped
@@ -73,6 +74,7 @@ class JoiningSlot(Slot):
         """On its machine."""
         order_file, limits, _ = self._arguments
         self._arguments = order_file, limits, Path(worker.local_directory)
+        self._order = read_order(order_file)
         with tempfile.TemporaryFile(dir=worker.local_directory) as shared:  # for what a set-up makes
             self._shared = os.dup(shared.fileno())
         worker.metrics[STOPPED_METRIC] = lambda _: self._is_stopped()
@@ -96,7 +98,15 @@ class JoiningSlot(Slot):
         self._busy = False
         if isinstance(outcome, Death) and "SIGTERM" in outcome.cause:
             time.sleep(SIGNALLED_S)
+        if isinstance(outcome, Returned) and self._order.carried:
+            return self._with_outputs(outcome, ranges)
         return Gone("it was told to end") if isinstance(outcome, Death) and self.leaving else outcome
+
+    def _with_outputs(self, returned: Returned, ranges: Sequence[Range]) -> Returned:
+        """Once what the points left is stored: the driver's machine does not see this one's disk."""
+        points = (point for first, last in cut(ranges, returned.points)[0] for point in range(first, last))
+        found = carried.awaited(Path(self._order.outputs), Path(self._order.carried), points)
+        return replace(returned, outputs=found)
 
 
 async def end_stopped(dask_worker: Worker) -> None:

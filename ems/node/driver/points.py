@@ -24,6 +24,7 @@ from ems.node.driver.rows import BadResult
 from ems.node.driver.shared import SharedMemory
 from ems.node.driver.turns import Turns
 from ems.node.driver.typed_rows import Gathered
+from ems.node.job.carried import Note
 from ems.node.job.outputs import VARIABLE, OutputFolder
 from ems.spool.batch import Batch, Mark, Value
 from ems.spool.encoding import encode
@@ -31,7 +32,8 @@ from ems.spool.kinds import Kind
 from ems.sweep import Sweep
 
 BUDGET_S = 2 * TARGET_S
-CERTIFICATE, KEY = "certificate.pem", "key.pem"  # in the folder by which workers join
+CERTIFICATE, KEY, SCHEDULER = "certificate.pem", "key.pem", "scheduler.json"  # in the folder by which workers join
+ORDER = "order.json"  # in the run's folder
 MOST_CELLS = BATCH_BYTES // 8
 UNWANTED = (
     "Point {point} has rows, but the stack file says `results: none`: name a table for them, as results: "
@@ -67,6 +69,7 @@ class Order:
     host: str = ""  # under which they reach this machine
     keeps_rows: bool = True  # whether there is a table for rows
     workers_here: int | None = None  # of `workers`, those of this machine; None: all
+    carried: str = ""  # folder of notes of files that this machine stores (`ems.node.job.carried`); "": it does not
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Returned:
     seconds: float
     platform: str  # of the worker, as JSON; "" if it is not known
     memory_mb: float = 0.0  # the most that the worker has had; 0 if it is not known
+    outputs: Sequence[Note] = ()  # of files that its machine has stored
 
 
 @dataclass(frozen=True)

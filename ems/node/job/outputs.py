@@ -16,7 +16,7 @@ from ems.base import aside
 
 VARIABLE = "EMS_OUTPUT_DIR"
 UNTOUCHED_S = 12_345  # a time of 1970 that no program gives by chance
-FOLDER, OPEN, READY, REPLACED, POINT = "outputs", "open", "ready", "replaced", "point-"
+FOLDER, OPEN, READY, TAKEN, REPLACED, POINT = "outputs", "open", "ready", "taken", "replaced", "point-"
 
 
 class OutputFolder:

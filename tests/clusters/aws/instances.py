@@ -59,6 +59,7 @@ class InstanceHost(Machine):
         user_data.write_text(instance.user_data.decode() if instance.user_data else "")
         self._paths = {
             "meta-data/instance-id": instance.id,
+            "meta-data/local-ipv4": self.address,
             "meta-data/placement/region": REGION,
             "meta-data/placement/availability-zone": str(instance.placement),
             **self._of_role(),

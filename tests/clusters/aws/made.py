@@ -48,7 +48,7 @@ def group(cloud: Cloud, machines: Machines) -> None:
         return
     said = {
         "ImageId": machines.wanted.image,
-        "InstanceType": machines.wanted.machine[0],
+        "InstanceType": machines.types[0],
         "UserData": base64.b64encode(machines.script.encode()).decode(),
         "IamInstanceProfile": {"Name": machines.wanted.instance_profile},
     }
@@ -57,7 +57,7 @@ def group(cloud: Cloud, machines: Machines) -> None:
         AutoScalingGroupName=machines.group,
         LaunchTemplate={"LaunchTemplateName": machines.template, "Version": "$Latest"},
         MinSize=0,
-        MaxSize=1,
+        MaxSize=machines.size,
         DesiredCapacity=0,
         VPCZoneIdentifier=",".join(machines.wanted.subnets),
     )

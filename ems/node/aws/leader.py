@@ -1,0 +1,81 @@
+"""The instance that leads a run: it fetches the run, has an agent carry it out, and closes the groups of the run.
+
+Standard library alone, Python 3.11 or newer.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ems.node.agent.endings import GOES_ON
+from ems.node.aws.boot import ENDED, LOOK_S, Instance, NodeConfig, say
+from ems.node.environments import archive
+from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
+from ems.node.environments.recipe import Order
+from ems.node.run_folder import last_words
+
+AGENT = "ems.node.aws.head"
+LOGS = ("job.log", "agent.log")
+MOST_STARTS = 3
+
+
+class Leader(Instance):
+    """The next one goes on where the run was."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        super().__init__(config)
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    def _end(self, why: str) -> None:
+        """No instance is asked for any more; `why` the run is not over, for those who look."""
+        if why:
+            with suppress(OSError):
+                file = self._root / ENDED
+                file.write_text(why, encoding="utf-8")
+                self._aws.put(f"{self._config.run}{ENDED}", file)
+        for group in reversed(self._config.groups):
+            self._aws.close(group)
+
+    def _carried_out(self) -> str:
+        """Have agents at work until the run is over."""
+        self._fetch()
+        if self._lacking():
+            self._fetch_uv()
+        with self._meanwhile():
+            for number in range(MOST_STARTS):
+                code = self._agent_ended()
+                if code == 0 or self._leaves:
+                    return ""
+                if (self._run_dir / FAILED).exists():
+                    return (self._run_dir / FAILED).read_text(encoding="utf-8")
+                say(f"agent {number + 1} ended with exit code {code}")
+                time.sleep(0 if code == GOES_ON else LOOK_S)
+        return f"the agent ended {MOST_STARTS} times without a result: {last_words(self._run_dir)}"
+
+    def _agent_ended(self) -> int:
+        """The exit code of an agent."""
+        command = [sys.executable, "-I", "-c", BOOT, str(self._run_dir / CODE), str(self._run_dir), "head", AGENT]
+        with (self._run_dir / "agent.log").open("ab") as log:
+            self._agent = subprocess.Popen(command, cwd=self._run_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if self._leaves:
+            self._agent.terminate()
+        return self._agent.wait()
+
+    def _leave(self) -> None:
+        super()._leave()
+        if self._agent:
+            self._agent.terminate()
+
+    def _copy(self) -> None:
+        """Logs as they grow, archives that were built here."""
+        for name in LOGS:
+            self._copy_log(self._run_dir / name, name)
+        for lock in Path(Order.read(self._run_dir / ORDER).archives).glob(f"*/{archive.LOCK}"):
+            if self._copied.setdefault(str(lock.parent)) is None:
+                for name in (archive.FILE, archive.SUM):
+                    self._aws.put(f"{self._config.archives}{lock.parent.name}/{name}", lock.parent / name)
+                self._copied[str(lock.parent)] = True
