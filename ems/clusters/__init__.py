@@ -89,6 +89,22 @@ class Place(ABC):
         """
         return {}
 
+    def needs(self, lab: Lab, settings: Mapping[str, Any]) -> Sequence[str]:  # noqa: ARG002
+        """What people should know of the rights that it takes, for `ems check` of the place's stack; a line each."""
+        return ()
+
+    def found(
+        self,
+        lab: Lab,  # noqa: ARG002
+        stack: str,  # noqa: ARG002
+        settings: Mapping[str, Any],
+    ) -> tuple[Mapping[str, Any], Sequence[Any]]:
+        """Of a persistent place: its settings as JSON, and resources of Pulumi's own providers that it is made of.
+
+        What these are called is in the settings, as `pulumi.Output`.
+        """
+        return settings, ()
+
     def machines(self, registration: Registration) -> int:  # noqa: ARG002
         """How many machines the experiment takes, for its row."""
         return 1
@@ -237,6 +253,15 @@ def settings() -> dict[str, type[Strict]]:
     UserError if a package that one of them needs is not installed.
     """
     return {kind: plugins.load("clusters", kind, "settings").Settings for kind in plugins.names("clusters")}
+
+
+def needs(lab: Lab, described: object) -> Sequence[str]:
+    """As `Place.needs`, of what a stack file describes; nothing if that is not a place."""
+    from ems.stack.models import ClusterSpec
+
+    if not isinstance(described, ClusterSpec):
+        return ()
+    return place(described.kind).needs(lab, described.model_dump(mode="json"))
 
 
 def settings_said(lab: Lab, registration: Registration) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -35,13 +35,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Report:
-    """What `ems check` says of one stack. `exit_code`: the greatest of its problems' errors, 0 without one."""
+    """What `ems check` says of one stack. `exit_code`: the greatest of its problems' errors, 0 without one.
+
+    `needs`: the rights that a persistent place takes.
+    """
 
     stack: str
     summary: str
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
+    needs: tuple[str, ...] = ()
 
 
 def report(stacks: StackFiles, stack: str) -> Report:
@@ -73,7 +77,8 @@ def report(stacks: StackFiles, stack: str) -> Report:
             errors += _imported(stacks.lab, stack)
             warnings += tuple(filter(None, [why_new(stacks, stack, resolved)]))
             summary += _about(described, resolved.row)
-    return Report(stack, summary, _lines(errors), warnings, max((error.exit_code for error in errors), default=0))
+    gravest = max((error.exit_code for error in errors), default=0)
+    return Report(stack, summary, _lines(errors), warnings, gravest, tuple(clusters.needs(stacks.lab, described)))
 
 
 def _check_address(stacks: StackFiles) -> None:

@@ -71,7 +71,7 @@ def _declare(lab: Lab, stack: str, note: Say, expected: Expected | None) -> None
         case LabSpec() as described:
             _rows(rows_of(stack, described))
         case ClusterSpec() as described:
-            _rows(rows_of(stack, described))
+            _persistent_place(lab, stack, described)
         case ExperimentSpec() as described:
             _experiment(lab, stack, described, note, expected)
 
@@ -84,8 +84,16 @@ def _rows(records: Sequence[Record]) -> None:
         declared = Declared(row_token(type(record)), record.id, to_properties(record), [above] if above else [])
         if isinstance(record, Project):
             projects[record.id] = declared
-        if isinstance(record, ClusterRow):
-            pulumi.export("found", declared.found.apply(json.loads))
+
+
+def _persistent_place(lab: Lab, stack: str, described: ClusterSpec) -> None:
+    """What it is made of, and then its row, which says what that is called."""
+    (row,) = rows_of(stack, described)
+    assert isinstance(row, ClusterRow)
+    settings, made = place(described.kind).found(lab, stack, json.loads(row.settings))
+    said = pulumi.Output.json_dumps(settings, sort_keys=True) if made else row.settings
+    declared = Declared(row_token(ClusterRow), row.id, {**to_properties(row), "settings": said}, made)
+    pulumi.export("found", declared.found.apply(json.loads))
 
 
 def _experiment(lab: Lab, stack: str, described: ExperimentSpec, note: Say, expected: Expected | None) -> None:

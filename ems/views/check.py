@@ -19,6 +19,7 @@ class CheckObject(TypedDict):
     problems: Annotated[list[str], "What has to be fixed, each with file and line where they are known."]
     warnings: Annotated[list[str], "What may deserve a look; no warning changes the exit code."]
     exit_code: Annotated[int, "The exit code of the gravest problem; 0 if there is none."]
+    needs: Annotated[list[str], "Of a persistent place, the rights that it takes."]
 
 
 def as_object(report: Report) -> CheckObject:
@@ -29,6 +30,7 @@ def as_object(report: Report) -> CheckObject:
         "problems": list(report.problems),
         "warnings": list(report.warnings),
         "exit_code": report.exit_code,
+        "needs": list(report.needs),
     }
 
 
@@ -41,4 +43,5 @@ def _lines(report: Report) -> list[Text]:
     mark = ("✗ ", "red") if report.problems else ("✓ ", "green")
     problems = [Text(f"  {problem}") for problem in report.problems]
     warnings = [Text(f"  warning: {warning}", "yellow") for warning in report.warnings]
-    return [Text.assemble(mark, (report.stack, "bold"), f" {report.summary}".rstrip()), *problems, *warnings]
+    needs = [Text(f"  {needed}", "dim") for needed in report.needs]
+    return [Text.assemble(mark, (report.stack, "bold"), f" {report.summary}".rstrip()), *problems, *warnings, *needs]

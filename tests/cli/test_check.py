@@ -16,7 +16,7 @@ def test_check_touches_nothing_and_finds_nothing_in_a_fresh_lab(here: Lab) -> No
     assert done.stdout.startswith("✓ lab lab\n✓ pi experiment ")
     reports = json.loads(run("check", "--json").stdout)
     assert [report["stack"] for report in reports] == ["lab", "pi"]
-    assert list(reports[0]) == ["stack", "summary", "problems", "warnings", "exit_code"]
+    assert list(reports[0]) == ["stack", "summary", "problems", "warnings", "exit_code", "needs"]
     assert files(here.root) == before and not (here.root / ".ems").exists()
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ems.base.errors import EmsError
+from ems.clusters import shipping
+from ems.clusters.aws import place as places
 from ems.clusters.aws import plan
 from ems.clusters.aws.place import Aws, settings_of
 from ems.databases import ClusterRow, Experiment, Registration, State
@@ -21,7 +26,7 @@ from tests.clusters.aws.instances import InstanceHost, Instances, running_with_i
 from tests.clusters.slurm_server import environments
 from tests.databases.servers import PostgresqlServer
 from tests.place_contract import LONG, ROWS, PlaceContract, held_folder
-from tests.processes import eventually, having
+from tests.processes import PATIENCE_S, eventually, having
 
 
 @dataclasses.dataclass
@@ -101,7 +106,12 @@ class TestAws(PlaceContract):
         self.world.cloud.client("s3").put_object(Bucket=made.BUCKET, Key=key, Body=b"no list")
 
     spoilt = "JSONDecodeError"
-    drilled = (*LONG, "test_a_machine_that_is_taken_away_is_followed_by_another_that_goes_on")
+    drilled = (
+        *LONG,
+        "test_a_machine_that_is_taken_away_is_followed_by_another_that_goes_on",
+        "test_a_machine_that_is_told_two_minutes_ahead_leaves_in_order",
+        "test_machines_that_come_and_go_without_a_word_are_not_asked_for_for_ever",
+    )
 
     def beat_seldom(self, lab: Lab, experiment: Experiment) -> None:
         """They beat each two seconds, and hear with that what they are told: they are out of reach."""
@@ -122,3 +132,53 @@ class TestAws(PlaceContract):
         world.cloud.preempt(instance)
         ended = self.finish(place, here, experiment)
         assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+
+    # Faults of the cloud
+
+    def told(self, place: Aws, here: Lab, experiment: Experiment, wanted: str) -> None:
+        """Ask the place for the run until it says something like this."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while wanted not in (said := place.ensure_running(here, self.look(here, experiment))):
+            assert time.monotonic() < give_up_at, said
+            time.sleep(0.1)
+
+    def test_what_has_no_machine_waits_and_says_why(self, place, here, world, monkeypatch):
+        monkeypatch.setattr(places, "LOOK_S", 0.5)
+        world.cloud.sold_out.add("t3.micro")
+        experiment = self.prepared(place, here)
+        self.told(place, here, experiment, "no machine for it yet: Could not launch On-Demand Instances. Insufficient")
+        live = place.live(here, self.look(here, experiment))
+        assert live and live.waits == "0 of 1 machine there"
+        world.cloud.sold_out.clear()
+        assert self.finish(place, here, experiment).rows_stored == ROWS
+
+    def test_a_group_that_somebody_has_closed_is_opened_again(self, place, here, world, monkeypatch):
+        monkeypatch.setattr(places, "LOOK_S", 0.5)
+        experiment = self.prepared(place, here)
+        run = place._run(here, experiment.id)
+        run.close()
+        self.told(place, here, experiment, "its group was closed; it was opened again")
+        assert self.finish(place, here, experiment).rows_stored == ROWS
+
+    def test_a_machine_that_is_told_two_minutes_ahead_leaves_in_order(self, place, here, world):
+        experiment = self.prepared(place, here, wait_s=600)
+        self.until(place, here, experiment, lambda now: now.rows_stored > 0)
+        (instance,) = world.cloud.instances()
+        world.host().warn()
+        eventually(lambda: instance.id not in {each.id for each in world.cloud.instances()})
+        ended = self.finish(place, here, experiment)
+        assert (ended.state, ended.attempt, ended.rows_stored) == (State.SUCCEEDED, 2, ROWS)
+
+    def test_machines_that_come_and_go_without_a_word_are_not_asked_for_for_ever(self, place, here, world, monkeypatch):
+        monkeypatch.setattr(places, "LOOK_S", 0.2)
+        world.cloud.sold_out.add("t3.micro")
+        experiment = self.prepared(place, here)
+        key = plan.code_key(hashlib.sha256(shipping.zipped_code()).hexdigest())
+        world.cloud.client("s3").put_object(Bucket=made.BUCKET, Key=key, Body=b"no code")
+        world.cloud.sold_out.clear()
+        try:
+            with pytest.raises(EmsError, match=r"machines of ems-.* came and went without a word"):
+                self.finish(place, here, experiment)
+        finally:
+            world.cloud.client("s3").put_object(Bucket=made.BUCKET, Key=key, Body=shipping.zipped_code())
+        eventually(lambda: not world.instances.hosts())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -48,7 +49,8 @@ class CloudUser(SlurmUser):
     world: World
 
     def place(self, **settings: Any) -> None:
-        described = {"kind": "aws", **self.world.settings, **settings}
+        said = {"kind": "aws", **self.world.settings, **settings}
+        described = {key: value for key, value in said.items() if value is not None}
         self.write("stacks/Pulumi.cloud.yaml", yaml.safe_dump({"config": {"ems:cluster": described}}))
         self.commit("A cloud")
 
@@ -91,7 +93,7 @@ def user(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> Itera
         somebody.server, somebody.database, somebody.world = world.database, name, world
         use_database(somebody.root, world.database.url(name, host=world.instances.network.address))
         project = yaml.safe_load((somebody.root / "Pulumi.yaml").read_text())
-        project["config"]["ems:store"] = {"value": f"s3://{world.settings['bucket']}/files"}
+        project["config"]["ems:store"] = {"value": made.STORE}
         (somebody.root / "Pulumi.yaml").write_text(yaml.safe_dump(project))
         somebody.place()
         yield somebody
@@ -144,6 +146,26 @@ def test_a_sweep_is_computed_by_several_machines_and_all_files_are_kept(user: Cl
     assert len(hosts(user)) == 2
     assert files(user) == [(n - 1, "square.txt", len(str(n * n))) for n in range(1, 81)]
     user.assert_nothing_left()
+
+
+def test_a_cloud_is_made_with_its_stack_and_takes_no_more_rights_than_are_told(
+    user: CloudUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user.place(bucket=None, instance_profile=None, security_groups=None)
+    told = json.loads(user.ems("check", "cloud", "--json").stdout)[0]["needs"]
+    user.ems("up", "lab", "cloud")
+    ((text,),) = user.asked("SELECT settings FROM cluster")
+    settings = json.loads(text)
+    made.archives(user.world.cloud, Path(environments()["environments_dir"]), settings["bucket"])
+    (may,) = [each for each in told if each.startswith("who starts runs may ")]
+    said = may.removeprefix("who starts runs may ").replace("BUCKET", settings["bucket"])
+    for name, key in made.person(user.world.cloud, said.replace("ROLE", settings["instance_profile"])).items():
+        monkeypatch.setenv(name, key)
+    user.describe("e", {"command": ["sh", "-c", COUNTED]})
+    user.ems("up", "e")
+    assert user.asked("SELECT n FROM e ORDER BY n") == [(n,) for n in range(1, 9)]
+    user.assert_nothing_left()
+    user.pulumi("preview", "--stack", "cloud", "--expect-no-changes")
 
 
 @pytest.mark.drill

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ems.base.errors import EmsError, Unreachable
-from ems.base.messages import Say, quiet
+from ems.base.messages import Say, counted, quiet
 from ems.base.private import make_folder
 from ems.clusters import Live, Place, local, settings_said, shipping
-from ems.clusters.aws import plan
+from ems.clusters.aws import identity, plan
 from ems.clusters.aws.account import Account
-from ems.clusters.aws.settings import Wanted, wanted
+from ems.clusters.aws.settings import Wanted, require, wanted
 from ems.databases import Experiment, Registration, State
 from ems.lab import Lab
 from ems.lab.experiments import find
@@ -75,7 +75,19 @@ class Aws(Place):
         self._runs: dict[str, _Run] = {}
 
     def host(self, settings: Mapping[str, Any], login: str) -> None:  # noqa: ARG002
-        wanted(settings)
+        require(settings)
+
+    def needs(self, lab: Lab, settings: Mapping[str, Any]) -> Sequence[str]:
+        bucket = settings.get("bucket") or "BUCKET"
+        machines = identity.of_machines(bucket, lab.store_url, lab.database_url)
+        people = identity.of_people(bucket, "ROLE")
+        return [f"its machines may {json.dumps(machines)}", f"who starts runs may {json.dumps(people)}"]
+
+    def found(self, lab: Lab, stack: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Any]]:
+        from ems.clusters.aws import foundation  # Pulumi's libraries
+
+        require(settings)
+        return foundation.made(lab, stack, settings)
 
     def survey(self, lab: Lab, stack: str, settings: Mapping[str, Any], say: Say) -> Mapping[str, Any]:  # noqa: ARG002
         found = wanted(settings)
@@ -230,13 +242,16 @@ class Aws(Place):
     def live(self, lab: Lab, experiment: Experiment) -> Live | None:
         run = self._run(lab, experiment.id)
         try:
-            group = run.account.group(run.group) if run else None
+            groups = [run.account.group(name) for name in run.sizes] if run else []
         except EmsError:
             return None
-        if group is None:
+        found = [each for each in groups if each]
+        if not found:
             return None
-        waits = experiment.state is not State.RUNNING and group["DesiredCapacity"] and not group["Instances"]
-        return Live(waits="waits for a machine" if waits else "")
+        wanted = sum(each["DesiredCapacity"] for each in found)
+        there = sum(instance["LifecycleState"] == "InService" for each in found for instance in each["Instances"])
+        lacks = not experiment.state.finished and there < wanted
+        return Live(waits=f"{there} of {counted(wanted, 'machine')} there" if lacks else "")
 
     def _account(self, found: Wanted) -> Account:
         return self._accounts.setdefault((found.region, found.bucket), Account(found.region, found.bucket))

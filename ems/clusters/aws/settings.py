@@ -20,12 +20,14 @@ Bucket = Annotated[str, checks.matching(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "th
 Profile = Annotated[str, checks.matching(r"[\w+=,.@-]{1,128}", "the name of an instance profile")]
 Subnet = Annotated[str, checks.matching(r"subnet-[0-9a-f]+", "the id of a subnet, as subnet-0abc")]
 SecurityGroup = Annotated[str, checks.matching(r"sg-[0-9a-f]+", "the id of a security group, as sg-0abc")]
+Vpc = Annotated[str, checks.matching(r"vpc-[0-9a-f]+", "the id of a network, as vpc-0abc")]
 Image = Annotated[str, checks.matching(r"ami-[0-9a-f]+", "the id of an image, as ami-0abc")]
 Type = Annotated[str, checks.matching(r"[a-z0-9-]+\.[a-z0-9-]+", "a type of instance, as c7i.large")]
 Device = Annotated[str, checks.matching(r"/dev/[a-z0-9/]+", "a device, as /dev/sda1")]
 Gigabytes = Annotated[int, checks.number(low=8, high=16_384, whole=True)]
 Machines = Annotated[int, checks.number(low=0, high=1000, whole=True)]
-NEEDED = ("region", "bucket", "instance_profile", "subnets", "security_groups", "image", "machine")
+NEEDED = ("region", "subnets", "image", "machine")
+MADE = ("bucket", "instance_profile", "security_groups")  # with the stack of the place, unless that names them
 
 
 class HeadSettings(Strict):
@@ -39,13 +41,20 @@ class Settings(Strict):
     """The keys of a cloud."""
 
     region: Region | None = Field(None, description="The region of all that is used.")
-    bucket: Bucket | None = Field(None, description="The bucket by which runs get to their machines.")
-    instance_profile: Profile | None = Field(None, description="The identity of the machines.")
+    bucket: Bucket | None = Field(
+        None, description="The bucket by which runs get to their machines; left out: `ems up` of the stack makes one."
+    )
+    instance_profile: Profile | None = Field(
+        None, description="The identity of the machines; left out: `ems up` of the stack makes one."
+    )
+    vpc: Vpc | None = Field(None, description="The network of the subnets; left out: the region's default one.")
     subnets: Annotated[tuple[Subnet, ...], AsTuple] = Field(
         (), description="Where machines may be, in several zones: what one of them has not, another may have."
     )
     security_groups: Annotated[tuple[SecurityGroup, ...], AsTuple] = Field(
-        (), description="What machines may reach, and who reaches them; nobody has to."
+        (),
+        description="What machines may reach, and who reaches them; left out: `ems up` of the stack makes one by which "
+        "they reach everything, and only each other reaches them.",
     )
     image: Image | None = Field(None, description="The image of the machines: Linux with Python 3.11 or newer.")
     machine: Annotated[tuple[Type, ...], AsTuple] = Field(
@@ -88,6 +97,14 @@ class Wanted:
     public_address: bool
 
 
+def require(*said: Mapping[str, Any]) -> None:
+    """UserError if settings lack what nobody can make."""
+    if missing := [key for key in NEEDED if not any(each.get(key) for each in said)]:
+        raise UserError(
+            f"A cloud of AWS needs {', '.join(missing)}.", "Set it in the place's stack, see docs/places/aws.md"
+        )
+
+
 def wanted(*said: Mapping[str, Any]) -> Wanted:
     """What holds of settings as their JSON says them, those that count most first; UserError if some is missing."""
 
@@ -95,10 +112,10 @@ def wanted(*said: Mapping[str, Any]) -> Wanted:
         found = (each.get(key) if not part else (each.get(part) or {}).get(key) for each in said)
         return next((value for value in found if value not in (None, [], ())), default)
 
-    if missing := [key for key in NEEDED if not first(key)]:
-        raise UserError(
-            f"A cloud of AWS needs {', '.join(missing)}.", "Set it in the place's stack, see docs/places/aws.md"
-        )
+    require(*said)
+    if missing := [key for key in MADE if not first(key)]:
+        hint = "Run `ems up` of the place's stack, which makes what that does not name."
+        raise UserError(f"A cloud of AWS has no {', '.join(missing)} yet.", hint)
     return Wanted(
         region=first("region"),
         bucket=first("bucket"),

@@ -29,6 +29,12 @@ POLICY = """
 """
 
 
+def rights(role: str, region: str, prefix: str) -> dict[str, Any]:
+    """Of one of ROLES, as a statement of a policy."""
+    actions = [f"dynamodb:{action}" for action in ROLES[role]]
+    return {"Effect": "Allow", "Action": actions, "Resource": f"arn:*:dynamodb:{region}:*:table/{prefix}-re*"}
+
+
 class Setup:
     """Makes the tables, says how others can make them, and looks whether all is well."""
 
@@ -98,10 +104,7 @@ class Setup:
 
     def _policy(self, role: str) -> str:
         prefix = self._service.registry.removesuffix("-registry")
-        actions = [f"dynamodb:{action}" for action in ROLES[role]]
-        resource = f"arn:*:dynamodb:{self._service.region}:*:table/{prefix}-re*"
-        statement = {"Effect": "Allow", "Action": actions, "Resource": resource}
-        document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        document = json.dumps({"Version": "2012-10-17", "Statement": [rights(role, self._service.region, prefix)]})
         return POLICY.format(role=role, prefix=prefix, document=document)
 
     # Looking

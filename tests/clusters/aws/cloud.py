@@ -27,6 +27,7 @@ from moto.ec2.models.instances import Instance
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 
+from tests.clusters.aws.guarded import ADMINISTRATOR, guard
 from tests.clusters.aws.strict import ENDED, activity, delete_group, make_strict, moment, resize
 
 REGION = "us-east-1"
@@ -82,7 +83,7 @@ class Cloud:
 
     def client(self, service: str) -> Any:
         """Of boto3, with an administrator's credentials."""
-        keys = {"aws_access_key_id": "id", "aws_secret_access_key": "word"}
+        keys = {"aws_access_key_id": ADMINISTRATOR, "aws_secret_access_key": "word"}
         return boto3.client(service, endpoint_url=self.url, region_name=REGION, **keys)
 
     def instances(self) -> list[Instance]:
@@ -176,6 +177,7 @@ def running(address: str = "127.0.0.1") -> Iterator[Cloud]:
     ticking = threading.Thread(target=live, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
         make_strict(cloud, patch)
+        guard(patch)
         patch.setattr(DomainDispatcherApplication, "__call__", troubled(cloud, DomainDispatcherApplication.__call__))
         ticking.start()
         try:
