@@ -121,9 +121,25 @@ def scheduling(cloud: Told, put: Any) -> Any:
         if wanted.get("start_time") and moment(wanted["start_time"]) <= cloud.now():
             raise ValidationError("Given start time is in the past")
         check_sizes(*(as_int(wanted[key]) for key in SIZES))
-        return put(self, name, **wanted)
+        action = put(self, name, **wanted)
+        self.scheduled_actions[f"{name}/{action.scheduled_action_name}"] = self.scheduled_actions.pop(
+            action.scheduled_action_name
+        )
+        return action
 
     return put_scheduled_update_group_action
+
+
+def unscheduling(_: Told, __: Any) -> Any:
+    """Of each group its own: moto has one of a name."""
+
+    def delete_scheduled_action(
+        self: AutoScalingBackend, auto_scaling_group_name: str, scheduled_action_name: str
+    ) -> None:
+        if self.scheduled_actions.pop(f"{auto_scaling_group_name}/{scheduled_action_name}", None) is None:
+            raise ValidationError("Scheduled action name not found")
+
+    return delete_scheduled_action
 
 
 def deleting(_: Told, __: Any) -> Any:
@@ -198,6 +214,7 @@ STRICTER = {
     (FakeAutoScalingGroup, "replace_autoscaling_group_instances"): filling,
     (AutoScalingResponse, "describe_scaling_activities"): telling,
     (AutoScalingBackend, "put_scheduled_update_group_action"): scheduling,
+    (AutoScalingBackend, "delete_scheduled_action"): unscheduling,
     (AutoScalingResponse, "delete_auto_scaling_group"): deleting,
     (InstanceBackend, "run_instances"): launching,
     (InstanceBackend, "terminate_instances"): terminating,

@@ -153,6 +153,29 @@ def close_at(cloud: Cloud, seconds: float) -> dict[str, object]:
     return {"AutoScalingGroupName": GROUP, "ScheduledActionName": "deadline", "StartTime": when, **sizes}
 
 
+def test_each_group_has_scheduled_actions_of_its_own(cloud):
+    group(cloud)
+    scaling = cloud.client("autoscaling")
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName="other",
+        LaunchTemplate={"LaunchTemplateName": "ems-head", "Version": "$Latest"},
+        MinSize=0,
+        MaxSize=1,
+        AvailabilityZones=["us-east-1a"],
+    )
+
+    def groups() -> list[str]:
+        found = scaling.describe_scheduled_actions()["ScheduledUpdateGroupActions"]
+        return sorted(each["AutoScalingGroupName"] for each in found)
+
+    for name in (GROUP, "other"):
+        words = {"AutoScalingGroupName": name, "ScheduledActionName": "deadline"}
+        scaling.put_scheduled_update_group_action(**words, StartTime=cloud.now() + timedelta(hours=1), MaxSize=0)
+    assert groups() == [GROUP, "other"]
+    scaling.delete_scheduled_action(AutoScalingGroupName="other", ScheduledActionName="deadline")
+    assert groups() == [GROUP]
+
+
 def test_a_scheduled_action_fires_and_one_in_the_past_is_refused(cloud):
     group(cloud, 1)
     code, said = refused("put_scheduled_update_group_action", cloud, **close_at(cloud, -1))
