@@ -12,6 +12,7 @@ from ems.databases.dynamodb.setup import rights
 Policy = Mapping[str, Any]
 GROUPS = "arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/ems-*"
 TEMPLATES = "arn:aws:ec2:*:*:launch-template/*"
+SERVICES = "arn:aws:iam::*:role/aws-service-role/*"
 OWN = {"Null": {"aws:ResourceTag/ems:experiment": "false"}}  # what has this tag, whatever its value
 TRUST = {
     "Version": "2012-10-17",
@@ -41,6 +42,7 @@ def of_people(bucket: str, role: str) -> Policy:
         _allow(["autoscaling:Describe*", "ec2:Describe*", *making], "*"),
         {**_allow(changing, TEMPLATES), "Condition": OWN},
         _allow(["iam:PassRole"], f"arn:aws:iam::*:role/{role}"),
+        _allow(["iam:CreateServiceLinkedRole"], SERVICES),  # by the first group of an account
     )
 
 
