@@ -3,7 +3,7 @@
 As it comes, each change makes a new version of a lake of Parquet files, for the sake of time travel, which EMS does not
 use; here tables lie in plain DuckDB files. To see what a table is like it lists all columns of all tables; here it asks
 for the one. It keeps each answer for ever; here the newest ones. Of two that make the same table at once, one
-would fail; here they wait.
+would fail; here they wait, as do changes of columns.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import deque
 
 import duckdb
 from local_bigquery import cli
+from local_bigquery.catalog import tables
 from local_bigquery.engine import database, results
 from local_bigquery.jobs import query
 
@@ -24,7 +25,8 @@ ONE = (
 )
 
 list_objects, fetch_any, run, materialise = database.objects, database.fetch, query._run, results.materialise
-one_at_a_time = threading.Lock()
+update_table = tables.update
+one_at_a_time = threading.RLock()
 answers = deque()
 
 
@@ -54,12 +56,18 @@ def fetch(sql, values=None):
     try:
         return fetch_any(numbered, values)
     except duckdb.CatalogException:  # no such table, or one that is just being changed
-        return fetch_any(sql, values)
+        with one_at_a_time:
+            return fetch_any(sql, values)
 
 
 def run_alone(cursor, tree, *rest):
     with one_at_a_time if isinstance(tree, query.DDL) else contextlib.nullcontext():
         return run(cursor, tree, *rest)
+
+
+def update_alone(*words):
+    with one_at_a_time:
+        return update_table(*words)
 
 
 def materialise_some(cursor, sql, name, *rest, **options):
@@ -76,5 +84,6 @@ if __name__ == "__main__":
     database.fetch = fetch
     database.projects = lambda: sorted(database._attached)
     query._run = run_alone
+    tables.update = update_alone
     results.materialise = materialise_some
     cli.main()

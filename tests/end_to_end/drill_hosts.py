@@ -89,7 +89,7 @@ def test_a_run_over_a_slow_network_takes_few_commands_and_keeps_its_speed(user: 
     took_s, commands = time.monotonic() - began, user.host.sessions() - before
     user.assert_whole(400)
     assert commands <= 16 + took_s / 2, (commands, took_s)  # a look each two seconds, or more seldom
-    assert took_s < 150  # 400 points, each stored by itself, would take more than twice that
+    assert took_s < 280  # 400 points, each stored by itself, would take more, also of a machine that is not busy
 
 
 @pytest.mark.parametrize("ahead_s", [-3600, 3600])
