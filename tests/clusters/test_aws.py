@@ -28,6 +28,8 @@ from tests.databases.servers import PostgresqlServer
 from tests.place_contract import LONG, ROWS, PlaceContract, held_folder
 from tests.processes import PATIENCE_S, eventually, having
 
+pytestmark = pytest.mark.xdist_group("aws")  # EMS's own environment is built once for all
+
 
 @dataclasses.dataclass
 class World:
