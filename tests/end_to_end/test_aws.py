@@ -204,3 +204,17 @@ def test_a_command_that_is_killed_leaves_the_run_to_the_cloud_and_the_next_one_o
     assert user.asked("SELECT n FROM e ORDER BY n") == [(n,) for n in range(1, 9)]
     assert user.asked("SELECT attempt FROM run") == [(1,)]
     user.assert_nothing_left()
+
+
+@pytest.mark.drill
+def test_plain_pulumi_builds_it_runs_it_and_deletes_it(user: CloudUser) -> None:
+    user.describe("e", {"command": ["sh", "-c", COUNTED]})
+    user.ems("up", "lab", "cloud")
+    user.pulumi("stack", "init", "e")
+    up = ("up", "--stack", "e", "--yes", "--skip-preview")
+    user.pulumi(*up)
+    assert user.asked("SELECT state, rows_stored FROM experiment") == [("succeeded", 8)]
+    user.pulumi("refresh", "--stack", "e", "--yes", "--skip-preview")
+    user.pulumi(*up)
+    user.assert_nothing_left()
+    user.pulumi("destroy", "--stack", "e", "--yes", "--skip-preview")
