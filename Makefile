@@ -41,7 +41,7 @@ check: .venv/dev  ## Ruff, mypy, the guard tests and the documentation's
 	@$(BIN)/mypy
 	@$(BIN)/pytest tests/test_architecture.py tests/test_guards.py tests/test_documentation.py
 
-drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (an hour); it ends with a table
+drill: .venv/dev  ## Every process killed at every phase, and all other faults, the dearest tests of databases; as root on Linux (more than an hour); it ends with a table
 	@PATH="$(CURDIR)/$(BIN):$$PATH" EMS_DRILL=1 $(BIN)/pytest -o "python_files=test_*.py drill_*.py" -m "drill or trial" -n auto --dist loadgroup -v
 
 benchmark: .venv/dev  ## What EMS adds to `pulumi up`

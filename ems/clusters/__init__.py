@@ -93,7 +93,7 @@ class Place(ABC):
         """What people should know of the rights that it takes, for `ems check` of the place's stack; a line each."""
         return ()
 
-    def found(
+    def establish(
         self,
         lab: Lab,  # noqa: ARG002
         stack: str,  # noqa: ARG002

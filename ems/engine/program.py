@@ -90,7 +90,7 @@ def _persistent_place(lab: Lab, stack: str, described: ClusterSpec) -> None:
     """What it is made of, and then its row, which says what that is called."""
     (row,) = rows_of(stack, described)
     assert isinstance(row, ClusterRow)
-    settings, made = place(described.kind).found(lab, stack, json.loads(row.settings))
+    settings, made = place(described.kind).establish(lab, stack, json.loads(row.settings))
     said = pulumi.Output.json_dumps(settings, sort_keys=True) if made else row.settings
     declared = Declared(row_token(ClusterRow), row.id, {**to_properties(row), "settings": said}, made)
     pulumi.export("found", declared.found.apply(json.loads))

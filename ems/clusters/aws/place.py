@@ -83,7 +83,7 @@ class Aws(Place):
         people = identity.of_people(bucket, "ROLE")
         return [f"its machines may {json.dumps(machines)}", f"who starts runs may {json.dumps(people)}"]
 
-    def found(self, lab: Lab, stack: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Any]]:
+    def establish(self, lab: Lab, stack: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[Any]]:
         from ems.clusters.aws import foundation  # Pulumi's libraries
 
         require(settings)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from ems.base.errors import EmsError, ProvenanceError
 from ems.node.aws.signed import Aws, metadata
 from ems.node.environments import archive
 from ems.node.environments.python import Python, find
-from ems.node.environments.ready import ORDER
+from ems.node.environments.ready import BOOT, CODE, ORDER
 from ems.node.environments.recipe import Order, Recipe
 from ems.node.environments.scratch import key_of
 
@@ -31,6 +32,7 @@ HEAD, WORKERS = "head", "workers"  # the roles of machines, and of their groups
 MANIFEST, MEETING, ENDED = "manifest.json", "meeting.json", "ended.txt"
 UV = "bin/uv"  # a file of the manifest that is fetched where an environment has to be built
 NOTICE = "meta-data/spot/instance-action"
+MOST_STARTS = 3  # of what an instance is there for
 LOOK_S = 5.0  # between two looks for a notice, two copies of the logs
 LOG_BYTES = 4_000_000  # of a log's end, which is copied
 
@@ -72,6 +74,7 @@ class Instance(ABC):
         self._config, self._aws = config, Aws(config.region, config.bucket)
         self._root, self._run_dir = Path(config.folder), Path(config.folder, "run")
         self._leaves = False  # it is taken away, or switched off
+        self._process: subprocess.Popen[bytes] | None = None
         self._listed: dict[str, dict[str, str]] = {}  # the files of the manifest, by path
         self._copied: dict[str, object] = {}  # what was copied of each file
 
@@ -96,9 +99,21 @@ class Instance(ABC):
     def _end(self, why: str) -> None:
         """Have no other instance asked for in place of this one; `why` as of `_carried_out`."""
 
+    def _ended(self, module: str, log: str) -> int:
+        """The exit code of a module of EMS, in its own environment; what it prints is in the log."""
+        command = [sys.executable, "-I", "-c", BOOT, str(self._run_dir / CODE), str(self._run_dir), "head", module]
+        nothing = subprocess.DEVNULL
+        with (self._run_dir / log).open("ab") as file:
+            self._process = subprocess.Popen(command, cwd=self._run_dir, stdin=nothing, stdout=file, stderr=file)
+        if self._leaves:
+            self._process.terminate()
+        return self._process.wait()
+
     def _leave(self) -> None:
         """What is finished is handed over; the rest is for others."""
         self._leaves = True
+        if self._process:
+            self._process.terminate()
 
     @abstractmethod
     def _copy(self) -> None:

@@ -5,30 +5,23 @@ Standard library alone, Python 3.11 or newer.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from ems.node.agent.endings import GOES_ON
-from ems.node.aws.boot import ENDED, LOOK_S, Instance, NodeConfig, say
+from ems.node.aws.boot import ENDED, LOOK_S, MOST_STARTS, Instance, say
 from ems.node.environments import archive
-from ems.node.environments.ready import BOOT, CODE, FAILED, ORDER
+from ems.node.environments.ready import FAILED, ORDER
 from ems.node.environments.recipe import Order
 from ems.node.run_folder import last_words
 
 AGENT = "ems.node.aws.head"
 LOGS = ("job.log", "agent.log")
-MOST_STARTS = 3
 
 
 class Leader(Instance):
     """The next one goes on where the run was."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        super().__init__(config)
-        self._agent: subprocess.Popen[bytes] | None = None
 
     def _end(self, why: str) -> None:
         """No instance is asked for any more; `why` the run is not over, for those who look."""
@@ -47,7 +40,7 @@ class Leader(Instance):
             self._fetch_uv()
         with self._meanwhile():
             for number in range(MOST_STARTS):
-                code = self._agent_ended()
+                code = self._ended(AGENT, "agent.log")
                 if code == 0 or self._leaves:
                     return ""
                 if (self._run_dir / FAILED).exists():
@@ -55,20 +48,6 @@ class Leader(Instance):
                 say(f"agent {number + 1} ended with exit code {code}")
                 time.sleep(0 if code == GOES_ON else LOOK_S)
         return f"the agent ended {MOST_STARTS} times without a result: {last_words(self._run_dir)}"
-
-    def _agent_ended(self) -> int:
-        """The exit code of an agent."""
-        command = [sys.executable, "-I", "-c", BOOT, str(self._run_dir / CODE), str(self._run_dir), "head", AGENT]
-        with (self._run_dir / "agent.log").open("ab") as log:
-            self._agent = subprocess.Popen(command, cwd=self._run_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        if self._leaves:
-            self._agent.terminate()
-        return self._agent.wait()
-
-    def _leave(self) -> None:
-        super()._leave()
-        if self._agent:
-            self._agent.terminate()
 
     def _copy(self) -> None:
         """Logs as they grow, archives that were built here."""

@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from contextlib import suppress
 
-from ems.node.agent.endings import GOES_ON
-from ems.node.aws.boot import LOOK_S, Instance, NodeConfig, say
+from ems.node.aws.boot import LOOK_S, MOST_STARTS, Instance, NodeConfig, say
 from ems.node.aws.signed import metadata
-from ems.node.environments.ready import BOOT, CODE
 from ems.node.job import strays
 
 MEMBER = "ems.node.aws.member"
 LOG = "workers.log"
-MOST_STARTS = 3
 
 
 class Worker(Instance):
@@ -28,7 +23,6 @@ class Worker(Instance):
 
     def __init__(self, config: NodeConfig) -> None:
         super().__init__(config)
-        self._member: subprocess.Popen[bytes] | None = None
         self._name = metadata("meta-data/instance-id")
 
     def _end(self, why: str) -> None:
@@ -42,30 +36,19 @@ class Worker(Instance):
             while self._lacking() and not self._leaves:  # the head builds it
                 time.sleep(LOOK_S)
             for number in range(MOST_STARTS):
-                code = self._member_ended()
+                self._end_strays()
+                code = self._ended(MEMBER, LOG)
                 if self._leaves:
                     return ""
                 say(f"member {number + 1} ended with exit code {code}")
-                time.sleep(0 if code == GOES_ON else LOOK_S)
+                time.sleep(LOOK_S)
         return f"it failed {MOST_STARTS} times, see {self._config.run}{self._log_key}"
 
-    def _member_ended(self) -> int:
-        """The exit code of a process that has workers join."""
-        for pid in strays.descendants():  # of one that was killed
+    def _end_strays(self) -> None:
+        """Of a member that was killed."""
+        for pid in strays.descendants():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        command = [sys.executable, "-I", "-c", BOOT, str(self._run_dir / CODE), str(self._run_dir), "head", MEMBER]
-        with (self._run_dir / LOG).open("ab") as log:
-            nothing = subprocess.DEVNULL
-            self._member = subprocess.Popen(command, cwd=self._run_dir, stdin=nothing, stdout=log, stderr=log)
-        if self._leaves:
-            self._member.terminate()
-        return self._member.wait()
-
-    def _leave(self) -> None:
-        super()._leave()
-        if self._member:
-            self._member.terminate()
 
     @property
     def _log_key(self) -> str:

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator
 from datetime import timedelta
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.clusters.aws.cloud import UNIVERSAL, Cloud, running
+from tests.clusters.aws import made
+from tests.clusters.aws.cloud import REGION, UNIVERSAL, Cloud, running
 from tests.processes import eventually
 
 GROUP = "ems-head-5f0c"
@@ -151,6 +153,31 @@ def close_at(cloud: Cloud, seconds: float) -> dict[str, object]:
     when = cloud.now() + timedelta(seconds=seconds)
     sizes = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
     return {"AutoScalingGroupName": GROUP, "ScheduledActionName": "deadline", "StartTime": when, **sizes}
+
+
+def test_whoever_is_not_the_administrator_may_what_their_policies_say_and_no_more(cloud):
+    group(cloud)
+    cloud.client("s3").create_bucket(Bucket=made.BUCKET)
+    cloud.client("s3").create_bucket(Bucket="other")
+    own = f"arn:aws:autoscaling:*:*:autoScalingGroup:*:autoScalingGroupName/{GROUP}"
+    may = {"Effect": "Allow", "Action": "autoscaling:UpdateAutoScalingGroup", "Resource": own}
+    keys = made.person(cloud, json.dumps({"Version": "2012-10-17", "Statement": [may]}))
+    said = {"aws_access_key_id": keys["AWS_ACCESS_KEY_ID"], "aws_secret_access_key": keys["AWS_SECRET_ACCESS_KEY"]}
+
+    def allowed(service: str, call: str, **words: object) -> bool:
+        client = boto3.client(service, endpoint_url=cloud.url, region_name=REGION, **said)
+        try:
+            getattr(client, call)(**words)
+        except ClientError as error:
+            assert "Denied" in error.response["Error"]["Code"] or error.response["Error"]["Code"] == "403", error
+            return False
+        return True
+
+    assert allowed("s3", "put_object", Bucket=made.BUCKET, Key="a", Body=b"")
+    assert not allowed("s3", "put_object", Bucket="other", Key="a", Body=b"")
+    assert allowed("autoscaling", "update_auto_scaling_group", AutoScalingGroupName=GROUP, MaxSize=1)
+    assert not allowed("autoscaling", "update_auto_scaling_group", AutoScalingGroupName="other", MaxSize=1)
+    assert not allowed("autoscaling", "delete_auto_scaling_group", AutoScalingGroupName=GROUP)
 
 
 def test_each_group_has_scheduled_actions_of_its_own(cloud):
